@@ -1,0 +1,96 @@
+"""The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`.
+
+This module reads the file's own bytes and needs neither onnx nor a runtime; it does not know whether
+the graph can run.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY, ModelSpec, SpecError
+
+# Field numbers of onnx.proto: ModelProto and StringStringEntryProto.
+_GRAPH = 7
+_OPSET_IMPORT = 8
+_METADATA_PROPS = 14
+_KEY = 1
+_VALUE = 2
+
+
+class ModelFileError(Exception):
+    """A file that is not a step model; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    path: Path
+    spec: ModelSpec
+    fingerprint: str
+
+
+def read(path: Path) -> ModelFile:
+    """Reads a step model's spec and checks its fingerprint.
+
+    Raises `ModelFileError` for a file that can't be read, is not ONNX, has no spec or a wrong one, or
+    was changed after its export.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from None
+    try:
+        metadata = _metadata(data)
+    except (DecodeError, UnicodeDecodeError, IndexError):
+        raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
+    if SPEC_KEY not in metadata:
+        raise ModelFileError(
+            f"{path}: no {SPEC_KEY!r} in its metadata, so not a step model; `elman export` makes one"
+        )
+    try:
+        spec = ModelSpec.from_json(metadata[SPEC_KEY])
+    except SpecError as error:
+        raise ModelFileError(f"{path}: {SPEC_KEY}: {error}") from None
+    actual = fingerprint(data, metadata[SPEC_KEY])
+    if metadata.get(FINGERPRINT_KEY) != actual:
+        raise ModelFileError(
+            f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but the graph and spec "
+            f"make {actual!r}: the file was changed after its export"
+        )
+    return ModelFile(path=path, spec=spec, fingerprint=actual)
+
+
+def fingerprint(model: bytes, spec_json: str) -> str:
+    """Hex SHA-256 over an ONNX file's graph (weights included), its opsets and its spec.
+
+    `model` is a serialized ModelProto; its other fields (producer, metadata) do not count, so the
+    fingerprint can stand inside the file. Weights kept outside of the file are not covered.
+    """
+    digest = hashlib.sha256()
+    for number, value in _fields(model):
+        if number in (_GRAPH, _OPSET_IMPORT):
+            digest.update(f"{number}:{len(value)}:".encode())
+            digest.update(value)
+    digest.update(spec_json.encode())
+    return digest.hexdigest()
+
+
+def _metadata(model: bytes) -> dict[str, str]:
+    found = {}
+    for number, value in _fields(model):
+        if number == _METADATA_PROPS:
+            entry = dict(_fields(value))
+            found[entry.get(_KEY, b"").decode()] = entry.get(_VALUE, b"").decode()
+    return found
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of a serialized message, in file order."""
+    for field in UnknownFieldSet(Empty.FromString(message)):
+        if isinstance(field.data, bytes):
+            yield field.field_number, field.data
