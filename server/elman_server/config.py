@@ -1,0 +1,89 @@
+"""The server's settings, checked where they are made.
+
+Each field of `ServerConfig` is a flag of `elman serve`, an environment variable `ELMAN_*` and a key of
+the optional TOML file; this module knows nothing of where a value came from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+class ConfigError(ValueError):
+    """A setting out of range; the message names it, what came and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    repository: Path | None = None
+    """A folder of models as `NAME/VERSION/model.onnx`, or one step model's file."""
+    demo: bool = False
+    """Serve the bundled models, beside those of `repository` if there is one."""
+    strict: bool = False
+    """Refuse to start if any model does not load, instead of serving the others."""
+    allow_dependent_rows: bool = False
+    """Batch models even if the load-time probe finds that rows of a batch affect one another."""
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+    """gRPC; 0 takes any free port."""
+    metrics_port: int = 9464
+    """HTTP, for `/metrics`; 0 takes any free port."""
+
+    max_sessions: int = 100_000
+    """Open sessions of all models together; an open beyond it is refused."""
+    max_batch_size: int = 256
+    """Sessions in one step."""
+    max_step_elements: int = 2048
+    """Elements in one step, padding included: bounds how long a step takes."""
+    max_chunk: int = 64
+    """Elements of one session in one step."""
+    max_pending_elements: int = 1_000_000
+    """Elements of one model that wait for a step; above it the server reads no more of them."""
+    window: int = 1024
+    """Elements of one session that may be unanswered before the server stops reading its RPC."""
+    max_message_bytes: int = 4 * 1024 * 1024
+    """The largest gRPC message, both ways."""
+    retry_after: float = 1.0
+    """Seconds that a refused client is told to wait."""
+    grace_period: float = 30.0
+    """Seconds after SIGTERM in which what was pushed is finished."""
+    keepalive_time: float = 30.0
+    """Seconds of silence on a connection after which the server asks whether its peer is still there;
+    a peer that does not answer for as long again is gone, and its sessions with it."""
+
+    threads: int = 1
+    """ONNX Runtime's threads within one operator."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """ONNX Runtime's execution providers, first choice first."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    def __post_init__(self) -> None:
+        if self.repository is None and not self.demo:
+            raise ConfigError("there is nothing to serve: name a repository or a model, or use --demo")
+        for name in ("port", "metrics_port"):
+            self._check(name, 0, 65_535)
+        for name in (
+            "max_sessions",
+            "max_batch_size",
+            "max_step_elements",
+            "max_chunk",
+            "max_pending_elements",
+            "window",
+            "threads",
+        ):
+            self._check(name, 1, None)
+        self._check("max_message_bytes", 4096, 2**31 - 1)
+        for name in ("retry_after", "grace_period"):
+            self._check(name, 0, None)
+        self._check("keepalive_time", 1, None)
+        if not self.providers:
+            raise ConfigError("providers is empty; name at least one")
+
+    def _check(self, name: str, low: int, high: int | None) -> None:
+        value = getattr(self, name)
+        if value < low or (high is not None and value > high):
+            allowed = f"at least {low}" if high is None else f"{low} to {high}"
+            raise ConfigError(f"{name} is {value}; allowed is {allowed}")
