@@ -1,0 +1,37 @@
+"""The command line: one program, `elman`, whose subcommands load only when they are asked for."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from elman.cli.program import elman
+
+_INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and exits: 0 for success, 1 for a run that failed, 2 for wrong usage.
+
+    An expected error is one line on stderr. Anything else is a bug and keeps its traceback.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        code = elman.main(args or ["--help"], prog_name="elman", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"{_where(error)}: {_one_line(error)}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    sys.exit(code)
+
+
+def _where(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return context.command_path if context else "elman"
+
+
+def _one_line(error: click.ClickException) -> str:
+    return " ".join(error.format_message().split())

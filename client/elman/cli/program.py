@@ -1,0 +1,114 @@
+"""The group that finds a subcommand by its name in a table.
+
+It imports none of them before it is asked for, so that `elman --help` is quick and so that a
+subcommand whose extra is not installed costs the others nothing.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """An optional part of the package, known by a few of the modules that it brings."""
+
+    name: str
+    modules: tuple[str, ...]
+
+    def is_installed(self) -> bool:
+        return all(find_spec(module) is not None for module in self.modules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subcommand:
+    target: str
+    """`module:attribute` of its `click.Command`."""
+    summary: str
+    """Its line in `elman --help`."""
+    extra: Extra | None = None
+    """What it needs beside the client."""
+
+
+SERVER = Extra(name="server", modules=("onnxruntime", "structlog", "grpc_health"))
+SPEC = Extra(name="server", modules=("pydantic",))
+EXPORT = Extra(name="export", modules=("torch", "onnx", "pydantic"))
+
+SUBCOMMANDS = {
+    "serve": Subcommand(
+        target="elman_server.cli.serve:serve",
+        summary="Serve step models to streams over gRPC.",
+        extra=SERVER,
+    ),
+    "models": Subcommand(
+        target="elman.cli.models:models",
+        summary="List the models of a server.",
+    ),
+    "stream": Subcommand(
+        target="elman.cli.stream:stream",
+        summary="Push what is typed or piped to a model and print its predictions.",
+    ),
+    "health": Subcommand(
+        target="elman_server.cli.health:health",
+        summary="Ask a server whether it is ready.",
+        extra=SERVER,
+    ),
+    "inspect": Subcommand(
+        target="elman_server.cli.inspect:inspect",
+        summary="Show what a step model takes, gives and carries.",
+        extra=SPEC,
+    ),
+    "export": Subcommand(
+        target="elman_export.cli:export",
+        summary="Make a step model of a trained network.",
+        extra=EXPORT,
+    ),
+    "demo": Subcommand(
+        target="elman.cli.demo:demo",
+        summary="Show the bundled models at work on a server of its own.",
+        extra=SERVER,
+    ),
+}
+
+
+class Program(click.Group):
+    """A group over `SUBCOMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        subcommand = SUBCOMMANDS.get(cmd_name)
+        if subcommand is None:
+            return None
+        extra = subcommand.extra
+        if extra is not None and not extra.is_installed():
+            raise click.UsageError(
+                f"{cmd_name!r} needs the {extra.name} extra: pip install 'elman[{extra.name}]'", ctx
+            )
+        module, attribute = subcommand.target.split(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{subcommand.target} is not a click.Command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in SUBCOMMANDS.items()])
+
+
+@click.group(
+    cls=Program,
+    epilog="""\b
+    Examples:
+      elman demo
+      elman serve --demo
+      echo 'what a lovely day' | elman stream sentiment
+    """,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="elman", message="%(prog)s %(version)s")
+def elman() -> None:
+    """Serve recurrent networks to live streams: push an element, get its prediction, at once."""

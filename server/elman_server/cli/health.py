@@ -1,0 +1,47 @@
+"""`elman health`: what a container's health check and a waiting script run."""
+
+import click
+import grpc
+from grpc_health.v1 import health_pb2
+
+
+@click.command(
+    epilog="""\b
+    Examples:
+      elman health
+      elman health sentiment --target models.example:50051
+      until elman health; do sleep 1; done
+    """
+)
+@click.argument("model", default="")
+@click.option(
+    "--target",
+    default="localhost:50051",
+    envvar="ELMAN_TARGET",
+    show_default=True,
+    show_envvar=True,
+    help="The server's address.",
+)
+@click.option(
+    "--timeout", default=3.0, show_default=True, help="Seconds to wait for the server's answer."
+)
+def health(model: str, target: str, timeout: float) -> int:
+    """Ask a server whether it is ready.
+
+    Prints the status of the server, or of MODEL on it, as `grpc.health.v1` tells it. Exits with 0
+    for SERVING and with 1 for anything else, no answer included.
+    """
+    with grpc.insecure_channel(target) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            answer = check(health_pb2.HealthCheckRequest(service=model), timeout=timeout)
+        except grpc.RpcError as error:
+            raise click.ClickException(
+                f"{target}: {error.code().name}: {error.details()}"
+            ) from None
+    click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1

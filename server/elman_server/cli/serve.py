@@ -1,0 +1,50 @@
+"""`elman serve`: from flags, environment and file to a running server."""
+
+from typing import Any
+
+import click
+
+from elman_server import logs
+from elman_server.cli.settings import parameters
+from elman_server.config import ConfigError, ServerConfig
+
+_HELP = """Serve step models to streams over gRPC.
+
+REPOSITORY (env var: ELMAN_REPOSITORY) is a folder of models as NAME/VERSION/model.onnx, or one step
+model's file. Every option is also an environment variable and a key of the --config file; a flag
+wins over the environment, the environment over the file.
+
+The server stops on SIGTERM or Ctrl-C, after it has finished what was pushed."""
+
+_EXAMPLES = """\b
+Examples:
+  elman serve --demo
+  elman serve models/
+  elman serve model.onnx --port 0 --metrics-port 0
+  elman serve models/ --host 0.0.0.0 --max-sessions 20000 --log-format json
+  ELMAN_PORT=50052 elman serve --config elman.toml
+"""
+
+
+def _serve(**values: Any) -> int:
+    try:
+        config = ServerConfig(**values)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    # Only now, so that help and wrong flags need not wait for ONNX Runtime.
+    from elman_server.server import StartError, run
+
+    logs.configure(config.log_level, config.log_format)
+    try:
+        return run(config)
+    except StartError as error:
+        raise click.UsageError(str(error)) from None
+
+
+serve = click.Command(
+    "serve",
+    params=parameters(),
+    callback=_serve,
+    help=_HELP,
+    epilog=_EXAMPLES,
+)

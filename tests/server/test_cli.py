@@ -1,0 +1,303 @@
+"""`elman serve` takes each setting from four places; `elman inspect` shows a step model's spec."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+import pytest
+from elman.cli import main
+from elman_server import logs
+from elman_server.cli.serve import serve
+from elman_server.cli.settings import SETTINGS
+from elman_server.config import ServerConfig
+from elman_server.modelfile import fingerprint
+from elman_server.spec import (
+    FINGERPRINT_KEY,
+    SPEC_KEY,
+    InputKind,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    code: int | str | None
+    out: str
+    err: str
+    configs: Sequence[ServerConfig]
+    """What the server was started with."""
+
+
+Run = Callable[..., Result]
+
+
+class StartError(Exception):
+    """Stands for the server's own."""
+
+
+@pytest.fixture
+def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `elman` in this process, with a server that only notes its configuration."""
+    configs: list[ServerConfig] = []
+
+    def start(config: ServerConfig) -> int:
+        configs.append(config)
+        if config.host == "taken":
+            raise StartError("port 50051 is in use")
+        return 0
+
+    def run(*args: str | Path) -> Result:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Result(
+            code=exit_.value.code or 0, out=captured.out, err=captured.err, configs=configs
+        )
+
+    server = SimpleNamespace(run=start, StartError=StartError)
+    monkeypatch.setitem(sys.modules, "elman_server.server", server)
+    monkeypatch.setattr(logs, "configure", lambda level, format: None)
+    return run
+
+
+# Each field with a value that is not its default, as written on the command line, in the
+# environment and in TOML.
+VALUES = {
+    "demo": ("true", True, True),
+    "strict": ("true", True, True),
+    "allow_dependent_rows": ("true", True, True),
+    "host": ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
+    "retry_after": ("2.5", 2.5, 2.5),
+    "grace_period": ("5", 5, 5.0),
+    "keepalive_time": ("7.5", 7.5, 7.5),
+    "providers": ("A,B", ["A", "B"], ("A", "B")),
+    "log_level": ("debug", "debug", "debug"),
+    "log_format": ("json", "json", "json"),
+}
+INTEGERS = [field.name for field in fields(ServerConfig) if isinstance(field.default, int)]
+VALUES |= {name: ("4097", 4097, 4097) for name in INTEGERS if name not in VALUES}
+"""By field: text for flag and environment, TOML value, what `ServerConfig` then holds."""
+
+
+def test_flags_variables_keys_and_fields_are_the_same() -> None:
+    names = [field.name for field in fields(ServerConfig)]
+    assert list(SETTINGS) == names
+    assert sorted([*VALUES, "repository"]) == sorted(names)
+    options = {parameter.name: parameter for parameter in serve.params}
+    assert set(options) == {*names, "config"}
+    for name in names:
+        assert options[name].envvar == f"ELMAN_{name.upper()}"
+        if name != "repository":
+            assert f"--{name.replace('_', '-')}" in options[name].opts
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_tells_what_it_is_for(name: str, elman: Run) -> None:
+    assert SETTINGS[name].help
+    assert SETTINGS[name].variable in elman("serve", "--help").out
+
+
+def test_defaults_are_those_of_the_configuration(elman: Run) -> None:
+    assert elman("serve", "--demo").configs == [ServerConfig(demo=True)]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_comes_from_a_flag(name: str, elman: Run) -> None:
+    text, _, expected = VALUES[name]
+    flag = SETTINGS[name].flag
+    (config,) = elman("serve", "--demo", *([flag] if expected is True else [flag, text])).configs
+    assert getattr(config, name) == expected
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_comes_from_the_environment(
+    name: str, elman: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, _, expected = VALUES[name]
+    monkeypatch.setenv("ELMAN_DEMO", "true")
+    monkeypatch.setenv(SETTINGS[name].variable, text)
+    (config,) = elman("serve").configs
+    assert getattr(config, name) == expected
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_comes_from_the_file(name: str, elman: Run, tmp_path: Path) -> None:
+    _, value, expected = VALUES[name]
+    file = tmp_path / "elman.toml"
+    file.write_text(f"{name} = {json.dumps(value)}\n")
+    arguments = [] if name == "demo" else ["--demo"]
+    (config,) = elman("serve", *arguments, "--config", file).configs
+    assert getattr(config, name) == expected
+
+
+def test_the_repository_is_an_argument_a_variable_and_a_key(
+    elman: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "elman.toml"
+    file.write_text(f"repository = {json.dumps(str(tmp_path))}\n")
+    elman("serve", tmp_path)
+    elman("serve", "--config", file)
+    monkeypatch.setenv("ELMAN_REPOSITORY", str(tmp_path))
+    assert elman("serve").configs == [ServerConfig(repository=tmp_path)] * 3
+
+
+def test_flag_wins_over_environment_over_file_over_default(
+    elman: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "elman.toml"
+    file.write_text("port = 1\nmetrics_port = 1\nwindow = 1\n")
+    monkeypatch.setenv("ELMAN_CONFIG", str(file))
+    monkeypatch.setenv("ELMAN_PORT", "2")
+    monkeypatch.setenv("ELMAN_METRICS_PORT", "2")
+    (config,) = elman("serve", "--demo", "--port", "3").configs
+    default = ServerConfig(demo=True)
+    assert (config.port, config.metrics_port, config.window) == (3, 2, 1)
+    assert config.max_chunk == default.max_chunk
+
+
+def test_a_switch_of_the_environment_can_be_turned_off(
+    elman: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELMAN_DEMO", "true")
+    (config,) = elman("serve", tmp_path, "--no-demo").configs
+    assert not config.demo
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("prot = 1", "'prot' is no setting; allowed are repository, demo, "),
+        ("port = '1'", "port is '1'; expected a whole number"),
+        ("port = true", "port is True; expected a whole number"),
+        ("grace_period = 'long'", "grace_period is 'long'; expected a number"),
+        ("demo = 1", "demo is 1; expected true or false"),
+        ("host = 1", "host is 1; expected a string"),
+        ("providers = 'CPU'", "providers is 'CPU'; expected a list of strings"),
+        ("port 1", "not TOML: "),
+    ],
+)
+def test_a_wrong_file_is_one_line_and_exit_code_2(
+    toml: str, message: str, elman: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "elman.toml"
+    file.write_text(toml)
+    result = elman("serve", "--demo", "--config", file)
+    assert result.code == 2
+    assert result.err.startswith(f"elman serve: {file}: {message}")
+    assert result.err.count("\n") == 1
+    assert not result.configs
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "there is nothing to serve: name a repository or a model, or use --demo"),
+        (["none"], "Invalid value for '[REPOSITORY]': Path 'none' does not exist."),
+        (["--demo", "--port", "99999"], "port is 99999; allowed is 0 to 65535"),
+        (["--demo", "--port", "x"], "Invalid value for '--port'"),
+        (["--demo", "--log-level", "loud"], "Invalid value for '--log-level'"),
+        (["--demo", "--config", "none.toml"], "none.toml: No such file or directory"),
+        (["--demo", "--host", "taken"], "port 50051 is in use"),
+    ],
+)
+def test_what_keeps_a_server_from_starting_is_one_line_and_exit_code_2(
+    args: list[str], message: str, elman: Run
+) -> None:
+    result = elman("serve", *args)
+    assert result.code == 2
+    assert result.err.startswith(f"elman serve: {message}")
+    assert result.err.count("\n") == 1
+
+
+SPEC = ModelSpec(
+    description="Letters of nonsense.",
+    input=InputSpec(
+        name="ids",
+        kind=InputKind.TEXT,
+        dtype="int64",
+        size=20,
+        vocabulary=tuple("abcdefghij\nlmnopqrst"),
+    ),
+    outputs=(
+        OutputSpec(
+            name="next", kind=OutputKind.LOGITS, dtype="float32", shape=(3,), labels=("x", "y", "z")
+        ),
+        OutputSpec(name="level", kind=OutputKind.VALUES, dtype="float32"),
+    ),
+    states=(
+        StateSpec(
+            name="h", input="h_in", output="h_out", dtype="float32", shape=(1, 4), batch_axis=1
+        ),
+        StateSpec(
+            name="c",
+            input="c_in",
+            output="c_out",
+            dtype="float32",
+            shape=(2,),
+            batch_axis=0,
+            initial=(-0.5, 1.0),
+        ),
+    ),
+    time_axis=True,
+    lengths="lengths",
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file whose graph is empty and whose spec is `SPEC`."""
+    proto = onnx.ModelProto(graph=onnx.GraphProto(name="step"))
+    sealed = fingerprint(proto.SerializeToString(), SPEC.to_json())
+    onnx.helper.set_model_props(proto, {SPEC_KEY: SPEC.to_json(), FINGERPRINT_KEY: sealed})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_inspect_shows_everything_that_the_spec_says(
+    elman: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = elman("inspect", model)
+    assert result.code == 0
+    for text in (
+        "Letters of nonsense.",
+        "ids: text, int64[], 20 ids",
+        r"'a' 'b' 'c' 'd' 'e' 'f' 'g' 'h' 'i' 'j' '\n' 'l' and 8 more",
+        "next: logits, float32[3]",
+        "labels 'x' 'y' 'z'",
+        "level: values, float32[]",
+        "h: h_out -> h_in, float32[1, 4], batch axis 1, starts as zeros",
+        "c: c_out -> c_in, float32[2], batch axis 0, starts as 2 values in -0.5 to 1",
+        "24 a session",
+        "ragged, by lengths",
+        f"{model.stat().st_size} bytes",
+    ):
+        assert text in result.out
+    assert "\x1b" not in result.out
+
+
+def test_inspect_prints_json_for_scripts(elman: Run, model: Path) -> None:
+    document = json.loads(elman("inspect", model, "--json").out)
+    assert ModelSpec.from_json(json.dumps(document["spec"])) == SPEC
+    assert document["path"] == str(model)
+    assert document["file_bytes"] == model.stat().st_size
+    assert document["state_bytes"] == 24
+    assert len(document["fingerprint"]) == 64
+
+
+def test_inspect_of_something_else_is_one_line_and_exit_code_1(elman: Run, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("a picture of a cat")
+    result = elman("inspect", path)
+    assert result.code == 1
+    assert result.err.startswith(f"elman: {path}: ")
+    assert result.err.count("\n") == 1
