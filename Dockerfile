@@ -1,0 +1,24 @@
+# The server with its bundled models. Any image with Python 3.11 or newer and glibc will do as its base.
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY client client
+COPY server server
+COPY export export
+RUN python -m venv /opt/elman && /opt/elman/bin/pip install --no-cache-dir '.[server]'
+
+FROM ${BASE}
+COPY --from=build /opt/elman /opt/elman
+# Within a container the loopback address would be heard by nobody.
+ENV PATH=/opt/elman/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ELMAN_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /models
+EXPOSE 50051 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["elman", "health"]
+ENTRYPOINT ["elman"]
+CMD ["serve", "--demo"]
