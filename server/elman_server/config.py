@@ -1,7 +1,7 @@
 """The server's settings, checked where they are made.
 
-Each field of `ServerConfig` is a flag of `elman serve`, an environment variable `ELMAN_*` and a key of
-the optional TOML file; this module knows nothing of where a value came from.
+Each field of `ServerConfig` is a flag of `elman serve`, an environment variable `ELMAN_*` and a
+key of the optional TOML file; this module knows nothing of where a value came from.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,8 @@ class ServerConfig:
     max_chunk: int = 64
     """Elements of one session in one step."""
     max_pending_elements: int = 1_000_000
-    """Elements of one model that wait for a step; above it the server reads no more of them."""
+    """Elements that wait for a step, of all models together; above it the server reads no more
+    from an RPC until what it pushed before was answered."""
     window: int = 1024
     """Elements of one session that may be unanswered before the server stops reading its RPC."""
     max_message_bytes: int = 4 * 1024 * 1024
@@ -49,8 +50,8 @@ class ServerConfig:
     grace_period: float = 30.0
     """Seconds after SIGTERM in which what was pushed is finished."""
     keepalive_time: float = 30.0
-    """Seconds of silence on a connection after which the server asks whether its peer is still there;
-    a peer that does not answer for as long again is gone, and its sessions with it."""
+    """Seconds of silence on a connection after which the server asks whether its peer is still
+    there; a peer that does not answer for as long again is gone, and its sessions with it."""
 
     threads: int = 1
     """ONNX Runtime's threads within one operator."""
@@ -62,7 +63,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if self.repository is None and not self.demo:
-            raise ConfigError("there is nothing to serve: name a repository or a model, or use --demo")
+            raise ConfigError(
+                "there is nothing to serve: name a repository or a model, or use --demo"
+            )
         for name in ("port", "metrics_port"):
             self._check(name, 0, 65_535)
         for name in (

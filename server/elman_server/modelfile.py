@@ -1,13 +1,14 @@
 """The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`.
 
-This module reads the file's own bytes and needs neither onnx nor a runtime; it does not know whether
-the graph can run.
+This module reads the file's own bytes and needs neither onnx nor a runtime; it does not know
+whether the graph can run.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
@@ -37,8 +38,8 @@ class ModelFile:
 def read(path: Path) -> ModelFile:
     """Reads a step model's spec and checks its fingerprint.
 
-    Raises `ModelFileError` for a file that can't be read, is not ONNX, has no spec or a wrong one, or
-    was changed after its export.
+    Raises `ModelFileError` for a file that can't be read, is not ONNX, has no spec or a wrong one,
+    or was changed after its export.
     """
     try:
         data = path.read_bytes()
@@ -50,7 +51,7 @@ def read(path: Path) -> ModelFile:
         raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
     if SPEC_KEY not in metadata:
         raise ModelFileError(
-            f"{path}: no {SPEC_KEY!r} in its metadata, so not a step model; `elman export` makes one"
+            f"{path}: no {SPEC_KEY!r} in its metadata, so no step model; see `elman export`"
         )
     try:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
@@ -59,8 +60,8 @@ def read(path: Path) -> ModelFile:
     actual = fingerprint(data, metadata[SPEC_KEY])
     if metadata.get(FINGERPRINT_KEY) != actual:
         raise ModelFileError(
-            f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but the graph and spec "
-            f"make {actual!r}: the file was changed after its export"
+            f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but its contents "
+            f"make {actual!r}: it was changed after its export"
         )
     return ModelFile(path=path, spec=spec, fingerprint=actual)
 
@@ -91,6 +92,7 @@ def _metadata(model: bytes) -> dict[str, str]:
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """The length-delimited fields of a serialized message, in file order."""
-    for field in UnknownFieldSet(Empty.FromString(message)):
+    unknown: Iterable[Any] = UnknownFieldSet(Empty.FromString(message))  # type: ignore[assignment]
+    for field in unknown:
         if isinstance(field.data, bytes):
             yield field.field_number, field.data

@@ -23,15 +23,14 @@ FINGERPRINT_KEY = "elman.fingerprint"
 """The key of the fingerprint (see `elman_server.modelfile`) in `metadata_props`."""
 
 Dimension = Annotated[int, Field(ge=1)]
-DType = Literal[
-    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
-]
+DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class SpecError(ValueError):
-    """A spec that breaks its own rules; the message names the field, what came and what is allowed."""
+    """A spec that breaks its own rules; the message names the field, what came and what is
+    allowed."""
 
 
 class InputKind(StrEnum):
@@ -50,8 +49,8 @@ class OutputKind(StrEnum):
 class InputSpec:
     """The tensor that takes the elements.
 
-    TEXT: `dtype` is an integer type, `shape` is empty, and `vocabulary[i]` is the character of id `i`.
-    TOKENS: the same with ids pushed as numbers; `vocabulary` is empty or names each id.
+    TEXT: `dtype` is an integer type, `shape` is empty, and `vocabulary[i]` is the character of id
+    `i`. TOKENS: the same with ids pushed as numbers; `vocabulary` is empty or names each id.
     FEATURES: `dtype` is a floating type and `shape` is that of one element (empty for a scalar).
     """
 
@@ -69,14 +68,18 @@ class InputSpec:
     def _check(self) -> Self:
         if self.kind is InputKind.FEATURES:
             if not np.issubdtype(self.dtype, np.floating):
-                raise ValueError(f"input.dtype is {self.dtype}; a features input takes a float type")
+                raise ValueError(
+                    f"input.dtype is {self.dtype}; a features input takes a float type"
+                )
             if self.size or self.vocabulary or self.unknown is not None:
                 raise ValueError("a features input has no size, vocabulary or unknown id")
             return self
         if self.dtype not in ("int32", "int64"):
             raise ValueError(f"input.dtype is {self.dtype}; ids are int32 or int64")
         if self.shape:
-            raise ValueError(f"input.shape is {list(self.shape)}; an id is a scalar, so it is empty")
+            raise ValueError(
+                f"input.shape is {list(self.shape)}; an id is a scalar, so it is empty"
+            )
         if self.size < 1:
             raise ValueError(f"input.size is {self.size}; there must be at least 1 id")
         if len(set(self.vocabulary)) != len(self.vocabulary):
@@ -115,7 +118,9 @@ class OutputSpec:
                 f"output {self.name!r} has {len(self.labels)} labels for shape {list(self.shape)}"
             )
         if self.kind is OutputKind.LOGITS and not self.shape:
-            raise ValueError(f"output {self.name!r} is logits, so it needs an axis to normalise over")
+            raise ValueError(
+                f"output {self.name!r} is logits, so it needs an axis to normalise over"
+            )
         if self.kind is not OutputKind.VALUES and not np.issubdtype(self.dtype, np.floating):
             raise ValueError(f"output {self.name!r} is {self.kind} of {self.dtype}, not of floats")
         return self
@@ -125,8 +130,8 @@ class OutputSpec:
 class StateSpec:
     """A tensor that a step hands to the next: an output that is fed to an input.
 
-    `shape` is that of one session, without the batch axis; `batch_axis` is where the batch goes in, so
-    that an LSTM's `[layers, batch, hidden]` is `shape=(layers, hidden), batch_axis=1`.
+    `shape` is that of one session, without the batch axis; `batch_axis` is where the batch goes
+    in, so that an LSTM's `[layers, batch, hidden]` is `shape=(layers, hidden), batch_axis=1`.
     """
 
     name: str
@@ -193,6 +198,11 @@ class ModelSpec:
     def state_bytes(self) -> int:
         """Bytes of state that one session needs."""
         return sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+
+    @property
+    def output_nbytes(self) -> int:
+        """Bytes of all outputs of one element."""
+        return sum(prod(out.shape) * np.dtype(out.dtype).itemsize for out in self.outputs)
 
     def to_json(self) -> str:
         """The spec as compact JSON with sorted keys: equal specs give equal text."""

@@ -604,9 +604,7 @@ class Push(_message.Message):
     text: _builtins.str
     raw: _builtins.bytes
     @_builtins.property
-    def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Each at most once in a push."""
-
+    def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many elements each session gets. Left out: every session gets the same number, so that a push
@@ -633,8 +631,9 @@ Global___Push: _TypeAlias = Push  # noqa: Y015
 
 @_typing.final
 class StreamResponse(_message.Message):
-    """A frame: any mix of the three. A session's Opened comes before its predictions, and its Closed is the
-    last that is heard of it.
+    """A frame: any mix of the three, taken in this order. A session's Opened comes before its predictions,
+    and its Closed after them. A push or close for a number that is not open is answered by a Closed, too,
+    so a client may get one for a session that it knows to have ended, and passes it over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -1,0 +1,44 @@
+"""Admission: whether the server takes another session, and whether it reads more elements."""
+
+from collections.abc import Callable
+
+from elman_server.errors import Overloaded, ShuttingDown
+
+
+class Admission:
+    """Counts what all models share. Not for use from several threads."""
+
+    def __init__(self, *, max_sessions: int, max_pending_elements: int, retry_after: float) -> None:
+        self._max_sessions = max_sessions
+        self._max_pending_elements = max_pending_elements
+        self._retry_after = retry_after
+        self._backlogs: list[Callable[[], int]] = []
+        self.sessions = 0
+        self.closed = False
+        """Whether the server is stopping."""
+
+    def admit(self) -> None:
+        """Counts one more session; `release` gives its place back.
+
+        Raises `Overloaded` or `ShuttingDown`.
+        """
+        if self.closed:
+            raise ShuttingDown("the server is stopping")
+        if self.sessions >= self._max_sessions:
+            raise Overloaded(
+                f"{self.sessions} sessions are open; max_sessions is {self._max_sessions}",
+                retry_after=self._retry_after,
+            )
+        self.sessions += 1
+
+    def release(self) -> None:
+        self.sessions -= 1
+
+    def watch(self, pending: Callable[[], int]) -> None:
+        """Adds one model's number of waiting elements to what `crowded` looks at."""
+        self._backlogs.append(pending)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more elements wait, of all models, than the server wants to hold."""
+        return sum(pending() for pending in self._backlogs) >= self._max_pending_elements

@@ -1,0 +1,91 @@
+"""Elements as they come over the wire, and as a model takes them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.errors import InvalidElement
+from elman_server.spec import InputKind, InputSpec
+
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A payload's elements. `invalid[i]` says that element `i` does not fit the model; None says
+    that all fit."""
+
+    elements: NDArray[Any]
+    """`[n, *shape]` in the input's type."""
+    source: NDArray[Any]
+    """What came: code points, ids or features."""
+    invalid: NDArray[np.bool_] | None
+
+
+class ElementCodec:
+    """Reads the elements of one model, a payload at a time."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+        self._dtype = np.dtype(spec.dtype).newbyteorder("<")
+        if spec.kind is InputKind.TEXT:
+            # Its last entry stands for all code points beyond those of the vocabulary.
+            outside = -1 if spec.unknown is None else spec.unknown
+            self._ids = np.full(max(map(ord, spec.vocabulary)) + 2, outside, spec.dtype)
+            self._ids[[ord(symbol) for symbol in spec.vocabulary]] = np.arange(spec.size)
+
+    def decode(self, payload: str | bytes) -> Decoded:
+        """Reads a payload: text for a text model, raw little-endian numbers for the others.
+
+        Raises `InvalidElement` if it is of the wrong kind or holds no whole number of elements.
+        """
+        spec = self._spec
+        if isinstance(payload, str) is not (spec.kind is InputKind.TEXT):
+            came = "text" if isinstance(payload, str) else "raw"
+            wanted = "text" if spec.kind is InputKind.TEXT else "raw"
+            raise InvalidElement(
+                f"elements came as {came!r}; the model takes {spec.kind}, so send {wanted!r}"
+            )
+        if isinstance(payload, str):
+            codes = np.frombuffer(payload.encode("utf-32-le"), "<u4")
+            ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+            return Decoded(elements=ids, source=codes, invalid=_any(ids < 0))
+        numbers = self._numbers(payload)
+        if spec.kind is InputKind.TOKENS:
+            return Decoded(
+                elements=numbers,
+                source=numbers,
+                invalid=_any((numbers < 0) | (numbers >= spec.size)),
+            )
+        finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+        return Decoded(elements=numbers, source=numbers, invalid=_any(~finite))
+
+    def explain(self, decoded: Decoded, index: int) -> str:
+        """What is wrong with an invalid element."""
+        spec, came = self._spec, decoded.source[index]
+        if spec.kind is InputKind.TEXT:
+            allowed = "".join(spec.vocabulary)
+            if len(allowed) > _SHOWN:
+                allowed = f"{allowed[:_SHOWN]}... ({len(allowed)} characters)"
+            return f"character {chr(came)!r} is not in the model's vocabulary: {allowed!r}"
+        if spec.kind is InputKind.TOKENS:
+            return f"id {came} is out of range; allowed is 0 to {spec.size - 1}"
+        values = came.reshape(-1)
+        where = int(np.argmin(np.isfinite(values)))
+        return f"value {values[where]} at index {where} of the features; all must be finite"
+
+    def _numbers(self, payload: bytes) -> NDArray[Any]:
+        shape = self._spec.shape
+        nbytes = self._dtype.itemsize * int(np.prod(shape, dtype=int))
+        if len(payload) % nbytes:
+            raise InvalidElement(
+                f"{len(payload)} bytes of elements are no multiple of {nbytes}, the size of one "
+                f"element ({self._spec.dtype}, shape {list(shape)})"
+            )
+        return np.frombuffer(payload, self._dtype).reshape(-1, *shape)
+
+
+def _any(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    return mask if mask.any() else None

@@ -1,0 +1,171 @@
+"""A batch: the rows that go through one step together, and their predictions on the way back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from elman_server.engine.outbox import Outbox
+    from elman_server.engine.session import Elements, Session
+    from elman_server.selection import EncodedValues
+
+Outputs = Mapping[str, NDArray[Any]]
+"""A step's outputs by name: `[rows, chunk, *shape]`."""
+
+
+class Selection(Protocol):
+    """What a session wants of each prediction. Compared by identity."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The model's outputs that it needs."""
+
+    @property
+    def element_nbytes(self) -> int:
+        """Bytes of one prediction as it is sent."""
+
+    def encode(self, outputs: "Outputs") -> "list[EncodedValues]":
+        """Packs `n` predictions, `[n, *shape]` by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows in the order of `sessions`; row `i` holds `counts[i]` elements, at most `chunk`."""
+
+    sessions: list["Session"]
+    slots: list[int]
+    counts: list[int]
+    chunk: int
+    elements: list["Elements"]
+    """Arrays `[n, *shape]` that, joined, are the rows' elements without padding, row after row."""
+    fresh: list[int]
+    """Rows that begin from the model's initial state instead of from their slot's."""
+    outputs: frozenset[str]
+    """The outputs that some row wants."""
+    arrivals: "Arrivals"
+
+    @property
+    def size(self) -> int:
+        """Elements, padding not included."""
+        return sum(self.counts)
+
+    @property
+    def ragged(self) -> bool:
+        return len(set(self.counts)) > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """When elements arrived: `counts[i]` elements of row `rows[i]` at `times[i]` seconds."""
+
+    rows: list[int]
+    times: list[float]
+    counts: list[int]
+
+    def of(self, wanted: list[int]) -> "Arrivals":
+        chosen = set(wanted)
+        keep = [i for i, row in enumerate(self.rows) if row in chosen]
+        return Arrivals(
+            rows=[self.rows[i] for i in keep],
+            times=[self.times[i] for i in keep],
+            counts=[self.counts[i] for i in keep],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Predictions of sessions with the same outbox and selection, packed as they are sent."""
+
+    selection: Selection
+    sessions: list["Session"]
+    counts: list[int]
+    first_positions: list[int]
+    outputs: Outputs
+    """By name: `[sum(counts), *shape]`."""
+    arrivals: Arrivals
+
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes that it keeps in memory."""
+        return sum(array.nbytes for array in self.outputs.values())
+
+    @property
+    def sent_nbytes(self) -> int:
+        """Bytes of predictions as they are sent."""
+        return sum(self.counts) * self.selection.element_nbytes
+
+    def split(self, nbytes: int) -> Iterator["Delivery"]:
+        """The same in parts that send at most `nbytes` each, but of one session at least."""
+        if self.sent_nbytes <= nbytes:
+            yield self
+            return
+        room = max(1, nbytes // self.selection.element_nbytes)
+        start = first = taken = 0
+        for row, count in enumerate(self.counts):
+            if row > start and taken + count > room:
+                yield self._part(start, row, first, first + taken)
+                start, first, taken = row, first + taken, 0
+            taken += count
+        yield self._part(start, len(self.counts), first, first + taken)
+
+    def _part(self, start: int, stop: int, first: int, last: int) -> "Delivery":
+        return Delivery(
+            selection=self.selection,
+            sessions=self.sessions[start:stop],
+            counts=self.counts[start:stop],
+            first_positions=self.first_positions[start:stop],
+            outputs={name: array[first:last] for name, array in self.outputs.items()},
+            # The arrivals are counted once, with the part that goes out last.
+            arrivals=self.arrivals
+            if stop == len(self.counts)
+            else Arrivals(rows=[], times=[], counts=[]),
+        )
+
+
+def deliveries(
+    batch: Batch, positions: list[int], outputs: Outputs
+) -> Iterator[tuple["Outbox", Delivery]]:
+    """Sorts a step's outputs by who gets them.
+
+    `positions[i]` is the position of row `i`'s first element. Rows of ended sessions go to nobody.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, session in enumerate(batch.sessions):
+        if session.ended is None:
+            groups.setdefault((id(session.outbox), id(session.selection)), []).append(row)
+    for rows in groups.values():
+        whole = len(rows) == len(batch.sessions)
+        sessions = batch.sessions if whole else [batch.sessions[row] for row in rows]
+        counts = batch.counts if whole else [batch.counts[row] for row in rows]
+        selection = sessions[0].selection
+        yield (
+            sessions[0].outbox,
+            Delivery(
+                selection=selection,
+                sessions=sessions,
+                counts=counts,
+                first_positions=positions if whole else [positions[row] for row in rows],
+                outputs={
+                    name: _unpad(outputs[name] if whole else _rows(outputs[name], rows), counts)
+                    for name in selection.names
+                },
+                arrivals=batch.arrivals if whole else batch.arrivals.of(rows),
+            ),
+        )
+
+
+def _rows(array: NDArray[Any], rows: list[int]) -> NDArray[Any]:
+    """A copy, so that what one caller has not read yet keeps nobody else's predictions alive."""
+    return array[rows]
+
+
+def _unpad(array: NDArray[Any], counts: list[int]) -> NDArray[Any]:
+    """`[rows, chunk, *shape]` without its padding: `[sum(counts), *shape]`."""
+    rows, chunk, *shape = array.shape
+    if all(count == chunk for count in counts):
+        return array.reshape(rows * chunk, *shape)
+    kept: NDArray[Any] = array[np.arange(chunk) < np.array(counts)[:, None]]
+    return kept

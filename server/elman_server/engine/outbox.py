@@ -1,0 +1,63 @@
+"""An outbox: what the engine has to tell one caller, and what that caller's sessions share.
+
+Filled by the engine, emptied by the caller's transport. It bounds what a caller that does not read
+can make the server keep: while it is full, the scheduler holds the caller's sessions back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from elman_server.engine.batch import Delivery
+
+if TYPE_CHECKING:
+    from elman_server.engine.session import Ending, Session
+
+
+@dataclass(slots=True)
+class Mail:
+    """What was in an outbox, in the order in which it is to be told: opened, predictions, ended."""
+
+    opened: list["Session"] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.opened or self.deliveries or self.ended)
+
+
+class Outbox:
+    """`limit` is in bytes of predictions; one step may overshoot it. `notify` is called after each
+    change that the caller should look at."""
+
+    __slots__ = ("_mail", "_size", "held", "limit", "notify", "pending")
+
+    def __init__(self, *, limit: float, notify: Callable[[], None]) -> None:
+        self.limit = limit
+        self.notify = notify
+        self.pending = 0
+        """Elements of this caller's sessions that wait for a step."""
+        self.held: list[Session] = []
+        """Sessions with elements that wait for this outbox to be emptied."""
+        self._mail = Mail()
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        return self._size >= self.limit
+
+    def opened(self, session: "Session") -> None:
+        self._mail.opened.append(session)
+
+    def deliver(self, delivery: Delivery) -> None:
+        self._mail.deliveries.append(delivery)
+        self._size += delivery.held_nbytes
+
+    def ended(self, session: "Session", ending: "Ending") -> None:
+        self._mail.ended.append((session, ending))
+
+    def take(self) -> Mail:
+        """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
+        on."""
+        mail, self._mail, self._size = self._mail, Mail(), 0
+        return mail

@@ -1,0 +1,242 @@
+"""The scheduler: which sessions share the next step, and with how many elements each.
+
+Pure and synchronous: time is an argument, slots are numbers, and what a step computes is not its
+business. Each step takes sessions whose queues are of like length, in turn, because a step costs
+(longest chunk) x (rows) with the padding included: sessions with `2^k` to `2^(k+1) - 1` waiting
+elements stand in line `k`, and the lines are served in rotation. So a session waits for at most
+one bounded step of each other line, however much others have pushed, and at least half of what a
+step computes is wanted.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from elman_server.engine.batch import Arrivals, Batch, Selection
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import (
+    CANCELLED,
+    FINISHED,
+    Arrival,
+    Elements,
+    Ending,
+    Session,
+)
+from elman_server.engine.state_pool import StatePool
+
+
+class Chunking(Enum):
+    """How many elements of a session may go through one step."""
+
+    SINGLE = "single"
+    """One: the graph takes no time axis."""
+    EQUAL = "equal"
+    """Several, as many for each row: the graph takes a time axis, but no lengths."""
+    RAGGED = "ragged"
+    """Several, each row its own number: the graph takes lengths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLimits:
+    max_batch_size: int
+    """Rows of a step."""
+    max_step_elements: int
+    """Rows x chunk of a step."""
+    max_chunk: int
+    """Elements of a row."""
+    chunking: Chunking
+
+    @property
+    def longest_chunk(self) -> int:
+        if self.chunking is Chunking.SINGLE:
+            return 1
+        return min(self.max_chunk, self.max_step_elements)
+
+
+class Scheduler:
+    """Owns the sessions of one model, their queues and their slots."""
+
+    def __init__(self, limits: StepLimits) -> None:
+        self.limits = limits
+        self.pool = StatePool()
+        self.pending = 0
+        """Elements that wait for a step, of all sessions."""
+        self.sessions: set[Session] = set()
+        """All that have not ended."""
+        self._lines: list[deque[Session]] = [
+            deque() for _ in range(limits.longest_chunk.bit_length())
+        ]
+        self._turn = 0
+
+    def add(self, *, id: str, number: int, outbox: Outbox, selection: Selection) -> Session:
+        session = Session(
+            id=id, number=number, outbox=outbox, selection=selection, slot=self.pool.allocate()
+        )
+        self.sessions.add(session)
+        return session
+
+    def push(self, session: Session, elements: Elements, now: float) -> None:
+        """Queues elements `[n, *shape]` of a session that is neither closing nor ended."""
+        count = len(elements)
+        if not count:
+            return
+        session.queue.append(Arrival(elements, now))
+        session.pending += count
+        session.outbox.pending += count
+        self.pending += count
+        if not session.waiting and not session.in_flight:
+            self._line_up(session)
+
+    def close(self, session: Session, ending: Ending = FINISHED) -> bool:
+        """Ends a session once its queue is answered. True if that is now."""
+        if session.closing is None:
+            session.closing = ending
+        if session.unanswered:
+            return False
+        self._end(session, session.closing)
+        return True
+
+    def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
+        """Ends a session at once and forgets its queue; a step that it is in goes to nobody."""
+        self._end(session, ending)
+
+    def release(self, outbox: Outbox) -> None:
+        """Lets sessions go on that were held because their outbox was full."""
+        held, outbox.held = outbox.held, []
+        for session in held:
+            session.waiting = False
+            if session.ended is None:
+                self._line_up(session)
+
+    @property
+    def ready(self) -> bool:
+        """Whether some session stands in line."""
+        return any(self._lines)
+
+    def schedule(self) -> Batch | None:
+        """Takes the next batch out of the queues, or None if nobody is ready."""
+        for offset in range(len(self._lines)):
+            line = (self._turn + offset) % len(self._lines)
+            rows = self._take_rows(line)
+            if rows:
+                self._turn = line + 1
+                return self._batch(rows)
+        return None
+
+    def complete(self, batch: Batch) -> list[Session]:
+        """Counts a step's elements as answered. Returns the sessions that ended with it."""
+        ended = []
+        for session, count in zip(batch.sessions, batch.counts, strict=True):
+            session.in_flight = 0
+            if session.ended is not None:
+                self.pool.free(session.slot)
+                continue
+            session.position += count
+            if session.pending:
+                self._line_up(session)
+            elif session.closing is not None:
+                self._end(session, session.closing)
+                ended.append(session)
+        return ended
+
+    def fail(self, batch: Batch, ending: Ending) -> list[Session]:
+        """Ends every session of a step that failed: their state is not known any more."""
+        failed = []
+        for session in batch.sessions:
+            session.in_flight = 0
+            if session.ended is not None:
+                self.pool.free(session.slot)
+            else:
+                self._end(session, ending)
+                failed.append(session)
+        return failed
+
+    def _line_up(self, session: Session) -> None:
+        session.waiting = True
+        length = min(session.pending, self.limits.longest_chunk)
+        self._lines[length.bit_length() - 1].append(session)
+
+    def _take_rows(self, line: int) -> list[tuple[Session, int]]:
+        """The next sessions of a line and how many elements of each, within the step's limits."""
+        waiting = self._lines[line]
+        limits = self.limits
+        longest = min((2 << line) - 1, limits.longest_chunk)
+        if limits.chunking is not Chunking.RAGGED:
+            longest = 1 << line
+        rows: list[tuple[Session, int]] = []
+        chunk = 0
+        while waiting and len(rows) < limits.max_batch_size:
+            session = waiting[0]
+            if session.ended is not None:
+                waiting.popleft()
+                continue
+            if session.outbox.full:
+                session.outbox.held.append(waiting.popleft())
+                continue
+            count = min(session.pending, longest)
+            if rows and max(chunk, count) * (len(rows) + 1) > limits.max_step_elements:
+                break
+            waiting.popleft()
+            chunk = max(chunk, count)
+            rows.append((session, count))
+        return rows
+
+    def _batch(self, rows: Iterable[tuple[Session, int]]) -> Batch:
+        sessions: list[Session] = []
+        counts: list[int] = []
+        elements: list[Elements] = []
+        fresh: list[int] = []
+        outputs: frozenset[str] = frozenset()
+        arrivals = Arrivals(rows=[], times=[], counts=[])
+        selection: Selection | None = None
+        for row, (session, count) in enumerate(rows):
+            session.waiting = False
+            session.in_flight = count
+            session.pending -= count
+            session.outbox.pending -= count
+            self.pending -= count
+            if session.position == 0:
+                fresh.append(row)
+            if session.selection is not selection:
+                selection = session.selection
+                outputs |= selection.names
+            sessions.append(session)
+            counts.append(count)
+            while count:
+                arrival = session.queue[0]
+                part = len(arrival.elements)
+                if part <= count:
+                    elements.append(arrival.elements)
+                    session.queue.popleft()
+                else:
+                    part = count
+                    elements.append(arrival.elements[:part])
+                    arrival.elements = arrival.elements[part:]
+                arrivals.rows.append(row)
+                arrivals.times.append(arrival.time)
+                arrivals.counts.append(part)
+                count -= part
+        return Batch(
+            sessions=sessions,
+            slots=[session.slot.index for session in sessions],
+            counts=counts,
+            chunk=max(counts),
+            elements=elements,
+            fresh=fresh,
+            outputs=outputs,
+            arrivals=arrivals,
+        )
+
+    def _end(self, session: Session, ending: Ending) -> None:
+        if session.ended is not None:
+            return
+        session.ended = ending
+        session.outbox.pending -= session.pending
+        self.pending -= session.pending
+        session.pending = 0
+        session.queue.clear()
+        self.sessions.discard(session)
+        # A slot that is in a step is written to when the step ends, so it is freed only then.
+        if not session.in_flight:
+            self.pool.free(session.slot)

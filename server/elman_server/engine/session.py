@@ -1,0 +1,94 @@
+"""A session: one logical stream, its queue of elements and how it ends."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from numpy.typing import NDArray
+
+from elman_server.engine.batch import Selection
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.state_pool import Slot
+
+Elements = NDArray[Any]
+"""Elements of a model's input: `[n, *shape]`."""
+
+
+class EndReason(StrEnum):
+    """Why a session ended. Each session ends with exactly one."""
+
+    FINISHED = "finished"
+    """Its client closed it, and everything that was pushed was answered."""
+    INVALID_ELEMENT = "invalid_element"
+    INVALID_REQUEST = "invalid_request"
+    STEP_FAILED = "step_failed"
+    SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+    """Its RPC was cancelled, timed out or broke."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    reason: EndReason
+    message: str = ""
+    """For people; empty for FINISHED and CANCELLED."""
+
+
+FINISHED = Ending(reason=EndReason.FINISHED)
+CANCELLED = Ending(reason=EndReason.CANCELLED)
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Consecutive elements that arrived together and still wait."""
+
+    elements: Elements
+    time: float
+    """Seconds on the engine's clock."""
+
+
+class Session:
+    """One logical stream. Only the scheduler changes it.
+
+    The invariants: `pending` is the number of elements in `queue`; the element at the head of the
+    queue has position `position + in_flight`; a session is part of one step at most at any time.
+    """
+
+    __slots__ = (
+        "closing",
+        "ended",
+        "id",
+        "in_flight",
+        "number",
+        "outbox",
+        "pending",
+        "position",
+        "queue",
+        "selection",
+        "slot",
+        "waiting",
+    )
+
+    def __init__(
+        self, *, id: str, number: int, outbox: Outbox, selection: Selection, slot: Slot
+    ) -> None:
+        self.id = id
+        self.number = number
+        self.outbox = outbox
+        self.selection = selection
+        self.slot = slot
+        self.queue: deque[Arrival] = deque()
+        self.pending = 0
+        self.in_flight = 0
+        self.position = 0
+        """How many elements were answered: the position of the next prediction."""
+        self.waiting = False
+        """Whether it stands in one of the scheduler's lines, or is held with its outbox."""
+        self.closing: Ending | None = None
+        """How it will end once its queue is empty."""
+        self.ended: Ending | None = None
+
+    @property
+    def unanswered(self) -> int:
+        return self.pending + self.in_flight

@@ -1,0 +1,29 @@
+"""What the engine tells about its work; whoever counts it sits at the edge."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from elman_server.engine.session import EndReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStats:
+    batch_size: int
+    elements: int
+    """Padding not included."""
+    seconds: float
+    queue_delays: list[float]
+    """Seconds from arrival to the step's start; entry `i` is of `counts[i]` elements."""
+    counts: list[int]
+
+
+class Observer(Protocol):
+    """Called from the event loop; must not raise."""
+
+    def session_opened(self) -> None: ...
+
+    def session_ended(self, reason: EndReason) -> None: ...
+
+    def session_rejected(self, reason: str) -> None: ...
+
+    def stepped(self, stats: StepStats) -> None: ...

@@ -1,0 +1,50 @@
+"""The compute thread of one model: takes batches in order, hands results back to the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from elman_server.engine.batch import Batch, Outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    batch: Batch
+    outputs: Outputs | Exception
+    start: float
+    """Seconds on the engine's clock."""
+    end: float
+
+
+class Worker:
+    """Calls `run` on its own thread, and `done` with the result on the loop that called `start`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        run: Callable[[Batch], StepResult],
+        done: Callable[[StepResult], None],
+    ) -> None:
+        self._run = run
+        self._done = done
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        self._batches.put(batch)
+
+    async def stop(self) -> None:
+        """Waits for the step that runs."""
+        self._batches.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            self._loop.call_soon_threadsafe(self._done, self._run(batch))

@@ -1,0 +1,51 @@
+"""What can go wrong in the server, in its own words; `transport.status` maps it to gRPC.
+
+ServerError
+├── ModelNotFound       no such model or version
+├── InvalidElement      an element, or a payload of elements, does not fit the model
+├── InvalidRequest      a request asks for what the model or the protocol does not have
+├── Overloaded          no room for another session; says when to try again
+├── ShuttingDown        the server takes no more work, or does not take any yet
+├── AnswerTooLarge      the predictions asked for do not fit into a message
+├── StepFailed          the runtime failed in a step
+└── ModelLoadError      a model file can't be served
+"""
+
+
+class ServerError(Exception):
+    """The message names the field, what came and what is allowed."""
+
+
+class ModelNotFound(ServerError):
+    pass
+
+
+class InvalidElement(ServerError):
+    pass
+
+
+class InvalidRequest(ServerError):
+    pass
+
+
+class Overloaded(ServerError):
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds."""
+
+
+class ShuttingDown(ServerError):
+    pass
+
+
+class AnswerTooLarge(ServerError):
+    pass
+
+
+class StepFailed(ServerError):
+    pass
+
+
+class ModelLoadError(ServerError):
+    pass

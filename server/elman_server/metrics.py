@@ -1,0 +1,256 @@
+"""Prometheus metrics: the only module that imports prometheus_client.
+
+Elements are counted by the step, not one by one: a histogram takes a whole step's values at once.
+"""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from http.server import HTTPServer
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from elman_server.engine.session import EndReason
+from elman_server.engine.stats import StepStats
+
+_LABELS = ("model", "version")
+_SECONDS = (
+    *(50e-6, 100e-6, 200e-6, 500e-6),
+    *(1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3),
+    *(1.0, 2.0, 5.0, 10.0),
+)
+_FEW = 8
+"""Up to as many values are counted faster one by one than by numpy."""
+_SIZES = tuple(float(2**exponent) for exponent in range(13))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """What is read of a model when it is scraped."""
+
+    sessions: Callable[[], int]
+    pending_elements: Callable[[], int]
+    state_bytes: Callable[[], int]
+    state_slots: Callable[[], int]
+
+
+class Metrics:
+    """All of a server's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+        def counter(name: str, text: str, *more: str) -> Counter:
+            return Counter(name, text, (*_LABELS, *more), registry=self.registry)
+
+        self._opened = counter("elman_sessions_opened", "Sessions that were opened.")
+        self._closed = counter("elman_sessions_closed", "Sessions that ended, by why.", "reason")
+        self._rejected = counter(
+            "elman_sessions_rejected", "Sessions that were refused at open, by why.", "reason"
+        )
+        self._elements = counter("elman_elements", "Elements that were answered.")
+        self._steps = counter("elman_steps", "Runs of the step model.")
+
+        def histogram(name: str, text: str, bounds: Sequence[float]) -> "Histogram":
+            made = Histogram(name, text, bounds)
+            self.registry.register(made)
+            return made
+
+        self._step_duration = histogram(
+            "elman_step_duration_seconds", "How long a step ran.", _SECONDS
+        )
+        self._step_batch_size = histogram(
+            "elman_step_batch_size", "How many sessions shared a step.", _SIZES
+        )
+        self._element_latency = histogram(
+            "elman_element_latency_seconds",
+            "From an element's arrival to its prediction's hand-over to gRPC.",
+            _SECONDS,
+        )
+        self._queue_delay = histogram(
+            "elman_queue_delay_seconds", "From an element's arrival to its step's start.", _SECONDS
+        )
+        self._gauges = _GaugeCollector()
+        self.registry.register(self._gauges)
+
+        def rpc_counter(name: str, text: str, *more: str) -> Counter:
+            labels = ("grpc_type", "grpc_service", "grpc_method", *more)
+            return Counter(name, text, labels, registry=self.registry)
+
+        self._rpcs_started = rpc_counter("grpc_server_started", "RPCs that were started.")
+        self._rpcs_handled = rpc_counter(
+            "grpc_server_handled", "RPCs that were completed, by status.", "grpc_code"
+        )
+        self._received = rpc_counter("grpc_server_msg_received", "Messages that were received.")
+        self._sent = rpc_counter("grpc_server_msg_sent", "Messages that were sent.")
+
+    def rpc(self, service: str, method: str, kind: str) -> "RpcMetrics":
+        """The metrics of one gRPC method; `kind` is "unary" or "bidi_stream"."""
+        labels = (kind, service, method)
+        return RpcMetrics(
+            started=self._rpcs_started.labels(*labels),
+            received=self._received.labels(*labels),
+            sent=self._sent.labels(*labels),
+            handled=lambda code: self._rpcs_handled.labels(*labels, code).inc(),
+        )
+
+    def model(self, name: str, version: str) -> "ModelMetrics":
+        """The metrics of one model."""
+        labels = (name, version)
+        return ModelMetrics(
+            opened=self._opened.labels(*labels),
+            closed={reason: self._closed.labels(*labels, str(reason)) for reason in EndReason},
+            rejected={
+                reason: self._rejected.labels(*labels, reason)
+                for reason in ("overloaded", "shutdown")
+            },
+            elements=self._elements.labels(*labels),
+            steps=self._steps.labels(*labels),
+            step_duration=self._step_duration.series(labels),
+            step_batch_size=self._step_batch_size.series(labels),
+            element_latency=self._element_latency.series(labels),
+            queue_delay=self._queue_delay.series(labels),
+        )
+
+    def watch(self, name: str, version: str, gauges: Gauges) -> None:
+        """Reads a model's gauges at each scrape."""
+        self._gauges.watch((name, version), gauges)
+
+    def serve(self, host: str, port: int) -> HTTPServer:
+        """Answers `/metrics` on a thread of its own. Raises `OSError` if the port is taken."""
+        server, _ = start_http_server(port, host, self.registry)
+        return server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcMetrics:
+    started: Counter
+    received: Counter
+    sent: Counter
+    handled: Callable[[str], None]
+    """Counts one RPC that ended with the status of that name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetrics:
+    """An `Observer` of one model's engine."""
+
+    opened: Counter
+    closed: dict[EndReason, Counter]
+    rejected: dict[str, Counter]
+    elements: Counter
+    steps: Counter
+    step_duration: "Series"
+    step_batch_size: "Series"
+    element_latency: "Series"
+    queue_delay: "Series"
+
+    def session_opened(self) -> None:
+        self.opened.inc()
+
+    def session_ended(self, reason: EndReason) -> None:
+        self.closed[reason].inc()
+
+    def session_rejected(self, reason: str) -> None:
+        self.rejected[reason].inc()
+
+    def stepped(self, stats: StepStats) -> None:
+        self.steps.inc()
+        self.elements.inc(stats.elements)
+        self.step_duration.observe([stats.seconds], [1])
+        self.step_batch_size.observe([stats.batch_size], [1])
+        self.queue_delay.observe(stats.queue_delays, stats.counts)
+
+    def delivered(self, latencies: Sequence[float], counts: Sequence[int]) -> None:
+        """`counts[i]` elements were handed over `latencies[i]` seconds after they arrived."""
+        self.element_latency.observe(latencies, counts)
+
+
+class Series:
+    """One labelled row of a histogram."""
+
+    __slots__ = ("_array", "_bounds", "_counts", "_lock", "_total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._array = np.array(bounds)
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def observe(self, values: Sequence[float], counts: Sequence[int]) -> None:
+        """Counts `values[i]` as seen `counts[i]` times."""
+        if len(values) <= _FEW:
+            with self._lock:
+                for value, count in zip(values, counts, strict=True):
+                    self._counts[bisect_left(self._bounds, value)] += count
+                    self._total += value * count
+            return
+        array, weights = np.array(values), np.array(counts)
+        buckets = np.bincount(self._array.searchsorted(array), weights, minlength=len(self._counts))
+        with self._lock:
+            self._counts = [a + int(b) for a, b in zip(self._counts, buckets, strict=True)]
+            self._total += float(array @ weights)
+
+    def read(self) -> tuple[list[int], float]:
+        """The number of values in each bucket, and their sum."""
+        with self._lock:
+            return list(self._counts), self._total
+
+
+class Histogram(Collector):
+    """A histogram that takes many values at once."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], Series] = {}
+
+    def series(self, labels: tuple[str, ...]) -> Series:
+        return self._series.setdefault(labels, Series(self._bounds))
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._text, labels=_LABELS)
+        edges = [*map(repr, map(float, self._bounds)), "+Inf"]
+        for labels, series in list(self._series.items()):
+            counts, total = series.read()
+            cumulative = np.cumsum(counts).tolist()
+            family.add_metric(labels, list(zip(edges, cumulative, strict=True)), total)
+        yield family
+
+
+_GAUGES: tuple[tuple[str, str, Callable[[Gauges], int]], ...] = (
+    ("elman_sessions", "Sessions that are open.", lambda g: g.sessions()),
+    ("elman_pending_elements", "Elements that wait for a step.", lambda g: g.pending_elements()),
+    ("elman_state_bytes", "Bytes reserved for sessions' state.", lambda g: g.state_bytes()),
+    ("elman_state_slots", "Rows of state in use.", lambda g: g.state_slots()),
+)
+
+
+class _GaugeCollector(Collector):
+    def __init__(self) -> None:
+        self._watched: dict[tuple[str, str], Gauges] = {}
+
+    def watch(self, labels: tuple[str, str], gauges: Gauges) -> None:
+        self._watched[labels] = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, read in _GAUGES:
+            family = GaugeMetricFamily(name, text, labels=_LABELS)
+            for labels, gauges in list(self._watched.items()):
+                family.add_metric(labels, read(gauges))
+            yield family

@@ -1,0 +1,17 @@
+"""What runs a step: the model, the sessions' state, and what is known of how it behaves."""
+
+from typing import Protocol
+
+from elman_server.engine.batch import Batch, Outputs
+
+
+class Runner(Protocol):
+    """Runs steps one after another, from whichever thread; never two at a time."""
+
+    def run(self, batch: Batch) -> Outputs:
+        """Takes the rows' state from their slots, runs the step, puts the new state back.
+
+        Returns the outputs that the batch wants, `[rows, chunk, *shape]`; what stands beyond a
+        row's own elements is undefined. After an exception the state of the batch's rows is
+        undefined.
+        """

@@ -1,0 +1,130 @@
+"""A selection: which outputs of each prediction a session wants, and in which form."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.errors import InvalidRequest
+from elman_server.spec import OutputKind, OutputSpec
+
+
+class Form(StrEnum):
+    RAW = "raw"
+    """The output as the model gives it."""
+    PROBABILITIES = "probabilities"
+    TOP = "top"
+    """The k largest entries of the last axis, with their indices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRequest:
+    name: str
+    form: Form = Form.RAW
+    k: int = 0
+    """TOP only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedValues:
+    """Raw little-endian bytes of one column of `n` predictions."""
+
+    values: bytes
+    indices: bytes = b""
+    """TOP only: uint32."""
+
+
+class Selection:
+    """Checked output requests of one model, in the order asked for."""
+
+    def __init__(self, requests: Iterable[OutputRequest], outputs: Iterable[OutputSpec]) -> None:
+        """Takes every output, raw, where nothing is requested. Raises `InvalidRequest`."""
+        specs = {spec.name: spec for spec in outputs}
+        self._columns = [_Column(request, specs) for request in requests] or [
+            _Column(OutputRequest(name=name), specs) for name in specs
+        ]
+        self.names = frozenset(column.name for column in self._columns)
+        self.element_nbytes = sum(column.element_nbytes for column in self._columns)
+
+    def encode(self, outputs: Mapping[str, NDArray[Any]]) -> list[EncodedValues]:
+        """Packs `n` predictions. `outputs` by name: `[n, *shape]`."""
+        return [column.encode(outputs[column.name]) for column in self._columns]
+
+    def join(self, parts: Sequence[Sequence[EncodedValues]]) -> list[EncodedValues]:
+        """What `encode` made of consecutive predictions, as if they had been encoded at once."""
+        return [
+            EncodedValues(
+                values=b"".join(part[column].values for part in parts),
+                indices=b"".join(part[column].indices for part in parts),
+            )
+            for column in range(len(self._columns))
+        ]
+
+
+class _Column:
+    def __init__(self, request: OutputRequest, specs: Mapping[str, OutputSpec]) -> None:
+        if request.name not in specs:
+            raise InvalidRequest(
+                f"output {request.name!r} is unknown; the model has {', '.join(specs)}"
+            )
+        spec = specs[request.name]
+        if request.form is Form.PROBABILITIES and spec.kind is OutputKind.VALUES:
+            raise InvalidRequest(
+                f"output {spec.name!r} holds values, which have no probabilities; ask for it raw"
+            )
+        if request.form is Form.TOP:
+            length = spec.shape[-1] if spec.shape else 0
+            if not 1 <= request.k <= length:
+                allowed = f"allowed is 1 to {length}" if length else "it is a scalar, so has no top"
+                raise InvalidRequest(f"k is {request.k} for output {spec.name!r}; {allowed}")
+        elif request.k:
+            raise InvalidRequest(f"k is {request.k} for output {spec.name!r}; only top takes it")
+        self.name = spec.name
+        self._form = request.form
+        self._kind = spec.kind
+        self._k = request.k
+        size = np.dtype(spec.dtype).itemsize
+        if request.form is not Form.RAW and spec.kind is not OutputKind.VALUES:
+            size = 4
+        if request.form is Form.TOP:
+            self.element_nbytes = prod(spec.shape[:-1]) * request.k * (size + 4)
+        else:
+            self.element_nbytes = prod(spec.shape) * size
+
+    def encode(self, array: NDArray[Any]) -> EncodedValues:
+        if self._form is Form.RAW:
+            return EncodedValues(values=array.tobytes())
+        if self._kind is not OutputKind.VALUES:
+            array = array.astype(np.float32, copy=False)
+        if self._form is Form.PROBABILITIES:
+            if self._kind is OutputKind.LOGITS:
+                array = softmax(array)
+            return EncodedValues(values=array.tobytes())
+        indices = top(array, self._k)
+        if self._kind is OutputKind.LOGITS:
+            array = softmax(array)
+        return EncodedValues(
+            values=np.take_along_axis(array, indices, axis=-1).tobytes(),
+            indices=indices.astype("<u4").tobytes(),
+        )
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities over the last axis. Each row depends on itself alone, to the bit."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def top(array: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Indices of the k largest entries of the last axis, largest first, the lower index first
+    among equals."""
+    # argsort is ascending and stable, so the array is turned around before and after.
+    length = array.shape[-1]
+    ascending = np.argsort(array[..., ::-1], axis=-1, kind="stable")[..., ::-1][..., :k]
+    indices: NDArray[np.int64] = length - 1 - ascending
+    return indices

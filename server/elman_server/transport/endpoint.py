@@ -1,0 +1,64 @@
+"""The gRPC endpoint: one port with all services on it, health and reflection among them."""
+
+import grpc
+from elman.v1 import inference_pb2_grpc as pb_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from elman_server.config import ServerConfig
+from elman_server.transport.servicer import SERVICE, InferenceServicer
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OVERALL = ""
+
+
+class Endpoint:
+    """Health knows the server as "" and as the service's name, and each model by its own name."""
+
+    def __init__(self, config: ServerConfig, servicer: InferenceServicer) -> None:
+        self._config = config
+        self._health = health.aio.HealthServicer()
+        keepalive = round(config.keepalive_time * 1000)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", config.max_message_bytes),
+                ("grpc.keepalive_time_ms", keepalive),
+                ("grpc.keepalive_timeout_ms", keepalive),
+                ("grpc.keepalive_permit_without_calls", 1),
+                # Clients may ask as often as every 5 seconds whether the server is still there.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+                # Two servers on one port are a mistake, not a fleet.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        pb_grpc.add_InferenceServicer_to_server(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self) -> int:
+        """Returns the port. Raises `RuntimeError` if it can't be bound."""
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        port = self._server.add_insecure_port(f"{host}:{self._config.port}")
+        for service in (_OVERALL, SERVICE):
+            await self._health.set(service, _NOT_SERVING)
+        await self._server.start()
+        return port
+
+    async def model_ready(self, name: str) -> None:
+        await self._health.set(name, _SERVING)
+
+    async def ready(self) -> None:
+        for service in (_OVERALL, SERVICE):
+            await self._health.set(service, _SERVING)
+
+    async def not_serving(self) -> None:
+        """Tells whoever watches that the server is going away. Can't be undone."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Waits for RPCs to end, and cancels those that have not after `grace` seconds."""
+        await self._server.stop(grace)

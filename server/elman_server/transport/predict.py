@@ -1,0 +1,77 @@
+"""One Predict RPC: a session that lives for one sequence."""
+
+import asyncio
+
+from elman.v1 import inference_pb2 as pb
+
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import EndReason
+from elman_server.errors import (
+    AnswerTooLarge,
+    InvalidElement,
+    InvalidRequest,
+    ShuttingDown,
+    StepFailed,
+)
+from elman_server.selection import EncodedValues, Selection
+from elman_server.served import ServedModel
+from elman_server.transport import messages
+
+_OVERHEAD = 1024
+"""Bytes that a response may take beside its predictions."""
+
+
+async def predict(
+    model: ServedModel, request: pb.PredictRequest, *, max_message_bytes: int
+) -> pb.PredictResponse:
+    """Raises a `ServerError`."""
+    engine = model.engine
+    arrival = engine.now()
+    selection = Selection(messages.output_requests(request.outputs), model.file.spec.outputs)
+    kind = request.WhichOneof("elements")
+    if kind is None:
+        raise InvalidRequest("the request has no elements; set `text` or `raw`")
+    decoded = model.codec.decode(request.text if kind == "text" else request.raw)
+    count = len(decoded.elements)
+    if decoded.invalid is not None:
+        position = int(decoded.invalid.argmax())
+        raise InvalidElement(
+            f"element at position {position}: {model.codec.explain(decoded, position)}"
+        )
+    size = count * selection.element_nbytes + _OVERHEAD
+    if size > max_message_bytes:
+        raise AnswerTooLarge(
+            f"the predictions of {count} elements take {size} bytes; a message takes "
+            f"{max_message_bytes}: request fewer outputs, or use Stream"
+        )
+    changed = asyncio.Event()
+    outbox = Outbox(limit=float("inf"), notify=changed.set)
+    session = engine.open(number=0, outbox=outbox, selection=selection)
+    parts: list[list[EncodedValues]] = []
+    try:
+        engine.push(session, decoded.elements, arrival)
+        engine.close(session)
+        while True:
+            mail = engine.collect(outbox)
+            for delivery in mail.deliveries:
+                parts.append(selection.encode(delivery.outputs))
+                now = engine.now()
+                model.metrics.delivered(
+                    [now - time for time in delivery.arrivals.times], delivery.arrivals.counts
+                )
+            if mail.ended:
+                break
+            await changed.wait()
+            changed.clear()
+    finally:
+        engine.abort(session)
+    ending = session.ended
+    if ending is not None and ending.reason is EndReason.STEP_FAILED:
+        raise StepFailed(ending.message)
+    if session.position != count:
+        raise ShuttingDown("the server is stopping")
+    return pb.PredictResponse(
+        version=model.source.version,
+        count=count,
+        outputs=messages.values(selection.join(parts)),
+    )

@@ -1,0 +1,93 @@
+"""The one place where the server's errors become gRPC statuses."""
+
+from typing import NoReturn
+
+import grpc
+from elman.v1 import inference_pb2 as pb
+
+from elman_server.engine.session import Ending, EndReason
+from elman_server.errors import (
+    AnswerTooLarge,
+    InvalidElement,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    ServerError,
+    ShuttingDown,
+    StepFailed,
+)
+
+_CODES: dict[type[ServerError], grpc.StatusCode] = {
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    InvalidElement: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    StepFailed: grpc.StatusCode.INTERNAL,
+}
+
+_REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
+    EndReason.FINISHED: (grpc.StatusCode.OK, pb.CLOSE_REASON_FINISHED),
+    EndReason.INVALID_ELEMENT: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        pb.CLOSE_REASON_INVALID_ELEMENT,
+    ),
+    EndReason.INVALID_REQUEST: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        pb.CLOSE_REASON_INVALID_REQUEST,
+    ),
+    EndReason.STEP_FAILED: (grpc.StatusCode.INTERNAL, pb.CLOSE_REASON_STEP_FAILED),
+    EndReason.SHUTDOWN: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_SHUTDOWN),
+    # Told to nobody: the RPC is gone.
+    EndReason.CANCELLED: (grpc.StatusCode.CANCELLED, pb.CLOSE_REASON_UNSPECIFIED),
+}
+
+
+def code(error: ServerError) -> grpc.StatusCode:
+    return _CODES[type(error)]
+
+
+def number(status: grpc.StatusCode) -> int:
+    value: int = status.value[0]
+    return value
+
+
+async def abort(
+    context: "grpc.aio.ServicerContext[object, object]", error: ServerError
+) -> NoReturn:
+    """Ends an RPC with an error's status, and with the pushback that gRPC's own retries heed."""
+    trailers: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        trailers = (("grpc-retry-pushback-ms", str(milliseconds(error.retry_after))),)
+    await context.abort(code(error), str(error), trailers)
+
+
+def closed(session: int, ending: Ending, position: int) -> pb.Closed:
+    """How a session ended."""
+    status, reason = _REASONS[ending.reason]
+    return pb.Closed(
+        session=session,
+        code=number(status),
+        reason=reason,
+        message=ending.message,
+        position=position,
+    )
+
+
+def refused(session: int, error: ServerError) -> pb.Closed:
+    """A session that did not come to be."""
+    message = pb.Closed(session=session, code=number(code(error)), message=str(error))
+    match error:
+        case Overloaded():
+            message.reason = pb.CLOSE_REASON_OVERLOADED
+            message.retry_after_ms = milliseconds(error.retry_after)
+        case ShuttingDown():
+            message.reason = pb.CLOSE_REASON_SHUTDOWN
+        case _:
+            message.reason = pb.CLOSE_REASON_INVALID_REQUEST
+    return message
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

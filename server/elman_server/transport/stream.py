@@ -1,0 +1,289 @@
+"""One Stream RPC: its sessions, and what goes in and out of it.
+
+The reader turns frames into calls of the engine; the writer turns the outbox into frames. While a
+write is under way, what the engine finishes gathers in the outbox and goes out in the next.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+
+from elman.v1 import inference_pb2 as pb
+
+from elman_server.admission import Admission
+from elman_server.engine.outbox import Mail, Outbox
+from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
+from elman_server.selection import OutputRequest, Selection
+from elman_server.served import ServedModel
+from elman_server.transport import messages, status
+
+Write = Callable[[pb.StreamResponse], Coroutine[None, None, None]]
+
+_KNOWN_SELECTIONS = 64
+
+
+class StreamRpc:
+    def __init__(
+        self, *, model: ServedModel, admission: Admission, window: int, max_message_bytes: int
+    ) -> None:
+        self._model = model
+        self._engine = model.engine
+        self._admission = admission
+        self._window = window
+        self._max_message_bytes = max_message_bytes
+        self._frame_bytes = max_message_bytes // 4
+        self._outbox = Outbox(limit=self._frame_bytes, notify=self.notify)
+        self._changed = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._sessions: dict[int, Session] = {}
+        self._last_number = -1
+        self._beyond_window: set[Session] = set()
+        self._refused: list[pb.Closed] = []
+        self._selections: dict[tuple[OutputRequest, ...], Selection] = {}
+
+    def notify(self) -> None:
+        """Something changed: in the outbox, in a queue, or in the server."""
+        self._changed.set()
+        self._readable.set()
+
+    async def run(
+        self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest], write: Write
+    ) -> None:
+        """Serves the RPC to its end. Raises a `ServerError` for what concerns all of it."""
+        reader = asyncio.create_task(self._read(first, requests))
+        reader.add_done_callback(lambda _: self.notify())
+        try:
+            await self._write(reader, write)
+            if reader.done():
+                reader.result()
+            else:
+                raise ShuttingDown("the server is stopping")
+        finally:
+            reader.cancel()
+            for session in self._sessions.values():
+                self._engine.abort(session)
+
+    async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
+        while True:
+            self._changed.clear()
+            told = False
+            for response in self._responses(self._engine.collect(self._outbox)):
+                told = True
+                await write(response)
+            if told:
+                continue
+            failed = reader.done() and reader.exception() is not None
+            done = not self._sessions and (reader.done() or self._admission.closed)
+            if failed or done:
+                return
+            await self._changed.wait()
+
+    async def _read(
+        self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest]
+    ) -> None:
+        try:
+            self._take(first)
+            await self._room()
+            async for request in requests:
+                if request.model or request.version:
+                    raise InvalidRequest(
+                        f"model {request.model!r}, version {request.version!r} in a later frame; "
+                        "only the first frame names them"
+                    )
+                self._take(request)
+                await self._room()
+        except ServerError as error:
+            ending = Ending(reason=EndReason.INVALID_REQUEST, message=str(error))
+            for session in self._sessions.values():
+                self._engine.abort(session, ending)
+            raise
+        for session in self._sessions.values():
+            self._engine.close(session)
+
+    async def _room(self) -> None:
+        """Waits until the server wants to read more from this RPC."""
+        while not self._wants_more():
+            self._readable.clear()
+            await self._readable.wait()
+
+    def _wants_more(self) -> bool:
+        if self._beyond_window:
+            self._beyond_window = {
+                session
+                for session in self._beyond_window
+                if session.ended is None and session.unanswered > self._window
+            }
+        return not (
+            self._beyond_window
+            or self._outbox.full
+            or (self._outbox.pending and self._admission.crowded)
+        )
+
+    def _take(self, request: pb.StreamRequest) -> None:
+        arrival = self._engine.now()
+        for message in request.opens:
+            self._open(message)
+        if request.HasField("push"):
+            self._push(request.push, arrival)
+        for number in request.closes:
+            session = self._open_session(number, "close")
+            if session is not None:
+                self._engine.close(session)
+        if self._refused:
+            self._changed.set()
+
+    def _open(self, message: pb.Open) -> None:
+        number = message.session
+        if number <= self._last_number:
+            self._refuse_used_number(number)
+            return
+        self._last_number = number
+        try:
+            self._sessions[number] = self._engine.open(
+                number=number, outbox=self._outbox, selection=self._selection(message.outputs)
+            )
+        except ServerError as error:
+            self._refused.append(status.refused(number, error))
+
+    def _refuse_used_number(self, number: int) -> None:
+        text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
+        session = self._sessions.get(number)
+        if session is None or session.ended is not None:
+            self._refused.append(status.refused(number, InvalidRequest(text)))
+        else:
+            self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
+
+    def _selection(self, outputs: Iterable[pb.OutputRequest]) -> Selection:
+        """Equal requests give the same object, so that their sessions' predictions are packed
+        together."""
+        requests = tuple(messages.output_requests(outputs))
+        selection = self._selections.get(requests)
+        if selection is None:
+            selection = Selection(requests, self._model.file.spec.outputs)
+            if selection.element_nbytes > self._max_message_bytes // 2:
+                raise InvalidRequest(
+                    f"the outputs take {selection.element_nbytes} bytes an element; allowed is "
+                    f"{self._max_message_bytes // 2}, half of the message limit"
+                )
+            if len(self._selections) >= _KNOWN_SELECTIONS:
+                self._selections.clear()
+            self._selections[requests] = selection
+        return selection
+
+    def _push(self, push: pb.Push, arrival: float) -> None:
+        numbers: Sequence[int] = push.sessions
+        kind = push.WhichOneof("elements")
+        if kind is None or not numbers:
+            raise InvalidRequest(
+                "a push has no elements; set `text` or `raw`"
+                if numbers
+                else "a push names no session in `sessions`"
+            )
+        if push.counts and len(push.counts) != len(numbers):
+            raise InvalidRequest(
+                f"a push has {len(push.counts)} counts for {len(numbers)} sessions; allowed are as "
+                "many, or none"
+            )
+        try:
+            decoded = self._model.codec.decode(push.text if kind == "text" else push.raw)
+            counts = _shares(len(decoded.elements), len(numbers), push.counts)
+        except InvalidElement as error:
+            ending = Ending(reason=EndReason.INVALID_ELEMENT, message=str(error))
+            for number in numbers:
+                session = self._open_session(number, "push")
+                if session is not None:
+                    self._engine.close(session, ending)
+            return
+        elements, invalid = decoded.elements, decoded.invalid
+        start = 0
+        for number, count in zip(numbers, counts, strict=True):
+            stop = start + count
+            session = self._sessions.get(number)
+            if session is None or session.closing is not None or session.ended is not None:
+                session = self._open_session(number, "push")
+            if session is None:
+                pass
+            elif invalid is not None and invalid[start:stop].any():
+                offset = int(invalid[start:stop].argmax())
+                position = session.position + session.unanswered + offset
+                reason = self._model.codec.explain(decoded, start + offset)
+                self._engine.close(
+                    session,
+                    Ending(
+                        reason=EndReason.INVALID_ELEMENT,
+                        message=f"element at position {position}: {reason}",
+                    ),
+                )
+            else:
+                self._engine.push(session, elements[start:stop], arrival)
+                if session.unanswered > self._window:
+                    self._beyond_window.add(session)
+            start = stop
+
+    def _open_session(self, number: int, what: str) -> Session | None:
+        """The session of that number, if it takes pushes and closes. If not, its client is told,
+        unless it was the server that ended it: then the client could not know."""
+        session = self._sessions.get(number)
+        if session is None:
+            known = number <= self._last_number
+            state = "has ended" if known else "was never opened on this RPC"
+            error = InvalidRequest(f"{what} to session {number}, which {state}")
+            self._refused.append(status.refused(number, error))
+            return None
+        ending = session.ended or session.closing
+        if ending is None:
+            return session
+        if ending.reason is EndReason.FINISHED and session.ended is None:
+            self._engine.abort(
+                session,
+                Ending(
+                    reason=EndReason.INVALID_REQUEST,
+                    message=f"{what} to session {number} after its close",
+                ),
+            )
+        return None
+
+    def _responses(self, mail: Mail) -> Iterator[pb.StreamResponse]:
+        """Frames of bounded size."""
+        response, size = pb.StreamResponse(), 0
+        for session in mail.opened:
+            response.opened.add(session=session.number, id=session.id, window=self._window)
+        for delivery in mail.deliveries:
+            for part in delivery.split(self._frame_bytes):
+                if size and size + part.sent_nbytes > self._frame_bytes:
+                    yield response
+                    response, size = pb.StreamResponse(), 0
+                size += part.sent_nbytes
+                predictions = response.predictions.add(
+                    sessions=[session.number for session in part.sessions],
+                    first_positions=part.first_positions,
+                    outputs=messages.values(part.selection.encode(part.outputs)),
+                )
+                if any(count != 1 for count in part.counts):
+                    predictions.counts.extend(part.counts)
+                now = self._engine.now()
+                arrivals = part.arrivals
+                self._model.metrics.delivered(
+                    [now - time for time in arrivals.times], arrivals.counts
+                )
+        for session, ending in mail.ended:
+            response.closed.append(status.closed(session.number, ending, session.position))
+            del self._sessions[session.number]
+        response.closed.extend(self._refused)
+        self._refused.clear()
+        if size or response.opened or response.closed or response.predictions:
+            yield response
+
+
+def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
+    """How many elements each session gets. Raises `InvalidElement` if they do not come out even."""
+    if counts:
+        if sum(counts) != elements:
+            raise InvalidElement(f"{elements} elements came; the counts add up to {sum(counts)}")
+        return counts
+    if elements % sessions:
+        raise InvalidElement(
+            f"{elements} elements came for {sessions} sessions; without counts, every session gets "
+            "the same number"
+        )
+    return [elements // sessions] * sessions
