@@ -4,6 +4,8 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2
 
+from elman.cli.connection import target_option
+
 
 @click.command(
     epilog="""\b
@@ -14,14 +16,7 @@ from grpc_health.v1 import health_pb2
     """
 )
 @click.argument("model", default="")
-@click.option(
-    "--target",
-    default="localhost:50051",
-    envvar="ELMAN_TARGET",
-    show_default=True,
-    show_envvar=True,
-    help="The server's address.",
-)
+@target_option
 @click.option(
     "--timeout", default=3.0, show_default=True, help="Seconds to wait for the server's answer."
 )

@@ -1,10 +1,10 @@
 """The gRPC endpoint: one port with all services on it, health and reflection among them."""
 
 import grpc
-from elman.v1 import inference_pb2_grpc as pb_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.config import ServerConfig
 from elman_server.transport.servicer import SERVICE, InferenceServicer
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from elman.v1 import inference_pb2 as pb
-
 from elman_server.errors import InvalidRequest
 from elman_server.modelfile import ModelFile
 from elman_server.repository import ModelSource

@@ -3,7 +3,6 @@
 import asyncio
 
 from elman.v1 import inference_pb2 as pb
-
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import EndReason
 from elman_server.errors import (

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
-
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.errors import InvalidRequest, ServerError

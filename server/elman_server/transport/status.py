@@ -3,8 +3,8 @@
 from typing import NoReturn
 
 import grpc
-from elman.v1 import inference_pb2 as pb
 
+from elman.v1 import inference_pb2 as pb
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import (
     AnswerTooLarge,

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
 from elman.v1 import inference_pb2 as pb
-
 from elman_server.admission import Admission
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import Ending, EndReason, Session
