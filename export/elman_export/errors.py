@@ -1,0 +1,20 @@
+"""What can go wrong in an export.
+
+```
+ExportError            nothing was written; the message says what to change
+├── UnsupportedModule  the module can't become a step model; the message names the submodule
+└── ProofFailed        a step model was built, but it is not the same network
+```
+"""
+
+
+class ExportError(Exception):
+    """An export that wrote no file; the message says why and, where one can, what to do."""
+
+
+class UnsupportedModule(ExportError):
+    """A module that can't become a step model; the message names the submodule and the reason."""
+
+
+class ProofFailed(ExportError):
+    """A step model whose outputs are not the module's, or depend on how a sequence is cut up."""

@@ -1,0 +1,204 @@
+"""`export`: from a trained module to a step model's file, proved before it is kept."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+from torch import nn
+
+from elman_export import graph, recurrence
+from elman_export.errors import ExportError, UnsupportedModule
+from elman_export.interface import Output
+from elman_export.observation import Observation, observe
+from elman_export.proof import TOLERANCE, Difference, StepModel, prove
+from elman_export.sample import random_elements
+from elman_export.subject import Subject
+from elman_server import modelfile
+from elman_server.spec import (
+    FINGERPRINT_KEY,
+    SPEC_KEY,
+    DType,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    StateSpec,
+)
+
+_LENGTHS = "lengths"
+
+_SAMPLES = ((5, 24), (2, 1), (1, 7))
+"""(batch, time) of the random sequences that a proof runs on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was written, and how it compared with the module."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    spec: ModelSpec
+    fingerprint: str
+    differences: tuple[Difference, ...]
+    """By output, in the spec's order."""
+    elements: int
+    """How many elements were compared, whole and in each other way of cutting them up."""
+
+
+def export(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input: InputSpec,
+    outputs: Sequence[Output],
+    description: str = "",
+    batch_first: bool | None = None,
+    examples: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Report:
+    """Writes `module` as a step model to `path`, after proving that it is the same network.
+
+    `module(x)` takes whole sequences, `[batch, time, *shape]`, or `[time, batch, *shape]` where its
+    layers are not `batch_first`; it returns a tensor, a sequence or a dict of tensors with those
+    two axes first. Its state lives in `nn.RNN`, `nn.LSTM` and `nn.GRU` submodules, each run once
+    per sequence; everything else treats each element by itself. Final states that it returns beside
+    its outputs are left out. It is run in evaluation mode, and left in the mode that it was in.
+
+    `input` and `outputs` say what the tensors mean (`elman_export.text`, `elman_export.logits`,
+    ...); a dict's outputs are found by name, others by order. `batch_first` is taken from the
+    layers unless given. `examples`, `[batch, time, *shape]`, are compared beside seeded random
+    sequences. `tolerance` bounds the difference from the module (see
+    `elman_export.proof.TOLERANCE`); the step model's own answers must be equal however a sequence
+    is cut up.
+
+    Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
+    model that is not the same network, and `ExportError` for examples of a wrong shape. Nothing is
+    written then, and a file that was there before stays.
+    """
+    path = Path(path)
+    sequences = _sequences(input, examples, seed)
+    with _evaluation(module):
+        layers = recurrence.find(module)
+        subject = Subject(
+            module=module,
+            layers=layers,
+            outputs=tuple(outputs),
+            batch_first=layers[0].module.batch_first if batch_first is None else batch_first,
+        )
+        observation = observe(subject, input)
+        spec = _spec(subject, observation, input, description)
+        model = graph.build(subject, observation.layers, spec)
+        differences = prove(
+            subject.answer,
+            StepModel(model.SerializeToString(), spec),
+            sequences,
+            seed=seed,
+            tolerance=tolerance,
+        )
+    fingerprint = _sign(model, spec)
+    _write(model, path)
+    return Report(
+        path=path,
+        size=path.stat().st_size,
+        spec=spec,
+        fingerprint=fingerprint,
+        differences=differences,
+        elements=sum(x.shape[0] * x.shape[1] for x in sequences),
+    )
+
+
+def _sequences(input: InputSpec, examples: np.ndarray | None, seed: int) -> list[np.ndarray]:
+    """What the proof runs on: random sequences and the caller's examples."""
+    rng = np.random.default_rng(seed)
+    sequences = [random_elements(input, batch, time, rng) for batch, time in _SAMPLES]
+    if examples is not None:
+        if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
+            raise ExportError(
+                f"examples have shape {list(examples.shape)}; expected is "
+                f"{['batch', 'time', *input.shape]}"
+            )
+        sequences.append(examples.astype(input.dtype))
+    return sequences
+
+
+def _spec(
+    subject: Subject, observation: Observation, input: InputSpec, description: str
+) -> ModelSpec:
+    outputs = []
+    for output in subject.outputs:
+        found = observation.outputs[output.name]
+        if found.dtype != np.float32 and found.dtype.kind not in "ib":
+            raise UnsupportedModule(
+                f"output {output.name!r} is {found.dtype}; only float32, integers and bool are "
+                "supported"
+            )
+        outputs.append(
+            OutputSpec(
+                name=output.name,
+                kind=output.kind,
+                dtype=cast(DType, str(found.dtype)),
+                shape=found.shape[2:],
+                labels=output.labels,
+            )
+        )
+    states = []
+    for layers in observation.layers:
+        for name in layers.state_names:
+            initial = observation.initial.get(name)
+            states.append(
+                StateSpec(
+                    name=name,
+                    input=name,
+                    output=f"{name}.next",
+                    dtype="float32",
+                    shape=(1, layers.module.hidden_size),
+                    batch_axis=1,
+                    initial=None if initial is None else tuple(initial.tolist()),
+                )
+            )
+    return ModelSpec(
+        description=description,
+        input=input,
+        outputs=tuple(outputs),
+        states=tuple(states),
+        time_axis=True,
+        lengths=_LENGTHS,
+    )
+
+
+def _sign(model: onnx.ModelProto, spec: ModelSpec) -> str:
+    """Writes spec and fingerprint into the model's metadata; returns the fingerprint."""
+    spec_json = spec.to_json()
+    fingerprint = modelfile.fingerprint(model.SerializeToString(), spec_json)
+    onnx.helper.set_model_props(model, {SPEC_KEY: spec_json, FINGERPRINT_KEY: fingerprint})
+    return fingerprint
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    """Writes the file beside its place, reads it as a server would, then moves it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(model.SerializeToString())
+        modelfile.read(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    """Puts every submodule in evaluation mode, and back in its own mode afterwards."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training

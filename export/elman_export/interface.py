@@ -1,0 +1,72 @@
+"""What the caller says about a module's input and outputs, in words as short as the thing said.
+
+`text`, `tokens` and `features` describe the input; `values`, `logits` and `probabilities` an
+output, whose shape and type are not said but found by running the module. This module knows neither
+torch nor ONNX.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from elman_server.spec import InputKind, InputSpec, OutputKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A name and a meaning for one of the tensors that a module returns."""
+
+    name: str
+    kind: OutputKind
+    labels: tuple[str, ...] = ()
+
+
+def text(
+    vocabulary: Sequence[str], *, unknown: str | None = None, name: str = "input"
+) -> InputSpec:
+    """An input of characters: the module takes int64 ids `[batch, time]`, ids being indices here.
+
+    `vocabulary` holds one character for each id. `unknown` is the one of them that stands for every
+    character outside the vocabulary; without it such characters are refused.
+    Raises `ValueError` for an entry that is doubled or not one character, or a foreign `unknown`.
+    """
+    if unknown is not None and unknown not in vocabulary:
+        raise ValueError(f"unknown is {unknown!r}, which the vocabulary does not hold")
+    return InputSpec(
+        name=name,
+        kind=InputKind.TEXT,
+        dtype="int64",
+        size=len(vocabulary),
+        vocabulary=tuple(vocabulary),
+        unknown=None if unknown is None else list(vocabulary).index(unknown),
+    )
+
+
+def tokens(size: int, *, names: Sequence[str] = (), name: str = "input") -> InputSpec:
+    """An input of ids 0 to `size - 1`: the module takes int64 `[batch, time]`.
+
+    `names` says what the ids stand for: none, or one for each.
+    Raises `ValueError` for a size under 1 or a wrong number of names.
+    """
+    return InputSpec(
+        name=name, kind=InputKind.TOKENS, dtype="int64", size=size, vocabulary=tuple(names)
+    )
+
+
+def features(*shape: int, name: str = "input") -> InputSpec:
+    """An input of numbers: the module takes float32 `[batch, time, *shape]`."""
+    return InputSpec(name=name, kind=InputKind.FEATURES, dtype="float32", shape=shape)
+
+
+def values(name: str, *, labels: Sequence[str] = ()) -> Output:
+    """An output of plain numbers; `labels` name the entries of its last axis."""
+    return Output(name=name, kind=OutputKind.VALUES, labels=tuple(labels))
+
+
+def logits(name: str, *, labels: Sequence[str] = ()) -> Output:
+    """An output to take a softmax of over its last axis, whose entries `labels` name."""
+    return Output(name=name, kind=OutputKind.LOGITS, labels=tuple(labels))
+
+
+def probabilities(name: str, *, labels: Sequence[str] = ()) -> Output:
+    """An output of probabilities; `labels` name the entries of its last axis."""
+    return Output(name=name, kind=OutputKind.PROBABILITIES, labels=tuple(labels))

@@ -1,0 +1,175 @@
+"""VADER's lexicon of words and how they feel, in families of inflections, and phrases made of them.
+
+The rules for negation and emphasis are VADER's (Hutto and Gilbert, ICWSM 2014), in their simplest
+form. This module knows no network.
+"""
+
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_WORD = re.compile(r"[a-z]+(?:[' -][a-z]+)*")
+
+NEGATIONS = ("not", "never", "no", "isn't", "wasn't", "don't", "can't", "won't", "hardly")
+EMPHASIS = ("very", "really", "so", "extremely", "truly", "incredibly", "absolutely")
+_COMMON = """
+a an the this that these it its is was are were be been i you he she we they my your his her our
+their me him us them and or then to of in on at for with from by about as who what which when
+where how there here have has had do did does will would can could should just still also only
+even all some every one two day days night time year people man woman child friend family house
+home room table city street world work job book movie film story song music food dinner coffee car
+train weather service place thing things word way life end part morning school game go went come
+came see saw make made take took get got say said think thought feel felt look looked find found
+know
+"""
+NEUTRAL = tuple(_COMMON.split())
+"""Common words that the lexicon does not have, or only as neutral ones."""
+
+_NEGATED = -0.74
+_EMPHASISED = 0.293
+"""VADER's constants: what a negated word's score is multiplied by, what emphasis adds to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """A word of the lexicon."""
+
+    text: str
+    score: float
+    """The mean of ten people's ratings, -4 (most negative) to 4."""
+
+    @property
+    def positive(self) -> bool:
+        return self.score > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lexicon:
+    """The words in three parts that share no family."""
+
+    train: tuple[Word, ...]
+    validation: tuple[Word, ...]
+    test: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """Letters, and for each of them the probability that the phrase is positive so far."""
+
+    text: str
+    probabilities: tuple[float, ...]
+    """After each letter: of all words up to the one that the letter belongs to, that one included.
+    """
+
+
+def read(path: Path) -> list[Word]:
+    """The lexicon's entries made of letters (with apostrophes, hyphens, spaces between), sorted.
+
+    `path` is VADER's `vader_lexicon.txt`: token, mean, deviation and ratings, separated by tabs.
+    """
+    scores: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        token, score, *_ = line.split("\t") if "\t" in line else ("", "0")
+        if _WORD.fullmatch(token) and float(score):
+            scores[token] = float(score)
+    return [Word(text=text, score=score) for text, score in sorted(scores.items())]
+
+
+def families(words: Sequence[Word]) -> list[list[Word]]:
+    """The words, sorted by text, grouped so that inflections of a stem are together.
+
+    Two words are of one family when they share their first letters up to at most the last two of
+    the shorter one, and at least three (`y` counting as `i`), or when a third word links them.
+    """
+    parents = list(range(len(words)))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            number = parents[number]
+        return number
+
+    stems = [word.text.replace("y", "i") for word in words]
+    for one, first in enumerate(stems):
+        for two in range(one + 1, len(stems)):
+            second = stems[two]
+            if words[two].text[:2] != words[one].text[:2]:
+                break
+            if _shared(first, second) >= max(3, min(len(first), len(second)) - 2):
+                parents[root(two)] = root(one)
+    grouped: dict[int, list[Word]] = {}
+    for number, word in enumerate(words):
+        grouped.setdefault(root(number), []).append(word)
+    return list(grouped.values())
+
+
+def split(words: Sequence[Word], *, seed: int) -> Lexicon:
+    """Shuffles the families and gives 80 % of the words to training, 10 % each to the others."""
+    groups = families(words)
+    random.Random(seed).shuffle(groups)
+    parts: list[list[Word]] = [[], [], []]
+    for group in groups:
+        taken = sum(len(part) for part in parts) / len(words)
+        parts[0 if taken < 0.8 else 1 if taken < 0.9 else 2].extend(group)
+    train, validation, test = (tuple(part) for part in parts)
+    return Lexicon(train=train, validation=validation, test=test)
+
+
+def majority(words: Sequence[Word]) -> float:
+    """The share of the commoner class."""
+    positive = sum(word.positive for word in words) / len(words)
+    return max(positive, 1 - positive)
+
+
+def probability(score: float) -> float:
+    """Of a positive feeling, for the sum of the scores of a phrase's words; 0.5 for a sum of 0."""
+    return 1 / (1 + math.exp(-2 * score))
+
+
+def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:
+    """Endless random phrases of up to six words: from the lexicon, neutral, negated, emphasised."""
+    while True:
+        text, probabilities, total = "", [], 0.0
+        negated = emphasised = False
+        for _ in range(rng.randint(1, 6)):
+            score = 0.0
+            kind = rng.random()
+            if kind < 0.45:
+                word = rng.choice(words)
+                spelled, score = word.text, word.score
+                if emphasised:
+                    score += math.copysign(_EMPHASISED, score)
+                if negated:
+                    score *= _NEGATED
+                negated = emphasised = False
+            elif kind < 0.80:
+                spelled = rng.choice(NEUTRAL)
+            elif kind < 0.90:
+                spelled = rng.choice(NEGATIONS)
+                negated = True
+            else:
+                spelled = rng.choice(EMPHASIS)
+                emphasised = True
+            total += score
+            letters = spelled if not text else " " + spelled
+            text += letters
+            probabilities.extend([probability(total)] * len(letters))
+        yield Phrase(text=text, probabilities=tuple(probabilities))
+
+
+def alone(words: Sequence[Word]) -> Mapping[str, Phrase]:
+    """Each word as a phrase of its own, by its text."""
+    return {
+        word.text: Phrase(text=word.text, probabilities=(probability(word.score),) * len(word.text))
+        for word in words
+    }
+
+
+def _shared(first: str, second: str) -> int:
+    """How many first letters two words have in common."""
+    for number, (one, two) in enumerate(zip(first, second, strict=False)):
+        if one != two:
+            return number
+    return min(len(first), len(second))

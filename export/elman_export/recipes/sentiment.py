@@ -1,0 +1,163 @@
+"""`sentiment`: the probability of a positive feeling after every letter of a phrase, by an LSTM."""
+
+import random
+import string
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import elman_export
+from elman_export import cli
+from elman_export.recipes import lexicon, training
+from elman_export.recipes.card import Card
+from elman_export.recipes.lexicon import Phrase, Word
+from elman_export.recipes.source import packaged
+
+SEED = 5
+ALPHABET = " '-" + string.ascii_lowercase
+"""What the network tells apart: upper case is folded to lower in the graph."""
+VOCABULARY = ALPHABET + string.ascii_uppercase
+
+_EMBEDDING, _HIDDEN = 32, 160
+_DROPOUT = 0.3
+_BATCH = 128
+_EPOCHS = 40
+_IGNORED = 0
+
+
+class Sentiment(nn.Module):
+    """`[batch, time]` letter ids (of `VOCABULARY`) to probabilities, `[batch, time]`."""
+
+    folded: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        folded = [ALPHABET.index(letter.lower()) for letter in VOCABULARY]
+        self.register_buffer("folded", torch.tensor(folded))
+        self.embedding = nn.Embedding(len(ALPHABET), _EMBEDDING)
+        self.lstm = nn.LSTM(_EMBEDDING, _HIDDEN, batch_first=True)
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.head = nn.Linear(_HIDDEN, 1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        hidden, _ = self.lstm(self.dropout(self.embedding(self.folded[x])))
+        logits: Tensor = self.head(self.dropout(hidden)).squeeze(-1)
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+
+def encode(texts: Sequence[str]) -> Tensor:
+    """Letter ids `[text, longest]`; shorter texts are padded with spaces at their end."""
+    longest = max(len(text) for text in texts)
+    return torch.tensor([[VOCABULARY.index(c) for c in text.ljust(longest)] for text in texts])
+
+
+def accuracy(module: Sentiment, words: Sequence[Word]) -> float:
+    """The share of words, each in a session of its own, that are on the right side after the last
+    letter."""
+    module.eval()
+    with torch.no_grad():
+        probabilities = module(encode([word.text for word in words]))
+    module.train()
+    right = [
+        bool(row[len(word.text) - 1] > 0.5) == word.positive
+        for row, word in zip(probabilities, words, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+def train(words: lexicon.Lexicon) -> tuple[Sentiment, float]:
+    """Trains; returns the module of the best epoch and its validation accuracy."""
+    training.start(SEED)
+    module = Sentiment()
+    per_epoch = 2 * len(words.train) // _BATCH
+    steps = per_epoch * _EPOCHS
+    descent = training.Descent(module, rate=3e-3, steps=steps)
+    batches = _batches(words.train, random.Random(SEED))
+    best, weights = 0.0, module.state_dict()
+    with training.progress("sentiment", steps) as bar:
+        for _ in range(_EPOCHS):
+            for _ in range(per_epoch):
+                descent.step(_loss(module, next(batches)))
+                bar.step()
+            validation = accuracy(module, words.validation)
+            if validation > best:
+                best = validation
+                weights = {name: value.clone() for name, value in module.state_dict().items()}
+            bar.note(f"validation accuracy {validation:.3f}")
+    module.load_state_dict(weights)
+    return module, best
+
+
+def run(data: Path | None, output: Path) -> elman_export.Report:
+    """Trains, measures, and writes `sentiment/` to `output`; `data` is a `vader_lexicon.txt`."""
+    path = data or packaged("vaderSentiment", "vaderSentiment", "vader_lexicon.txt")
+    words = lexicon.split(lexicon.read(path), seed=SEED)
+    module, validation = train(words)
+    held_out = random.Random(SEED).sample(words.test, 64)
+    report = elman_export.export(
+        module,
+        output / "sentiment" / "1" / "model.onnx",
+        input=elman_export.text(VOCABULARY, unknown=" ", name="letter"),
+        outputs=[elman_export.probabilities("positive")],
+        description="The probability of a positive feeling after every letter, by an LSTM",
+        examples=encode([word.text for word in held_out]).numpy(),
+    )
+    Card(
+        title="sentiment: letters to a feeling",
+        does="",
+        measured=[
+            ("accuracy by word, after its last letter", "validation", "test"),
+            ("this model", f"{validation:.1%}", f"{accuracy(module, words.test):.1%}"),
+            (
+                "always the commoner class",
+                f"{lexicon.majority(words.validation):.1%}",
+                f"{lexicon.majority(words.test):.1%}",
+            ),
+        ],
+        split="",
+        data="",
+        limits="",
+        command="elman export sentiment --output DIR",
+    ).write(output / "sentiment" / "README.md", report)
+    return report
+
+
+def _batches(words: Sequence[Word], rng: random.Random) -> Iterator[list[Phrase]]:
+    """Endless batches, half of them words (each as often as the others) and half of phrases."""
+    singles = list(lexicon.alone(words).values())
+    phrases = lexicon.phrases(words, rng)
+    while True:
+        rng.shuffle(singles)
+        for start in range(0, len(singles) - _BATCH + 1, _BATCH):
+            yield singles[start : start + _BATCH]
+            yield [next(phrases) for _ in range(_BATCH)]
+
+
+def _loss(module: Sentiment, batch: Sequence[Phrase]) -> Tensor:
+    """Cross entropy after every letter; a word's later letters weigh more."""
+    logits = module.logits(encode([phrase.text for phrase in batch]))
+    targets = torch.full(logits.shape, 0.5)
+    weights = torch.zeros(logits.shape)
+    for row, phrase in enumerate(batch):
+        targets[row, : len(phrase.text)] = torch.tensor(phrase.probabilities)
+        weights[row, : len(phrase.text)] = torch.tensor(_weights(phrase.text))
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def _weights(text: str) -> list[float]:
+    """For each letter, the share of its word that is known after it; at a space, all of it."""
+    weights = []
+    for word in text.split(" "):
+        weights += [0.1 + 0.9 * (number + 1) / len(word) for number in range(len(word))] + [1.0]
+    return weights[:-1]
+
+
+if __name__ == "__main__":
+    cli.export(["sentiment", *sys.argv[1:]])

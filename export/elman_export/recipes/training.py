@@ -1,0 +1,83 @@
+"""What the recipes' training has in common: determinism, the optimiser's schedule, a progress bar.
+
+Data, losses and how a sequence is cut into batches are each recipe's own.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+
+def start(seed: int) -> None:
+    """Makes what follows repeatable: seeds torch, one thread, deterministic operators only."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+class Descent:
+    """AdamW with a linear warm-up, a cosine decay to a hundredth, and clipped gradients."""
+
+    def __init__(
+        self, module: nn.Module, *, rate: float, steps: int, warmup: int = 200, clip: float = 1.0
+    ) -> None:
+        """`rate` is the highest learning rate; `steps` are all that will be made."""
+        self._parameters = list(module.parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self._clip = clip
+
+        def factor(step: int) -> float:
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+            return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
+
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, factor)
+
+    def step(self, loss: Tensor) -> None:
+        """Moves the parameters down `loss`, a scalar."""
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._optimizer.step()
+        self._schedule.step()
+
+
+class Bar:
+    """A progress bar on standard error; on something else than a terminal, lines for the notes."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._title = title
+        self._console = Console(stderr=True)
+        self.progress = Progress(*columns, console=self._console)
+        self._task = self.progress.add_task(title, total=steps, note="")
+
+    def step(self) -> None:
+        """One more step is done."""
+        self.progress.advance(self._task)
+
+    def note(self, text: str) -> None:
+        """Says how it is going, such as the last validation's figure."""
+        self.progress.update(self._task, note=text)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: {text}")
+
+
+@contextmanager
+def progress(title: str, steps: int) -> Iterator[Bar]:
+    """Shows a bar while its block runs."""
+    bar = Bar(title, steps)
+    with bar.progress:
+        yield bar
