@@ -1,0 +1,106 @@
+"""Sampling from a model and feeding what was drawn back to it. As pure as `elman._session`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from elman._codec import Codec
+from elman._mailbox import Mailbox
+from elman._model import Input, InputKind, Model, OutputKind
+from elman._outputs import Column
+from elman._pipeline import Pipeline
+from elman._prediction import Prediction
+from elman._sampler import Sampler
+from elman._session import Operation, Session
+from elman.errors import InvalidElement, InvalidRequest
+
+
+class Generation:
+    """Gives symbols one by one; each was pushed before it is given.
+
+    So the prediction from which the next is drawn is on its way while the caller uses this one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        model: Model,
+        codec: Codec,
+        prime: Any,
+        *,
+        length: int,
+        output: str | None,
+        temperature: float,
+        top_k: int | None,
+        seed: int | None,
+    ) -> None:
+        if length < 0:
+            raise InvalidRequest(f"length is {length!r}; allowed are 0 and more")
+        payload = codec.many(prime)
+        if not payload:
+            raise InvalidElement("prime is empty; there must be an element to predict the next of")
+        self._session = session
+        self._codec = codec
+        self._left = length
+        self._column = choose(session.layout.columns, model.input, output)
+        self._names = self._column.output.labels or model.input.vocabulary
+        self._sampler = Sampler(temperature, top_k, seed)
+        self._prime: Pipeline | None = Pipeline(session, payload)
+        self._mailbox = Mailbox()
+
+    def next(self) -> Operation[str | int | None]:
+        """Waits for the next symbol; None after the last."""
+        if self._prime and not self._left:
+            yield from self._last()
+        if not self._left:
+            return None
+        symbol = self._draw((yield from self._last()))
+        yield from self._session.make_room()
+        self._session.put(self._codec.one(symbol), 1, self._mailbox)
+        self._left -= 1
+        return symbol
+
+    def _last(self) -> Operation[Prediction]:
+        """The prediction of what was pushed last."""
+        if self._prime:
+            while (prediction := (yield from self._prime.next())) is not None:
+                last = prediction
+            self._prime = None
+            return last
+        while not self._mailbox:
+            if self._session.failure:
+                raise self._session.failure()
+            yield True
+        return self._mailbox.get()
+
+    def _draw(self, prediction: Prediction) -> str | int:
+        _, probabilities, indices = prediction.entries(self._column.output.name)
+        drawn = self._sampler.draw(probabilities)
+        index = drawn if indices is None else int(indices[drawn])
+        return self._names[index] if self._names else index
+
+
+def choose(columns: Sequence[Column], given: Input, name: str | None) -> Column:
+    """The column to sample from: one of probabilities whose entries stand for the input's symbols.
+
+    Raises `InvalidRequest` if there is none, or several and no name.
+    """
+    fitting = {column.output.name: column for column in columns if _fits(column, given)}
+    if name is None and len(fitting) == 1:
+        return next(iter(fitting.values()))
+    if name in fitting:
+        return fitting[name]
+    asked = "" if name is None else f"output {name!r} does not fit; "
+    raise InvalidRequest(
+        f"{asked}generate needs a requested output of logits or probabilities over the input's "
+        f"symbols; of this stream's {', '.join(c.output.name for c in columns)} these are: "
+        f"{', '.join(fitting) or 'none'}"
+    )
+
+
+def _fits(column: Column, given: Input) -> bool:
+    output = column.output
+    if output.kind is OutputKind.VALUES or len(output.shape) != 1:
+        return False
+    if output.labels:
+        return set(output.labels) <= set(given.vocabulary)
+    return given.kind is InputKind.TOKENS and output.shape[0] == given.size

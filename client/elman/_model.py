@@ -1,0 +1,166 @@
+"""What a served model takes and gives, as the server describes it. Knows nothing of sessions."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from elman.v1 import inference_pb2 as pb
+
+_DTYPES: dict[int, str] = {
+    pb.DATA_TYPE_FLOAT16: "<f2",
+    pb.DATA_TYPE_FLOAT32: "<f4",
+    pb.DATA_TYPE_FLOAT64: "<f8",
+    pb.DATA_TYPE_INT8: "<i1",
+    pb.DATA_TYPE_INT16: "<i2",
+    pb.DATA_TYPE_INT32: "<i4",
+    pb.DATA_TYPE_INT64: "<i8",
+    pb.DATA_TYPE_UINT8: "<u1",
+    pb.DATA_TYPE_BOOL: "?",
+}
+
+
+class InputKind(StrEnum):
+    """What an element is."""
+
+    TEXT = "text"
+    """One character."""
+    TOKENS = "tokens"
+    """An id."""
+    FEATURES = "features"
+    """An array of numbers."""
+
+
+class OutputKind(StrEnum):
+    """What an output's numbers mean."""
+
+    VALUES = "values"
+    """Numbers of the model's own meaning, such as a forecast."""
+    LOGITS = "logits"
+    """Unnormalised log-probabilities over the last axis."""
+    PROBABILITIES = "probabilities"
+    """Probabilities in [0, 1]."""
+
+
+_INPUT_KINDS = {
+    pb.INPUT_KIND_TEXT: InputKind.TEXT,
+    pb.INPUT_KIND_TOKENS: InputKind.TOKENS,
+    pb.INPUT_KIND_FEATURES: InputKind.FEATURES,
+}
+_OUTPUT_KINDS = {
+    pb.OUTPUT_KIND_VALUES: OutputKind.VALUES,
+    pb.OUTPUT_KIND_LOGITS: OutputKind.LOGITS,
+    pb.OUTPUT_KIND_PROBABILITIES: OutputKind.PROBABILITIES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a model takes."""
+
+    kind: InputKind
+    dtype: np.dtype | None
+    """TOKENS, FEATURES: the type of the numbers, little-endian. TEXT: None."""
+    shape: tuple[int, ...]
+    """FEATURES: of one element; empty for a scalar. Otherwise empty."""
+    size: int
+    """TEXT, TOKENS: how many ids there are. FEATURES: 0."""
+    vocabulary: tuple[str, ...]
+    """TEXT: the character of each id. TOKENS: the name of each id, or empty. FEATURES: empty."""
+    accepts_unknown: bool
+    """TEXT: whether characters outside the vocabulary are taken."""
+
+    def __str__(self) -> str:
+        if self.kind is InputKind.FEATURES:
+            return f"features {_array(self.dtype, self.shape)}"
+        noun = "characters" if self.kind is InputKind.TEXT else "ids"
+        return f"{self.kind} of {self.size} {noun}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A part of each prediction."""
+
+    name: str
+    kind: OutputKind
+    dtype: np.dtype
+    """The type of its numbers, little-endian."""
+    shape: tuple[int, ...]
+    """For one element; empty for a scalar."""
+    labels: tuple[str, ...]
+    """What the entries of the last axis stand for; empty, or as many as that axis is long."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind} {_array(self.dtype, self.shape)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that the server is ready to serve."""
+
+    name: str
+    version: str
+    fingerprint: str
+    """Hex SHA-256 over the graph, its weights and its spec."""
+    description: str
+    """One line for people. May be empty."""
+    input: Input
+    outputs: tuple[Output, ...]
+    state_bytes: int
+    """Bytes of state that the server keeps for each session."""
+
+    def __str__(self) -> str:
+        outputs = ", ".join(map(str, self.outputs))
+        return f"{self.name} (version {self.version}): {self.input} -> {outputs}"
+
+
+def model_from_proto(message: pb.Model) -> Model:
+    """Reads a server's description of a model.
+
+    Raises `ValueError` if it uses a kind or a data type that this SDK does not know.
+    """
+    given = message.input
+    if given.kind not in _INPUT_KINDS:
+        raise ValueError(f"model {message.name!r} has an input of unknown kind {given.kind}")
+    kind = _INPUT_KINDS[given.kind]
+    return Model(
+        name=message.name,
+        version=message.version,
+        fingerprint=message.fingerprint,
+        description=message.description,
+        input=Input(
+            kind=kind,
+            dtype=None if kind is InputKind.TEXT else _dtype(given.data_type, message.name),
+            shape=tuple(given.shape),
+            size=given.size,
+            vocabulary=tuple(given.vocabulary),
+            accepts_unknown=given.accepts_unknown,
+        ),
+        outputs=tuple(_output(output, message.name) for output in message.outputs),
+        state_bytes=message.state_bytes,
+    )
+
+
+def _output(message: pb.Output, model: str) -> Output:
+    if message.kind not in _OUTPUT_KINDS:
+        raise ValueError(
+            f"output {message.name!r} of model {model!r} is of unknown kind {message.kind}"
+        )
+    return Output(
+        name=message.name,
+        kind=_OUTPUT_KINDS[message.kind],
+        dtype=_dtype(message.data_type, model),
+        shape=tuple(message.shape),
+        labels=tuple(message.labels),
+    )
+
+
+def _dtype(data_type: int, model: str) -> np.dtype:
+    code = _DTYPES.get(data_type)
+    if code is None:
+        raise ValueError(f"model {model!r} has numbers of unknown data type {data_type}")
+    return np.dtype(code)
+
+
+def _array(dtype: np.dtype | None, shape: tuple[int, ...]) -> str:
+    return f"{dtype}{list(shape)}" if shape else str(dtype)

@@ -1,0 +1,54 @@
+"""Models that a client has asked for lately, so that opening a stream need not ask again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from elman._codec import Codec, codec
+from elman._model import Model, model_from_proto
+from elman.errors import ServerError
+from elman.v1 import inference_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model, and how its elements are packed."""
+
+    model: Model
+    codec: Codec
+
+
+class ModelCache:
+    """Keeps what GetModel told for `lifetime` seconds: a newer version is noticed within that."""
+
+    def __init__(self, lifetime: float = 30.0, clock: Callable[[], float] = monotonic) -> None:
+        self._lifetime = lifetime
+        self._clock = clock
+        self._models: dict[tuple[str, str], tuple[float, KnownModel]] = {}
+
+    def get(self, request: pb.GetModelRequest) -> KnownModel | None:
+        expiry, known = self._models.get((request.name, request.version), (0.0, None))
+        return known if self._clock() < expiry else None
+
+    def put(self, request: pb.GetModelRequest, response: pb.GetModelResponse) -> KnownModel:
+        model = read_model(response.model)
+        known = KnownModel(model, codec(model))
+        self._models[request.name, request.version] = (self._clock() + self._lifetime, known)
+        return known
+
+    def forget(self, name: str) -> None:
+        """Its server may be another one now."""
+        for key in [key for key in self._models if key[0] == name]:
+            del self._models[key]
+
+
+def read_model(message: pb.Model) -> Model:
+    """Raises `ServerError` for a model that this SDK does not understand."""
+    try:
+        return model_from_proto(message)
+    except ValueError as error:
+        raise ServerError(f"{error}; a newer elman may know it") from None
+
+
+def model_request(name: str, version: str | int | None) -> pb.GetModelRequest:
+    return pb.GetModelRequest(name=name, version="" if version is None else str(version))

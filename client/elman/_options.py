@@ -1,0 +1,94 @@
+"""How a client connects: its options, checked, and what they mean to a gRPC channel."""
+
+import json
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+
+from elman.errors import InvalidRequest
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+_UNARY = ("ListModels", "GetModel", "Predict")
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "elman.v1.Inference", "method": method} for method in _UNARY],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""Calls that hold no state are tried again; a Stream never is."""
+
+MAX_FRAME_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `elman.connect` was told. Raises `InvalidRequest` for a value that is not allowed."""
+
+    target: str
+    timeout: float
+    connect_timeout: float
+    max_message_bytes: int
+    keepalive: float
+    credentials: grpc.ChannelCredentials | None
+    metadata: Metadata
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "connect_timeout", "keepalive"):
+            check_seconds(name, getattr(self, name))
+        if self.max_message_bytes < 4096:
+            raise InvalidRequest(
+                f"max_message_bytes is {self.max_message_bytes}; allowed is at least 4096"
+            )
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """A frame's elements, with room for the rest of the message."""
+        return min(MAX_FRAME_BYTES, self.max_message_bytes // 2)
+
+    @property
+    def channel_arguments(self) -> list[tuple[str, str | int]]:
+        arguments: list[tuple[str, str | int]] = [
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ]
+        if self.keepalive != float("inf"):
+            milliseconds = max(1, round(self.keepalive * 1000))
+            arguments += [
+                ("grpc.keepalive_time_ms", milliseconds),
+                ("grpc.keepalive_timeout_ms", milliseconds),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+        return arguments
+
+    def unreachable(self, reason: str) -> str:
+        return f"no server at {self.target} within {self.connect_timeout:g} s: {reason}"
+
+
+def check_seconds(name: str, value: float) -> float:
+    """`value`, if it is a duration. Raises `InvalidRequest` naming the field."""
+    if not value > 0:
+        raise InvalidRequest(f"{name} is {value!r}; allowed are seconds above 0, or inf")
+    return value
+
+
+def rpc_timeout(seconds: float) -> float | None:
+    """A timeout as gRPC takes it."""
+    return None if seconds == float("inf") else seconds
+
+
+def check_window(window: int | None) -> int | None:
+    """`window`, if it is one. Raises `InvalidRequest`."""
+    if window is not None and window < 1:
+        raise InvalidRequest(f"window is {window!r}; allowed are 1 and more, or None")
+    return window

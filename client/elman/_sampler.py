@@ -1,0 +1,40 @@
+"""Draws one of several alternatives. Knows nothing of models or streams."""
+
+import numpy as np
+
+from elman.errors import InvalidRequest, ServerError
+
+
+class Sampler:
+    """Draws among the `top_k` largest probabilities p with weights p^(1 / temperature).
+
+    That is softmax(logits / temperature) where p = softmax(logits). Temperature 0 takes the
+    largest, the first of equals. Equal seeds draw equally from equal probabilities; without a seed
+    every sampler draws differently.
+    """
+
+    def __init__(self, temperature: float, top_k: int | None, seed: int | None) -> None:
+        if not 0 <= temperature < float("inf"):
+            raise InvalidRequest(f"temperature is {temperature!r}; allowed are finite, from 0 up")
+        if top_k is not None and top_k < 1:
+            raise InvalidRequest(f"top_k is {top_k!r}; allowed are 1 and more, or None for all")
+        self._temperature = temperature
+        self._top_k = top_k
+        self._random = np.random.default_rng(seed)
+
+    def draw(self, probabilities: np.ndarray) -> int:
+        """An index into `probabilities`, shape [n], which need not sum to 1."""
+        if self._temperature == 0 or self._top_k == 1:
+            return int(np.argmax(probabilities))
+        weights = np.asarray(probabilities, np.float64)
+        if not weights.max() > 0:
+            raise ServerError("the model gave no symbol a probability above 0")
+        with np.errstate(divide="ignore"):
+            exponents = np.log(weights / weights.max()) / self._temperature
+        weights = np.exp(exponents)
+        if self._top_k is not None and self._top_k < len(weights):
+            weights[np.argsort(-weights, kind="stable")[self._top_k :]] = 0
+        cumulative = np.cumsum(weights)
+        # Strictly below the total, so that the last entry with any weight is the last drawn.
+        target = self._random.random() * cumulative[-1]
+        return int(np.searchsorted(cumulative, target, side="right"))

@@ -1,0 +1,115 @@
+"""The one place where what a server or gRPC says becomes an error of `elman.errors`."""
+
+from typing import Any, Protocol, cast
+
+import grpc
+
+from elman._session import Failure
+from elman.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    ElmanError,
+    InvalidElement,
+    InvalidRequest,
+    ModelNotFound,
+    ServerError,
+    ServerOverloaded,
+    SessionLost,
+    Unavailable,
+)
+from elman.v1 import inference_pb2 as pb
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""The trailer in which a server says how many milliseconds to wait before a retry."""
+
+
+class RpcStatus(Protocol):
+    """How an RPC ended: what gRPC's synchronous and asynchronous errors have in common."""
+
+    def code(self) -> grpc.StatusCode | None: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Any: ...
+
+
+def rpc_error(error: grpc.RpcError) -> ElmanError:
+    """What gRPC raised, as an error of this SDK."""
+    status = cast(RpcStatus, error)
+    code = status.code() or grpc.StatusCode.UNKNOWN
+    details = status.details() or code.name
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return ServerOverloaded(details, retry_after=(pushback(error) or 1000) / 1000)
+    kinds = {
+        grpc.StatusCode.NOT_FOUND: ModelNotFound,
+        grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+        grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+        grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+        grpc.StatusCode.UNAVAILABLE: Unavailable,
+        grpc.StatusCode.CANCELLED: Unavailable,
+        grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+        grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
+    }
+    if code in kinds:
+        return kinds[code](details)
+    return ServerError(f"{code.name}: {details}")
+
+
+def is_too_large(error: grpc.RpcError) -> bool:
+    """Whether a call failed because a message would pass a limit, not for want of room: then the
+    server names no time to try again."""
+    exhausted = cast(RpcStatus, error).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return exhausted and pushback(error) is None
+
+
+def pushback(error: grpc.RpcError) -> int | None:
+    """Milliseconds that the server asks to wait, if it does."""
+    for key, value in cast(RpcStatus, error).trailing_metadata() or ():
+        if key == PUSHBACK and str(value).isdigit():
+            return int(value)
+    return None
+
+
+def lost_failure(error: ElmanError, *, opened: bool, position: int) -> Failure:
+    """What the end of an RPC means to a session on it that had not ended.
+
+    An open session is lost with its state, if the connection or the server went away; one that
+    never opened has lost nothing, so it meets the RPC's own error.
+    """
+    if opened and isinstance(error, Unavailable):
+        message = f"the session was lost after {position} answered elements: {error}"
+        return lambda: SessionLost(message, position=position)
+    return again(error)
+
+
+def closed_failure(closed: pb.Closed, *, complete: bool) -> Failure | None:
+    """Why the server closed a session; None if it was finished, as the client asked.
+
+    `complete` tells whether all of its elements were answered.
+    """
+    message, position = closed.message, closed.position
+    match closed.reason:
+        case pb.CLOSE_REASON_FINISHED if complete:
+            return None
+        case pb.CLOSE_REASON_FINISHED:
+            return lambda: ServerError("the server finished a session with elements unanswered")
+        case pb.CLOSE_REASON_INVALID_ELEMENT:
+            return lambda: InvalidElement(message)
+        case pb.CLOSE_REASON_INVALID_REQUEST:
+            return lambda: InvalidRequest(message)
+        case pb.CLOSE_REASON_OVERLOADED:
+            seconds = (closed.retry_after_ms or 1000) / 1000
+            return lambda: ServerOverloaded(message, retry_after=seconds)
+        case pb.CLOSE_REASON_SHUTDOWN:
+            return lambda: SessionLost(message or "the server is stopping", position=position)
+        case _:
+            return lambda: ServerError(message or f"the session ended with code {closed.code}")
+
+
+def again(error: ElmanError) -> Failure:
+    """Makes errors like `error`, each with a traceback of its own."""
+
+    def make() -> ElmanError:
+        copy = type(error)(*error.args)
+        copy.__dict__.update(error.__dict__)
+        return copy
+
+    return make

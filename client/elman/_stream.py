@@ -1,0 +1,174 @@
+"""A stream of elements to a model and of predictions from it, for threads."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from elman._codec import Codec, is_sequence
+from elman._deadline import Deadline
+from elman._generate import Generation
+from elman._model import Model
+from elman._pipeline import Pipeline
+from elman._prediction import Prediction
+from elman._rpc import Line
+from elman._session import Operation
+
+T = TypeVar("T")
+
+
+class Stream:
+    """One session of a model. Made by `Client.stream`; its `with` block closes it.
+
+    Any number of threads may use it at once, to push in one and read in another say. Every method
+    that waits for the server raises `DeadlineExceeded` after the stream's timeout, and the error
+    that ended the session, if one did. Predictions of `push` and `push_many` are kept until they
+    are read by iterating the stream; those of `step` and `map` go to their callers, or, if these
+    give up waiting for them, are kept too.
+    """
+
+    def __init__(self, line: Line, model: Model, codec: Codec, timeout: float) -> None:
+        self._line = line
+        self._session = line.session
+        self._codec = codec
+        self._timeout = timeout
+        self.model = model
+
+    @property
+    def id(self) -> str:
+        """The server's name for the session, as in its logs."""
+        return self._session.id
+
+    @property
+    def position(self) -> int:
+        """How many elements were pushed: the position that the next one will have."""
+        return self._session.pushed
+
+    def step(self, element: Any) -> Prediction:
+        """Pushes one element and waits for its prediction.
+
+        An element is a `str` of one character, an int (or its name, where the model has names), or
+        an array of the input's shape. Raises `InvalidElement` before anything is sent if it does
+        not fit the model.
+        """
+        return self._run(self._session.step(self._codec.one(element)))
+
+    def push(self, element: Any) -> None:
+        """Pushes one element; waits only while the session's window is full."""
+        self._run(self._session.push(self._codec.one(element)))
+
+    def push_many(self, elements: Any) -> None:
+        """Pushes a `str` of any length, a sequence of ids, or an array [n, *shape].
+
+        Waits while the session's window is full, and returns when the last one is pushed. Nothing
+        is pushed if any of them does not fit the model.
+        """
+        self._run(self._session.push(self._codec.many(elements)))
+
+    def map(self, elements: Any) -> Iterator[Prediction]:
+        """The predictions of `elements`, in order, each as soon as it comes.
+
+        A `str`, list, tuple or array is checked as a whole, before any of it is pushed. Of any
+        other iterable, elements are taken one by one by a thread of its own, not more than a window
+        ahead of the reader: so it may block, as a live source does, and holds back no prediction.
+        An error that it raises is raised here after the predictions of the elements before it.
+        Leaving the loop early leaves the predictions of what was pushed to whoever iterates the
+        stream; the thread ends as soon as the source lets it.
+        """
+        if is_sequence(elements):
+            pipeline = Pipeline(self._session, self._codec.many(elements))
+            return self._drain(pipeline, None)
+        pipeline = Pipeline(self._session)
+        feeder = threading.Thread(
+            target=self._feed, args=(pipeline, elements), name="elman-map", daemon=True
+        )
+        return self._drain(pipeline, feeder)
+
+    def generate(
+        self,
+        prime: Any,
+        *,
+        length: int,
+        output: str | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Any]:
+        """Pushes `prime`, then samples `length` symbols one by one, pushing each, as they come.
+
+        Yields the characters of a text model, the ids of a token model (their names, where it has
+        them). `output` is the one whose entries stand for those; it may be left out if there is
+        only one. Every symbol that is yielded has been pushed, so the stream can go on from there.
+
+        `temperature` 0 takes the most probable symbol; `top_k` samples among that many. The same
+        `seed` gives the same symbols. The server sends what the stream asked for: open it with
+        `outputs=elman.Top(name, k)` where `k` alternatives suffice, so that no more is transferred.
+        """
+        generation = Generation(
+            self._session,
+            self.model,
+            self._codec,
+            prime,
+            length=length,
+            output=output,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return self._until_none(generation.next)
+
+    def close(self) -> None:
+        """No more elements. Those that were pushed are finished, and can still be read."""
+        self._line.close()
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """The predictions of what was pushed, in order, until the stream is closed."""
+        return self
+
+    def __next__(self) -> Prediction:
+        prediction = self._run(self._session.next())
+        if prediction is None:
+            raise StopIteration
+        return prediction
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
+
+    def _run(self, operation: Operation[T]) -> T:
+        return self._line.run(operation, Deadline(self._timeout))
+
+    def _until_none(self, next: Callable[[], Operation[T | None]]) -> Iterator[T]:
+        while (item := self._run(next())) is not None:
+            yield item
+
+    def _drain(self, pipeline: Pipeline, feeder: threading.Thread | None) -> Iterator[Prediction]:
+        if feeder:
+            feeder.start()
+        try:
+            yield from self._until_none(pipeline.next)
+        finally:
+            with self._line.lock:
+                pipeline.abandon()
+
+    def _feed(self, pipeline: Pipeline, elements: Iterable[Any]) -> None:
+        error: BaseException | None = None
+        try:
+            for element in elements:
+                if not self._line.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
+                    break
+        except BaseException as raised:
+            error = raised
+        with self._line.lock:
+            pipeline.end(error)
