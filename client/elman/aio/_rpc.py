@@ -1,0 +1,147 @@
+"""A `Multiplexer` on a real Stream RPC, for asyncio.
+
+One task writes, one frame at a time, so that what is pushed while a write is in flight gathers for
+the next; one task reads. Both end with the RPC.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+from grpc import aio
+
+from elman._deadline import Deadline
+from elman._models import KnownModel
+from elman._multiplexer import Multiplexer
+from elman._outputs import Layout
+from elman._session import Operation
+from elman._status import rpc_error
+from elman.errors import ElmanError, ServerError, Unavailable
+from elman.v1 import inference_pb2 as pb
+
+T = TypeVar("T")
+
+Call = aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]
+
+
+class Line:
+    """A session, and where the tasks that use it wait."""
+
+    __slots__ = ("_loop", "_waiters", "session")
+
+    def __init__(self, multiplexer: Multiplexer, layout: Layout, window: int | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[asyncio.Future[None]] = []
+        self.session = multiplexer.open(layout, self._wake, window)
+
+    async def run(self, operation: Operation[T], deadline: Deadline) -> T:
+        """Does what may have to wait. Raises `DeadlineExceeded`."""
+        try:
+            while True:
+                owed = next(operation)
+                await self._change(deadline.remaining(owed))
+        except StopIteration as result:
+            return result.value  # type: ignore[no-any-return]
+        finally:
+            operation.close()
+
+    def close(self) -> None:
+        self.session.close()
+
+    async def _change(self, seconds: float | None) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        timer = None if seconds is None else self._loop.call_later(seconds, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            if timer:
+                timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        waiters = self._waiters
+        if waiters:
+            self._waiters = []
+            for waiter in waiters:
+                _resolve(waiter)
+
+
+class Rpc:
+    """`start` makes the call; `broken` is told when it ends before its sessions."""
+
+    def __init__(
+        self,
+        start: Callable[[], Call],
+        known: KnownModel,
+        *,
+        max_frame_bytes: int,
+        broken: Callable[[], None],
+    ) -> None:
+        self._writable = asyncio.Event()
+        self._multiplexer = Multiplexer(
+            known, writable=self._writable.set, max_frame_bytes=max_frame_bytes
+        )
+        self._broken = broken
+        self._call = start()
+        self._writer = asyncio.create_task(self._write(), name="elman-writer")
+        self._reader = asyncio.create_task(self._read(), name="elman-reader")
+
+    def open(self, layout: Layout, window: int | None) -> Line | None:
+        """A new session; None if this RPC is over."""
+        if self._multiplexer.finished:
+            return None
+        return Line(self._multiplexer, layout, window)
+
+    def close_sessions(self) -> None:
+        self._multiplexer.close_sessions()
+
+    async def join(self, timeout: float) -> None:
+        """Waits until every session has ended."""
+        await asyncio.wait([self._reader], timeout=timeout)
+
+    async def cancel(self, error: ElmanError) -> None:
+        """Ends the RPC at once; sessions that have not ended raise `error`."""
+        self._multiplexer.fail(error)
+        self._call.cancel()
+        await asyncio.wait([self._reader, self._writer])
+
+    async def _write(self) -> None:
+        try:
+            while not self._multiplexer.finished:
+                frame = self._multiplexer.take()
+                if frame is None:
+                    self._writable.clear()
+                    await self._writable.wait()
+                else:
+                    await self._call.write(frame)
+            await self._call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            # The call has ended; the reader learns how.
+            pass
+
+    async def _read(self) -> None:
+        error: ElmanError = ServerError("the client failed to read an answer")
+        try:
+            async for response in self._call:
+                self._multiplexer.receive(response)
+            error = Unavailable("the server ended the RPC")
+        except grpc.RpcError as status:
+            error = rpc_error(status)
+        except asyncio.CancelledError:
+            error = Unavailable("the RPC was cancelled")
+        except ServerError as broken:
+            error = broken
+        finally:
+            finished = self._multiplexer.finished
+            self._multiplexer.fail(error)
+            self._call.cancel()
+            if not finished:
+                self._broken()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,163 @@
+"""A stream of elements to a model and of predictions from it, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from math import inf
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from elman._codec import Codec, is_sequence
+from elman._deadline import Deadline
+from elman._generate import Generation
+from elman._model import Model
+from elman._pipeline import Pipeline
+from elman._prediction import Prediction
+from elman._session import Operation
+from elman.aio._rpc import Line
+
+T = TypeVar("T")
+
+
+class Stream:
+    """One session of a model. Made by `Client.stream`; its `async with` block closes it.
+
+    As `elman.Stream`, with any number of tasks in place of threads.
+    """
+
+    def __init__(self, line: Line, model: Model, codec: Codec, timeout: float) -> None:
+        self._line = line
+        self._session = line.session
+        self._codec = codec
+        self._timeout = timeout
+        self.model = model
+
+    @property
+    def id(self) -> str:
+        """The server's name for the session, as in its logs."""
+        return self._session.id
+
+    @property
+    def position(self) -> int:
+        """How many elements were pushed: the position that the next one will have."""
+        return self._session.pushed
+
+    async def step(self, element: Any) -> Prediction:
+        """Pushes one element and waits for its prediction. As `elman.Stream.step`."""
+        return await self._run(self._session.step(self._codec.one(element)))
+
+    async def push(self, element: Any) -> None:
+        """Pushes one element; waits only while the session's window is full."""
+        await self._run(self._session.push(self._codec.one(element)))
+
+    async def push_many(self, elements: Any) -> None:
+        """Pushes a `str` of any length, a sequence of ids, or an array [n, *shape].
+
+        As `elman.Stream.push_many`.
+        """
+        await self._run(self._session.push(self._codec.many(elements)))
+
+    def map(self, elements: Any) -> AsyncIterator[Prediction]:
+        """The predictions of `elements`, in order, each as soon as it comes.
+
+        As `elman.Stream.map`; `elements` may be an async iterable too. Other iterables than
+        sequences are taken from by a task of its own, so a plain one should not block.
+        """
+        if is_sequence(elements):
+            return self._drain(Pipeline(self._session, self._codec.many(elements)))
+        return self._carry(Pipeline(self._session), elements)
+
+    def generate(
+        self,
+        prime: Any,
+        *,
+        length: int,
+        output: str | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> AsyncIterator[Any]:
+        """Pushes `prime`, then samples `length` symbols one by one, pushing each, as they come.
+
+        As `elman.Stream.generate`.
+        """
+        generation = Generation(
+            self._session,
+            self.model,
+            self._codec,
+            prime,
+            length=length,
+            output=output,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return self._until_none(generation.next)
+
+    async def close(self) -> None:
+        """No more elements. Those that were pushed are finished, and can still be read."""
+        self._line.close()
+
+    def __aiter__(self) -> AsyncIterator[Prediction]:
+        """The predictions of what was pushed, in order, until the stream is closed."""
+        return self
+
+    async def __anext__(self) -> Prediction:
+        prediction = await self._run(self._session.next())
+        if prediction is None:
+            raise StopAsyncIteration
+        return prediction
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
+
+    async def _run(self, operation: Operation[T]) -> T:
+        return await self._line.run(operation, Deadline(self._timeout))
+
+    async def _until_none(self, next: Callable[[], Operation[T | None]]) -> AsyncIterator[T]:
+        while (item := await self._run(next())) is not None:
+            yield item
+
+    async def _drain(self, pipeline: Pipeline) -> AsyncIterator[Prediction]:
+        try:
+            while (prediction := await self._run(pipeline.next())) is not None:
+                yield prediction
+        finally:
+            pipeline.abandon()
+
+    async def _carry(self, pipeline: Pipeline, elements: Any) -> AsyncIterator[Prediction]:
+        feeder = asyncio.create_task(self._feed(pipeline, elements), name="elman-map")
+        try:
+            while (prediction := await self._run(pipeline.next())) is not None:
+                yield prediction
+        finally:
+            pipeline.abandon()
+            feeder.cancel()
+            await asyncio.wait([feeder])
+
+    async def _feed(self, pipeline: Pipeline, elements: Any) -> None:
+        error: BaseException | None = None
+        try:
+            if not isinstance(elements, AsyncIterable):
+                elements = _each(elements)
+            async for element in elements:
+                if not await self._line.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
+                    break
+        except BaseException as raised:
+            error = raised
+        pipeline.end(error)
+
+
+async def _each(elements: Any) -> AsyncIterator[Any]:
+    for element in elements:
+        yield element
