@@ -50,7 +50,7 @@ class StreamRpc:
     ) -> None:
         """Serves the RPC to its end. Raises a `ServerError` for what concerns all of it."""
         reader = asyncio.create_task(self._read(first, requests))
-        reader.add_done_callback(lambda _: self.notify())
+        reader.add_done_callback(self._read_all)
         try:
             await self._write(reader, write)
             if reader.done():
@@ -66,7 +66,9 @@ class StreamRpc:
         while True:
             self._changed.clear()
             told = False
-            for response in self._responses(self._engine.collect(self._outbox)):
+            mail = self._engine.collect(self._outbox)
+            self._readable.set()
+            for response in self._responses(mail):
                 told = True
                 await write(response)
             if told:
@@ -76,6 +78,11 @@ class StreamRpc:
             if failed or done:
                 return
             await self._changed.wait()
+
+    def _read_all(self, reader: "asyncio.Task[None]") -> None:
+        if not reader.cancelled():
+            reader.exception()  # seen, so that asyncio does not complain of it if the RPC broke
+        self.notify()
 
     async def _read(
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest]
