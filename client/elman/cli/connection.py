@@ -1,0 +1,27 @@
+"""The server that a command talks to, and what becomes of the SDK's errors there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+import elman
+
+target_option = click.option(
+    "--target",
+    default="localhost:50051",
+    envvar="ELMAN_TARGET",
+    show_default=True,
+    show_envvar=True,
+    help="The server's address.",
+)
+
+
+@contextmanager
+def connected(target: str) -> Iterator[elman.Client]:
+    """A client of the server at `target`. An `ElmanError` inside ends the command with one line."""
+    try:
+        with elman.connect(target) as client:
+            yield client
+    except elman.ElmanError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,40 @@
+"""`elman demo`: a server with the bundled models, four scenes, and the server's own figures.
+
+Whatever is not as it should be ends it with an error, so that it is a test of an installation too.
+"""
+
+import click
+from rich.console import Console
+
+from elman.cli.connection import connected
+from elman.cli.demo import figures, scenes
+from elman.cli.demo.failure import DemoFailed
+from elman.cli.demo.server import DemoServer
+
+
+@click.command(
+    epilog="""\b
+    Examples:
+      elman demo
+      NO_COLOR=1 elman demo
+    """
+)
+def demo() -> None:
+    """Show the bundled models at work on a server of its own.
+
+    Starts a server on free ports of this machine, streams to it over gRPC, prints its figures,
+    stops it and ends by itself. Exits with 1 if anything was wrong.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        with console.status("starting a server with the bundled models"):
+            server = DemoServer.start()
+        with server:
+            console.print(f"A server on {server.target}, its metrics on {server.metrics_url}")
+            with connected(server.target) as client:
+                work = scenes.play(client, console)
+            figures.show(server.metrics_url, work, console)
+            server.stop()
+    except DemoFailed as error:
+        raise click.ClickException(str(error)) from error
+    console.print("\nThe server stopped cleanly.")

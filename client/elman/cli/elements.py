@@ -1,0 +1,100 @@
+"""Elements as they are typed or piped: characters, or a line of numbers for each.
+
+Sequences are split where a session ends: at a line's end for a text model that has no character for
+it, at an empty line for numbers.
+"""
+
+import codecs
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from elman import Input, InputKind, InvalidElement
+
+_CHUNK = 65_536
+_END_OF_TRANSMISSION = "\x04"
+"""Ctrl-D, as a terminal hands it over that does not act on it itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Element:
+    """One element: what is pushed, and the text that it came from."""
+
+    value: str | int | np.ndarray
+    text: str
+
+
+def characters(descriptor: int) -> Iterator[str]:
+    """What is read, at once and without waiting for more, as UTF-8; until its end or Ctrl-D."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while chunk := os.read(descriptor, _CHUNK):
+        text, ended, _ = decoder.decode(chunk).partition(_END_OF_TRANSMISSION)
+        yield from text
+        if ended:
+            return
+    yield from decoder.decode(b"", final=True)
+
+
+def sequences(text: Iterable[str], given: Input) -> Iterator[Iterator[Element]]:
+    """The elements of one session after another; each must be read before the next is taken.
+
+    Nothing is read before it is asked for. Raises `InvalidElement` for what are no numbers, naming
+    the line.
+    """
+    elements = _letters(text, given) if given.kind is InputKind.TEXT else _numbers(text, given)
+    for first in elements:
+        if first is not None:
+            yield _session(first, elements)
+
+
+def _session(first: Element, elements: Iterator[Element | None]) -> Iterator[Element]:
+    yield first
+    for element in elements:
+        if element is None:
+            return
+        yield element
+
+
+def _letters(text: Iterable[str], given: Input) -> Iterator[Element | None]:
+    splits = "\n" not in given.vocabulary
+    for character in text:
+        if splits and character in "\r\n":
+            yield None
+        else:
+            yield Element(value=character, text=character)
+
+
+def _numbers(text: Iterable[str], given: Input) -> Iterator[Element | None]:
+    for number, line in enumerate(_lines(text), 1):
+        try:
+            yield _numeric(line, given) if line else None
+        except ValueError:
+            expected = "an id" if given.kind is InputKind.TOKENS else _numerals(given.shape)
+            raise InvalidElement(f"line {number} is {line!r}; expected is {expected}") from None
+
+
+def _numeric(line: str, given: Input) -> Element:
+    if given.kind is InputKind.TOKENS:
+        return Element(value=int(line), text=line)
+    numbers = [float(word) for word in line.replace(",", " ").split()]
+    return Element(value=np.array(numbers).reshape(given.shape), text=line)
+
+
+def _numerals(shape: tuple[int, ...]) -> str:
+    count = prod(shape)
+    return "a number" if count == 1 else f"{count} numbers, with blanks or commas between"
+
+
+def _lines(text: Iterable[str]) -> Iterator[str]:
+    line: list[str] = []
+    for character in text:
+        if character == "\n":
+            yield "".join(line).strip()
+            line.clear()
+        else:
+            line.append(character)
+    if line:
+        yield "".join(line).strip()

@@ -1,0 +1,32 @@
+"""docs/operations.md tells the program's own settings, metrics and files."""
+
+import re
+from pathlib import Path
+
+import pytest
+from elman_server.cli.settings import SETTINGS
+
+
+@pytest.fixture
+def text(root: Path) -> str:
+    return (root / "docs/operations.md").read_text()
+
+
+def test_its_flag_table_is_the_configuration(text: str) -> None:
+    rows = re.findall(r"^\| `(\S+)` \| `(ELMAN_\w+)` \| (?:`(.*)`)? ?\| .+ \|$", text, re.MULTILINE)
+    expected = []
+    for setting in SETTINGS.values():
+        default = setting.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        elif isinstance(default, bool):
+            default = str(default).lower()
+        flag = "REPOSITORY" if setting.name == "repository" else setting.flag
+        expected.append((flag, setting.variable, "" if default is None else str(default)))
+    assert rows == expected
+
+
+def test_every_file_that_it_links_to_exists(text: str, root: Path) -> None:
+    links = re.findall(r"\]\((\.\./[^)#]+)\)", text)
+    assert links
+    assert all((root / "docs" / link).is_file() for link in links)
