@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+
 from elman.cli.program import elman
 from elman_server.cli.settings import SETTINGS
 from elman_server.config import ServerConfig

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pytest
+
 from elman_server.config import ServerConfig
 
 PROMETHEUS = "deploy/prometheus/prometheus.yml"

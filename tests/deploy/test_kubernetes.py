@@ -8,6 +8,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+
 from elman_server.config import ServerConfig
 
 FOLDER = "deploy/kubernetes"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from elman_server.cli.settings import SETTINGS
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
+
 from elman.cli import main
 from elman_server import logs
 from elman_server.cli.serve import serve

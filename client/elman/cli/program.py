@@ -62,7 +62,8 @@ SUBCOMMANDS = {
     ),
     "export": Subcommand(
         target="elman_export.cli:export",
-        summary="Make a step model of a trained network.",
+        summary="Train one of the bundled models again, prove its step model, and write it with "
+        "its card.",
         extra=EXPORT,
     ),
     "demo": Subcommand(

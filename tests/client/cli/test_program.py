@@ -1,5 +1,6 @@
 """`elman` finds its subcommands, loads only what is asked for, and fails in one line."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+
 from elman.cli import program
 from elman.cli.program import SUBCOMMANDS, Extra, Subcommand
 
@@ -19,7 +21,7 @@ def test_help_lists_every_subcommand(elman: Run) -> None:
     assert result.code == 0
     for name, subcommand in SUBCOMMANDS.items():
         assert f"  {name} " in result.out
-        assert subcommand.summary in result.out
+        assert subcommand.summary in " ".join(result.out.split())
 
 
 def test_without_arguments_it_prints_its_help(elman: Run) -> None:
@@ -42,23 +44,22 @@ def test_each_summary_is_the_commands_own_first_line(name: str) -> None:
 def test_each_subcommand_has_help_with_examples(name: str, elman: Run) -> None:
     result = elman(name, "--help")
     assert result.code == 0
-    assert "Examples:" in result.out
-    assert f"elman {name}" in result.out.split("Examples:")[1]
+    assert re.search(rf"^ +elman {name}", result.out, re.MULTILINE)
 
 
-def test_help_loads_no_subcommand_and_nothing_heavy() -> None:
+def test_help_loads_no_subcommand_and_nothing_that_only_they_need() -> None:
     script = (
         "import sys\n"
         "from elman.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([m for m in sys.modules if m.split('.')[0] in "
-        "('elman_server', 'elman_export', 'numpy', 'grpc', 'google', 'rich', 'onnxruntime')])"
+        "packages = {'elman_server', 'elman_export', 'rich', 'structlog', 'onnxruntime', 'torch'}\n"
+        "print(packages & {module.split('.')[0] for module in sys.modules})"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_missing_extra_is_named_in_one_line(elman: Run, monkeypatch: pytest.MonkeyPatch) -> None:
