@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,12 +49,13 @@ def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
         weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(kind: str, inputs: list[str], outputs: list[str], **attributes: object) -> str:
+    def node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
         return outputs[0]
 
     weights.append(numpy_helper.from_array(np.array([1]), "one"))
-    weights.append(numpy_helper.from_array(np.array([0]), "zero"))
+    if not shape.time_axis:
+        weights.append(numpy_helper.from_array(np.array([0]), "zero"))
     x = node("Gather", [weight("embedding", size, embedded), "ids"], ["embedded"])
     # ONNX's recurrent operators take time first.
     if shape.time_axis:
@@ -95,12 +97,12 @@ def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
     else:
         x = node("Squeeze", [x, "zero"], ["hidden"])
     x = node("MatMul", [x, weight("head", shape.hidden, size)], ["next"])
-    axes = ["batch", "time"] if shape.time_axis else ["batch"]
+    axes: list[str | int | None] = ["batch", "time"] if shape.time_axis else ["batch"]
     info = helper.make_tensor_value_info
     inputs = [info("ids", TensorProto.INT64, axes)]
     if shape.lengths:
         inputs.append(info("lengths", TensorProto.INT32, ["batch"]))
-    dims = [1, "batch", shape.hidden]
+    dims: list[str | int | None] = [1, "batch", shape.hidden]
     graph = helper.make_graph(
         nodes,
         "lstm",
@@ -153,7 +155,7 @@ def leaky(*, width: int = 1, mixes_rows: bool = False) -> tuple[onnx.ModelProto,
     else:
         nodes.insert(2, helper.make_node("Identity", ["plain"], ["h_next"]))
     info = helper.make_tensor_value_info
-    dims = ["batch", width]
+    dims: list[str | int | None] = ["batch", width]
     graph = helper.make_graph(
         nodes,
         "leaky",
@@ -192,5 +194,5 @@ def save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Path:
     return path
 
 
-def save_lstm(path: Path, **shape: object) -> Path:
+def save_lstm(path: Path, **shape: Any) -> Path:
     return save(*lstm(replace(Shape(), **shape)), path)

@@ -63,6 +63,7 @@ class StreamRpc:
                 self._engine.abort(session)
 
     async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
+        half_closed = False
         while True:
             self._changed.clear()
             told = False
@@ -73,9 +74,16 @@ class StreamRpc:
                 await write(response)
             if told:
                 continue
-            failed = reader.done() and reader.exception() is not None
-            done = not self._sessions and (reader.done() or self._admission.closed)
-            if failed or done:
+            if reader.done() and reader.exception() is not None:
+                return
+            if reader.done() and self._sessions and not half_closed:
+                # A broken connection looks like a half-close to the reader; a write tells.
+                await write(pb.StreamResponse())
+                half_closed = True
+                for session in self._sessions.values():
+                    self._engine.close(session)
+                continue
+            if not self._sessions and (reader.done() or self._admission.closed):
                 return
             await self._changed.wait()
 
@@ -103,8 +111,6 @@ class StreamRpc:
             for session in self._sessions.values():
                 self._engine.abort(session, ending)
             raise
-        for session in self._sessions.values():
-            self._engine.close(session)
 
     async def _room(self) -> None:
         """Waits until the server wants to read more from this RPC."""
