@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from elman_server.cli.settings import SETTINGS
+from elman_server.metrics import Metrics
 
 
 @pytest.fixture
@@ -25,6 +26,17 @@ def test_its_flag_table_is_the_configuration(text: str) -> None:
         flag = "REPOSITORY" if setting.name == "repository" else setting.flag
         expected.append((flag, setting.variable, "" if default is None else str(default)))
     assert rows == expected
+
+
+def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
+    rows = re.findall(r"^\| `(elman_\w+)` \| (\w+) \| .+ \|$", text, re.MULTILINE)
+    families = {family.name: family.type for family in Metrics().registry.collect()}
+    expected = {
+        f"{name}_total" if kind == "counter" else name: kind
+        for name, kind in families.items()
+        if name.startswith("elman_")
+    }
+    assert dict(rows) == expected
 
 
 def test_every_file_that_it_links_to_exists(text: str, root: Path) -> None:

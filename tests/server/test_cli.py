@@ -12,6 +12,7 @@ import pytest
 
 from elman.cli import main
 from elman_server import logs
+from elman_server.cli import serve as serve_module
 from elman_server.cli.serve import serve
 from elman_server.cli.settings import SETTINGS
 from elman_server.config import ServerConfig
@@ -65,6 +66,7 @@ def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
     server = SimpleNamespace(run=start, StartError=StartError)
     monkeypatch.setitem(sys.modules, "elman_server.server", server)
+    monkeypatch.setattr(serve_module, "require_free", lambda host, port: None)
     monkeypatch.setattr(logs, "configure", lambda level, format: None)
     return run
 

@@ -1,5 +1,6 @@
 """`elman serve`: from flags, environment and file to a running server."""
 
+import socket
 from typing import Any
 
 import click
@@ -34,11 +35,27 @@ def _serve(**values: Any) -> int:
     # Only now, so that help and wrong flags need not wait for ONNX Runtime.
     from elman_server.server import StartError, run
 
+    require_free(config.host, config.port)
     logs.configure(config.log_level, config.log_format)
     try:
         return run(config)
     except StartError as error:
         raise click.UsageError(str(error)) from None
+
+
+def require_free(host: str, port: int) -> None:
+    """Raises `click.UsageError` if nobody can listen there.
+
+    The server would notice as well, but gRPC writes a log line of its own about it, which only the
+    environment of the process could turn off.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise click.UsageError(f"port {port} on {host}: {error.strerror}") from None
 
 
 serve = click.Command(

@@ -5,7 +5,7 @@ from math import inf, isnan
 import pytest
 
 from elman.cli.demo.failure import DemoFailed
-from elman.cli.demo.figures import Figures, Work, quantile
+from elman.cli.demo.figures import Figures, Work, check, quantile
 
 PAGE = """\
 # TYPE elman_sessions_opened counter
@@ -35,6 +35,13 @@ def test_figures_are_summed_over_models() -> None:
     assert figures.mean_batch_size == 2.5
     assert figures.p50 == pytest.approx(0.001)
     assert figures.p99 == pytest.approx(0.00198)
+
+
+def test_figures_that_are_not_those_of_the_work_are_refused() -> None:
+    figures = Figures.read(PAGE)
+    check(figures, Work(sessions=4, elements=40))
+    with pytest.raises(DemoFailed, match=r"counted .* \(4.0, 40.0\); expected were \(4, 41\)"):
+        check(figures, Work(sessions=4, elements=41))
 
 
 def test_a_page_without_the_figures_is_refused() -> None:

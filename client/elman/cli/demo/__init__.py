@@ -33,7 +33,9 @@ def demo() -> None:
             console.print(f"A server on {server.target}, its metrics on {server.metrics_url}")
             with connected(server.target) as client:
                 work = scenes.play(client, console)
-            figures.show(server.metrics_url, work, console)
+            counted = figures.fetch(server.metrics_url)
+            figures.show(counted, console)
+            figures.check(counted, work)
             server.stop()
     except DemoFailed as error:
         raise click.ClickException(str(error)) from error

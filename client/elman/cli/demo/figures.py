@@ -83,11 +83,14 @@ def quantile(buckets: dict[float, float], q: float) -> float:
     return lower
 
 
-def show(url: str, work: Work, console: Console) -> None:
-    """Prints a server's figures. Raises `DemoFailed` if they are not those of `work`."""
-    # The server is on this machine, whatever proxy the others are behind.
+def fetch(url: str) -> Figures:
+    """The figures of a server on this machine."""
     with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
-        figures = Figures.read(response.read().decode())
+        return Figures.read(response.read().decode())
+
+
+def show(figures: Figures, console: Console) -> None:
+    """Prints them as a table."""
     table = Table(show_header=False, title="\nThe server's own figures", title_justify="left")
     table.add_column()
     table.add_column(justify="right")
@@ -98,6 +101,10 @@ def show(url: str, work: Work, console: Console) -> None:
     table.add_row("latency of an element, median", f"{figures.p50 * 1e3:.2f} ms")
     table.add_row("latency of an element, 99th percentile", f"{figures.p99 * 1e3:.2f} ms")
     console.print(table)
+
+
+def check(figures: Figures, work: Work) -> None:
+    """Raises `DemoFailed` if the server did not count what was asked of it."""
     counted = (figures.sessions, figures.elements)
     expected = (work.sessions, work.elements)
     require(
