@@ -149,7 +149,8 @@ class Multiplexer:
         for closed in response.closed:
             session = self._session(closed.session)
             del sessions[closed.session]
-            session.end(closed_failure(closed, complete=not session.in_flight))
+            complete = session.in_flight == 0
+            session.end(closed_failure(closed, opened=session.opened, complete=complete))
         if not sessions:
             self._finish()
 

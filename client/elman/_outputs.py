@@ -172,10 +172,10 @@ def _names(model: Model) -> str:
 
 
 def _array(data: bytes, dtype: np.dtype, column: Column, count: int) -> np.ndarray:
-    array = np.frombuffer(data, dtype)
-    if array.size != count * prod(column.shape):
+    size = count * prod(column.shape)
+    if len(data) != size * dtype.itemsize:
         raise ServerError(
-            f"the server sent {array.size} numbers of {column.output.name!r} for {count} "
-            f"predictions of shape {list(column.shape)}"
+            f"the server sent {len(data)} bytes of {column.output.name!r} for {count} predictions "
+            f"of {dtype}{list(column.shape)}"
         )
-    return array.reshape(count, *column.shape)
+    return np.frombuffer(data, dtype).reshape(count, *column.shape)

@@ -80,10 +80,10 @@ def lost_failure(error: ElmanError, *, opened: bool, position: int) -> Failure:
     return again(error)
 
 
-def closed_failure(closed: pb.Closed, *, complete: bool) -> Failure | None:
+def closed_failure(closed: pb.Closed, *, opened: bool, complete: bool) -> Failure | None:
     """Why the server closed a session; None if it was finished, as the client asked.
 
-    `complete` tells whether all of its elements were answered.
+    `opened` tells whether it ever began, `complete` whether all of its elements were answered.
     """
     message, position = closed.message, closed.position
     match closed.reason:
@@ -98,8 +98,10 @@ def closed_failure(closed: pb.Closed, *, complete: bool) -> Failure | None:
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)
+        case pb.CLOSE_REASON_SHUTDOWN if not opened:
+            return lambda: Unavailable(message)
         case pb.CLOSE_REASON_SHUTDOWN:
-            return lambda: SessionLost(message or "the server is stopping", position=position)
+            return lambda: SessionLost(message, position=position)
         case _:
             return lambda: ServerError(message or f"the session ended with code {closed.code}")
 

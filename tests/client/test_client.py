@@ -1,0 +1,234 @@
+"""A client's own calls over real sockets: every test runs over threads and over asyncio."""
+
+import socket
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+import elman
+from tests.client.conftest import Connect
+from tests.client.fake_server import LETTERS, REFUSED, FakeServer, letter_totals
+
+UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "restarting", ())
+
+
+def test_it_lists_the_models(client: elman.Client) -> None:
+    letters, tokens, pairs, scalars = client.models()
+    assert (letters.name, letters.version, letters.fingerprint) == ("letters", "2", "f00d")
+    assert letters.description == "sums of letters"
+    assert letters.input == elman.Input(
+        kind=elman.InputKind.TEXT,
+        dtype=None,
+        shape=(),
+        size=len(LETTERS),
+        vocabulary=tuple(LETTERS),
+        accepts_unknown=False,
+    )
+    assert [output.name for output in letters.outputs] == ["total", "next"]
+    assert tokens.input.kind is elman.InputKind.TOKENS
+    assert pairs.input.shape == (2,)
+    assert str(scalars) == "scalars (version 1): features float64 -> level: values float64"
+
+
+def test_it_describes_one_model(client: elman.Client) -> None:
+    assert client.model("letters") == client.model("letters", 2) == client.models()[0]
+
+
+@pytest.mark.parametrize("version", ["7", 7])
+def test_an_unknown_model_or_version_is_not_found(client: elman.Client, version: str) -> None:
+    with pytest.raises(elman.ModelNotFound, match="'nope'"):
+        client.model("nope")
+    with pytest.raises(elman.ModelNotFound):
+        client.stream("letters", version=version)
+    with pytest.raises(LookupError):
+        client.predict("nope", "a")
+
+
+def test_predict_gives_the_predictions_of_a_whole_sequence(
+    client: elman.Client, server: FakeServer
+) -> None:
+    predictions = client.predict("letters", "good", outputs=["total"])
+    assert predictions["total"].tolist() == letter_totals("good")
+    assert [p.position for p in predictions] == [0, 1, 2, 3]
+    assert predictions[-1]["total"] == letter_totals("good")[-1]
+    assert "Stream" not in server.calls
+
+
+def test_predict_of_nothing_is_nothing(client: elman.Client) -> None:
+    predictions = client.predict("letters", "")
+    assert (len(predictions), predictions["next"].shape) == (0, (0, len(LETTERS)))
+    assert client.predict("pairs", [])["sums"].shape == (0, 2)
+    assert client.predict("pairs", np.zeros((0, 2)))["sums"].shape == (0, 2)
+
+
+def test_predict_streams_what_does_not_fit_into_a_message(
+    connect: Connect, server: FakeServer
+) -> None:
+    text = "abcdef" * 500
+    client = connect(server.target, max_message_bytes=16_384)
+    assert client.predict("letters", text, outputs=["total"])["total"].tolist() == letter_totals(
+        text
+    )
+    assert "Predict" not in server.calls
+    top = client.predict("letters", text, outputs=[elman.Top("next", 2)])["next"]
+    assert (top.values.shape, top.indices.shape) == ((3000, 2), (3000, 2))
+    server.window = 1024
+    with client.stream("letters", outputs=["total"]) as stream:
+        assert [p["total"] for p in stream.map(text)] == letter_totals(text)
+
+
+def test_predict_streams_what_the_server_finds_too_large(
+    client: elman.Client, server: FakeServer
+) -> None:
+    server.max_answer = 3
+    assert client.predict("letters", "good")["total"].tolist() == letter_totals("good")
+    assert server.calls[-2:] == ["Predict", "Stream"]
+
+
+def test_predict_of_an_empty_answer_through_a_stream(
+    client: elman.Client, server: FakeServer
+) -> None:
+    server.max_answer = -1
+    assert len(client.predict("letters", "")) == 0
+
+
+def test_what_the_server_refuses_in_predict_is_an_invalid_request(client: elman.Client) -> None:
+    with pytest.raises(elman.InvalidRequest, match=REFUSED):
+        client.predict("letters", REFUSED)
+    with pytest.raises(elman.InvalidElement, match=r"elements\[1\]"):
+        client.predict("letters", "aB")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (["wrong"], "'wrong'; model 'letters' has 'total', 'next'"),
+        ([], "empty"),
+        ([elman.Probabilities("total")], "use Raw"),
+        ([elman.Top("total", 1)], "scalar"),
+        ([elman.Top("next", 0)], "from 1 to 29"),
+        ([elman.Top("next", 30)], "from 1 to 29"),
+        (["next", elman.Top("next", 2)], "twice"),
+        ([3], "names, Raw, Probabilities and Top"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused_before_anything_is_sent(
+    client: elman.Client, server: FakeServer, outputs: list[elman.OutputChoice], message: str
+) -> None:
+    for use in (
+        lambda: client.stream("letters", outputs=outputs),
+        lambda: client.predict("letters", "a", outputs=outputs),
+    ):
+        with pytest.raises(elman.InvalidRequest, match=message):
+            use()
+    assert set(server.calls) == {"GetModel"}
+
+
+def test_one_output_needs_no_list(client: elman.Client) -> None:
+    assert list(client.predict("letters", "a", outputs="total")[0]) == ["total"]
+    probabilities = client.predict("letters", "a", outputs=elman.Probabilities("next"))["next"]
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_calls_that_hold_no_state_are_tried_again(client: elman.Client, server: FakeServer) -> None:
+    server.failures = [UNAVAILABLE, UNAVAILABLE]
+    assert client.model("letters").name == "letters"
+    assert server.calls == ["GetModel"] * 3
+    server.failures = [UNAVAILABLE] * 9
+    with pytest.raises(elman.Unavailable, match="restarting"):
+        client.predict("letters", "a")
+    assert server.calls.count("Predict") == 5
+
+
+def test_an_overloaded_server_says_when_to_try_again(
+    client: elman.Client, server: FakeServer
+) -> None:
+    client.stream("letters").close()
+    trailer = (("grpc-retry-pushback-ms", "1500"),)
+    server.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", trailer)]
+    with pytest.raises(elman.ServerOverloaded, match="full") as refused:
+        client.predict("letters", "a")
+    assert refused.value.retry_after == 1.5
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, elman.AccessDenied),
+        (grpc.StatusCode.PERMISSION_DENIED, elman.AccessDenied),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, elman.DeadlineExceeded),
+        (grpc.StatusCode.INTERNAL, elman.ServerError),
+        (grpc.StatusCode.UNIMPLEMENTED, elman.ServerError),
+    ],
+)
+def test_every_status_is_an_error_of_the_tree(
+    client: elman.Client,
+    server: FakeServer,
+    code: grpc.StatusCode,
+    error: type[elman.ElmanError],
+) -> None:
+    server.failures = [(code, "as scripted", ())]
+    with pytest.raises(error, match="as scripted"):
+        client.models()
+
+
+def test_a_model_that_was_asked_for_is_remembered(client: elman.Client, server: FakeServer) -> None:
+    for _ in range(3):
+        client.predict("letters", "a")
+    assert server.calls.count("GetModel") == 1
+
+
+def test_nobody_there_is_unavailable_with_the_reason(connect: Connect) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(elman.Unavailable, match=rf"{target} within 0\.3 s: .*refused"):
+            connect(target, connect_timeout=0.3)
+
+
+def test_it_waits_for_a_server_that_is_about_to_come(connect: Connect) -> None:
+    late = FakeServer()
+    with late:
+        assert connect(late.target).models()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("timeout", 0), ("connect_timeout", -1), ("keepalive", 0), ("max_message_bytes", 1)],
+)
+def test_options_out_of_range_are_named(connect: Connect, option: str, value: float) -> None:
+    with pytest.raises(elman.InvalidRequest, match=option):
+        connect("localhost:1", **{option: value})
+
+
+def test_metadata_goes_with_every_call(connect: Connect, server: FakeServer) -> None:
+    client = connect(server.target, metadata=(("x-tenant", "me"),))
+    for use in (client.models, lambda: client.stream("letters")):
+        server.metadata = []
+        use()
+        assert ("x-tenant", "me") in server.metadata
+
+
+def test_closing_twice_is_fine(client: elman.Client) -> None:
+    client.stream("letters")
+    client.close()
+    client.close()
+    with pytest.raises(elman.ClientClosed):
+        client.models()
+
+
+def test_closing_does_not_wait_for_ever(client: elman.Client, server: FakeServer) -> None:
+    server.hold()
+    client.stream("letters").push("a")
+    begin = time.monotonic()
+    client.close(grace=0.05)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_block_that_fails_ends_at_once(connect: Connect, server: FakeServer) -> None:
+    server.hold()
+    with pytest.raises(ZeroDivisionError), connect(server.target) as client:
+        client.stream("letters").push("a")
+        raise ZeroDivisionError
