@@ -59,7 +59,7 @@ class ElementCodec:
                 source=numbers,
                 invalid=_any((numbers < 0) | (numbers >= spec.size)),
             )
-        finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+        finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
         return Decoded(elements=numbers, source=numbers, invalid=_any(~finite))
 
     def explain(self, decoded: Decoded, index: int) -> str:

@@ -30,7 +30,11 @@ class ModelRepository:
     def __init__(self, path: Path) -> None:
         """A repository's folder, or a single step model's file: version 1 of a model named after
         the file, or after its folders if it lies in a repository. Raises `ModelLoadError`."""
-        if not path.exists():
+        try:
+            found = path.exists()
+        except OSError as error:
+            raise ModelLoadError(f"{path}: {error.strerror}") from None
+        if not found:
             raise ModelLoadError(f"{path}: no such file or folder")
         self._path = path
 
@@ -54,7 +58,8 @@ class ModelRepository:
 
 
 def _single(path: Path) -> ModelSource:
-    version, name = path.absolute().parts[-2:-4:-1]
+    # A file that lies less deep has no such folders.
+    *_, name, version, _ = "", "", *path.absolute().parts
     if path.name == MODEL_FILE and _VERSION.fullmatch(version) and _NAME.fullmatch(name):
         return ModelSource(name=name, version=version, path=path)
     if not _NAME.fullmatch(path.stem):

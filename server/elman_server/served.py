@@ -119,8 +119,9 @@ class Catalog:
             raise ModelNotFound(f"model {name!r} is unknown; ready are: {known}")
         if not version:
             return versions[max(versions)]
-        if version.isascii() and version.isdecimal() and int(version) in versions:
-            return versions[int(version)]
+        for number, model in versions.items():
+            if version == str(number):
+                return model
         known = ", ".join(map(str, sorted(versions)))
         raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from elman_server.engine.session import Elements, Session
     from elman_server.selection import EncodedValues
 
+_HELD_NBYTES = 1024
+"""What a delivery takes in memory beside its predictions, roughly."""
+_SENT_NBYTES = 64
+_SENT_NBYTES_OF_SESSION = 16
+"""What it takes on the wire beside its predictions, roughly."""
+
 Outputs = Mapping[str, NDArray[Any]]
 """A step's outputs by name: `[rows, chunk, *shape]`."""
 
@@ -90,38 +96,47 @@ class Delivery:
     @property
     def held_nbytes(self) -> int:
         """Bytes that it keeps in memory."""
-        return sum(array.nbytes for array in self.outputs.values())
+        return _HELD_NBYTES + sum(array.nbytes for array in self.outputs.values())
 
     @property
     def sent_nbytes(self) -> int:
-        """Bytes of predictions as they are sent."""
-        return sum(self.counts) * self.selection.element_nbytes
+        """Bytes that it takes as it is sent."""
+        predictions = sum(self.counts) * self.selection.element_nbytes
+        return _SENT_NBYTES + len(self.sessions) * _SENT_NBYTES_OF_SESSION + predictions
 
     def split(self, nbytes: int) -> Iterator["Delivery"]:
-        """The same in parts that send at most `nbytes` each, but of one session at least."""
+        """The same in parts that send at most `nbytes` each, but one prediction at least. A
+        session's predictions may go out in several parts."""
         if self.sent_nbytes <= nbytes:
             yield self
             return
-        room = max(1, nbytes // self.selection.element_nbytes)
-        start = first = taken = 0
-        for row, count in enumerate(self.counts):
-            if row > start and taken + count > room:
-                yield self._part(start, row, first, first + taken)
-                start, first, taken = row, first + taken, 0
-            taken += count
-        yield self._part(start, len(self.counts), first, first + taken)
+        element_nbytes = self.selection.element_nbytes + _SENT_NBYTES_OF_SESSION
+        room = max(1, (nbytes - _SENT_NBYTES) // element_nbytes)
+        total = sum(self.counts)
+        for first in range(0, total, room):
+            yield self._part(first, min(first + room, total), last=first + room >= total)
 
-    def _part(self, start: int, stop: int, first: int, last: int) -> "Delivery":
+    def _part(self, first: int, stop: int, *, last: bool) -> "Delivery":
+        """Predictions `first` to `stop - 1`, counted over all sessions."""
+        sessions, counts, positions = [], [], []
+        start = 0
+        for session, count, position in zip(
+            self.sessions, self.counts, self.first_positions, strict=True
+        ):
+            low, high = max(first, start), min(stop, start + count)
+            if low < high:
+                sessions.append(session)
+                counts.append(high - low)
+                positions.append(position + low - start)
+            start += count
         return Delivery(
             selection=self.selection,
-            sessions=self.sessions[start:stop],
-            counts=self.counts[start:stop],
-            first_positions=self.first_positions[start:stop],
-            outputs={name: array[first:last] for name, array in self.outputs.items()},
+            sessions=sessions,
+            counts=counts,
+            first_positions=positions,
+            outputs={name: array[first:stop] for name, array in self.outputs.items()},
             # The arrivals are counted once, with the part that goes out last.
-            arrivals=self.arrivals
-            if stop == len(self.counts)
-            else Arrivals(rows=[], times=[], counts=[]),
+            arrivals=self.arrivals if last else Arrivals(rows=[], times=[], counts=[]),
         )
 
 

@@ -13,6 +13,9 @@ from elman_server.engine.batch import Delivery
 if TYPE_CHECKING:
     from elman_server.engine.session import Ending, Session
 
+_TOLD_NBYTES = 128
+"""What it takes in memory to tell that a session opened or ended, roughly."""
+
 
 @dataclass(slots=True)
 class Mail:
@@ -27,8 +30,8 @@ class Mail:
 
 
 class Outbox:
-    """`limit` is in bytes of predictions; one step may overshoot it. `notify` is called after each
-    change that the caller should look at."""
+    """`limit` is in bytes; one step may overshoot it. `notify` is called after each change that the
+    caller should look at."""
 
     __slots__ = ("_mail", "_size", "held", "limit", "notify", "pending")
 
@@ -48,6 +51,7 @@ class Outbox:
 
     def opened(self, session: "Session") -> None:
         self._mail.opened.append(session)
+        self._size += _TOLD_NBYTES
 
     def deliver(self, delivery: Delivery) -> None:
         self._mail.deliveries.append(delivery)
@@ -55,6 +59,7 @@ class Outbox:
 
     def ended(self, session: "Session", ending: "Ending") -> None:
         self._mail.ended.append((session, ending))
+        self._size += _TOLD_NBYTES
 
     def take(self) -> Mail:
         """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
