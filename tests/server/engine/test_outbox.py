@@ -1,0 +1,91 @@
+"""An outbox keeps the order, and bounds what a caller that does not read can make the server
+keep."""
+
+import numpy as np
+
+from elman_server.engine.batch import Arrivals, Delivery
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import FINISHED, Session
+from elman_server.engine.state_pool import Slot
+from tests.server.fakes import FakeSelection
+
+SELECTION = FakeSelection()
+
+
+def outbox(limit: float = float("inf")) -> Outbox:
+    return Outbox(limit=limit, notify=lambda: None)
+
+
+def session(box: Outbox) -> Session:
+    return Session(id="", number=0, outbox=box, selection=SELECTION, slot=Slot(0, 0))
+
+
+def delivery(box: Outbox, count: int) -> Delivery:
+    return Delivery(
+        selection=SELECTION,
+        sessions=[session(box)],
+        counts=[count],
+        first_positions=[0],
+        outputs={"sum": np.zeros(count, np.int64)},
+        arrivals=Arrivals(rows=[0], times=[0.0], counts=[count]),
+    )
+
+
+def test_a_new_outbox_is_empty() -> None:
+    box = outbox()
+    assert not box.take()
+    assert not box.full
+
+
+def test_taking_empties_it_and_keeps_the_order() -> None:
+    box = outbox()
+    first, second = session(box), session(box)
+    deliveries = [delivery(box, 1), delivery(box, 2)]
+    box.opened(first)
+    box.deliver(deliveries[0])
+    box.opened(second)
+    box.ended(first, FINISHED)
+    box.deliver(deliveries[1])
+    mail = box.take()
+    assert mail.opened == [first, second]
+    assert mail.deliveries == deliveries
+    assert mail.ended == [(first, FINISHED)]
+    assert not box.take()
+
+
+def test_it_is_full_at_its_limit_until_it_is_emptied() -> None:
+    box = outbox(limit=delivery(outbox(), 10).held_nbytes)
+    assert not fills(box, 9)
+    assert fills(box, 10)
+    box.take()
+    assert not fills(box, 9)
+
+
+def fills(box: Outbox, count: int) -> bool:
+    """Whether it is full after a delivery of so many predictions."""
+    box.deliver(delivery(box, count))
+    return box.full
+
+
+def test_it_is_never_full_without_a_limit() -> None:
+    box = outbox()
+    for _ in range(100):
+        box.deliver(delivery(box, 1000))
+    assert not box.full
+
+
+def test_many_small_deliveries_fill_it_as_well_as_a_few_large_ones() -> None:
+    """What holds one prediction takes far more memory than its bytes."""
+    box = outbox(limit=1_000_000)
+    for _ in range(10_000):
+        box.deliver(delivery(box, 1))
+    assert box.full
+
+
+def test_sessions_that_come_and_go_fill_it_too() -> None:
+    box = outbox(limit=1_000_000)
+    for _ in range(20_000):
+        one = session(box)
+        box.opened(one)
+        box.ended(one, FINISHED)
+    assert box.full

@@ -1,0 +1,278 @@
+"""Who goes into the next step, and who waits for how long."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elman_server.engine.batch import Batch
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
+from elman_server.engine.session import FINISHED, Ending, EndReason, Session
+from tests.server.fakes import FakeSelection, ids
+
+SELECTION = FakeSelection()
+INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
+
+
+def outbox(limit: float = float("inf")) -> Outbox:
+    return Outbox(limit=limit, notify=lambda: None)
+
+
+def limits(
+    *,
+    rows: int = 4,
+    elements: int = 64,
+    chunk: int = 16,
+    chunking: Chunking = Chunking.RAGGED,
+) -> StepLimits:
+    return StepLimits(
+        max_batch_size=rows, max_step_elements=elements, max_chunk=chunk, chunking=chunking
+    )
+
+
+def add(scheduler: Scheduler, pending: int = 0, box: Outbox | None = None) -> Session:
+    session = scheduler.add(id="", number=0, outbox=box or outbox(), selection=SELECTION)
+    scheduler.push(session, np.zeros(pending, np.int64), 0.0)
+    return session
+
+
+def schedule(scheduler: Scheduler) -> Batch:
+    batch = scheduler.schedule()
+    assert batch is not None
+    return batch
+
+
+def test_nobody_is_scheduled_while_nothing_was_pushed() -> None:
+    scheduler = Scheduler(limits())
+    add(scheduler)
+    assert scheduler.schedule() is None
+    assert not scheduler.ready
+
+
+def test_a_push_of_nothing_is_nothing() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.push(add(scheduler), ids(), 0.0)
+    assert scheduler.pending == 0
+    assert scheduler.schedule() is None
+
+
+def test_a_lone_element_goes_at_once() -> None:
+    scheduler = Scheduler(limits())
+    session = add(scheduler, pending=1)
+    batch = schedule(scheduler)
+    assert (batch.sessions, batch.counts, batch.chunk) == ([session], [1], 1)
+
+
+def test_a_chunk_joins_what_was_pushed_at_different_times() -> None:
+    scheduler = Scheduler(limits(chunk=3))
+    session = add(scheduler)
+    scheduler.push(session, ids(1, 2), 10.0)
+    scheduler.push(session, ids(3, 4), 11.0)
+    batch = schedule(scheduler)
+    assert np.concatenate(batch.elements).tolist() == [1, 2, 3]
+    assert (batch.arrivals.times, batch.arrivals.counts) == ([10.0, 11.0], [2, 1])
+    scheduler.complete(batch)
+    rest = schedule(scheduler)
+    assert np.concatenate(rest.elements).tolist() == [4]
+    assert rest.arrivals.times == [11.0]
+
+
+def test_sessions_of_different_length_share_a_ragged_step() -> None:
+    scheduler = Scheduler(limits())
+    for pending in (4, 5, 7):
+        add(scheduler, pending)
+    assert schedule(scheduler).counts == [4, 5, 7]
+
+
+def test_sessions_of_different_length_share_an_equal_step_with_equal_counts() -> None:
+    scheduler = Scheduler(limits(chunking=Chunking.EQUAL))
+    for pending in (4, 5, 7):
+        add(scheduler, pending)
+    assert schedule(scheduler).counts == [4, 4, 4]
+
+
+def test_without_a_time_axis_each_session_gives_one_element() -> None:
+    scheduler = Scheduler(limits(chunking=Chunking.SINGLE))
+    for pending in (1, 5, 100):
+        add(scheduler, pending)
+    assert schedule(scheduler).counts == [1, 1, 1]
+
+
+def test_the_element_budget_counts_the_padding() -> None:
+    scheduler = Scheduler(limits(elements=14))
+    for pending in (4, 7, 4):
+        add(scheduler, pending)
+    # The third row would make it 3 x 7.
+    assert schedule(scheduler).counts == [4, 7]
+
+
+def test_a_chunk_is_never_longer_than_the_budget() -> None:
+    scheduler = Scheduler(limits(elements=5, chunk=16))
+    add(scheduler, 100)
+    assert schedule(scheduler).counts == [5]
+
+
+def test_a_session_in_a_step_is_in_no_other() -> None:
+    scheduler = Scheduler(limits(chunk=2))
+    session = add(scheduler, 5)
+    batch = schedule(scheduler)
+    scheduler.push(session, ids(1), 0.0)
+    assert scheduler.schedule() is None
+    scheduler.complete(batch)
+    assert schedule(scheduler).sessions == [session]
+
+
+def test_sessions_of_one_length_take_turns() -> None:
+    scheduler = Scheduler(limits(rows=2, chunk=1))
+    sessions = [add(scheduler, 3) for _ in range(5)]
+    order: list[Session] = []
+    for _ in range(5):
+        batch = schedule(scheduler)
+        order += batch.sessions
+        scheduler.complete(batch)
+    assert order == [*sessions, *sessions]
+
+
+@given(
+    bulk=st.lists(st.integers(2, 5_000), min_size=1, max_size=12),
+    arrivals=st.lists(st.integers(0, 6), min_size=1, max_size=10),
+    rows=st.integers(1, 8),
+    chunk=st.integers(2, 64),
+    chunking=st.sampled_from([Chunking.RAGGED, Chunking.EQUAL]),
+)
+def test_a_lone_element_waits_for_one_step_of_each_other_line_at_most(
+    bulk: list[int], arrivals: list[int], rows: int, chunk: int, chunking: Chunking
+) -> None:
+    steps = limits(rows=rows, elements=10**6, chunk=chunk, chunking=chunking)
+    lines = chunk.bit_length()
+    scheduler = Scheduler(steps)
+    busy = [add(scheduler, pending) for pending in bulk]
+    single = add(scheduler)
+    for steps_before in arrivals:
+        for _ in range(steps_before):
+            step(scheduler, refill=busy)
+        scheduler.push(single, ids(1), 0.0)
+        waited = 1
+        while single not in step(scheduler, refill=busy).sessions:
+            waited += 1
+        assert waited <= lines
+
+
+def step(scheduler: Scheduler, refill: list[Session]) -> Batch:
+    """One step; sessions that would fall into the line of single elements get more."""
+    batch = schedule(scheduler)
+    for session in refill:
+        if session.pending < 2:
+            scheduler.push(session, np.zeros(200, np.int64), 0.0)
+    scheduler.complete(batch)
+    return batch
+
+
+def test_a_full_outbox_holds_its_sessions_and_nobody_elses() -> None:
+    scheduler = Scheduler(limits())
+    full = outbox(limit=0)
+    held, other = add(scheduler, 1, full), add(scheduler, 1)
+    assert schedule(scheduler).sessions == [other]
+    assert scheduler.schedule() is None
+    full.limit = 1
+    scheduler.release(full)
+    assert schedule(scheduler).sessions == [held]
+
+
+def test_a_session_that_is_held_twice_goes_on_once() -> None:
+    scheduler = Scheduler(limits())
+    full = outbox(limit=0)
+    session = add(scheduler, 1, full)
+    for _ in range(3):
+        assert scheduler.schedule() is None
+        scheduler.push(session, ids(1), 0.0)
+        scheduler.release(full)
+    full.limit = 1
+    assert schedule(scheduler).sessions == [session]
+    assert scheduler.schedule() is None
+
+
+def test_a_session_that_ended_while_it_was_held_stays_away() -> None:
+    scheduler = Scheduler(limits())
+    full = outbox(limit=0)
+    session = add(scheduler, 1, full)
+    assert scheduler.schedule() is None
+    scheduler.abort(session)
+    full.limit = 1
+    scheduler.release(full)
+    assert scheduler.schedule() is None
+
+
+def test_a_close_waits_for_what_was_pushed() -> None:
+    scheduler = Scheduler(limits(chunk=1))
+    session = add(scheduler, 2)
+    assert not scheduler.close(session)
+    assert scheduler.complete(schedule(scheduler)) == []
+    assert scheduler.complete(schedule(scheduler)) == [session]
+    assert session.ended is FINISHED
+    assert scheduler.pool.used == 0
+
+
+def test_a_close_waits_for_the_step_that_runs() -> None:
+    scheduler = Scheduler(limits())
+    session = add(scheduler, 1)
+    batch = schedule(scheduler)
+    assert not scheduler.close(session)
+    assert scheduler.complete(batch) == [session]
+
+
+def test_a_close_with_nothing_to_answer_ends_at_once() -> None:
+    scheduler = Scheduler(limits())
+    assert scheduler.close(add(scheduler))
+
+
+def test_the_first_ending_stands() -> None:
+    scheduler = Scheduler(limits())
+    session = add(scheduler, 1)
+    scheduler.close(session, INVALID)
+    scheduler.close(session)
+    scheduler.complete(schedule(scheduler))
+    scheduler.abort(session)
+    assert session.ended is INVALID
+
+
+@pytest.mark.parametrize("finish", [Scheduler.complete, lambda s, b: s.fail(b, INVALID)])
+def test_a_slot_is_not_handed_on_while_a_step_still_writes_to_it(
+    finish: Callable[[Scheduler, Batch], list[Session]],
+) -> None:
+    scheduler = Scheduler(limits())
+    gone = add(scheduler, 1)
+    batch = schedule(scheduler)
+    scheduler.abort(gone)
+    assert add(scheduler).slot.index != gone.slot.index
+    assert finish(scheduler, batch) == []
+    assert add(scheduler).slot.index == gone.slot.index
+
+
+def test_the_next_user_of_a_slot_begins_from_the_initial_state() -> None:
+    scheduler = Scheduler(limits())
+    first = add(scheduler, 1)
+    scheduler.close(first)
+    scheduler.complete(schedule(scheduler))
+    second = add(scheduler, 2)
+    assert second.slot.index == first.slot.index
+    assert schedule(scheduler).fresh == [0]
+
+
+def test_only_the_first_step_of_a_session_is_fresh() -> None:
+    scheduler = Scheduler(limits(chunk=1))
+    add(scheduler, 2)
+    batch = schedule(scheduler)
+    scheduler.complete(batch)
+    assert (batch.fresh, schedule(scheduler).fresh) == ([0], [])
+
+
+def test_a_failed_step_ends_its_sessions_and_no_others() -> None:
+    scheduler = Scheduler(limits(rows=2))
+    first, second, other = (add(scheduler, 1) for _ in range(3))
+    assert scheduler.fail(schedule(scheduler), INVALID) == [first, second]
+    assert (first.ended, second.ended, other.ended) == (INVALID, INVALID, None)
+    assert schedule(scheduler).sessions == [other]

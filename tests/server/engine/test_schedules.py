@@ -1,0 +1,302 @@
+"""Whatever callers do and in whatever order, the pure core keeps its promises."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from elman_server.engine.batch import Batch, Delivery, Outputs, deliveries
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
+from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
+from tests.server.fakes import ArithmeticRunner, FakeSelection, ids, numbers, predicted
+
+FAILED = Ending(reason=EndReason.STEP_FAILED, message="the step failed")
+INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
+SHUTDOWN = Ending(reason=EndReason.SHUTDOWN, message="stopping")
+
+SELECTIONS = (
+    FakeSelection(),
+    FakeSelection(frozenset({"negated"})),
+    FakeSelection(frozenset({"sum", "negated"}), element_nbytes=16),
+)
+
+
+@dataclass
+class Truth:
+    """What a session was given and what it got back, counted by the test itself."""
+
+    session: Session
+    pushed: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    taken: int = 0
+    """Elements that went into a step."""
+    received: int = 0
+    endings: list[Ending] = field(default_factory=list)
+    cut_short: bool = False
+    """Aborted, or in a step that failed."""
+
+    @property
+    def live(self) -> bool:
+        return not self.endings
+
+    @property
+    def waiting(self) -> int:
+        return len(self.pushed) - self.taken if self.live else 0
+
+
+@dataclass
+class Step:
+    batch: Batch
+    outputs: Outputs | None
+    """None: the runner gets to it only when the step ends."""
+
+
+limits = st.builds(
+    StepLimits,
+    max_batch_size=st.integers(1, 5),
+    max_step_elements=st.integers(1, 40),
+    max_chunk=st.integers(1, 12),
+    chunking=st.sampled_from(Chunking),
+)
+
+
+class Schedules(RuleBasedStateMachine):
+    sessions: Bundle[Truth] = Bundle("sessions")
+
+    @initialize(limits=limits)
+    def begin(self, limits: StepLimits) -> None:
+        self.limits = limits
+        self.scheduler = Scheduler(limits)
+        self.runner = ArithmeticRunner()
+        self.outboxes = [
+            Outbox(limit=limit, notify=lambda: None) for limit in (float("inf"), 1, 100)
+        ]
+        self.truths: dict[Session, Truth] = {}
+        self.steps: list[Step] = []
+        self.clock = 0.0
+        self.next_element = 1
+
+    # What callers do.
+
+    @rule(target=sessions, outbox=st.integers(0, 2), selection=st.sampled_from(SELECTIONS))
+    def open(self, outbox: int, selection: FakeSelection) -> Truth:
+        number = len(self.truths)
+        session = self.scheduler.add(
+            id=str(number), number=number, outbox=self.outboxes[outbox], selection=selection
+        )
+        self.truths[session] = Truth(session)
+        return self.truths[session]
+
+    @rule(truth=sessions, count=st.one_of(st.integers(0, 3), st.integers(0, 60)))
+    def push(self, truth: Truth, count: int) -> None:
+        if not truth.live or truth.session.closing is not None:
+            return
+        new = list(range(self.next_element, self.next_element + count))
+        self.next_element += count
+        self.clock += 1
+        self.scheduler.push(truth.session, ids(*new), self.clock)
+        truth.pushed += new
+        truth.times += [self.clock] * count
+
+    @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN]))
+    def close(self, truth: Truth, ending: Ending) -> None:
+        if not truth.live:
+            return
+        ended = self.scheduler.close(truth.session, ending)
+        assert ended is (not truth.waiting and not self.in_flight(truth))
+        if ended:
+            self.ended(truth.session)
+
+    @rule(truth=sessions, ending=st.sampled_from([CANCELLED, SHUTDOWN, INVALID]))
+    def abort(self, truth: Truth, ending: Ending) -> None:
+        if truth.live:
+            truth.cut_short = True
+            self.scheduler.abort(truth.session, ending)
+            self.ended(truth.session)
+
+    @rule(outbox=st.integers(0, 2))
+    def collect(self, outbox: int) -> None:
+        mail = self.outboxes[outbox].take()
+        self.scheduler.release(self.outboxes[outbox])
+        for delivery in mail.deliveries:
+            self.receive(delivery)
+
+    # What the engine does.
+
+    @precondition(lambda self: len(self.steps) < 2)
+    @rule(run_at_once=st.booleans())
+    def start_step(self, run_at_once: bool) -> None:
+        able = [truth for truth in self.truths.values() if self.can_go(truth)]
+        batch = self.scheduler.schedule()
+        assert (batch is not None) is bool(able)
+        if batch is None:
+            return
+        assert all(self.truths[session] in able for session in batch.sessions)
+        self.check_limits(batch)
+        self.check_contents(batch)
+        self.steps.append(Step(batch, self.runner.run(batch) if run_at_once else None))
+
+    @precondition(lambda self: self.steps)
+    @rule()
+    def complete_step(self) -> None:
+        step = self.steps.pop(0)
+        batch = step.batch
+        outputs = self.runner.run(batch) if step.outputs is None else step.outputs
+        # A later step that ran early would have used slots of this one, were any shared.
+        positions = [session.position for session in batch.sessions]
+        for outbox, delivery in deliveries(batch, positions, outputs):
+            assert all(session.outbox is outbox for session in delivery.sessions)
+            outbox.deliver(delivery)
+        for session in self.scheduler.complete(batch):
+            self.ended(session)
+
+    @precondition(lambda self: self.steps)
+    @rule()
+    def fail_step(self) -> None:
+        batch = self.steps.pop(0).batch
+        live = [session for session in batch.sessions if self.truths[session].live]
+        failed = self.scheduler.fail(batch, FAILED)
+        assert failed == live
+        for session in failed:
+            self.truths[session].cut_short = True
+            self.ended(session)
+            assert session.ended is FAILED
+
+    # What must hold.
+
+    @invariant()
+    def counters_tell_the_truth(self) -> None:
+        for truth in self.truths.values():
+            session = truth.session
+            assert session.pending == truth.waiting
+            assert session.pending == sum(len(arrival.elements) for arrival in session.queue)
+        for outbox in self.outboxes:
+            assert outbox.pending == sum(
+                truth.waiting for truth in self.truths.values() if truth.session.outbox is outbox
+            )
+        assert self.scheduler.pending == sum(truth.waiting for truth in self.truths.values())
+        assert self.scheduler.sessions == {t.session for t in self.truths.values() if t.live}
+
+    @invariant()
+    def slots_are_owned_once(self) -> None:
+        holders = [t.session for t in self.truths.values() if t.live or self.in_flight(t)]
+        assert len({session.slot.index for session in holders}) == len(holders)
+        assert all(self.scheduler.pool.owns(session.slot) for session in holders)
+        assert self.scheduler.pool.used == len(holders)
+
+    @invariant()
+    def sessions_are_in_one_step_at_most(self) -> None:
+        sessions = [session for step in self.steps for session in step.batch.sessions]
+        assert len(set(sessions)) == len(sessions)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        for truth in self.truths.values():
+            self.close(truth, FINISHED)
+        while self.scheduler.sessions or self.steps:
+            for outbox in range(len(self.outboxes)):
+                self.collect(outbox)
+            if not self.steps:
+                self.start_step(run_at_once=True)
+            self.complete_step()
+            self.counters_tell_the_truth()
+        for outbox in range(len(self.outboxes)):
+            self.collect(outbox)
+        assert self.scheduler.pool.used == 0
+        assert self.scheduler.pending == 0
+        assert self.scheduler.schedule() is None
+        for truth in self.truths.values():
+            assert truth.endings == [truth.session.ended]
+            if not truth.cut_short:
+                assert truth.session.ended is truth.session.closing
+                assert truth.received == len(truth.pushed)
+            assert truth.received == truth.session.position
+
+    # How it is told.
+
+    def in_flight(self, truth: Truth) -> bool:
+        return any(truth.session in step.batch.sessions for step in self.steps)
+
+    def can_go(self, truth: Truth) -> bool:
+        return truth.waiting > 0 and not self.in_flight(truth) and not truth.session.outbox.full
+
+    def ended(self, session: Session) -> None:
+        assert session.ended is not None
+        self.truths[session].endings.append(session.ended)
+
+    def check_limits(self, batch: Batch) -> None:
+        limits, rows = self.limits, len(batch.sessions)
+        assert 1 <= rows <= limits.max_batch_size
+        assert min(batch.counts) >= 1
+        assert batch.chunk == max(batch.counts) <= limits.max_chunk
+        # The longest chunk is itself within the budget, so this holds for a single row, too.
+        assert rows * batch.chunk <= limits.max_step_elements
+        if limits.chunking is Chunking.SINGLE:
+            assert batch.chunk == 1
+        if limits.chunking is Chunking.EQUAL:
+            assert not batch.ragged
+        assert 2 * batch.size >= rows * batch.chunk, "more than half of the step is padding"
+
+    def check_contents(self, batch: Batch) -> None:
+        flat = numbers(np.concatenate(batch.elements))
+        times = [
+            (row, time)
+            for row, time, count in zip(
+                batch.arrivals.rows, batch.arrivals.times, batch.arrivals.counts, strict=True
+            )
+            for _ in range(count)
+        ]
+        expected_elements, expected_times, expected_fresh = [], [], []
+        outputs: set[str] = set()
+        for row, (session, count) in enumerate(zip(batch.sessions, batch.counts, strict=True)):
+            truth = self.truths[session]
+            if truth.taken == 0:
+                expected_fresh.append(row)
+            part = slice(truth.taken, truth.taken + count)
+            expected_elements += truth.pushed[part]
+            expected_times += [(row, time) for time in truth.times[part]]
+            outputs |= session.selection.names
+            assert session.slot.index == batch.slots[row]
+            assert session.in_flight == count
+            truth.taken += count
+        assert flat == expected_elements
+        assert times == expected_times
+        assert batch.fresh == expected_fresh
+        assert batch.outputs == outputs
+
+    def receive(self, delivery: Delivery) -> None:
+        names = delivery.selection.names
+        assert delivery.outputs.keys() == names
+        assert sum(delivery.arrivals.counts) == sum(delivery.counts)
+        start = 0
+        for session, first, count in self.rows(delivery):
+            truth = self.truths[session]
+            assert session.selection is delivery.selection
+            assert first == truth.received
+            expected = predicted(truth.pushed)[first : first + count]
+            for name in names:
+                sign = -1 if name == "negated" else 1
+                found = numbers(delivery.outputs[name][start : start + count])
+                assert found == [sign * answer for answer in expected]
+            truth.received += count
+            start += count
+        assert all(len(array) == start for array in delivery.outputs.values())
+
+    def rows(self, delivery: Delivery) -> Iterator[tuple[Session, int, int]]:
+        return zip(delivery.sessions, delivery.first_positions, delivery.counts, strict=True)
+
+
+TestSchedules = Schedules.TestCase
+TestSchedules.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

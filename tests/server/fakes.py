@@ -1,0 +1,96 @@
+"""A runner, a selection and an observer in plain Python, for tests of the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.session import EndReason
+from elman_server.engine.stats import StepStats
+from elman_server.selection import EncodedValues
+
+MODULUS = 2**31 - 1
+INITIAL = 5
+PADDING = -1
+
+
+def ids(*numbers: int) -> NDArray[np.int64]:
+    """Elements of a scalar input."""
+    return np.array(numbers, np.int64)
+
+
+def predicted(elements: Sequence[int]) -> list[int]:
+    """What `ArithmeticRunner` answers to a session's elements, from the first on.
+
+    Every element changes all that follow, in a way that depends on its place, so that a lost,
+    doubled, reordered or foreign one shows in each later prediction.
+    """
+    state, answers = INITIAL, []
+    for element in elements:
+        state = (state * 3 + element) % MODULUS
+        answers.append(state)
+    return answers
+
+
+class ArithmeticRunner:
+    """Outputs `sum`, the state after each element, and `negated`."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, int] = {}
+
+    def run(self, batch: Batch) -> Outputs:
+        assert len(set(batch.slots)) == len(batch.slots), "a slot is in the step twice"
+        flat = np.concatenate(batch.elements).tolist()
+        assert len(flat) == sum(batch.counts)
+        answers = np.full((len(batch.slots), batch.chunk), PADDING, np.int64)
+        start = 0
+        for row, (slot, count) in enumerate(zip(batch.slots, batch.counts, strict=True)):
+            state = INITIAL if row in batch.fresh else self._states[slot]
+            for step, element in enumerate(flat[start : start + count]):
+                state = (state * 3 + element) % MODULUS
+                answers[row, step] = state
+            self._states[slot] = state
+            start += count
+        outputs = {"sum": answers, "negated": -answers}
+        return {name: outputs[name] for name in batch.outputs}
+
+
+@dataclass(frozen=True, eq=False)
+class FakeSelection:
+    """Whole outputs, as they are."""
+
+    names: frozenset[str] = frozenset({"sum"})
+    element_nbytes: int = 8
+
+    def encode(self, outputs: Outputs) -> list[EncodedValues]:
+        return [EncodedValues(values=outputs[name].tobytes()) for name in sorted(self.names)]
+
+
+@dataclass
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    opened: int = 0
+    ended: list[EndReason] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    steps: list[StepStats] = field(default_factory=list)
+
+    def session_opened(self) -> None:
+        self.opened += 1
+
+    def session_ended(self, reason: EndReason) -> None:
+        self.ended.append(reason)
+
+    def session_rejected(self, reason: str) -> None:
+        self.rejected.append(reason)
+
+    def stepped(self, stats: StepStats) -> None:
+        self.steps.append(stats)
+
+
+def numbers(array: NDArray[Any]) -> list[int]:
+    result: list[int] = array.tolist()
+    return result
