@@ -1,0 +1,79 @@
+"""Networks to export, and a plain ONNX Runtime loop to run what came of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from elman_server import modelfile
+
+Arrays = Mapping[str, np.ndarray]
+Steps = Callable[[Path, np.ndarray], Arrays]
+
+
+class Network(nn.Module):
+    """Ids in; a recurrent body; whatever head it is given."""
+
+    def __init__(self, body: nn.RNNBase, head: nn.Module, ids: int = 11) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(ids, body.input_size)
+        self.body = body
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, _ = self.body(self.embedding(x))
+        result: Tensor = self.head(hidden)
+        return result
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def network() -> Callable[..., nn.Module]:
+    """Makes `network(body)` or `network(body, head)`: ids, embedding, body, per-element head."""
+
+    def make(body: nn.RNNBase, head: nn.Module | None = None) -> nn.Module:
+        return Network(body, head or nn.Linear(body.hidden_size, 5))
+
+    return make
+
+
+@pytest.fixture
+def step_by_step() -> Steps:
+    """Runs a step model's file on `x [batch, time, ...]`, one element at a time, by its spec."""
+
+    def run(path: Path, x: np.ndarray) -> Arrays:
+        spec = modelfile.read(path).spec
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        batch = len(x)
+        states = {
+            state.input: np.repeat(
+                np.expand_dims(state.initial_value(), state.batch_axis), batch, state.batch_axis
+            )
+            for state in spec.states
+        }
+        names = [output.name for output in spec.outputs]
+        steps: list[Sequence[np.ndarray]] = []
+        for position in range(x.shape[1]):
+            element = x[:, position : position + 1]
+            lengths = {spec.lengths: np.ones(batch, np.int32)}
+            feed = {spec.input.name: element, **lengths, **states}
+            fetched = session.run([*names, *(state.output for state in spec.states)], feed)
+            steps.append(fetched[: len(names)])
+            states = {
+                state.input: value
+                for state, value in zip(spec.states, fetched[len(names) :], strict=True)
+            }
+        return {
+            name: np.concatenate(parts, axis=1)
+            for name, parts in zip(names, zip(*steps, strict=True), strict=True)
+        }
+
+    return run

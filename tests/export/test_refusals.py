@@ -1,0 +1,201 @@
+"""What can't become a step model is refused by name and reason, and nothing is written."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+import elman_export
+from elman_export import ExportError, Output, UnsupportedModule
+
+Y: Sequence[Output] = (elman_export.values("y"),)
+
+
+def refuse(module: nn.Module, path: Path, **options: Any) -> str:
+    """The message with which `module`, which takes 3 features, is refused."""
+    with pytest.raises(ExportError) as caught:
+        elman_export.export(
+            module, path / "m.onnx", input=elman_export.features(3), outputs=Y, **options
+        )
+    assert list(path.iterdir()) == []
+    return str(caught.value)
+
+
+class Of(nn.Module):
+    """A module with one layer, and a forward of the test's own."""
+
+    def __init__(self, layer: nn.Module, forward: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.function = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.layer, x)
+
+
+def run(layer: Any, x: Tensor) -> Tensor:
+    result: Tensor = layer(x)[0]
+    return result
+
+
+class Custom(nn.LSTM):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.LSTM(3, 4, bidirectional=True, batch_first=True), "'layer' is bidirectional"),
+        (nn.LSTM(3, 4, proj_size=2, batch_first=True), "'layer' has proj_size=2"),
+        (nn.GRU(3, 4, batch_first=True).double(), "'layer' has float64 weights"),
+        (nn.LSTMCell(3, 4), "'layer' is an nn.LSTMCell"),
+        (Custom(3, 4), "'layer' is a Custom; only nn.RNN, nn.LSTM and nn.GRU themselves"),
+        (nn.Linear(3, 4), "has no nn.RNN, nn.LSTM or nn.GRU"),
+    ],
+)
+def test_layers_without_an_exact_operator(layer: nn.Module, message: str, tmp_path: Path) -> None:
+    assert message in refuse(Of(layer, run), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda lstm, x: lstm(x)[0][:, -1], "output 'y' has shape [2, 4]"),
+        (lambda lstm, x: lstm(x)[0][:, -1], "Apply the head to every step's output"),
+        (lambda lstm, x: lstm(x)[1][0][-1], "it has no time axis"),
+        (lambda lstm, x: lstm(x)[0].transpose(0, 1), "it must begin with [2, 3]"),
+        (lambda lstm, x: x, "never runs its recurrent layers ('layer')"),
+        (lambda lstm, x: lstm(lstm(x)[0][..., :3])[0], "'layer' runs 2 times"),
+        (lambda lstm, x: lstm(x[:, ::2])[0].repeat(1, 2, 1)[:, : x.shape[1]], "along time"),
+        (lambda lstm, x: (lstm(x)[0], x), "the module returns 2 outputs, and outputs name 'y'"),
+        (lambda lstm, x: {"z": lstm(x)[0]}, "the module returns 'z', and outputs name 'y'"),
+        (lambda lstm, x: {"y": "text", **dict(_=lstm(x)[1])}, "output 'y' is a str"),
+        (
+            lambda lstm, x: lstm(x, (x[:1, :1, :1].expand(1, len(x), 4).contiguous(),) * 2)[0],
+            "'layer' is given initial states (h) that differ",
+        ),
+        (
+            lambda lstm, x: lstm(nn.utils.rnn.pack_sequence(list(x)))[0],
+            "'layer' is given a PackedSequence",
+        ),
+        (lambda lstm, x: lstm(x)[0].double(), "output 'y' is float64"),
+    ],
+)
+def test_forwards_that_are_no_stream(
+    forward: Callable[[Any, Tensor], Any], message: str, tmp_path: Path
+) -> None:
+    assert message in refuse(Of(nn.LSTM(3, 4, batch_first=True), forward), tmp_path)
+
+
+def average(lstm: Any, x: Tensor) -> Tensor:
+    hidden: Tensor = lstm(x)[0]
+    return hidden - hidden.mean(dim=1, keepdim=True)
+
+
+def look_ahead(lstm: Any, x: Tensor) -> Tensor:
+    hidden: Tensor = lstm(x)[0]
+    return hidden.roll(-1, 1)
+
+
+def across_rows(lstm: Any, x: Tensor) -> Tensor:
+    hidden: Tensor = lstm(x)[0]
+    return hidden - hidden.mean(dim=0, keepdim=True)
+
+
+def broadcast_last(lstm: Any, x: Tensor) -> Tensor:
+    hidden, (h, _) = lstm(x)
+    result: Tensor = hidden + h[-1].unsqueeze(1)
+    return result
+
+
+def explode(lstm: Any, x: Tensor) -> Tensor:
+    hidden: Tensor = lstm(x)[0]
+    return hidden.log()
+
+
+@pytest.mark.parametrize("forward", [average, look_ahead, across_rows, broadcast_last])
+def test_what_mixes_time_or_rows_fails_its_proof(
+    forward: Callable[[Any, Tensor], Tensor], tmp_path: Path
+) -> None:
+    message = refuse(Of(nn.LSTM(3, 4, batch_first=True), forward), tmp_path)
+    assert "output 'y' differs by" in message
+    assert "mixes time steps or rows outside of its recurrent layers" in message
+
+
+def test_what_only_rounds_otherwise_is_told_apart(tmp_path: Path) -> None:
+    def total(lstm: Any, x: Tensor) -> Tensor:
+        hidden: Tensor = lstm(x)[0]
+        return hidden.square().sum(-1)
+
+    message = refuse(Of(nn.LSTM(3, 33, batch_first=True), total), tmp_path)
+    assert "an operator rounds otherwise when it is given another number of rows" in message
+
+
+def test_outputs_that_are_not_finite(tmp_path: Path) -> None:
+    message = refuse(Of(nn.LSTM(3, 4, batch_first=True), explode), tmp_path)
+    assert message == "the module's own output 'y' is not finite"
+
+
+def test_a_module_against_its_layers_layout_takes_a_word_from_the_caller(tmp_path: Path) -> None:
+    def forward(gru: Any, x: Tensor) -> Tensor:
+        result: Tensor = gru(x.transpose(0, 1))[0].transpose(0, 1)
+        return result
+
+    module = Of(nn.GRU(3, 4), forward)
+    assert "pass batch_first to export" in refuse(module, tmp_path)
+    report = elman_export.export(
+        module, tmp_path / "m.onnx", input=elman_export.features(3), outputs=Y, batch_first=True
+    )
+    assert report.differences[0].maximum < 1e-5
+
+
+def test_a_forward_that_only_fits_one_length(tmp_path: Path) -> None:
+    def forward(gru: Any, x: Tensor) -> Tensor:
+        if x.shape[1] == 3:
+            x = x * 2
+        result: Tensor = gru(x)[0]
+        return result
+
+    message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
+    assert message.startswith("torch can't trace Of for every batch size and length: ")
+
+
+def test_examples_of_another_shape(tmp_path: Path) -> None:
+    module = Of(nn.GRU(3, 4, batch_first=True), run)
+    message = refuse(module, tmp_path, examples=np.zeros((2, 3), np.float32))
+    assert message == "examples have shape [2, 3]; expected is ['batch', 'time', 3]"
+
+
+def test_a_file_that_was_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"before")
+    with pytest.raises(UnsupportedModule):
+        elman_export.export(
+            Of(nn.LSTM(3, 4, bidirectional=True), run),
+            path,
+            input=elman_export.features(3),
+            outputs=Y,
+        )
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_keyword_is_swallowed(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        elman_export.export(
+            Of(nn.GRU(3, 4), run),
+            tmp_path / "m.onnx",
+            input=elman_export.features(3),
+            outputs=Y,
+            opset=20,  # type: ignore[call-arg]
+        )
+
+
+def test_a_vocabulary_is_one_character_each() -> None:
+    with pytest.raises(ValueError, match="one character for each id"):
+        elman_export.text(["a", "bc"])
+    with pytest.raises(ValueError, match="unknown is 'x'"):
+        elman_export.text("abc", unknown="x")
