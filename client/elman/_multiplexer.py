@@ -147,8 +147,9 @@ class Multiplexer:
         for predictions in response.predictions:
             self._deliver(predictions)
         for closed in response.closed:
-            session = self._session(closed.session)
-            del sessions[closed.session]
+            if closed.session not in sessions:
+                continue  # what was pushed to it crossed its end
+            session = sessions.pop(closed.session)
             complete = session.in_flight == 0
             session.end(closed_failure(closed, opened=session.opened, complete=complete))
         if not sessions:

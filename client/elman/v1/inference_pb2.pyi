@@ -632,8 +632,8 @@ Global___Push: _TypeAlias = Push  # noqa: Y015
 @_typing.final
 class StreamResponse(_message.Message):
     """A frame: any mix of the three, taken in this order. A session's Opened comes before its predictions,
-    and its Closed after them. A push or close for a number that is not open is answered by a Closed, too,
-    so a client may get one for a session that it knows to have ended, and passes it over.
+    and its Closed after them. A push to a number that is not open is answered by a Closed, too, so a client
+    may get one for a session that it knows to have ended, and passes it over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -138,9 +138,7 @@ class StreamRpc:
         if request.HasField("push"):
             self._push(request.push, arrival)
         for number in request.closes:
-            session = self._open_session(number, "close")
-            if session is not None:
-                self._engine.close(session)
+            self._close(number)
         if self._refused:
             self._changed.set()
 
@@ -161,9 +159,12 @@ class StreamRpc:
         text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
         session = self._sessions.get(number)
         if session is None or session.ended is not None:
-            self._refused.append(status.refused(number, InvalidRequest(text)))
+            self._refuse(number, text)
         else:
             self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
+
+    def _refuse(self, number: int, text: str) -> None:
+        self._refused.append(status.refused(number, InvalidRequest(text)))
 
     def _selection(self, outputs: Iterable[pb.OutputRequest]) -> Selection:
         """Equal requests give the same object, so that their sessions' predictions are packed
@@ -202,7 +203,7 @@ class StreamRpc:
         except InvalidElement as error:
             ending = Ending(reason=EndReason.INVALID_ELEMENT, message=str(error))
             for number in numbers:
-                session = self._open_session(number, "push")
+                session = self._pushable(number)
                 if session is not None:
                     self._engine.close(session, ending)
             return
@@ -212,7 +213,7 @@ class StreamRpc:
             stop = start + count
             session = self._sessions.get(number)
             if session is None or session.closing is not None or session.ended is not None:
-                session = self._open_session(number, "push")
+                session = self._pushable(number)
             if session is None:
                 pass
             elif invalid is not None and invalid[start:stop].any():
@@ -232,15 +233,22 @@ class StreamRpc:
                     self._beyond_window.add(session)
             start = stop
 
-    def _open_session(self, number: int, what: str) -> Session | None:
-        """The session of that number, if it takes pushes and closes. If not, its client is told,
-        unless it was the server that ended it: then the client could not know."""
+    def _close(self, number: int) -> None:
+        """A second close changes nothing: the first, or the session's end, may have crossed it."""
+        session = self._sessions.get(number)
+        if session is not None:
+            self._engine.close(session)
+        elif number > self._last_number:
+            self._refuse(number, f"close of session {number}, which was never opened on this RPC")
+
+    def _pushable(self, number: int) -> Session | None:
+        """The session of that number, if it takes elements. If not, its client is told, unless it
+        was the server that is ending it: then the client could not know."""
         session = self._sessions.get(number)
         if session is None:
             known = number <= self._last_number
             state = "has ended" if known else "was never opened on this RPC"
-            error = InvalidRequest(f"{what} to session {number}, which {state}")
-            self._refused.append(status.refused(number, error))
+            self._refuse(number, f"push to session {number}, which {state}")
             return None
         ending = session.ended or session.closing
         if ending is None:
@@ -250,7 +258,7 @@ class StreamRpc:
                 session,
                 Ending(
                     reason=EndReason.INVALID_REQUEST,
-                    message=f"{what} to session {number} after its close",
+                    message=f"push to session {number} after its close",
                 ),
             )
         return None
