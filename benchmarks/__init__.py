@@ -1,0 +1,1 @@
+"""What the figures in the documentation come from. Each module runs with `python -m`."""
