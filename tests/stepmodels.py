@@ -29,6 +29,7 @@ class Shape:
 
     hidden: int = 16
     layers: int = 1
+    embedded: int = 8
     vocabulary: str = ALPHABET
     time_axis: bool = True
     lengths: bool = True
@@ -40,7 +41,7 @@ class Shape:
 def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
     """A character LSTM: ids in, `next` logits out."""
     rng = np.random.default_rng(shape.seed)
-    size, embedded = len(shape.vocabulary), 8
+    size = len(shape.vocabulary)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
 
@@ -56,7 +57,7 @@ def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
     weights.append(numpy_helper.from_array(np.array([1]), "one"))
     if not shape.time_axis:
         weights.append(numpy_helper.from_array(np.array([0]), "zero"))
-    x = node("Gather", [weight("embedding", size, embedded), "ids"], ["embedded"])
+    x = node("Gather", [weight("embedding", size, shape.embedded), "ids"], ["embedded"])
     # ONNX's recurrent operators take time first.
     if shape.time_axis:
         x = node("Transpose", [x], ["x"], perm=[1, 0, 2])
@@ -64,7 +65,7 @@ def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
         x = node("Unsqueeze", [x, "zero"], ["x"])
     states = []
     for layer in range(shape.layers):
-        width = embedded if layer == 0 else shape.hidden
+        width = shape.embedded if layer == 0 else shape.hidden
         y = node(
             "LSTM",
             [

@@ -338,7 +338,7 @@ def test_a_full_server_refuses_and_says_when_to_retry(
 @pytest.mark.parametrize(
     "nonsense",
     [
-        pb.StreamResponse(closed=[pb.Closed(session=99)]),
+        pb.StreamResponse(predictions=[pb.Predictions(sessions=[99], first_positions=[0])]),
         pb.StreamResponse(predictions=[pb.Predictions(sessions=[1], first_positions=[5])]),
         pb.StreamResponse(
             predictions=[
