@@ -15,14 +15,21 @@ class Deadline:
         self._timeout = timeout
         self._at = inf
 
-    def remaining(self, owed: bool = True) -> float | None:
-        """Seconds; None for any number. Raises `DeadlineExceeded` when none are left."""
+    def at(self, owed: bool = True) -> float:
+        """When the wait must end, on the monotonic clock; inf for never.
+
+        Raises `DeadlineExceeded` if that has passed.
+        """
         if not owed or self._timeout == inf:
-            return None
+            return inf
         now = monotonic()
         if self._at == inf:
             self._at = now + self._timeout
-        left = self._at - now
-        if left <= 0:
+        elif self._at <= now:
             raise DeadlineExceeded(f"the server did not answer within {self._timeout:g} s")
-        return left
+        return self._at
+
+    def remaining(self, owed: bool = True) -> float | None:
+        """The same in seconds from now; None for never."""
+        at = self.at(owed)
+        return None if at == inf else max(0, at - monotonic())

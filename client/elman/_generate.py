@@ -62,8 +62,9 @@ class Generation:
     def _last(self) -> Operation[Prediction]:
         """The prediction of what was pushed last."""
         if self._prime:
-            while (prediction := (yield from self._prime.next())) is not None:
-                last = prediction
+            while (batch := (yield from self._prime.batch())) is not None:
+                for prediction in batch:
+                    last = prediction
             self._prime = None
             return last
         while not self._mailbox:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol, TypeAlias, TypeVar
 
 from elman._codec import Codec, Payload
-from elman._mailbox import Mailbox
+from elman._mailbox import Mailbox, Reader, Reply
 from elman._outputs import Frame, Layout
 from elman._prediction import Prediction
 from elman.errors import ElmanError, ServerError, SessionClosed
@@ -59,6 +59,7 @@ class Session:
         "opened",
         "pending_elements",
         "pushed",
+        "sources",
         "wake",
         "window",
     )
@@ -89,8 +90,10 @@ class Session:
         self.inbox = Mailbox()
         self.pending_elements = 0
         self._pending: deque[Payload] = deque()
-        # Who reads the predictions up to which position: (stop, mailbox), in order of positions.
-        self._routes: deque[tuple[int, Mailbox]] = deque()
+        # Whom the predictions are for up to which position: (stop, reader), in order of positions.
+        self._routes: deque[tuple[int, Reader]] = deque()
+        self.sources: list[Callable[[], None]] = []
+        """Called after each delivery: they may push, as there may be room now."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -116,17 +119,19 @@ class Session:
 
         Given up, it leaves the prediction to whoever iterates the stream.
         """
-        yield from self.make_room()
-        mailbox = Mailbox()
-        self.put(payload, 1, mailbox)
+        if self.closing or self.pushed - self.answered >= self.window:
+            yield from self.make_room()
+        reply = Reply()
+        self.put(payload, 1, reply)
         try:
-            while not mailbox:
+            while (run := reply.run) is None:
                 if self.failure:
                     raise self.failure()
                 yield True
-            return mailbox.get()
-        finally:
-            self.abandon(mailbox)
+        except GeneratorExit:
+            self.abandon(reply)
+            raise
+        return run.first()
 
     def push(self, payload: Payload) -> Operation[None]:
         """Pushes elements, as many at a time as the window allows."""
@@ -174,26 +179,25 @@ class Session:
             yield True
             self.check()
 
-    def put(self, payload: Payload, count: int, mailbox: Mailbox) -> None:
-        """Pushes `count` elements, within the window, whose predictions go to `mailbox`."""
+    def put(self, payload: Payload, count: int, reader: Reader) -> None:
+        """Pushes `count` elements, within the window, whose predictions are for `reader`."""
         self.pushed += count
         routes = self._routes
-        if routes and routes[-1][1] is mailbox:
-            routes[-1] = (self.pushed, mailbox)
+        if routes and routes[-1][1] is reader:
+            routes[-1] = (self.pushed, reader)
         else:
-            routes.append((self.pushed, mailbox))
+            routes.append((self.pushed, reader))
         self._pending.append(payload)
         self.pending_elements += count
         if self.pending_elements == count:
             self._outbound.pushed(self)
 
-    def abandon(self, mailbox: Mailbox) -> None:
-        """Leaves what is or will be in `mailbox` to the inbox."""
-        for i, (stop, reader) in enumerate(self._routes):
-            if reader is mailbox:
+    def abandon(self, reader: Reader) -> None:
+        """Leaves what has come or will come for `reader` to the inbox."""
+        for i, (stop, other) in enumerate(self._routes):
+            if other is reader:
                 self._routes[i] = (stop, self.inbox)
-        if mailbox:
-            self.inbox.merge(mailbox)
+        self.inbox.merge(reader.take_runs())
         self.wake()
 
     # -------------------------------------------------------------------------------------------
@@ -238,14 +242,16 @@ class Session:
         self.answered += count
         routes = self._routes
         while count:
-            stop, mailbox = routes[0]
+            stop, reader = routes[0]
             share = min(count, stop - position)
-            mailbox.put(frame, row, share, position)
+            reader.put(frame, row, share, position)
             row += share
             position += share
             count -= share
             if position == stop:
                 routes.popleft()
+        for source in tuple(self.sources):
+            source()
 
     def end(self, failure: Failure | None) -> None:
         """Nothing more will be heard of it. What was answered can still be read."""

@@ -1,7 +1,7 @@
 """A stream of elements to a model and of predictions from it, for threads."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -116,7 +116,7 @@ class Stream:
             top_k=top_k,
             seed=seed,
         )
-        return self._until_none(generation.next)
+        return self._symbols(generation)
 
     def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""
@@ -149,15 +149,16 @@ class Stream:
     def _run(self, operation: Operation[T]) -> T:
         return self._line.run(operation, Deadline(self._timeout))
 
-    def _until_none(self, next: Callable[[], Operation[T | None]]) -> Iterator[T]:
-        while (item := self._run(next())) is not None:
-            yield item
+    def _symbols(self, generation: Generation) -> Iterator[Any]:
+        while (symbol := self._run(generation.next())) is not None:
+            yield symbol
 
     def _drain(self, pipeline: Pipeline, feeder: threading.Thread | None) -> Iterator[Prediction]:
         if feeder:
             feeder.start()
         try:
-            yield from self._until_none(pipeline.next)
+            while (batch := self._run(pipeline.batch())) is not None:
+                yield from batch
         finally:
             with self._line.lock:
                 pipeline.abandon()

@@ -17,6 +17,7 @@ from elman._multiplexer import Multiplexer
 from elman._outputs import Layout
 from elman._session import Operation
 from elman._status import rpc_error
+from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -28,10 +29,12 @@ Call = aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]
 class Line:
     """A session, and where the tasks that use it wait."""
 
-    __slots__ = ("_loop", "_waiters", "session")
+    __slots__ = ("_alarm", "_waiters", "session")
 
-    def __init__(self, multiplexer: Multiplexer, layout: Layout, window: int | None) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self, multiplexer: Multiplexer, layout: Layout, window: int | None, alarm: Alarm
+    ) -> None:
+        self._alarm = alarm
         self._waiters: list[asyncio.Future[None]] = []
         self.session = multiplexer.open(layout, self._wake, window)
 
@@ -40,7 +43,12 @@ class Line:
         try:
             while True:
                 owed = next(operation)
-                await self._change(deadline.remaining(owed))
+                waiter = self._alarm.waiter(deadline.at(owed))
+                self._waiters.append(waiter)
+                try:
+                    await waiter
+                finally:
+                    self._alarm.forget(waiter)
         except StopIteration as result:
             return result.value  # type: ignore[no-any-return]
         finally:
@@ -49,24 +57,12 @@ class Line:
     def close(self) -> None:
         self.session.close()
 
-    async def _change(self, seconds: float | None) -> None:
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        timer = None if seconds is None else self._loop.call_later(seconds, _resolve, waiter)
-        try:
-            await waiter
-        finally:
-            if timer:
-                timer.cancel()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
     def _wake(self) -> None:
-        waiters = self._waiters
-        if waiters:
-            self._waiters = []
-            for waiter in waiters:
-                _resolve(waiter)
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
 
 class Rpc:
@@ -85,6 +81,7 @@ class Rpc:
             known, writable=self._writable.set, max_frame_bytes=max_frame_bytes
         )
         self._broken = broken
+        self._alarm = Alarm(asyncio.get_running_loop())
         self._call = start()
         self._writer = asyncio.create_task(self._write(), name="elman-writer")
         self._reader = asyncio.create_task(self._read(), name="elman-reader")
@@ -93,7 +90,7 @@ class Rpc:
         """A new session; None if this RPC is over."""
         if self._multiplexer.finished:
             return None
-        return Line(self._multiplexer, layout, window)
+        return Line(self._multiplexer, layout, window, self._alarm)
 
     def close_sessions(self) -> None:
         self._multiplexer.close_sessions()
@@ -137,11 +134,7 @@ class Rpc:
         finally:
             finished = self._multiplexer.finished
             self._multiplexer.fail(error)
+            self._alarm.stop()
             self._call.cancel()
             if not finished:
                 self._broken()
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -1,7 +1,7 @@
 """A stream of elements to a model and of predictions from it, for asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -64,7 +64,7 @@ class Stream:
         """
         if is_sequence(elements):
             return self._drain(Pipeline(self._session, self._codec.many(elements)))
-        return self._carry(Pipeline(self._session), elements)
+        return self._drain(Pipeline(self._session), elements)
 
     def generate(
         self,
@@ -91,7 +91,7 @@ class Stream:
             top_k=top_k,
             seed=seed,
         )
-        return self._until_none(generation.next)
+        return self._symbols(generation)
 
     async def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""
@@ -121,29 +121,26 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
 
-    async def _run(self, operation: Operation[T]) -> T:
-        return await self._line.run(operation, Deadline(self._timeout))
+    def _run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        return self._line.run(operation, Deadline(self._timeout))
 
-    async def _until_none(self, next: Callable[[], Operation[T | None]]) -> AsyncIterator[T]:
-        while (item := await self._run(next())) is not None:
-            yield item
+    async def _symbols(self, generation: Generation) -> AsyncIterator[Any]:
+        while (symbol := await self._run(generation.next())) is not None:
+            yield symbol
 
-    async def _drain(self, pipeline: Pipeline) -> AsyncIterator[Prediction]:
+    async def _drain(self, pipeline: Pipeline, elements: Any = None) -> AsyncIterator[Prediction]:
+        feeder = None
+        if elements is not None:
+            feeder = asyncio.create_task(self._feed(pipeline, elements), name="elman-map")
         try:
-            while (prediction := await self._run(pipeline.next())) is not None:
-                yield prediction
+            while (batch := await self._run(pipeline.batch())) is not None:
+                for prediction in batch:
+                    yield prediction
         finally:
             pipeline.abandon()
-
-    async def _carry(self, pipeline: Pipeline, elements: Any) -> AsyncIterator[Prediction]:
-        feeder = asyncio.create_task(self._feed(pipeline, elements), name="elman-map")
-        try:
-            while (prediction := await self._run(pipeline.next())) is not None:
-                yield prediction
-        finally:
-            pipeline.abandon()
-            feeder.cancel()
-            await asyncio.wait([feeder])
+            if feeder:
+                feeder.cancel()
+                await asyncio.wait([feeder])
 
     async def _feed(self, pipeline: Pipeline, elements: Any) -> None:
         error: BaseException | None = None

@@ -1,0 +1,54 @@
+"""Futures that are resolved when their time has come, with one timer for all of them.
+
+Nearly every wait ends long before its deadline, and a timer in the event loop for each would cost
+more than the rest of the wait.
+"""
+
+import asyncio
+from math import inf
+
+
+class Alarm:
+    """Serves the waits of one RPC, on one event loop, whose clock is `time.monotonic`."""
+
+    __slots__ = ("_at", "_deadlines", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._deadlines: dict[asyncio.Future[None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = inf
+
+    def waiter(self, at: float) -> asyncio.Future[None]:
+        """A future that is resolved at `at` unless it was before; inf for never."""
+        waiter = self._loop.create_future()
+        if at != inf:
+            self._deadlines[waiter] = at
+            if at < self._at:
+                self._set(at)
+        return waiter
+
+    def forget(self, waiter: asyncio.Future[None]) -> None:
+        self._deadlines.pop(waiter, None)
+
+    def stop(self) -> None:
+        """The last waits are over."""
+        if self._timer:
+            self._timer.cancel()
+            self._at = inf
+
+    def _set(self, at: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._at = at
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._at = inf
+        now = self._loop.time()
+        for waiter, at in self._deadlines.items():
+            if at <= now and not waiter.done():
+                waiter.set_result(None)
+        left = [at for waiter, at in self._deadlines.items() if not waiter.done()]
+        if left:
+            self._set(min(left))
