@@ -1,0 +1,50 @@
+"""The server takes sessions and elements up to its limits, and no more."""
+
+from functools import partial
+
+import pytest
+
+from elman_server.admission import Admission
+from elman_server.errors import Overloaded, ShuttingDown
+
+
+def admission(sessions: int = 2, pending: int = 10) -> Admission:
+    return Admission(max_sessions=sessions, max_pending_elements=pending, retry_after=1.5)
+
+
+def test_sessions_beyond_the_limit_are_told_when_to_try_again() -> None:
+    gate = admission(sessions=2)
+    gate.admit()
+    gate.admit()
+    with pytest.raises(Overloaded, match=r"^2 sessions are open; max_sessions is 2$") as caught:
+        gate.admit()
+    assert caught.value.retry_after == 1.5
+    assert gate.sessions == 2
+
+
+def test_a_place_that_is_given_back_is_there_again() -> None:
+    gate = admission(sessions=1)
+    gate.admit()
+    gate.release()
+    gate.admit()
+    assert gate.sessions == 1
+
+
+def test_a_stopping_server_takes_nobody() -> None:
+    gate = admission()
+    gate.closed = True
+    with pytest.raises(ShuttingDown, match=r"^the server is stopping$"):
+        gate.admit()
+    assert gate.sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("waiting", "crowded"), [((0, 0), False), ((9, 0), False), ((5, 5), True), ((0, 11), True)]
+)
+def test_the_elements_of_all_models_together_crowd_it(
+    waiting: tuple[int, int], crowded: bool
+) -> None:
+    gate = admission(pending=10)
+    for count in waiting:
+        gate.watch(partial(int, count))
+    assert gate.crowded is crowded

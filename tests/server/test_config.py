@@ -1,0 +1,78 @@
+"""Every setting has its bounds, and says so."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elman_server.config import ConfigError, ServerConfig
+
+BOUNDS: dict[str, tuple[float, float | None]] = {
+    "port": (0, 65_535),
+    "metrics_port": (0, 65_535),
+    "max_sessions": (1, None),
+    "max_batch_size": (1, None),
+    "max_step_elements": (1, None),
+    "max_chunk": (1, None),
+    "max_pending_elements": (1, None),
+    "window": (1, None),
+    "max_message_bytes": (4096, 2**31 - 1),
+    "retry_after": (0, None),
+    "grace_period": (0, None),
+    "keepalive_time": (1, None),
+    "threads": (1, None),
+}
+ENDS = [(name, value) for name, ends in BOUNDS.items() for value in ends if value is not None]
+
+
+def config(**values: Any) -> ServerConfig:
+    return ServerConfig(**{"demo": True, **values})
+
+
+@pytest.mark.parametrize(("name", "value"), ENDS)
+def test_a_bound_itself_is_allowed(name: str, value: float) -> None:
+    assert getattr(config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_below_the_lower_bound_is_refused(name: str) -> None:
+    low, high = BOUNDS[name]
+    allowed = f"at least {low}" if high is None else f"{low} to {high}"
+    with pytest.raises(ConfigError) as caught:
+        config(**{name: low - 1})
+    assert str(caught.value) == f"{name} is {low - 1}; allowed is {allowed}"
+
+
+@pytest.mark.parametrize("name", [name for name, (_, high) in BOUNDS.items() if high is not None])
+def test_above_the_upper_bound_is_refused(name: str) -> None:
+    low, high = BOUNDS[name]
+    assert high is not None
+    with pytest.raises(ConfigError) as caught:
+        config(**{name: high + 1})
+    assert str(caught.value) == f"{name} is {high + 1}; allowed is {low} to {high}"
+
+
+@pytest.mark.parametrize("name", ["retry_after", "grace_period", "keepalive_time"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_time_that_is_no_number_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError):
+        config(**{name: value})
+
+
+def test_every_number_has_bounds() -> None:
+    numbers = {
+        field.name for field in dataclasses.fields(ServerConfig) if field.type in (int, float)
+    }
+    assert numbers == BOUNDS.keys()
+
+
+def test_there_must_be_something_to_serve() -> None:
+    with pytest.raises(ConfigError, match="name a repository or a model, or use --demo"):
+        ServerConfig()
+    assert ServerConfig(repository=Path("models")).repository == Path("models")
+
+
+def test_there_must_be_a_provider() -> None:
+    with pytest.raises(ConfigError, match=r"^providers is empty; name at least one$"):
+        config(providers=())
