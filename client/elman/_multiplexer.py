@@ -147,11 +147,12 @@ class Multiplexer:
         for predictions in response.predictions:
             self._deliver(predictions)
         for closed in response.closed:
-            if closed.session not in sessions:
-                continue  # what was pushed to it crossed its end
-            session = sessions.pop(closed.session)
-            complete = session.in_flight == 0
-            session.end(closed_failure(closed, opened=session.opened, complete=complete))
+            # The server closes a number that has ended again if a push to it crossed its end.
+            if closed.session in sessions or closed.session >= self._next_number:
+                session = self._session(closed.session)
+                del sessions[closed.session]
+                complete = session.in_flight == 0
+                session.end(closed_failure(closed, opened=session.opened, complete=complete))
         if not sessions:
             self._finish()
 
