@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import onnx
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 
 from elman_export.errors import UnsupportedModule
 from elman_export.recurrence import OPSET, Carry, RecurrentLayers, RecurrentOperator
@@ -64,11 +63,14 @@ def build(subject: Subject, layers: Sequence[RecurrentLayers], spec: ModelSpec) 
         with _quiet():
             program = torch.export.export(step, arguments, dynamic_shapes=axes)
             traced = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
-    except (UserError, torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise UnsupportedModule(
-            f"torch can't trace {type(subject.module).__name__} for every batch size and length: "
-            f"{error}"
-        ) from error
+    except Exception as error:  # whatever the module's own code raises on symbolic tensors
+        name = type(subject.module).__name__
+        if "specialized it to be a constant" in str(error):
+            raise UnsupportedModule(
+                f"{name} makes its batch size or length a constant, as len(x), int(x.shape[0]) and "
+                "an if on a shape do; x.shape[0] and x.size(1) stay variable"
+            ) from error
+        raise UnsupportedModule(f"torch can't trace {name} to a graph: {error}") from error
     assert traced is not None
     model = traced.model_proto
     _name(model.graph, spec)

@@ -210,6 +210,7 @@ def _check_equal(whole: Answer, other: Answer, way: str) -> None:
             difference = np.abs(value.astype(float) - two[name]).max()
             rounding = _ROUNDING * max(1.0, np.abs(value.astype(float)).max())
             raise ProofFailed(
-                f"{kind} {name!r} differs by {difference:.3g} between sequences that the step model "
-                f"is given whole and {way}: " + (_ROUNDS if difference <= rounding else _MIXES)
+                f"{kind} {name!r} differs by {difference:.3g} between sequences that the step "
+                f"model is given whole and {way}: "
+                + (_ROUNDS if difference <= rounding else _MIXES)
             )

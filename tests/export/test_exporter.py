@@ -153,7 +153,7 @@ class Learned(nn.Module):
         self.c = nn.Parameter(torch.randn(2, 1, 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        start = (self.h.expand(-1, len(x), -1), self.c.expand(-1, len(x), -1))
+        start = (self.h.expand(-1, x.shape[0], -1), self.c.expand(-1, x.shape[0], -1))
         hidden, states = self.lstm(x, tuple(s.contiguous() for s in start))
         return hidden, states
 

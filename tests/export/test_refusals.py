@@ -160,7 +160,16 @@ def test_a_forward_that_only_fits_one_length(tmp_path: Path) -> None:
         return result
 
     message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
-    assert message.startswith("torch can't trace Of for every batch size and length: ")
+    assert message.startswith("Of makes its batch size or length a constant")
+
+
+def test_what_torch_cannot_trace(tmp_path: Path) -> None:
+    def forward(gru: Any, x: Tensor) -> Tensor:
+        hidden: Tensor = gru(x)[0]
+        return hidden * float(hidden.sum().item() > 0)
+
+    message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
+    assert message.startswith("torch can't trace Of to a graph: ")
 
 
 def test_examples_of_another_shape(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ form. This module knows no network.
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -164,15 +164,15 @@ def majority(words: Sequence[Word]) -> float:
 
 def probability(score: float) -> float:
     """Of a positive feeling, for the sum of the scores of a phrase's words; 0.5 for a sum of 0."""
-    return 1 / (1 + math.exp(-1.5 * score))
+    return 1 / (1 + math.exp(-2 * score))
 
 
 def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:
-    """Endless random phrases of up to six words: from the lexicon, neutral, negated, emphasised."""
+    """Endless random phrases of two to four words, some neutral, negated or emphasised."""
     while True:
         text, probabilities, total = "", [], 0.0
         negated = emphasised = False
-        for _ in range(rng.randint(1, 6)):
+        for _ in range(rng.randint(2, 4)):
             score = 0.0
             kind = rng.random()
             if kind < 0.45:
@@ -198,9 +198,6 @@ def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:
         yield Phrase(text=text, probabilities=tuple(probabilities))
 
 
-def alone(words: Sequence[Word]) -> Mapping[str, Phrase]:
-    """Each word as a phrase of its own, by its text."""
-    return {
-        word.text: Phrase(text=word.text, probabilities=(probability(word.score),) * len(word.text))
-        for word in words
-    }
+def alone(word: Word) -> Phrase:
+    """A word as a phrase of its own."""
+    return Phrase(text=word.text, probabilities=(probability(word.score),) * len(word.text))
