@@ -5,7 +5,7 @@ of its items one element takes, so that `payload[i * unit : j * unit]` are eleme
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite, prod
 from typing import Any, Protocol, TypeAlias
 
@@ -16,6 +16,19 @@ from elman.errors import InvalidElement
 from elman.v1 import inference_pb2 as pb
 
 Payload: TypeAlias = str | bytes
+
+_STRUCT_CODES = {
+    "b1": "?",
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+}
+"""What `struct` calls the types of the wire: numpy's own letters differ, and by platform."""
 
 
 class Codec(Protocol):
@@ -111,7 +124,7 @@ class TokenCodec:
         self._dtype = given.dtype
         self._size = given.size
         self._ids = {name: i for i, name in enumerate(given.vocabulary)}
-        self._pack = struct.Struct(f"<{given.dtype.char}").pack
+        self._pack = _packer(given.dtype)
         self.unit = self.width = given.dtype.itemsize
 
     def one(self, element: Any) -> bytes:
@@ -167,7 +180,7 @@ class FeatureCodec:
         self._dtype = given.dtype
         self._shape = given.shape
         floating = given.dtype.kind == "f"
-        self._scalar = struct.Struct(f"<{given.dtype.char}").pack if floating else None
+        self._scalar = _packer(given.dtype) if floating else None
         self.unit = self.width = given.dtype.itemsize * prod(given.shape)
 
     def one(self, element: Any) -> bytes:
@@ -213,8 +226,8 @@ class FeatureCodec:
                 f"not {list(array.shape)}"
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            packed = np.ascontiguousarray(array, self._dtype)
-        right = np.isfinite(packed) if self._dtype.kind == "f" else packed == array
+            packed = array.astype(self._dtype, copy=False)
+        right = np.asarray(np.isfinite(packed) if self._dtype.kind == "f" else packed == array)
         if not right.all():
             i = tuple(int(n) for n in np.argwhere(~right)[0])
             where = f"{name}[{', '.join(map(str, i))}]" if i else name
@@ -225,6 +238,11 @@ class FeatureCodec:
 
     def _allowed(self) -> str:
         return f"{self._dtype} of shape {list(self._shape)}" if self._shape else f"{self._dtype}"
+
+
+def _packer(dtype: np.dtype) -> Callable[[Any], bytes]:
+    """Packs one number of that type, little-endian."""
+    return struct.Struct("<" + _STRUCT_CODES[f"{dtype.kind}{dtype.itemsize}"]).pack
 
 
 def _each(one: Any, elements: Iterable[Any]) -> Iterable[Any]:

@@ -7,7 +7,8 @@ import pytest
 
 import elman
 import elman.aio
-from tests.client.fake_server import FakeServer, letter_totals
+from tests.client.fake_models import letter_totals
+from tests.client.fake_server import FakeServer
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 
 import elman
 from tests.client.conftest import Connect
-from tests.client.fake_server import LETTERS, REFUSED, FakeServer, letter_totals
+from tests.client.fake_models import LETTERS, REFUSED, letter_totals
+from tests.client.fake_server import FakeServer
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "restarting", ())
 
@@ -136,10 +137,6 @@ def test_calls_that_hold_no_state_are_tried_again(client: elman.Client, server: 
     server.failures = [UNAVAILABLE, UNAVAILABLE]
     assert client.model("letters").name == "letters"
     assert server.calls == ["GetModel"] * 3
-    server.failures = [UNAVAILABLE] * 9
-    with pytest.raises(elman.Unavailable, match="restarting"):
-        client.predict("letters", "a")
-    assert server.calls.count("Predict") == 5
 
 
 def test_an_overloaded_server_says_when_to_try_again(

@@ -3,7 +3,8 @@
 import pytest
 
 import elman
-from tests.client.fake_server import LETTERS, FakeServer
+from tests.client.fake_models import LETTERS
+from tests.client.fake_server import FakeServer
 
 
 def test_greedy_takes_the_most_probable_symbol_each_time(client: elman.Client) -> None:

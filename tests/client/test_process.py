@@ -1,0 +1,87 @@
+"""What the SDK does to the process that it lives in: its import, its exit, an interrupt."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.client.fake_server import FakeServer
+
+HEAVY = ("click", "rich", "torch", "onnx", "onnxruntime", "prometheus_client", "pydantic")
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    done = run("import sys, elman; print(*sys.modules)")
+    loaded = set(done.stdout.split())
+    assert "elman" in loaded
+    assert not loaded & {*HEAVY, "elman_server", "elman_export", "elman.aio"}
+
+
+def test_elman_aio_is_imported_when_it_is_used() -> None:
+    done = run("import elman; print(elman.aio.connect.__module__)")
+    assert done.stdout.strip() == "elman.aio._client"
+    done = run("import elman; elman.nothing")
+    assert "module 'elman' has no attribute 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("then", ["", "raise SystemExit(3)", "import sys; sys.exit(3)"])
+def test_a_client_that_nobody_closed_does_not_keep_the_process(
+    server: FakeServer, then: str
+) -> None:
+    server.hold()
+    program = f"""
+import sys, elman
+client = elman.connect(sys.argv[1])
+stream = client.stream("letters")
+stream.push("a")
+predictions = stream.map(iter("abc"))
+{then}
+"""
+    done = run(program, server.target)
+    assert (done.returncode, done.stderr) == (3 if then else 0, "")
+
+
+def test_an_interrupt_reaches_whoever_waits(server: FakeServer) -> None:
+    server.hold()
+    program = """
+import signal, sys, threading, elman
+with elman.connect(sys.argv[1], timeout=float("inf")) as client:
+    with client.stream("letters") as stream:
+        stream.push("a")
+        main = threading.main_thread().ident
+        threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
+        try:
+            next(stream)
+        except KeyboardInterrupt:
+            print("interrupted")
+    client.close(grace=0)
+"""
+    done = run(program, server.target)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_asyncio_ends_with_streams_open(server: FakeServer) -> None:
+    server.hold()
+    program = """
+import asyncio, sys, elman.aio
+
+async def main():
+    client = await elman.aio.connect(sys.argv[1])
+    stream = await client.stream("letters")
+    await stream.push("a")
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+    done = run(program, server.target)
+    assert (done.returncode, done.stderr) == (0, "")
