@@ -27,7 +27,7 @@ NEUTRAL = _words(
     a an the this that these it its is was are were be been i you he she we they my your his her
     our their me him us them and or then to of in on at for with from by about as who what which
     when where how there here have has had do did does will would can could should just still
-    also only even all some every one two day days night time year people man woman child friend
+    also only even all some every one two day days night time year people man woman child
     family house home room table city street world work job book movie film story song music
     food dinner coffee car train weather service place thing things word way life end part
     morning school game go went come came see saw make made take took get got say said think
@@ -164,7 +164,7 @@ def majority(words: Sequence[Word]) -> float:
 
 def probability(score: float) -> float:
     """Of a positive feeling, for the sum of the scores of a phrase's words; 0.5 for a sum of 0."""
-    return 1 / (1 + math.exp(-2 * score))
+    return 1 / (1 + math.exp(-1.5 * score))
 
 
 def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:

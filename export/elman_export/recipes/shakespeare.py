@@ -145,7 +145,7 @@ def run(data: Path | None, output: Path) -> elman_export.Report:
         ],
         split=(
             "The text's first 90 % trained, the next 5 % chose the epoch, the last 5 % are the "
-            "test, looked at once. Each part is read in one go from a fresh state."
+            "test. Each part is read in one go from a fresh state."
         ),
         data=(
             "Tiny Shakespeare: 1,115,394 characters of plays, as Andrej Karpathy put them together "
