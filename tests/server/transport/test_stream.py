@@ -1,7 +1,10 @@
 """Sessions on a Stream RPC get their predictions, each as if it were alone."""
 
+import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
 
 import grpc
 import numpy as np
@@ -281,20 +284,62 @@ async def test_a_client_that_goes_away_is_no_bug(server: LocalServer) -> None:
     assert [line for line in lines if line["log_level"] in ("warning", "error")] == []
 
 
-async def test_a_connection_that_breaks_is_no_bug(server: LocalServer) -> None:
-    channel = grpc.aio.insecure_channel(
-        server.target, options=[("grpc.use_local_subchannel_pool", 1)]
-    )
-    with capture_logs() as lines:
-        call = pb_grpc.InferenceStub(channel).Stream()
-        await call.write(
-            pb.StreamRequest(
-                model="letters",
-                opens=[pb.Open(session=1)],
-                push=pb.Push(sessions=[1], text="a" * 20_000),
-            )
+@pytest.mark.parametrize("elements", [1, 20_000], ids=["idle", "busy"])
+async def test_a_connection_that_breaks_is_no_bug(server: LocalServer, elements: int) -> None:
+    async with Wire(server.target) as wire:
+        channel = grpc.aio.insecure_channel(
+            wire.target, options=[("grpc.use_local_subchannel_pool", 1)]
         )
-        await call.read()
+        with capture_logs() as lines:
+            call = pb_grpc.InferenceStub(channel).Stream()
+            await call.write(
+                pb.StreamRequest(
+                    model="letters",
+                    opens=[pb.Open(session=1)],
+                    push=pb.Push(sessions=[1], text="a" * elements),
+                )
+            )
+            await call.read()
+            wire.cut()
+            await server.until(lambda: server.admission.sessions == 0)
+            handled = "grpc_server_handled_total"
+            await server.until(lambda: server.metric(handled, grpc_method="Stream") == 1)
         await channel.close()
-        await server.until(lambda: server.admission.sessions == 0)
     assert [line for line in lines if line["log_level"] in ("warning", "error")] == []
+    closed = "elman_sessions_closed_total"
+    assert server.metric(closed, reason="cancelled") == server.metric(closed) == 1
+
+
+class Wire:
+    """A relay to a server that can be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._host, port = target.split(":")
+        self._port = int(port)
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, self._host, 0)
+        self.target = f"{self._host}:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+
+    def cut(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
