@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 import onnx
+from pydantic import ValidationError
 from torch import nn
 
 from elman_export import graph, recurrence
@@ -31,7 +32,7 @@ from elman_server.spec import (
 
 _LENGTHS = "lengths"
 
-_SAMPLES = ((5, 24), (2, 1), (1, 7))
+_SAMPLES = ((13, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences that a proof runs on."""
 
 
@@ -78,8 +79,8 @@ def export(
     is cut up.
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
-    model that is not the same network, and `ExportError` for examples of a wrong shape. Nothing is
-    written then, and a file that was there before stays.
+    model that is not the same network, and `ExportError` for names, labels or examples that don't
+    fit. Nothing is written then, and a file that was there before stays.
     """
     path = Path(path)
     sequences = _sequences(input, examples, seed)
@@ -92,7 +93,10 @@ def export(
             batch_first=layers[0].module.batch_first if batch_first is None else batch_first,
         )
         observation = observe(subject, input)
-        spec = _spec(subject, observation, input, description)
+        try:
+            spec = _spec(subject, observation, input, description)
+        except ValidationError as error:
+            raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
         model = graph.build(subject, observation.layers, spec)
         differences = prove(
             subject.answer,
@@ -162,7 +166,7 @@ def _spec(
                     initial=None if initial is None else tuple(initial.tolist()),
                 )
             )
-    return ModelSpec(
+    spec = ModelSpec(
         description=description,
         input=input,
         outputs=tuple(outputs),
@@ -170,6 +174,12 @@ def _spec(
         time_axis=True,
         lengths=_LENGTHS,
     )
+    taken = {input.name, _LENGTHS, *(state.input for state in states)}
+    given = [*(output.name for output in outputs), *(state.output for state in states)]
+    for name in given:
+        if name in taken:
+            raise ExportError(f"{name!r} is the name of an input and of an output; rename one")
+    return spec
 
 
 def _sign(model: onnx.ModelProto, spec: ModelSpec) -> str:

@@ -63,6 +63,8 @@ def build(subject: Subject, layers: Sequence[RecurrentLayers], spec: ModelSpec) 
         with _quiet():
             program = torch.export.export(step, arguments, dynamic_shapes=axes)
             traced = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+    except ImportError:
+        raise
     except Exception as error:  # whatever the module's own code raises on symbolic tensors
         name = type(subject.module).__name__
         if "specialized it to be a constant" in str(error):

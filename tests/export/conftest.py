@@ -35,7 +35,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def network() -> Callable[..., nn.Module]:
     """Makes `network(body)` or `network(body, head)`: ids, embedding, body, per-element head."""
 

@@ -14,11 +14,11 @@ from elman_export import ExportError, Output, UnsupportedModule
 Y: Sequence[Output] = (elman_export.values("y"),)
 
 
-def refuse(module: nn.Module, path: Path, **options: Any) -> str:
+def refuse(module: nn.Module, path: Path, outputs: Sequence[Output] = Y, **options: Any) -> str:
     """The message with which `module`, which takes 3 features, is refused."""
     with pytest.raises(ExportError) as caught:
         elman_export.export(
-            module, path / "m.onnx", input=elman_export.features(3), outputs=Y, **options
+            module, path / "m.onnx", input=elman_export.features(3), outputs=outputs, **options
         )
     assert list(path.iterdir()) == []
     return str(caught.value)
@@ -170,6 +170,14 @@ def test_what_torch_cannot_trace(tmp_path: Path) -> None:
 
     message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
     assert message.startswith("torch can't trace Of to a graph: ")
+
+
+def test_names_and_labels_that_do_not_fit(tmp_path: Path) -> None:
+    module = Of(nn.GRU(3, 4, batch_first=True), run)
+    labelled = [elman_export.values("y", labels="abc")]
+    assert refuse(module, tmp_path, outputs=labelled).endswith("'y' has 3 labels for shape [4]")
+    message = refuse(module, tmp_path, outputs=[elman_export.values("input")])
+    assert message == "'input' is the name of an input and of an output; rename one"
 
 
 def test_examples_of_another_shape(tmp_path: Path) -> None:

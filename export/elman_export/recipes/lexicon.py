@@ -168,11 +168,11 @@ def probability(score: float) -> float:
 
 
 def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:
-    """Endless random phrases of two to four words, some neutral, negated or emphasised."""
+    """Endless random phrases of one to five words, some neutral, negated or emphasised."""
     while True:
         text, probabilities, total = "", [], 0.0
         negated = emphasised = False
-        for _ in range(rng.randint(2, 4)):
+        for _ in range(rng.randint(1, 5)):
             score = 0.0
             kind = rng.random()
             if kind < 0.45:

@@ -1,0 +1,25 @@
+"""What the export may lean on: of the server, only the spec and the file."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import elman_export
+
+ROOT = Path(elman_export.__file__).parent
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_of_the_rest_of_elman_only_the_spec_and_the_file_are_imported() -> None:
+    allowed = ("elman_server.spec.", "elman_server.modelfile", "elman_export")
+    for path in ROOT.rglob("*.py"):
+        for name in imported(path):
+            if name.startswith("elman"):
+                assert name.startswith(allowed), f"{path.name} imports {name}"
