@@ -52,7 +52,7 @@ class StepModel:
         try:
             self._session = ort.InferenceSession(str(file.path), options, providers=list(providers))
         except Exception as error:  # onnxruntime raises classes of many modules
-            raise ModelLoadError(_one_line(error)) from error
+            raise ModelLoadError(one_line(error)) from error
         _check_tensors(file.spec, self._session)
 
     def step(
@@ -116,5 +116,6 @@ def _check_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
             raise ModelLoadError(f"the graph's input {min(more)!r} is not in the spec")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The runtime's own messages take several."""
     return " ".join(str(error).split())

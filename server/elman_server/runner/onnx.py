@@ -25,6 +25,12 @@ class OnnxRunner:
         outputs, states = self._model.step(
             elements, lengths, self._gather(slots, batch.fresh), batch.outputs
         )
+        rows, chunk = elements.shape[:2]
+        for name, values in outputs.items():
+            if values.shape[:2] != (rows, chunk):
+                raise ValueError(
+                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
+                )
         for array, state in zip(self._arrays, states, strict=True):
             array[slots] = state
         return outputs

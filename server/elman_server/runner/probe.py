@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from elman_server.engine.scheduler import Chunking
 from elman_server.errors import ModelLoadError
-from elman_server.runner.model import Array, StepModel
+from elman_server.runner.model import Array, StepModel, one_line
 from elman_server.spec import InputKind, InputSpec
 
 _SEED = 1990
@@ -58,14 +58,15 @@ def probe(model: StepModel, *, max_batch_size: int) -> Probe:
             [_stepwise(model, elements[row : row + 1], names) for row in range(_WITNESSES)]
         )
     except Exception as error:
-        raise ModelLoadError(f"a step of one element failed: {error}") from error
+        raise ModelLoadError(f"a step of one element failed: {one_line(error)}") from error
     _check_shapes(model, alone)
     dependent = _dependent_rows(model, elements, alone, names, max_batch_size)
     rows = 1 if dependent else max_batch_size
+    chunking = _chunking(model, elements[:_WITNESSES], alone, names, rows)
     return Probe(
-        chunking=_chunking(model, elements[:_WITNESSES], alone, names, rows),
+        chunking=chunking,
         dependent_rows=dependent,
-        cost=_cost(model, elements[:rows], names),
+        cost=_cost(model, elements[:rows], names, chunked=chunking is not Chunking.SINGLE),
     )
 
 
@@ -109,10 +110,10 @@ def _dependent_rows(
         batch = elements[-size:].copy()
         batch[places] = elements[:witnesses]
         try:
-            together = _stepwise(model, batch, names)
+            together = _stepwise(model, batch, names).rows(places.tolist())
+            difference = together.difference(alone.rows(list(range(witnesses))))
         except Exception as error:
-            return f"a batch of {size} failed: {error}"
-        difference = together.rows(places.tolist()).difference(alone.rows(list(range(witnesses))))
+            return f"a batch of {size} failed: {one_line(error)}"
         if difference is not None:
             return f"in a batch of {size} results differ from those alone by {difference:.3g}"
     return ""
@@ -223,14 +224,14 @@ def _check_shapes(model: StepModel, results: _Results) -> None:
             )
 
 
-def _cost(model: StepModel, elements: Array, names: list[str]) -> StepCost:
+def _cost(model: StepModel, elements: Array, names: list[str], *, chunked: bool) -> StepCost:
     rows = len(elements)
     one = _seconds(model, elements[:1, :1], names)
     per_row = 0.0
     if rows > 1:
         per_row = max(0.0, (_seconds(model, elements[:, :1], names) - one) / (rows - 1))
     per_time = per_row
-    if model.spec.time_axis:
+    if chunked:
         chunk = np.repeat(elements[:1, :1], _TIMED_CHUNK, axis=1)
         per_time = max(per_row, (_seconds(model, chunk, names) - one) / (_TIMED_CHUNK - 1))
     return StepCost(base=max(0.0, one - per_time), per_time=per_time - per_row, per_element=per_row)
