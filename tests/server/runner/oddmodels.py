@@ -1,0 +1,76 @@
+"""Step models that do not quite do what they seem to."""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from elman_server.spec import ModelSpec
+from tests.stepmodels import Shape, leaky, lstm
+
+Built = tuple[onnx.ModelProto, ModelSpec]
+
+
+def insert(built: Built, place: int, node: onnx.NodeProto) -> None:
+    built[0].graph.node.insert(place, node)
+
+
+def constant(built: Built, name: str, *values: int) -> None:
+    built[0].graph.initializer.append(numpy_helper.from_array(np.array(values), name))
+
+
+def blind_to_lengths() -> Built:
+    """Takes lengths, but computes every row as if it were full."""
+    built = lstm(Shape())
+    for node in built[0].graph.node:
+        if node.op_type == "LSTM":
+            node.input[4] = ""
+    return built
+
+
+def one_row_only() -> Built:
+    built = leaky(width=3)
+    constant(built, "one row", 1, 3)
+    [first] = [node for node in built[0].graph.node if "x" in node.input]
+    first.input[list(first.input).index("x")] = "x one"
+    insert(built, 0, helper.make_node("Reshape", ["x", "one row"], ["x one"]))
+    return built
+
+
+def one_row_out() -> Built:
+    """Gives one prediction, however many rows it is given."""
+    built = leaky(width=3)
+    [last] = [node for node in built[0].graph.node if "y" in node.output]
+    last.output[0] = "y all"
+    insert(
+        built,
+        len(built[0].graph.node),
+        helper.make_node("ReduceSum", ["y all", "batch"], ["y"], keepdims=1),
+    )
+    return built
+
+
+def one_element_only() -> Built:
+    """Has a time axis, but computes only one element a step."""
+    built = lstm(Shape())
+    constant(built, "one step", 1, -1, 8)
+    [lstm_node] = [node for node in built[0].graph.node if node.op_type == "LSTM"]
+    lstm_node.input[0] = "x one"
+    place = list(built[0].graph.node).index(lstm_node)
+    insert(built, place, helper.make_node("Reshape", ["x", "one step"], ["x one"]))
+    return built
+
+
+def last_element_only() -> Built:
+    """Gives one prediction for a whole chunk."""
+    built = lstm(Shape())
+    [head] = [node for node in built[0].graph.node if node.op_type == "MatMul"]
+    head.output[0] = "all next"
+    constant(built, "last", -1)
+    constant(built, "time", 1)
+    constant(built, "end", 2**31)
+    insert(
+        built,
+        len(built[0].graph.node),
+        helper.make_node("Slice", ["all next", "last", "end", "time"], ["next"]),
+    )
+    return built

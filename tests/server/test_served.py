@@ -1,0 +1,90 @@
+"""A model is served as its probe found it, or says why it is not."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import ModelProto, helper
+
+from elman_server.config import ServerConfig
+from elman_server.engine.scheduler import Chunking, StepLimits
+from elman_server.errors import ModelLoadError, ModelNotFound
+from elman_server.repository import ModelSource
+from elman_server.served import Catalog, LoadedModel, _limits
+from elman_server.spec import ModelSpec
+from tests.stepmodels import Shape, leaky, lstm, save
+
+
+def config(**values: Any) -> ServerConfig:
+    return ServerConfig(**{"demo": True, "max_batch_size": 8, **values})
+
+
+def load(path: Path, built: tuple[ModelProto, ModelSpec]) -> LoadedModel:
+    save(*built, path / "model.onnx")
+    return LoadedModel.load(ModelSource(name="m", version="1", path=path / "model.onnx"), config())
+
+
+def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
+    loaded = load(tmp_path, lstm(Shape()))
+    settings = config(max_batch_size=7, max_step_elements=100, max_chunk=20)
+    assert _limits(loaded, settings) == StepLimits(
+        max_batch_size=7, max_step_elements=100, max_chunk=20, chunking=Chunking.RAGGED
+    )
+
+
+@pytest.mark.parametrize(("allowed", "size"), [(False, 1), (True, 8)])
+def test_a_model_whose_rows_interact_is_not_batched_unless_allowed(
+    allowed: bool, size: int, tmp_path: Path
+) -> None:
+    loaded = load(tmp_path, leaky(mixes_rows=True))
+    assert _limits(loaded, config(allow_dependent_rows=allowed)).max_batch_size == size
+
+
+def test_a_chunks_predictions_take_half_a_message_at_most(tmp_path: Path) -> None:
+    loaded = load(tmp_path, lstm(Shape()))
+    chunk = _limits(loaded, config(max_message_bytes=4096)).max_chunk
+    assert chunk * loaded.file.spec.output_nbytes <= 2048
+
+
+@pytest.mark.parametrize("built", [lstm(Shape()), leaky()], ids=["lstm", "leaky"])
+def test_a_model_that_does_not_load_is_named(
+    built: tuple[ModelProto, ModelSpec], tmp_path: Path
+) -> None:
+    model, spec = built
+    wrong = replace(spec, outputs=(replace(spec.outputs[0], name="missing"),))
+    with pytest.raises(ModelLoadError) as caught:
+        load(tmp_path, (model, wrong))
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'model.onnx'}: the spec names output 'missing'; the graph has "
+    )
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ModelLoadError) as caught:
+        LoadedModel.load(ModelSource(name="m", version="1", path=path), config())
+    assert str(caught.value) == f"{path}: not an ONNX file, or a damaged one"
+
+
+def test_an_onnx_file_with_weights_elsewhere_does_not_load(tmp_path: Path) -> None:
+    model, spec = leaky()
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = weight.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    with pytest.raises(ModelLoadError, match=r"weights\.bin"):
+        load(tmp_path, (model, spec))
+
+
+def test_an_empty_catalog_says_so() -> None:
+    with pytest.raises(ModelNotFound, match=r"^model 'm' is unknown; ready are: none yet$"):
+        Catalog().get("m")
+
+
+def test_a_model_without_weights_is_a_model(tmp_path: Path) -> None:
+    model, spec = leaky()
+    model.graph.node[0].CopyFrom(helper.make_node("Identity", ["h"], ["decayed"]))
+    assert load(tmp_path, (model, spec)).probe.chunking is Chunking.SINGLE

@@ -1,0 +1,216 @@
+"""Who may know whom: the arrows between the packages, and what each may load."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "elman": ROOT / "client" / "elman",
+    "elman_server": ROOT / "server" / "elman_server",
+    "elman_export": ROOT / "export" / "elman_export",
+}
+GENERATED = "elman.v1"
+HEAVY = {"torch", "onnx", "onnxruntime", "prometheus_client", "click", "rich"}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """The handwritten modules of a package by their full names."""
+    root = PACKAGES[package]
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not within(name, GENERATED):
+            found[name] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(module: str, path: Path) -> Iterator[str]:
+    """Full names of what a module imports anywhere, but for type checkers alone."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in _running(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            name = ".".join(filter(None, [base, node.module or ""]))
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
+            yield from _running(child)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def importers(package: str, *targets: str) -> set[str]:
+    """The modules of a package that import one of the targets."""
+    return {
+        module
+        for module, path in modules(package).items()
+        if any(within(name, target) for name in imports(module, path) for target in targets)
+    }
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages that a fresh interpreter holds after a statement."""
+    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    return {name.partition(".")[0] for name in json.loads(output.splitlines()[-1])}
+
+
+ALL = [
+    (module, path)
+    for package in PACKAGES
+    for module, path in modules(package).items()
+    if path.read_text()
+]
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert {module.partition(".")[0] for module, _ in ALL} == set(PACKAGES)
+
+
+# Between the packages.
+
+
+def test_the_sdk_knows_neither_the_server_nor_the_export() -> None:
+    assert importers("elman", "elman_server", "elman_export") == set()
+
+
+def test_of_the_sdk_the_server_knows_the_wire_alone() -> None:
+    sdk = {name for name in modules("elman") if name != "elman"}
+    assert {
+        module
+        for module in importers("elman_server", *sdk)
+        # The program is one, whichever package a part of it lies in.
+        if not within(module, "elman_server.cli") and module != "elman_server.__main__"
+    } == set()
+
+
+def test_the_server_does_not_know_the_export() -> None:
+    assert importers("elman_server", "elman_export") == set()
+
+
+def test_nobody_but_the_export_knows_torch_or_onnx() -> None:
+    assert importers("elman", "torch", "onnx") == set()
+    assert importers("elman_server", "torch", "onnx") == set()
+
+
+@pytest.mark.parametrize("statement", ["import elman", "import elman.aio"])
+def test_importing_the_sdk_loads_nothing_heavy(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert "elman" in loaded
+    assert loaded & (HEAVY | {"elman_server", "elman_export"}) == set()
+
+
+@pytest.mark.parametrize(
+    "statement", ["import elman_server.server", "import elman_server.cli.serve"]
+)
+def test_the_server_loads_neither_torch_nor_onnx(statement: str) -> None:
+    assert loaded_by(statement) & {"torch", "onnx", "elman_export"} == set()
+
+
+def test_every_module_of_the_server_can_be_imported_without_torch_or_onnx() -> None:
+    names = [name for name in modules("elman_server") if not name.endswith("__main__")]
+    assert loaded_by(f"import {', '.join(names)}") & {"torch", "onnx", "elman_export"} == set()
+
+
+# Inside the server.
+
+
+def test_only_the_transport_knows_grpc() -> None:
+    outside = {
+        module
+        for module in importers("elman_server", "grpc", "grpc_health", "grpc_reflection")
+        if not within(module, "elman_server.transport")
+    }
+    # `elman health` asks another process; it is a client.
+    assert outside == {"elman_server.cli.health"}
+
+
+def test_only_the_transport_knows_the_wire() -> None:
+    assert {
+        module
+        for module in importers("elman_server", GENERATED)
+        if not within(module, "elman_server.transport")
+    } == set()
+
+
+def test_only_the_runners_model_knows_onnxruntime() -> None:
+    assert importers("elman_server", "onnxruntime") == {"elman_server.runner.model"}
+
+
+def test_only_the_metrics_know_prometheus() -> None:
+    assert importers("elman_server", "prometheus_client") == {"elman_server.metrics"}
+
+
+def test_only_the_program_knows_click_and_rich() -> None:
+    assert {
+        module
+        for module in importers("elman_server", "click", "rich")
+        if not within(module, "elman_server.cli")
+    } == set()
+
+
+SHELL = {"elman_server.engine.engine", "elman_server.engine.worker"}
+CORE = {
+    module for module in modules("elman_server") if within(module, "elman_server.engine")
+} - SHELL
+
+
+@pytest.mark.parametrize("module", sorted(CORE))
+def test_the_core_of_the_engine_is_pure(module: str) -> None:
+    """No event loop, no threads, no clock, no log, nothing of what is around the engine."""
+    path = modules("elman_server")[module]
+    top = {name.partition(".")[0] for name in imports(module, path)}
+    allowed = {"collections", "dataclasses", "enum", "numpy", "typing", "elman_server"}
+    assert top - allowed == set()
+    own = {name for name in imports(module, path) if within(name, "elman_server")}
+    assert {name for name in own if not within(name, "elman_server.engine")} == set()
+
+
+def test_the_core_of_the_engine_is_there() -> None:
+    assert {f"elman_server.engine.{name}" for name in ("scheduler", "session", "batch")} <= CORE
+
+
+def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
+    callers = ("elman_server.transport", "elman_server.served", "elman_server.metrics")
+    assert {
+        module
+        for module in importers("elman_server", *callers)
+        if within(module, "elman_server.engine") or within(module, "elman_server.runner")
+    } == set()
+
+
+# Everywhere.
+
+
+@pytest.mark.parametrize(("module", "path"), ALL, ids=[module for module, _ in ALL])
+def test_every_module_says_what_it_is(module: str, path: Path) -> None:
+    assert ast.get_docstring(tree(path)), f"{module} has no docstring"
