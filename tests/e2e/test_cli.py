@@ -137,6 +137,25 @@ def test_stream_answers_each_element_while_its_input_is_still_open(start: Start)
     assert process.wait(SECONDS) == 0
 
 
+def test_stream_keeps_up_with_a_long_text(run: Run) -> None:
+    text = "to be or not to be " * 500
+    lines = run("stream", "shakespeare", "--json", stdin=text).stdout.splitlines()
+    assert "".join(json.loads(line)["element"] for line in lines) == text
+
+
+def test_a_reader_that_has_seen_enough_ends_the_stream_quietly(start: Start) -> None:
+    process = start("stream", "shakespeare", "--json")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.write(b"to be or not to be " * 2000)
+    process.stdin.close()
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(SECONDS) == 1
+    assert process.stderr.read() == b""
+
+
 @pytest.fixture
 def keyboard() -> Iterator[tuple[int, int]]:
     """(keyboard, the terminal that it types to)"""

@@ -65,9 +65,9 @@ def stream(
         if not sys.stdin.isatty():
             _run(client, known, view, characters(descriptor), as_json)
             return
-        click.echo(_INVITATIONS[known.input.kind], err=True)
         typed = _fitting(characters(descriptor), known.input)
         with keys(descriptor) if known.input.kind is InputKind.TEXT else nullcontext():
+            click.echo(_INVITATIONS[known.input.kind], err=True)
             try:
                 _run(client, known, view, typed, as_json)
             except KeyboardInterrupt:
@@ -84,8 +84,10 @@ def _run(client: Client, model: Model, view: View, text: Iterator[str], as_json:
                 element = pushed.popleft()
                 if as_json:
                     click.echo(view.document(number, element, prediction))
-                else:
+                elif console.is_terminal:
                     console.print(view.text(element, prediction))
+                else:
+                    click.echo(view.text(element, prediction).plain.rstrip())
 
 
 def _noted(elements: Iterator[Element], pushed: deque[Element]) -> Iterator[object]:

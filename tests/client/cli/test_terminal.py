@@ -26,6 +26,13 @@ def test_a_key_is_read_before_its_line_has_ended(terminal: tuple[int, int]) -> N
         assert os.read(descriptor, 10) == b"g"
 
 
+def test_what_was_typed_ahead_is_kept(terminal: tuple[int, int]) -> None:
+    keyboard, descriptor = terminal
+    os.write(keyboard, b"go")
+    with keys(descriptor):
+        assert os.read(descriptor, 10) == b"go"
+
+
 def test_ctrl_d_is_a_key_too(terminal: tuple[int, int]) -> None:
     keyboard, descriptor = terminal
     with keys(descriptor):
