@@ -199,7 +199,7 @@ def _cut(time: int, parts: int, rng: np.random.Generator) -> Sequence[int]:
 
 
 def _check_equal(whole: Answer, others: Sequence[tuple[str, Answer]]) -> None:
-    """Raises `ProofFailed` with the largest difference between `whole` and the other ways, if any."""
+    """Raises `ProofFailed` with the largest difference of another way from `whole`, if any."""
     worst, message, rounding = 0.0, "", 0.0
     for way, other in others:
         for kind, one, two in (
