@@ -1,6 +1,6 @@
 """A batch: the rows that go through one step together, and their predictions on the way back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,20 +65,22 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """When elements arrived: `counts[i]` elements of row `rows[i]` at `times[i]` seconds."""
+    """When elements arrived: `counts[i]` of them at `times[i]` seconds, row after row."""
 
-    rows: list[int]
     times: list[float]
     counts: list[int]
+    ends: list[int]
+    """The entries of row `i` end before `ends[i]`, where those of the next begin."""
 
-    def of(self, wanted: list[int]) -> "Arrivals":
-        chosen = set(wanted)
-        keep = [i for i, row in enumerate(self.rows) if row in chosen]
-        return Arrivals(
-            rows=[self.rows[i] for i in keep],
-            times=[self.times[i] for i in keep],
-            counts=[self.counts[i] for i in keep],
-        )
+    def of(self, rows: list[int]) -> "Arrivals":
+        """Those of some rows alone."""
+        chosen = Arrivals(times=[], counts=[], ends=[])
+        for row in rows:
+            entries = slice(self.ends[row - 1] if row else 0, self.ends[row])
+            chosen.times.extend(self.times[entries])
+            chosen.counts.extend(self.counts[entries])
+            chosen.ends.append(len(chosen.times))
+        return chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ class Delivery:
             first_positions=positions,
             outputs={name: array[first:stop] for name, array in self.outputs.items()},
             # The arrivals are counted once, with the part that goes out last.
-            arrivals=self.arrivals if last else Arrivals(rows=[], times=[], counts=[]),
+            arrivals=self.arrivals if last else Arrivals(times=[], counts=[], ends=[]),
         )
 
 
@@ -147,11 +149,7 @@ def deliveries(
 
     `positions[i]` is the position of row `i`'s first element. Rows of ended sessions go to nobody.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row, session in enumerate(batch.sessions):
-        if session.ended is None:
-            groups.setdefault((id(session.outbox), id(session.selection)), []).append(row)
-    for rows in groups.values():
+    for rows in _rows_by_receiver(batch.sessions):
         whole = len(rows) == len(batch.sessions)
         sessions = batch.sessions if whole else [batch.sessions[row] for row in rows]
         counts = batch.counts if whole else [batch.counts[row] for row in rows]
@@ -172,6 +170,19 @@ def deliveries(
         )
 
 
+def _rows_by_receiver(sessions: list["Session"]) -> Iterable[list[int]]:
+    first = sessions[0]
+    outbox, selection = first.outbox, first.selection
+    # One caller with one selection is what a multiplexing client looks like.
+    if all(s.outbox is outbox and s.selection is selection and s.ended is None for s in sessions):
+        return [list(range(len(sessions)))]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, session in enumerate(sessions):
+        if session.ended is None:
+            groups.setdefault((id(session.outbox), id(session.selection)), []).append(row)
+    return groups.values()
+
+
 def _rows(array: NDArray[Any], rows: list[int]) -> NDArray[Any]:
     """A copy, so that what one caller has not read yet keeps nobody else's predictions alive."""
     return array[rows]
@@ -180,7 +191,7 @@ def _rows(array: NDArray[Any], rows: list[int]) -> NDArray[Any]:
 def _unpad(array: NDArray[Any], counts: list[int]) -> NDArray[Any]:
     """`[rows, chunk, *shape]` without its padding: `[sum(counts), *shape]`."""
     rows, chunk, *shape = array.shape
-    if all(count == chunk for count in counts):
+    if counts.count(chunk) == len(counts):
         return array.reshape(rows * chunk, *shape)
     kept: NDArray[Any] = array[np.arange(chunk) < np.array(counts)[:, None]]
     return kept

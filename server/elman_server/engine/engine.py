@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -37,6 +38,14 @@ _STEP_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the model failed in a step; the session's state is lost",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settled:
+    """Whom a step concerned."""
+
+    outboxes: set[Outbox]
+    ended: list[Session]
 
 
 class Engine:
@@ -172,10 +181,10 @@ class Engine:
 
     def _worked(self, result: StepResult) -> None:
         self._working = False
-        ended = self._settle(result)
+        settled = self._settle(result)
         # The next step starts first: telling the callers of this one can go on beside it.
         self._turn()
-        self._tell(result, ended)
+        self._tell(result, settled)
 
     def _run(self, batch: Batch) -> StepResult:
         start = self._clock()
@@ -185,21 +194,24 @@ class Engine:
             return StepResult(batch=batch, outputs=error, start=start, end=self._clock())
         return StepResult(batch=batch, outputs=outputs, start=start, end=self._clock())
 
-    def _settle(self, result: StepResult) -> list[Session]:
-        """Puts predictions into the outboxes. Returns the sessions that ended with the step."""
+    def _settle(self, result: StepResult) -> _Settled:
+        """Puts predictions into the outboxes and counts their elements as answered."""
         batch = result.batch
         if isinstance(result.outputs, Exception):
             self._log.error("step failed", error=str(result.outputs), sessions=len(batch.sessions))
-            return self._scheduler.fail(batch, _STEP_FAILED)
+            failed = self._scheduler.fail(batch, _STEP_FAILED)
+            return _Settled(outboxes={session.outbox for session in failed}, ended=failed)
         positions = [session.position for session in batch.sessions]
+        outboxes = set()
         for outbox, delivery in deliveries(batch, positions, result.outputs):
             outbox.deliver(delivery)
-        return self._scheduler.complete(batch)
+            outboxes.add(outbox)
+        return _Settled(outboxes=outboxes, ended=self._scheduler.complete(batch))
 
-    def _tell(self, result: StepResult, ended: list[Session]) -> None:
-        for session in ended:
+    def _tell(self, result: StepResult, settled: _Settled) -> None:
+        for session in settled.ended:
             self._tell_end(session)
-        for outbox in {id(s.outbox): s.outbox for s in result.batch.sessions}.values():
+        for outbox in settled.outboxes:
             outbox.notify()
         self._observer.stepped(_stats(result))
 

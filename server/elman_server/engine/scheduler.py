@@ -64,8 +64,9 @@ class Scheduler:
         """Elements that wait for a step, of all sessions."""
         self.sessions: set[Session] = set()
         """All that have not ended."""
+        self._longest_chunk = limits.longest_chunk
         self._lines: list[deque[Session]] = [
-            deque() for _ in range(limits.longest_chunk.bit_length())
+            deque() for _ in range(self._longest_chunk.bit_length())
         ]
         self._turn = 0
 
@@ -154,14 +155,14 @@ class Scheduler:
 
     def _line_up(self, session: Session) -> None:
         session.waiting = True
-        length = min(session.pending, self.limits.longest_chunk)
+        length = min(session.pending, self._longest_chunk)
         self._lines[length.bit_length() - 1].append(session)
 
     def _take_rows(self, line: int) -> list[tuple[Session, int]]:
         """The next sessions of a line and how many elements of each, within the step's limits."""
         waiting = self._lines[line]
         limits = self.limits
-        longest = min((2 << line) - 1, limits.longest_chunk)
+        longest = min((2 << line) - 1, self._longest_chunk)
         if limits.chunking is not Chunking.RAGGED:
             longest = 1 << line
         rows: list[tuple[Session, int]] = []
@@ -188,7 +189,7 @@ class Scheduler:
         elements: list[Elements] = []
         fresh: list[int] = []
         outputs: frozenset[str] = frozenset()
-        arrivals = Arrivals(rows=[], times=[], counts=[])
+        arrivals = Arrivals(times=[], counts=[], ends=[])
         selection: Selection | None = None
         for row, (session, count) in enumerate(rows):
             session.waiting = False
@@ -213,10 +214,10 @@ class Scheduler:
                     part = count
                     elements.append(arrival.elements[:part])
                     arrival.elements = arrival.elements[part:]
-                arrivals.rows.append(row)
                 arrivals.times.append(arrival.time)
                 arrivals.counts.append(part)
                 count -= part
+            arrivals.ends.append(len(arrivals.times))
         return Batch(
             sessions=sessions,
             slots=[session.slot.index for session in sessions],

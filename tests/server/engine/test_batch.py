@@ -32,9 +32,9 @@ def batch(sessions: list[Session], counts: list[int]) -> Batch:
         fresh=[],
         outputs=frozenset({"sum", "negated"}),
         arrivals=Arrivals(
-            rows=list(range(len(sessions))),
             times=[float(row) for row in range(len(sessions))],
             counts=counts,
+            ends=[row + 1 for row in range(len(sessions))],
         ),
     )
 
@@ -127,7 +127,9 @@ def packed(counts: list[int], element_nbytes: int) -> Delivery:
         first_positions=[1000 * row for row in range(len(counts))],
         outputs={"sum": np.arange(sum(counts))},
         arrivals=Arrivals(
-            rows=list(range(len(counts))), times=[float(n) for n in counts], counts=counts
+            times=[float(n) for n in counts],
+            counts=counts,
+            ends=[row + 1 for row in range(len(counts))],
         ),
     )
 

@@ -253,9 +253,9 @@ class Schedules(RuleBasedStateMachine):
         flat = numbers(np.concatenate(batch.elements))
         times = [
             (row, time)
-            for row, time, count in zip(
-                batch.arrivals.rows, batch.arrivals.times, batch.arrivals.counts, strict=True
-            )
+            for row in range(len(batch.sessions))
+            for arrived in [batch.arrivals.of([row])]
+            for time, count in zip(arrived.times, arrived.counts, strict=True)
             for _ in range(count)
         ]
         expected_elements, expected_times, expected_fresh = [], [], []

@@ -36,7 +36,7 @@ def batch(
         elements=[elements for _, elements in rows],
         fresh=list(fresh),
         outputs=frozenset(outputs),
-        arrivals=Arrivals(rows=[], times=[], counts=[]),
+        arrivals=Arrivals(times=[], counts=[], ends=[]),
     )
 
 
