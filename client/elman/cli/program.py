@@ -106,7 +106,7 @@ class Program(click.Group):
     Examples:
       elman demo
       elman serve --demo
-      echo 'what a lovely day' | elman stream sentiment
+      echo 'happy birthday' | elman stream sentiment
     """,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

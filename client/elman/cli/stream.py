@@ -25,7 +25,7 @@ _INVITATIONS = {
     epilog="""\b
     Examples:
       elman stream sentiment
-      echo 'what a lovely day' | elman stream sentiment
+      echo 'happy birthday' | elman stream sentiment
       elman stream shakespeare --top 3 < sonnet.txt
       seq 50 60 | elman stream weather --json | jq .outputs.temperature
     """
