@@ -147,12 +147,9 @@ class Client:
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
-                response = self._stub.Predict(
-                    call.request(),
-                    timeout=deadline.remaining(),
-                    metadata=self._options.metadata,
+                return call.read(
+                    self._call(self._stub.Predict, call.request(), deadline.remaining())
                 )
-                return call.read(response)
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
@@ -202,14 +199,19 @@ class Client:
     def _seconds(self, timeout: float | None) -> float:
         return self._options.timeout if timeout is None else check_seconds("timeout", timeout)
 
-    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+    def _call(
+        self, method: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Q, seconds: float | None
+    ) -> R:
         self._check()
         try:
-            return method(
-                request,
-                timeout=rpc_timeout(self._options.timeout),
-                metadata=self._options.metadata,
-            )
+            return method(request, timeout=seconds, metadata=self._options.metadata)
+        except grpc.RpcError:
+            self._check()
+            raise
+
+    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+        try:
+            return self._call(method, request, rpc_timeout(self._options.timeout))
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 

@@ -13,6 +13,7 @@ import grpc
 
 from elman._deadline import Deadline
 from elman._models import KnownModel
+from elman._monitor import Monitor
 from elman._multiplexer import Multiplexer
 from elman._outputs import Layout
 from elman._session import Operation
@@ -33,34 +34,34 @@ class Call(Protocol):
 class Line:
     """A session, and where the threads that use it wait."""
 
-    __slots__ = ("_changed", "lock", "session")
+    __slots__ = ("_waiters", "monitor", "session")
 
     def __init__(
-        self,
-        lock: threading.Lock,
-        multiplexer: Multiplexer,
-        layout: Layout,
-        window: int | None,
+        self, monitor: Monitor, multiplexer: Multiplexer, layout: Layout, window: int | None
     ) -> None:
-        self.lock = lock
-        self._changed = threading.Condition(lock)
-        self.session = multiplexer.open(layout, self._changed.notify_all, window)
+        self.monitor = monitor
+        self._waiters: list[threading.Lock] = []
+        self.session = multiplexer.open(layout, self._wake, window)
 
     def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
-        with self.lock:
+        with self.monitor:
             try:
                 while True:
                     owed = next(operation)
-                    self._changed.wait(deadline.remaining(owed))
+                    self.monitor.wait(self._waiters, deadline.remaining(owed))
             except StopIteration as result:
                 return result.value  # type: ignore[no-any-return]
             finally:
                 operation.close()
 
     def close(self) -> None:
-        with self.lock:
+        with self.monitor:
             self.session.close()
+
+    def _wake(self) -> None:
+        if self._waiters:
+            self.monitor.wake(self._waiters)
 
 
 class Rpc:
@@ -74,10 +75,10 @@ class Rpc:
         max_frame_bytes: int,
         broken: Callable[[], None],
     ) -> None:
-        self._lock = threading.Lock()
-        self._writable = threading.Condition(self._lock)
+        self._monitor = Monitor()
+        self._writers: list[threading.Lock] = []
         self._multiplexer = Multiplexer(
-            known, writable=self._writable.notify, max_frame_bytes=max_frame_bytes
+            known, writable=self._wake_writer, max_frame_bytes=max_frame_bytes
         )
         self._start = start
         self._broken = broken
@@ -86,17 +87,17 @@ class Rpc:
 
     def open(self, layout: Layout, window: int | None) -> Line | None:
         """A new session; None if this RPC is over."""
-        with self._lock:
+        with self._monitor:
             if self._multiplexer.finished:
                 return None
-            line = Line(self._lock, self._multiplexer, layout, window)
+            line = Line(self._monitor, self._multiplexer, layout, window)
             if self._call is None:
                 self._call = self._start(self._frames())
                 self._reader.start()
             return line
 
     def close_sessions(self) -> None:
-        with self._lock:
+        with self._monitor:
             self._multiplexer.close_sessions()
 
     def join(self, timeout: float) -> None:
@@ -105,19 +106,25 @@ class Rpc:
 
     def cancel(self, error: ElmanError) -> None:
         """Ends the RPC at once; sessions that have not ended raise `error`."""
-        with self._lock:
+        with self._monitor:
             self._multiplexer.fail(error)
         if self._call is not None:
             self._call.cancel()
             self._reader.join()
 
+    def _wake_writer(self) -> None:
+        if self._writers:
+            self._monitor.wake(self._writers)
+
     def _frames(self) -> Iterator[pb.StreamRequest]:
         while True:
-            with self._lock:
+            with self._monitor:
                 while (frame := self._multiplexer.take()) is None:
                     if self._multiplexer.finished:
                         return
-                    self._writable.wait()
+                    self._monitor.wait(self._writers)
+                    # They are about to push their next elements, which then go out together.
+                    self._monitor.let_others_return()
             yield frame
 
     def _read(self) -> None:
@@ -125,7 +132,7 @@ class Rpc:
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
             for response in self._call:
-                with self._lock:
+                with self._monitor:
                     self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
@@ -133,7 +140,7 @@ class Rpc:
         except ServerError as broken:
             error = broken
         finally:
-            with self._lock:
+            with self._monitor:
                 finished = self._multiplexer.finished
                 self._multiplexer.fail(error)
             self._call.cancel()

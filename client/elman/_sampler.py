@@ -29,7 +29,7 @@ class Sampler:
         weights = np.asarray(probabilities, np.float64)
         if not weights.max() > 0:
             raise ServerError("the model gave no symbol a probability above 0")
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             exponents = np.log(weights / weights.max()) / self._temperature
         weights = np.exp(exponents)
         if self._top_k is not None and self._top_k < len(weights):

@@ -160,7 +160,7 @@ class Stream:
             while (batch := self._run(pipeline.batch())) is not None:
                 yield from batch
         finally:
-            with self._line.lock:
+            with self._line.monitor:
                 pipeline.abandon()
 
     def _feed(self, pipeline: Pipeline, elements: Iterable[Any]) -> None:
@@ -171,5 +171,5 @@ class Stream:
                     break
         except BaseException as raised:
             error = raised
-        with self._line.lock:
+        with self._line.monitor:
             pipeline.end(error)

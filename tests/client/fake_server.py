@@ -33,7 +33,11 @@ class FakeServer(pb_grpc.InferenceServicer):
         """Statuses (and trailers) with which the next unary calls fail."""
         self.max_answer = 1 << 30
         """Elements in a Predict beyond which it says that the answer would be too large."""
+        self.predicting = threading.Event()
+        """A Predict has come."""
         self._holding = False
+        self._released = threading.Event()
+        self._released.set()
         self._rpcs: list[queue.SimpleQueue[Any]] = []
         self._server = grpc.server(ThreadPoolExecutor(16))
         pb_grpc.add_InferenceServicer_to_server(self, self._server)
@@ -53,6 +57,7 @@ class FakeServer(pb_grpc.InferenceServicer):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._released.set()
         for events in self._rpcs:
             events.put(None)
         self._server.stop(0).wait()
@@ -61,11 +66,13 @@ class FakeServer(pb_grpc.InferenceServicer):
     # Scripting
 
     def hold(self) -> None:
-        """Answers no push until `release`."""
+        """Answers no push and no Predict until `release`."""
         self._holding = True
+        self._released.clear()
 
     def release(self) -> None:
         self._holding = False
+        self._released.set()
         self._tell(pb.StreamRequest())
 
     def send(self, response: pb.StreamResponse) -> None:
@@ -97,6 +104,8 @@ class FakeServer(pb_grpc.InferenceServicer):
 
     def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         self._begin("Predict", context)
+        self.predicting.set()
+        self._released.wait()
         model = self._model(request.model, request.version, context)
         session = FakeSession(model, request.outputs)
         elements = request.text if request.WhichOneof("elements") == "text" else request.raw

@@ -1,6 +1,7 @@
 """A client's own calls over real sockets: every test runs over threads and over asyncio."""
 
 import socket
+import threading
 import time
 
 import grpc
@@ -229,3 +230,27 @@ def test_a_block_that_fails_ends_at_once(connect: Connect, server: FakeServer) -
     with pytest.raises(ZeroDivisionError), connect(server.target) as client:
         client.stream("letters").push("a")
         raise ZeroDivisionError
+
+
+def test_closing_ends_a_call_under_way(client: elman.Client, server: FakeServer) -> None:
+    server.hold()
+    raised: list[BaseException] = []
+
+    def predict() -> None:
+        try:
+            client.predict("letters", "a")
+        except elman.ElmanError as error:
+            raised.append(error)
+
+    calling = threading.Thread(target=predict)
+    calling.start()
+    server.predicting.wait()
+    client.close(grace=0)
+    calling.join()
+    assert [type(error) for error in raised] == [elman.ClientClosed]
+
+
+def test_a_call_obeys_its_timeout(client: elman.Client, server: FakeServer) -> None:
+    server.hold()
+    with pytest.raises(elman.DeadlineExceeded):
+        client.predict("letters", "a", timeout=0.05)

@@ -124,12 +124,9 @@ class Client:
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
-                response = await self._stub.Predict(
-                    call.request(),
-                    timeout=deadline.remaining(),
-                    metadata=self._options.metadata,
+                return call.read(
+                    await self._call(self._stub.Predict, call.request(), deadline.remaining())
                 )
-                return call.read(response)
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
@@ -190,14 +187,25 @@ class Client:
         line = await self._open(known, layout, check_window(window), Deadline(seconds))
         return Stream(line, known.model, known.codec, seconds)
 
-    async def _ask(self, method: "aio.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+    async def _call(
+        self, method: "aio.UnaryUnaryMultiCallable[Q, R]", request: Q, seconds: float | None
+    ) -> R:
         self._check()
         try:
-            return await method(
-                request,
-                timeout=rpc_timeout(self._options.timeout),
-                metadata=self._options.metadata,
-            )
+            return await method(request, timeout=seconds, metadata=self._options.metadata)
+        except grpc.RpcError:
+            self._check()
+            raise
+        except asyncio.CancelledError:
+            # A channel that is closed cancels its calls: that is not a cancelled task.
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                self._check()
+            raise
+
+    async def _ask(self, method: "aio.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+        try:
+            return await self._call(method, request, rpc_timeout(self._options.timeout))
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 
