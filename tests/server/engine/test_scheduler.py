@@ -161,6 +161,27 @@ def test_a_lone_element_waits_for_one_step_of_each_other_line_at_most(
         assert waited <= lines
 
 
+@pytest.mark.parametrize("chunking", [Chunking.RAGGED, Chunking.EQUAL])
+def test_lone_elements_without_end_delay_a_long_push_by_one_step_at_most(
+    chunking: Chunking,
+) -> None:
+    scheduler = Scheduler(limits(rows=2, chunk=16, chunking=chunking))
+    singles = [add(scheduler, pending=1) for _ in range(8)]
+    long = add(scheduler, pending=200)
+    steps = [0]
+    while long.pending:
+        batch = schedule(scheduler)
+        scheduler.complete(batch)
+        for session in singles:
+            if not session.pending:
+                scheduler.push(session, ids(1), 0.0)
+        if long in batch.sessions:
+            steps.append(0)
+        else:
+            steps[-1] += 1
+    assert max(steps) <= 1
+
+
 def step(scheduler: Scheduler, refill: list[Session]) -> Batch:
     """One step; sessions that would fall into the line of single elements get more."""
     batch = schedule(scheduler)
