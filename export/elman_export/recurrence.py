@@ -19,7 +19,7 @@ OPSET = 20
 
 # ONNX Runtime's RNN operator rounds a batch of one otherwise than larger ones, its GRU does not;
 # and with its update gate held shut and its reset gate open, it computes h' = tanh(Wx + Rh + b).
-_OPERATORS: Mapping[type[nn.Module], str] = {nn.RNN: "GRU", nn.GRU: "GRU", nn.LSTM: "LSTM"}
+_OPERATORS: Mapping[type[nn.RNNBase], str] = {nn.RNN: "GRU", nn.GRU: "GRU", nn.LSTM: "LSTM"}
 
 _CELLS = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
@@ -74,7 +74,7 @@ class RecurrentOperator(nn.Module):
     def __init__(self, layers: RecurrentLayers) -> None:
         super().__init__()
         module = layers.module
-        self.operator = _OPERATORS[type(module)]
+        self.operator = _OPERATORS[_kind(module)]
         self.attributes = _attributes(module)
         self.batch_first = module.batch_first
         self.hidden_size = module.hidden_size
@@ -147,10 +147,10 @@ def find(module: nn.Module) -> tuple[RecurrentLayers, ...]:
 
 
 def _check(name: str, module: nn.RNNBase) -> None:
-    if type(module) not in _OPERATORS:
+    if type(module).forward is not _kind(module).forward:
         raise UnsupportedModule(
-            f"{name!r} is a {type(module).__name__}; only nn.RNN, nn.LSTM and nn.GRU themselves, "
-            "not their subclasses, have an ONNX operator"
+            f"{name!r} is a {type(module).__name__} with a forward of its own; only those of "
+            "nn.RNN, nn.LSTM and nn.GRU have an ONNX operator"
         )
     if module.bidirectional:
         raise UnsupportedModule(
@@ -166,6 +166,11 @@ def _check(name: str, module: nn.RNNBase) -> None:
         raise UnsupportedModule(
             f"{name!r} has {str(dtype).removeprefix('torch.')} weights; only float32 is supported"
         )
+
+
+def _kind(module: nn.RNNBase) -> type[nn.RNNBase]:
+    """Which of torch's three classes the module is of, directly or as a subclass."""
+    return next((kind for kind in _OPERATORS if isinstance(module, kind)), nn.RNNBase)
 
 
 def _attributes(module: nn.RNNBase) -> dict[str, Attribute]:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import elman_export
 from elman_server import modelfile
@@ -70,6 +71,16 @@ def test_a_relu_rnn_steps_as_it_runs_whole(
     network: Network, step_by_step: Steps, tmp_path: Path
 ) -> None:
     module = network(nn.RNN(6, 7, 2, nonlinearity="relu", batch_first=True))
+    report = export(module, tmp_path / "m.onnx")
+    np.testing.assert_allclose(
+        step_by_step(report.path, IDS)["y"], whole(module, IDS), rtol=0, atol=2e-6
+    )
+
+
+def test_a_parametrised_layer_steps_as_it_runs_whole(
+    network: Network, step_by_step: Steps, tmp_path: Path
+) -> None:
+    module = network(weight_norm(nn.GRU(6, 7, batch_first=True), "weight_hh_l0"))
     report = export(module, tmp_path / "m.onnx")
     np.testing.assert_allclose(
         step_by_step(report.path, IDS)["y"], whole(module, IDS), rtol=0, atol=2e-6
