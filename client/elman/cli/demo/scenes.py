@@ -15,7 +15,7 @@ from elman.cli.bar import bar
 from elman.cli.demo.failure import require
 from elman.cli.demo.figures import Work
 
-_PHRASES = ("wonderful", "horrible", "helpless")
+_PHRASES = ("wonderful", "helpful", "helpless")
 _KEY_SECONDS = 0.04
 """Between two letters on a terminal, as if somebody typed. Nobody waits for it elsewhere."""
 _HOURS = 24
