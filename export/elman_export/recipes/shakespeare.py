@@ -89,7 +89,7 @@ def train(text: Text) -> tuple[CharacterModel, float]:
     chunks = ((len(ids) - _CHUNK - 1) // _BATCH - 1) // _CHUNK
     steps = chunks * _EPOCHS
     descent = training.Descent(module, rate=4e-3, steps=steps)
-    best, weights = math.inf, {}
+    best = training.Best()
     with training.progress("shakespeare", steps) as bar:
         for _ in range(_EPOCHS):
             state: State | None = None
@@ -101,12 +101,10 @@ def train(text: Text) -> tuple[CharacterModel, float]:
                 descent.step(nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()))
                 bar.step()
             validation = perplexity(module, text.validation)
-            if validation < best:
-                best = validation
-                weights = {name: value.clone() for name, value in module.state_dict().items()}
+            best.offer(module, validation)
             bar.note(f"validation perplexity {validation:.3f}")
-    module.load_state_dict(weights)
-    return module, best
+    best.restore(module)
+    return module, best.score
 
 
 def run(data: Path | None, output: Path) -> elman_export.Report:
@@ -159,8 +157,7 @@ def run(data: Path | None, output: Path) -> elman_export.Report:
 
 
 def _chunks(ids: Tensor, offset: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and the characters that follow, `[batch, chunk]` each; rows run on from chunk to
-    chunk."""
+    """Inputs and what follows them, `[batch, chunk]` each; rows run on from chunk to chunk."""
     length = (len(ids) - _CHUNK - 1) // _BATCH
     rows = ids[offset : offset + _BATCH * length].view(_BATCH, length)
     following = ids[offset + 1 : offset + 1 + _BATCH * length].view(_BATCH, length)

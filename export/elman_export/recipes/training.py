@@ -1,10 +1,10 @@
-"""What the recipes' training has in common: determinism, the optimiser's schedule, a progress bar.
+"""What the recipes' training has in common: determinism, schedule, best weights, progress.
 
 Data, losses and how a sequence is cut into batches are each recipe's own.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -46,6 +46,25 @@ class Descent:
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._optimizer.step()
         self._schedule.step()
+
+
+class Best:
+    """The weights of the moment at which a module did best."""
+
+    def __init__(self) -> None:
+        self.score = math.inf
+        """The lowest so far."""
+        self._weights: Mapping[str, Tensor] = {}
+
+    def offer(self, module: nn.Module, score: float) -> None:
+        """Keeps a copy of the module's weights if its score is the lowest so far."""
+        if score < self.score:
+            self.score = score
+            self._weights = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def restore(self, module: nn.Module) -> None:
+        """Gives the module the weights that were kept."""
+        module.load_state_dict(dict(self._weights))
 
 
 class Bar:

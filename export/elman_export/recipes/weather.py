@@ -97,14 +97,14 @@ def same_hour_yesterday(values: np.ndarray, first: int) -> Errors:
     return errors(values[first - 24 : -24], values[first:])
 
 
-def train(values: np.ndarray) -> tuple[Weather, float]:
-    """Trains on the series' first part; returns the best module and its validation error (MAE)."""
+def train(values: np.ndarray) -> Weather:
+    """Trains on the series' first part; returns the module that was best on the second."""
     training.start(SEED)
     cut, end = int(len(values) * TRAIN), int(len(values) * HELD_OUT)
     series = torch.from_numpy(values)
     module = Weather(mean=float(series[:cut].mean()), scale=float(series[:cut].std()))
     descent = training.Descent(module, rate=6e-3, steps=_STEPS)
-    best, weights = float("inf"), {}
+    best = training.Best()
     with training.progress("weather", _STEPS) as bar:
         for step in range(1, _STEPS + 1):
             window = _windows(series[:cut])
@@ -114,19 +114,17 @@ def train(values: np.ndarray) -> tuple[Weather, float]:
             if step % 200:
                 continue
             error = _stream(module, values[cut:end]).mean_absolute
-            if error < best:
-                best = error
-                weights = {name: value.clone() for name, value in module.state_dict().items()}
+            best.offer(module, error)
             bar.note(f"validation MAE {error:.3f} °F")
-    module.load_state_dict(weights)
-    return module, best
+    best.restore(module)
+    return module
 
 
 def run(data: Path | None, output: Path) -> elman_export.Report:
     """Trains, measures and writes `weather/`: model, card, two held-out weeks; to `output`."""
     path = data or packaged("vega-datasets", "vega_datasets", "_data/seattle-temps.csv")
     series = read(path)
-    module, _ = train(series.values)
+    module = train(series.values)
     first = int(len(series.values) * HELD_OUT)
     report = elman_export.export(
         module,
