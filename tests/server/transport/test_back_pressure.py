@@ -32,6 +32,7 @@ class Peer:
         self.written: list[pb.StreamResponse] = []
         self.reads = asyncio.Event()
         self.reads.set()
+        self.stops_reading_after = -1
 
     def start(self) -> "asyncio.Task[None]":
         first, rest = self._frames[0], self._frames[1:]
@@ -46,6 +47,8 @@ class Peer:
     async def _write(self, response: pb.StreamResponse) -> None:
         await self.reads.wait()
         self.written.append(response)
+        if len(self.written) == self.stops_reading_after:
+            self.reads.clear()
 
     async def settled(self) -> None:
         """Until the server has taken all that it takes."""
@@ -142,6 +145,40 @@ async def test_sessions_that_come_and_go_unread_are_bounded(serve: Serve) -> Non
         rpc.cancel()
         await asyncio.wait([rpc])
         assert taken < 50
+
+
+async def test_a_refusal_does_not_overtake_what_came_before_it(serve: Serve) -> None:
+    async with serve(max_message_bytes=16_384) as server:
+        peer = Peer(
+            server,
+            [
+                pb.StreamRequest(model="letters", opens=[open_(1), open_(2)]),
+                pb.StreamRequest(push=push({2: "a" * 64})),
+                pb.StreamRequest(push=push({1: "a"}), closes=[1]),
+                pb.StreamRequest(opens=[open_(1)]),
+            ],
+        )
+        # The second session's predictions take two frames. While the first of them is written, the
+        # other session ends and its number is opened again.
+        peer.reads.clear()
+        rpc = peer.start()
+        await peer.settled()
+        peer.stops_reading_after = 1
+        peer.reads.set()
+        await peer.settled()
+        assert (peer.read, len(peer.written)) == (3, 1)
+        peer.reads.set()
+        async with asyncio.timeout(SECONDS):
+            await rpc
+        told = [
+            what
+            for frame in peer.written
+            for what in [
+                *("answered" for part in frame.predictions if 1 in part.sessions),
+                *(closed.reason for closed in frame.closed if closed.session == 1),
+            ]
+        ]
+        assert told == ["answered", pb.CLOSE_REASON_FINISHED, pb.CLOSE_REASON_INVALID_REQUEST]
 
 
 async def test_a_caller_that_never_reads_costs_others_nothing(serve: Serve, logits: Logits) -> None:
