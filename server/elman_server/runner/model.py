@@ -5,6 +5,7 @@ it keeps no state and knows no sessions.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
-from elman_server.spec import ModelSpec
+from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
 
@@ -28,6 +29,25 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """How a state's axes are permuted between the graph and arrays with rows first."""
+
+    input: str
+    from_rows_first: tuple[int, ...]
+    to_rows_first: tuple[int, ...]
+
+    @staticmethod
+    def of(state: StateSpec) -> "_Layout":
+        others = range(1, len(state.shape) + 1)
+        from_rows_first = (*others[: state.batch_axis], 0, *others[state.batch_axis :])
+        return _Layout(
+            input=state.input,
+            from_rows_first=from_rows_first,
+            to_rows_first=tuple(int(axis) for axis in np.argsort(from_rows_first)),
+        )
 
 
 class StepModel:
@@ -54,6 +74,8 @@ class StepModel:
         except Exception as error:  # onnxruntime raises classes of many modules
             raise ModelLoadError(one_line(error)) from error
         _check_tensors(file.spec, self._session)
+        self._layouts = [_Layout.of(state) for state in file.spec.states]
+        self._state_outputs = [state.output for state in file.spec.states]
 
     def step(
         self,
@@ -74,16 +96,16 @@ class StepModel:
             if lengths is None:
                 lengths = np.full(len(elements), elements.shape[1], np.int32)
             feeds[spec.lengths] = lengths
-        for state, array in zip(spec.states, states, strict=True):
-            feeds[state.input] = np.ascontiguousarray(np.moveaxis(array, 0, state.batch_axis))
+        for layout, array in zip(self._layouts, states, strict=True):
+            feeds[layout.input] = np.ascontiguousarray(array.transpose(layout.from_rows_first))
         names = list(outputs)
-        results = self._session.run([*names, *(state.output for state in spec.states)], feeds)
-        values = dict(zip(names, results[: len(names)], strict=True))
+        results = self._session.run(names + self._state_outputs, feeds)
+        values = dict(zip(names, results, strict=False))
         if not spec.time_axis:
             values = {name: value[:, None] for name, value in values.items()}
         return values, [
-            np.moveaxis(array, state.batch_axis, 0)
-            for state, array in zip(spec.states, results[len(names) :], strict=True)
+            array.transpose(layout.to_rows_first)
+            for layout, array in zip(self._layouts, results[len(names) :], strict=True)
         ]
 
     def initial_states(self, rows: int) -> list[Array]:

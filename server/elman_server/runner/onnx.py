@@ -20,7 +20,7 @@ class OnnxRunner:
 
     def run(self, batch: Batch) -> Outputs:
         slots = np.array(batch.slots)
-        self._reserve(int(slots.max()) + 1)
+        self._reserve(max(batch.slots) + 1)
         elements, lengths = self._input(batch)
         outputs, states = self._model.step(
             elements, lengths, self._gather(slots, batch.fresh), batch.outputs
@@ -43,7 +43,7 @@ class OnnxRunner:
     def _gather(self, slots: NDArray[np.int64], fresh: list[int]) -> list[Array]:
         gathered = []
         for array, initial in zip(self._arrays, self._initial, strict=True):
-            rows = array[slots]
+            rows = array.take(slots, axis=0)
             if fresh:
                 rows[fresh] = initial
             gathered.append(rows)
