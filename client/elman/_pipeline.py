@@ -72,11 +72,12 @@ class Pipeline:
 
         The iterator gives the unread ones, and is to be used up before the next call.
         """
+        if self._open:
+            # What was given out is read, so there may be room for whoever waits to feed.
+            self._session.wake()
         if not (yield from self._wait()):
             return None
         self._reading.merge(self._mailbox.take_runs())
-        if self._open:
-            self._session.wake()
         return self._reading.drain()
 
     def rest(self) -> Operation[list[Run]]:

@@ -169,6 +169,29 @@ def test_a_pipeline_that_nobody_reads_stops() -> None:
     assert session.pushed <= 3 * link.window
 
 
+def test_a_reader_that_has_read_all_wakes_whoever_waited_to_feed() -> None:
+    link = Link(window=4)
+    session = link.opened()
+    pipeline = Pipeline(session)
+    for letter in "abcd":
+        assert finished(pipeline.feed(letter)) is True
+    feeding = pipeline.feed("e")
+    next(feeding)
+    link.write()
+    link.answer()
+    unread = finished(pipeline.batch())
+    next(feeding)
+    assert letters(list(unread)) == "abcd"
+    link.woken.clear()
+    reading = pipeline.batch()
+    next(reading)
+    assert link.woken
+    assert finished(feeding) is True
+    link.write()
+    link.answer()
+    assert letters(list(finished(reading))) == "e"
+
+
 def test_what_an_abandoned_pipeline_did_not_give_is_in_the_inbox_in_order() -> None:
     link = Link(window=4)
     session = link.opened()
