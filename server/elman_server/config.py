@@ -5,6 +5,7 @@ key of the optional TOML file; this module knows nothing of where a value came f
 """
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ class ServerConfig:
     """Batch models even if the load-time probe finds that rows of a batch affect one another."""
 
     host: str = "127.0.0.1"
+    """The address to listen on, for gRPC and metrics."""
     port: int = 50051
     """gRPC; 0 takes any free port."""
     metrics_port: int = 9464
@@ -59,7 +61,9 @@ class ServerConfig:
     """ONNX Runtime's execution providers, first choice first."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged; at debug, the end of each session too."""
     log_format: Literal["console", "json"] = "console"
+    """For people, or for machines: one JSON object a line."""
 
     def __post_init__(self) -> None:
         if self.repository is None and not self.demo:
@@ -87,6 +91,6 @@ class ServerConfig:
 
     def _check(self, name: str, low: int, high: int | None) -> None:
         value = getattr(self, name)
-        if value < low or (high is not None and value > high):
+        if not low <= value < inf or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"{low} to {high}"
             raise ConfigError(f"{name} is {value}; allowed is {allowed}")

@@ -17,6 +17,9 @@ from elman_server.errors import (
     StepFailed,
 )
 
+_MAX_MESSAGE = 500
+"""Characters; gRPC sends up to 12 bytes for each, and peers take 8 KiB of metadata."""
+
 _CODES: dict[type[ServerError], grpc.StatusCode] = {
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     InvalidElement: grpc.StatusCode.INVALID_ARGUMENT,
@@ -60,7 +63,7 @@ async def abort(
     trailers: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
         trailers = (("grpc-retry-pushback-ms", str(milliseconds(error.retry_after))),)
-    await context.abort(code(error), str(error), trailers)
+    await context.abort(code(error), _shown(str(error)), trailers)
 
 
 def closed(session: int, ending: Ending, position: int) -> pb.Closed:
@@ -70,14 +73,14 @@ def closed(session: int, ending: Ending, position: int) -> pb.Closed:
         session=session,
         code=number(status),
         reason=reason,
-        message=ending.message,
+        message=_shown(ending.message),
         position=position,
     )
 
 
 def refused(session: int, error: ServerError) -> pb.Closed:
     """A session that did not come to be."""
-    message = pb.Closed(session=session, code=number(code(error)), message=str(error))
+    message = pb.Closed(session=session, code=number(code(error)), message=_shown(str(error)))
     match error:
         case Overloaded():
             message.reason = pb.CLOSE_REASON_OVERLOADED
@@ -87,6 +90,11 @@ def refused(session: int, error: ServerError) -> pb.Closed:
         case _:
             message.reason = pb.CLOSE_REASON_INVALID_REQUEST
     return message
+
+
+def _shown(text: str) -> str:
+    """Names that came may be of any length; a status must fit into HTTP/2's headers."""
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 
 def milliseconds(seconds: float) -> int:

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
-from elman_server.engine.outbox import Mail, Outbox
+from elman_server.engine.batch import Arrivals
+from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
 from elman_server.selection import OutputRequest, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages, status
+from elman_server.transport.frames import FramePacker
 
 Write = Callable[[pb.StreamResponse], Coroutine[None, None, None]]
 
@@ -37,7 +39,11 @@ class StreamRpc:
         self._sessions: dict[int, Session] = {}
         self._last_number = -1
         self._beyond_window: set[Session] = set()
+        self._packer = FramePacker(
+            max_bytes=self._frame_bytes, window=window, handed_over=self._handed_over
+        )
         self._refused: list[pb.Closed] = []
+        self._refused_nbytes = 0
         self._selections: dict[tuple[OutputRequest, ...], Selection] = {}
 
     def notify(self) -> None:
@@ -67,9 +73,7 @@ class StreamRpc:
         while True:
             self._changed.clear()
             told = False
-            mail = self._engine.collect(self._outbox)
-            self._readable.set()
-            for response in self._responses(mail):
+            for response in self._responses():
                 told = True
                 await write(response)
             if told:
@@ -128,6 +132,7 @@ class StreamRpc:
         return not (
             self._beyond_window
             or self._outbox.full
+            or self._refused_nbytes > self._frame_bytes
             or (self._outbox.pending and self._admission.crowded)
         )
 
@@ -153,18 +158,20 @@ class StreamRpc:
                 number=number, outbox=self._outbox, selection=self._selection(message.outputs)
             )
         except ServerError as error:
-            self._refused.append(status.refused(number, error))
+            self._refuse(number, error)
 
     def _refuse_used_number(self, number: int) -> None:
         text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
         session = self._sessions.get(number)
         if session is None or session.ended is not None:
-            self._refuse(number, text)
+            self._refuse(number, InvalidRequest(text))
         else:
             self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
 
-    def _refuse(self, number: int, text: str) -> None:
-        self._refused.append(status.refused(number, InvalidRequest(text)))
+    def _refuse(self, number: int, error: ServerError) -> None:
+        closed = status.refused(number, error)
+        self._refused.append(closed)
+        self._refused_nbytes += closed.ByteSize()
 
     def _selection(self, outputs: Iterable[pb.OutputRequest]) -> Selection:
         """Equal requests give the same object, so that their sessions' predictions are packed
@@ -239,7 +246,8 @@ class StreamRpc:
         if session is not None:
             self._engine.close(session)
         elif number > self._last_number:
-            self._refuse(number, f"close of session {number}, which was never opened on this RPC")
+            text = f"close of session {number}, which was never opened on this RPC"
+            self._refuse(number, InvalidRequest(text))
 
     def _pushable(self, number: int) -> Session | None:
         """The session of that number, if it takes elements. If not, its client is told, unless it
@@ -248,7 +256,7 @@ class StreamRpc:
         if session is None:
             known = number <= self._last_number
             state = "has ended" if known else "was never opened on this RPC"
-            self._refuse(number, f"push to session {number}, which {state}")
+            self._refuse(number, InvalidRequest(f"push to session {number}, which {state}"))
             return None
         ending = session.ended or session.closing
         if ending is None:
@@ -263,36 +271,19 @@ class StreamRpc:
             )
         return None
 
-    def _responses(self, mail: Mail) -> Iterator[pb.StreamResponse]:
-        """Frames of bounded size."""
-        response, size = pb.StreamResponse(), 0
-        for session in mail.opened:
-            response.opened.add(session=session.number, id=session.id, window=self._window)
-        for delivery in mail.deliveries:
-            for part in delivery.split(self._frame_bytes):
-                if size and size + part.sent_nbytes > self._frame_bytes:
-                    yield response
-                    response, size = pb.StreamResponse(), 0
-                size += part.sent_nbytes
-                predictions = response.predictions.add(
-                    sessions=[session.number for session in part.sessions],
-                    first_positions=part.first_positions,
-                    outputs=messages.values(part.selection.encode(part.outputs)),
-                )
-                if any(count != 1 for count in part.counts):
-                    predictions.counts.extend(part.counts)
-                now = self._engine.now()
-                arrivals = part.arrivals
-                self._model.metrics.delivered(
-                    [now - time for time in arrivals.times], arrivals.counts
-                )
-        for session, ending in mail.ended:
-            response.closed.append(status.closed(session.number, ending, session.position))
+    def _responses(self) -> Iterator[pb.StreamResponse]:
+        """What there is to tell. Refusals are taken together with the mail: a later one must not
+        overtake what the next mail has to tell of its session."""
+        mail = self._engine.collect(self._outbox)
+        refused, self._refused, self._refused_nbytes = self._refused, [], 0
+        for session, _ in mail.ended:
             del self._sessions[session.number]
-        response.closed.extend(self._refused)
-        self._refused.clear()
-        if size or response.opened or response.closed or response.predictions:
-            yield response
+        self._readable.set()
+        return self._packer.pack(mail, refused)
+
+    def _handed_over(self, arrivals: Arrivals) -> None:
+        now = self._engine.now()
+        self._model.metrics.delivered([now - time for time in arrivals.times], arrivals.counts)
 
 
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
