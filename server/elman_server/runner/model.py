@@ -18,6 +18,9 @@ from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
 
+# What a server computes is nobody else's business, and its root may be read-only.
+ort.disable_telemetry_events()
+
 _DTYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
