@@ -17,9 +17,10 @@ class Admission:
         self.closed = False
         """Whether the server is stopping."""
 
-    def admit(self) -> None:
+    def admit(self, elements: int = 0) -> None:
         """Counts one more session; `release` gives its place back.
 
+        `elements`: how many it brings along at once, which is refused while too many wait already.
         Raises `Overloaded` or `ShuttingDown`.
         """
         if self.closed:
@@ -27,6 +28,12 @@ class Admission:
         if self.sessions >= self._max_sessions:
             raise Overloaded(
                 f"{self.sessions} sessions are open; max_sessions is {self._max_sessions}",
+                retry_after=self._retry_after,
+            )
+        if elements and self.crowded:
+            raise Overloaded(
+                f"too many elements wait already; max_pending_elements is "
+                f"{self._max_pending_elements}",
                 retry_after=self._retry_after,
             )
         self.sessions += 1

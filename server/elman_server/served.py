@@ -91,7 +91,9 @@ class ServedModel:
 
 
 def _limits(loaded: LoadedModel, config: ServerConfig) -> StepLimits:
-    batched = not loaded.probe.dependent_rows or config.allow_dependent_rows
+    found = loaded.probe
+    exact = not found.dependent_rows or config.allow_dependent_rows
+    batched = exact and not found.batch_failure
     nbytes = loaded.file.spec.output_nbytes
     return StepLimits(
         max_batch_size=config.max_batch_size if batched else 1,

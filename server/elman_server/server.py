@@ -163,6 +163,13 @@ class _Server:
             chunking=loaded.probe.chunking.value,
             state_bytes=loaded.file.spec.state_bytes,
         )
+        if loaded.probe.batch_failure:
+            self._log.warning(
+                "served unbatched",
+                model=name,
+                version=version,
+                found=loaded.probe.batch_failure,
+            )
         if loaded.probe.dependent_rows:
             batched = self._config.allow_dependent_rows
             self._log.warning(

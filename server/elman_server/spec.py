@@ -155,13 +155,24 @@ class StateSpec:
                 f"state {self.name!r} has {len(self.initial)} initial values for shape "
                 f"{list(self.shape)}"
             )
+        if self.initial is not None and not _fit(self.initial, self.dtype):
+            raise ValueError(f"state {self.name!r} has an initial value that is no {self.dtype}")
         return self
 
     def initial_value(self) -> np.ndarray:
         """One session's initial value: an array of `shape` and `dtype`."""
         if self.initial is None:
             return np.zeros(self.shape, self.dtype)
-        return np.array(self.initial, self.dtype).reshape(self.shape)
+        return np.array(self.initial).astype(self.dtype).reshape(self.shape)
+
+
+def _fit(values: tuple[float, ...], dtype: str) -> bool:
+    """Whether a type holds numbers: finite ones, and exactly where it is no floating type."""
+    numbers = np.array(values, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = numbers.astype(dtype)
+    fits = np.isfinite(cast) if np.issubdtype(dtype, np.floating) else cast == numbers
+    return bool(np.isfinite(numbers).all() and fits.all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

@@ -48,3 +48,13 @@ def test_the_elements_of_all_models_together_crowd_it(
     for count in waiting:
         gate.watch(partial(int, count))
     assert gate.crowded is crowded
+
+
+def test_a_session_that_brings_elements_along_is_refused_where_too_many_wait() -> None:
+    gate = admission(pending=10)
+    gate.watch(lambda: 10)
+    with pytest.raises(Overloaded, match=r"max_pending_elements is 10$") as caught:
+        gate.admit(elements=1)
+    assert (caught.value.retry_after, gate.sessions) == (1.5, 0)
+    gate.admit()
+    assert gate.sessions == 1

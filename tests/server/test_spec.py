@@ -74,19 +74,26 @@ def outputs(draw: st.DrawFn, name: str) -> OutputSpec:
     )
 
 
+def numbers_of(dtype: str) -> st.SearchStrategy[float]:
+    if np.issubdtype(dtype, np.floating):
+        width = np.dtype(dtype).itemsize * 8
+        return st.floats(allow_nan=False, allow_infinity=False, width=width)  # type: ignore[arg-type]
+    if dtype == "bool":
+        return st.sampled_from([0.0, 1.0])
+    bounds = np.iinfo(dtype)
+    return st.integers(max(bounds.min, -(2**53)), min(bounds.max, 2**53)).map(float)
+
+
 @st.composite
 def states(draw: st.DrawFn, name: str) -> StateSpec:
     shape = draw(shapes)
-    values = st.lists(
-        st.floats(allow_nan=False, allow_infinity=False),
-        min_size=prod(shape),
-        max_size=prod(shape),
-    )
+    dtype = draw(st.sampled_from(get_args(DType)))
+    values = st.lists(numbers_of(dtype), min_size=prod(shape), max_size=prod(shape))
     return StateSpec(
         name=name,
         input=f"{name} in",
         output=f"{name} out",
-        dtype=draw(st.sampled_from(get_args(DType))),
+        dtype=dtype,
         shape=shape,
         batch_axis=draw(st.integers(0, len(shape))),
         initial=draw(st.none() | values.map(tuple)),
@@ -176,6 +183,17 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: replace(STATE, initial=(1.0,)),
         "state 'h' has 1 initial values for shape [1, 4]",
+    ),
+    *(
+        (
+            lambda value=value: replace(STATE, initial=(0.0, 0.0, 0.0, value)),
+            "state 'h' has an initial value that is no float32",
+        )
+        for value in (float("nan"), float("inf"), 1e39)
+    ),
+    (
+        lambda: replace(STATE, dtype="int8", initial=(0.0, 0.0, 0.0, 128.0)),
+        "state 'h' has an initial value that is no int8",
     ),
     (
         lambda: replace(SPEC, time_axis=False),

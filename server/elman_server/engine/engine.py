@@ -98,10 +98,15 @@ class Engine:
         """Rows of state in use."""
         return self._scheduler.pool.used
 
-    def open(self, *, number: int, outbox: Outbox, selection: Selection) -> Session:
-        """A new session in the initial state. Raises `Overloaded` or `ShuttingDown`."""
+    def open(
+        self, *, number: int, outbox: Outbox, selection: Selection, elements: int = 0
+    ) -> Session:
+        """A new session in the initial state, which brings `elements` along at once.
+
+        Raises `Overloaded` or `ShuttingDown`.
+        """
         try:
-            self._admission.admit()
+            self._admission.admit(elements)
         except Overloaded:
             self._observer.session_rejected("overloaded")
             raise
@@ -202,11 +207,12 @@ class Engine:
             failed = self._scheduler.fail(batch, _STEP_FAILED)
             return _Settled(outboxes={session.outbox for session in failed}, ended=failed)
         positions = [session.position for session in batch.sessions]
-        outboxes = set()
-        for outbox, delivery in deliveries(batch, positions, result.outputs):
+        sorted_out = list(deliveries(batch, positions, result.outputs))
+        for outbox, delivery in sorted_out:
             outbox.deliver(delivery)
-            outboxes.add(outbox)
-        return _Settled(outboxes=outboxes, ended=self._scheduler.complete(batch))
+        return _Settled(
+            outboxes={outbox for outbox, _ in sorted_out}, ended=self._scheduler.complete(batch)
+        )
 
     def _tell(self, result: StepResult, settled: _Settled) -> None:
         for session in settled.ended:

@@ -43,6 +43,8 @@ class Probe:
 
     chunking: Chunking
     """The most that is exact."""
+    batch_failure: str
+    """Why batches of more than one row can't run at all; empty if they can."""
     dependent_rows: str
     """How rows of a batch affect one another; empty if they do not."""
     cost: StepCost
@@ -60,14 +62,23 @@ def probe(model: StepModel, *, max_batch_size: int) -> Probe:
     except Exception as error:
         raise ModelLoadError(f"a step of one element failed: {one_line(error)}") from error
     _check_shapes(model, alone)
-    dependent = _dependent_rows(model, elements, alone, names, max_batch_size)
-    rows = 1 if dependent else max_batch_size
+    failure = dependent = ""
+    try:
+        dependent = _dependent_rows(model, elements, alone, names, max_batch_size)
+    except _BatchFailed as error:
+        failure = str(error)
+    rows = 1 if failure or dependent else max_batch_size
     chunking = _chunking(model, elements[:_WITNESSES], alone, names, rows)
     return Probe(
         chunking=chunking,
+        batch_failure=failure,
         dependent_rows=dependent,
         cost=_cost(model, elements[:rows], names, chunked=chunking is not Chunking.SINGLE),
     )
+
+
+class _BatchFailed(Exception):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ def _dependent_rows(
             together = _stepwise(model, batch, names).rows(places.tolist())
             difference = together.difference(alone.rows(list(range(witnesses))))
         except Exception as error:
-            return f"a batch of {size} failed: {one_line(error)}"
+            raise _BatchFailed(f"a batch of {size} failed: {one_line(error)}") from error
         if difference is not None:
             return f"in a batch of {size} results differ from those alone by {difference:.3g}"
     return ""

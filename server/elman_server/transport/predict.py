@@ -45,7 +45,7 @@ async def predict(
         )
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)
-    session = engine.open(number=0, outbox=outbox, selection=selection)
+    session = engine.open(number=0, outbox=outbox, selection=selection, elements=count)
     parts: list[list[EncodedValues]] = []
     try:
         engine.push(session, decoded.elements, arrival)

@@ -68,11 +68,11 @@ def test_it_finds_rows_that_affect_one_another(tmp_path: Path) -> None:
 
 def test_it_finds_a_graph_that_takes_one_row_only(tmp_path: Path) -> None:
     found = probed(one_row_only(), tmp_path)
-    assert found.dependent_rows.startswith("a batch of 2 failed: ")
+    assert found.batch_failure.startswith("a batch of 2 failed: ")
 
 
 def test_it_finds_a_graph_that_gives_one_row_only(tmp_path: Path) -> None:
-    assert probed(one_row_out(), tmp_path).dependent_rows != ""
+    assert probed(one_row_out(), tmp_path).batch_failure != ""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
