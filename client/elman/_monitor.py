@@ -30,9 +30,8 @@ class Monitor:
         error: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        woken = self._woken
-        if woken:
-            self._woken = []
+        # Another list for whoever comes next, who may be there before the loop ends.
+        woken, self._woken = self._woken, []
         self._lock.release()
         for waiter in woken:
             waiter.release()

@@ -1,6 +1,7 @@
 """Threads that wait for one another."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -67,3 +68,35 @@ def test_an_error_inside_leaves_it() -> None:
         raise ZeroDivisionError
     with monitor:
         pass
+
+
+class Followed:
+    """A lock; as soon as it is free for the first time, `next` is called."""
+
+    def __init__(self, next: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._next: Callable[[], None] | None = next
+
+    def acquire(self) -> bool:
+        return self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+        if self._next is not None:
+            follow, self._next = self._next, None
+            follow()
+
+
+def test_who_leaves_lets_nobody_go_that_another_woke_meanwhile() -> None:
+    monitor = Monitor()
+    waiter = threading.Lock()
+    waiter.acquire()
+
+    def wake() -> None:
+        with monitor:
+            monitor.wake([waiter])
+
+    monitor._lock = Followed(wake)  # type: ignore[assignment]
+    with monitor:
+        pass
+    assert not waiter.locked()
