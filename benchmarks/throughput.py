@@ -47,14 +47,21 @@ def main() -> None:
             embedded=64,
             vocabulary=VOCABULARY,
         )
-        with ServerProcess(folder, "--log-level", "info") as server:
-            measured = measure(server.target, path, options.rounds, options.seconds)
+        # One event loop for all loads: gRPC does not like several in a process.
+        with (
+            ServerProcess(folder) as server,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            measured = measure(runner, server.target, path, options.rounds, options.seconds)
     print_table(options.hidden, options.layers, measured)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rates": measured}, indent=2))
 
 
-def measure(target: str, path: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
+def measure(
+    runner: asyncio.Runner, target: str, path: Path, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Elements a second, a figure a round, by what was measured."""
     limit = Limit(path)
 
     def alone(rows: int, chunk: int) -> Callable[[], float]:
@@ -63,9 +70,8 @@ def measure(target: str, path: Path, rounds: int, seconds: float) -> dict[str, l
     def through(client: str, window: int) -> Callable[[], float]:
         load = Load(target=target, model="lstm", sessions=SESSIONS, window=window, seconds=seconds)
         drive = {"sdk": sdk, "frames": frames}[client]
-        return lambda: asyncio.run(drive(load))
+        return lambda: runner.run(drive(load))
 
-    uvloop.install()
     kinds = {
         f"in-process, {SESSIONS} x 1": alone(SESSIONS, 1),
         f"in-process, {SESSIONS} x 8": alone(SESSIONS, 8),

@@ -36,9 +36,9 @@ class ServerConfig:
     """Open sessions of all models together; an open beyond it is refused."""
     max_batch_size: int = 256
     """Sessions in one step."""
-    max_step_elements: int = 2048
+    max_step_elements: int = 512
     """Elements in one step, padding included: bounds how long a step takes."""
-    max_chunk: int = 64
+    max_chunk: int = 32
     """Elements of one session in one step."""
     max_pending_elements: int = 1_000_000
     """Elements that wait for a step, of all models together; above it the server reads no more
