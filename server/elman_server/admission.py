@@ -13,6 +13,7 @@ class Admission:
         self._max_pending_elements = max_pending_elements
         self._retry_after = retry_after
         self._backlogs: list[Callable[[], int]] = []
+        self._waiting: set[Callable[[], None]] = set()
         self.sessions = 0
         self.closed = False
         """Whether the server is stopping."""
@@ -40,12 +41,28 @@ class Admission:
 
     def release(self) -> None:
         self.sessions -= 1
+        self.relieve()
 
-    def watch(self, pending: Callable[[], int]) -> None:
+    def watch(self, backlog: Callable[[], int]) -> None:
         """Adds one model's number of waiting elements to what `crowded` looks at."""
-        self._backlogs.append(pending)
+        self._backlogs.append(backlog)
+
+    def wait(self, notify: Callable[[], None]) -> None:
+        """Has `notify` called, once, when it is not crowded any more."""
+        self._waiting.add(notify)
+
+    def forget(self, notify: Callable[[], None]) -> None:
+        """Takes a `wait` back."""
+        self._waiting.discard(notify)
+
+    def relieve(self) -> None:
+        """Looks whether those who wait can go on. To be called when fewer elements wait."""
+        if self._waiting and not self.crowded:
+            waiting, self._waiting = self._waiting, set()
+            for notify in waiting:
+                notify()
 
     @property
     def crowded(self) -> bool:
         """Whether more elements wait, of all models, than the server wants to hold."""
-        return sum(pending() for pending in self._backlogs) >= self._max_pending_elements
+        return sum(backlog() for backlog in self._backlogs) >= self._max_pending_elements

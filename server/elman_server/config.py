@@ -5,7 +5,6 @@ key of the optional TOML file; this module knows nothing of where a value came f
 """
 
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +40,8 @@ class ServerConfig:
     max_chunk: int = 32
     """Elements of one session in one step."""
     max_pending_elements: int = 1_000_000
-    """Elements that wait for a step, of all models together; above it the server reads no more
-    from an RPC until what it pushed before was answered."""
+    """Elements that wait for a step, of all models together; above it large pushes wait unread
+    and `Predict` is refused."""
     window: int = 1024
     """Elements of one session that may be unanswered before the server stops reading its RPC."""
     max_message_bytes: int = 4 * 1024 * 1024
@@ -72,25 +71,19 @@ class ServerConfig:
             )
         for name in ("port", "metrics_port"):
             self._check(name, 0, 65_535)
-        for name in (
-            "max_sessions",
-            "max_batch_size",
-            "max_step_elements",
-            "max_chunk",
-            "max_pending_elements",
-            "window",
-            "threads",
-        ):
-            self._check(name, 1, None)
+        for name in ("max_sessions", "max_pending_elements", "window"):
+            self._check(name, 1, 2**32 - 1)
+        for name in ("max_batch_size", "max_step_elements", "max_chunk"):
+            self._check(name, 1, 65_536)
+        self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
         for name in ("retry_after", "grace_period"):
-            self._check(name, 0, None)
-        self._check("keepalive_time", 1, None)
+            self._check(name, 0, 1_000_000)
+        self._check("keepalive_time", 1, 1_000_000)
         if not self.providers:
             raise ConfigError("providers is empty; name at least one")
 
-    def _check(self, name: str, low: int, high: int | None) -> None:
+    def _check(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
-        if not low <= value < inf or (high is not None and value > high):
-            allowed = f"at least {low}" if high is None else f"{low} to {high}"
-            raise ConfigError(f"{name} is {value}; allowed is {allowed}")
+        if not low <= value <= high:
+            raise ConfigError(f"{name} is {value}; allowed is {low} to {high}")

@@ -1,6 +1,7 @@
 """Elements as they come over the wire, and as a model takes them."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class ElementCodec:
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
         self._dtype = np.dtype(spec.dtype).newbyteorder("<")
+        self._nbytes = self._dtype.itemsize * prod(spec.shape)
         if spec.kind is InputKind.TEXT:
             # Its last entry stands for all code points beyond those of the vocabulary.
             outside = -1 if spec.unknown is None else spec.unknown
@@ -62,6 +64,10 @@ class ElementCodec:
         finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
         return Decoded(elements=numbers, source=numbers, invalid=_any(~finite))
 
+    def count(self, payload: str | bytes) -> int:
+        """How many elements a payload holds, if it is one, without reading it."""
+        return len(payload) if isinstance(payload, str) else len(payload) // self._nbytes
+
     def explain(self, decoded: Decoded, index: int) -> str:
         """What is wrong with an invalid element."""
         spec, came = self._spec, decoded.source[index]
@@ -78,11 +84,10 @@ class ElementCodec:
 
     def _numbers(self, payload: bytes) -> NDArray[Any]:
         shape = self._spec.shape
-        nbytes = self._dtype.itemsize * int(np.prod(shape, dtype=int))
-        if len(payload) % nbytes:
+        if len(payload) % self._nbytes:
             raise InvalidElement(
-                f"{len(payload)} bytes of elements are no multiple of {nbytes}, the size of one "
-                f"element ({self._spec.dtype}, shape {list(shape)})"
+                f"{len(payload)} bytes of elements are no multiple of {self._nbytes}, the size of "
+                f"one element ({self._spec.dtype}, shape {list(shape)})"
             )
         return np.frombuffer(payload, self._dtype).reshape(-1, *shape)
 

@@ -169,7 +169,7 @@ class ModelMetrics:
 
     def stepped(self, stats: StepStats) -> None:
         self.steps.inc()
-        self.elements.inc(stats.elements)
+        self.elements.inc(stats.answered)
         self.step_duration.observe([stats.seconds], [1])
         self.step_batch_size.observe([stats.batch_size], [1])
         self.queue_delay.observe(stats.queue_delays, stats.counts)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from elman_server.errors import InvalidRequest
 from elman_server.spec import OutputKind, OutputSpec
 
+_MAX_REQUESTS = 64
+"""An output may be asked for in several forms, but each costs time at every element."""
+
 
 class Form(StrEnum):
     RAW = "raw"
@@ -43,6 +46,11 @@ class Selection:
 
     def __init__(self, requests: Iterable[OutputRequest], outputs: Iterable[OutputSpec]) -> None:
         """Takes every output, raw, where nothing is requested. Raises `InvalidRequest`."""
+        requests = list(requests)
+        if len(requests) > _MAX_REQUESTS:
+            raise InvalidRequest(
+                f"{len(requests)} outputs are requested; allowed is {_MAX_REQUESTS}"
+            )
         specs = {spec.name: spec for spec in outputs}
         self._columns = [_Column(request, specs) for request in requests] or [
             _Column(OutputRequest(name=name), specs) for name in specs

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import structlog
+
 from elman_server import modelfile
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
@@ -39,9 +41,12 @@ class LoadedModel:
             raise ModelLoadError(str(error)) from error
         try:
             model = StepModel(file, threads=config.threads, providers=config.providers)
-            found = probe(model, max_batch_size=config.max_batch_size)
+            found = probe(model, max_batch_size=config.max_batch_size, max_chunk=config.max_chunk)
         except ModelLoadError as error:
             raise ModelLoadError(f"{source.path}: {error}") from error
+        except Exception as error:  # one model's trouble must not keep the others from serving
+            structlog.get_logger("elman.server").exception("a model broke the loader")
+            raise ModelLoadError(f"{source.path}: {type(error).__name__}: {error}") from error
         return LoadedModel(source=source, file=file, model=model, probe=found)
 
 
@@ -79,7 +84,7 @@ class ServedModel:
                 state_slots=lambda: engine.slots,
             ),
         )
-        admission.watch(lambda: engine.pending)
+        admission.watch(lambda: engine.backlog)
         engine.start()
         return ServedModel(
             source=loaded.source,
@@ -98,8 +103,7 @@ def _limits(loaded: LoadedModel, config: ServerConfig) -> StepLimits:
     return StepLimits(
         max_batch_size=config.max_batch_size if batched else 1,
         max_step_elements=max(1, min(config.max_step_elements, _MAX_STEP_NBYTES // nbytes)),
-        # A session's predictions of one step travel in one message.
-        max_chunk=max(1, min(config.max_chunk, config.max_message_bytes // 2 // nbytes)),
+        max_chunk=config.max_chunk,
         chunking=loaded.probe.chunking,
     )
 

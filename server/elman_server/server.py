@@ -1,6 +1,7 @@
 """The server's life: bind, load, serve, drain, stop."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -135,6 +136,8 @@ class _Server:
         """Loads one model after another. Raises `StartError` if one fails and the server is
         strict, or if none is left to serve."""
         for source in sources:
+            if self._admission.closed:
+                return
             try:
                 loaded = await asyncio.to_thread(LoadedModel.load, source, self._config)
             except ModelLoadError as error:
@@ -185,7 +188,6 @@ class _Server:
         self._log.info("stopping", signal=received.name, grace_period=grace)
         await endpoint.not_serving()
         self._admission.closed = True
-        self._servicer.notify()
         drain = asyncio.create_task(self._drain(grace))
         again = asyncio.create_task(self._signals.get())
         await asyncio.wait({drain, again}, return_when=asyncio.FIRST_COMPLETED)
@@ -197,9 +199,14 @@ class _Server:
         await endpoint.stop(_CLOSE_SECONDS)
 
     async def _drain(self, grace: float) -> None:
+        """Answers what was pushed and tells the clients, or gives up after `grace` seconds."""
+        end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(
             *(model.engine.drain(_STOPPING, grace=grace) for model in self._catalog)
         )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._servicer.finish()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -22,7 +22,7 @@ SPEC_KEY = "elman.spec"
 FINGERPRINT_KEY = "elman.fingerprint"
 """The key of the fingerprint (see `elman_server.modelfile`) in `metadata_props`."""
 
-Dimension = Annotated[int, Field(ge=1)]
+Dimension = Annotated[int, Field(ge=1, lt=2**31)]
 DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -58,7 +58,7 @@ class InputSpec:
     kind: InputKind
     dtype: DType
     shape: tuple[Dimension, ...] = ()
-    size: int = 0
+    size: Annotated[int, Field(lt=2**31)] = 0
     """TEXT, TOKENS: how many ids there are."""
     vocabulary: tuple[str, ...] = ()
     unknown: int | None = None
@@ -180,7 +180,7 @@ class ModelSpec:
     """Everything about a step model that its graph does not say."""
 
     format: Literal[1] = 1
-    description: str = ""
+    description: Annotated[str, Field(max_length=1000)] = ""
     """One line for people."""
     input: InputSpec
     outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]

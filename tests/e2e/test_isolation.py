@@ -99,6 +99,8 @@ def test_a_client_that_never_reads_is_held_back_and_others_are_not(repository: P
             stop.set()
             call.cancel()
         until(lambda: server.metric("elman_sessions") == 0, seconds=5)
+        assert server.metric("grpc_server_handled_total", grpc_code="CANCELLED") == 1
+        assert [line for line in server.log if line.get("level") == "error"] == []
         assert grown < 64 * MIB
         assert expected.shape == (500, len(Oracle(path).spec.input.vocabulary))
 

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,42 @@ def test_a_session_that_is_never_read_ends_with_the_grace_period(repository: Pat
             assert server.terminate(timeout=10) == 0
             done.set()
             call.cancel()
+
+
+def test_predictions_wait_for_a_slow_reader_within_the_grace_period(repository: Path) -> None:
+    save_lstm(repository / "letters/1/model.onnx")
+    text = "a" * 8000
+    with ServerProcess(str(repository)) as server, grpc.insecure_channel(server.target) as channel:
+        # Their predictions fit into the server's outbox, but not into HTTP/2's window.
+        pushes = [
+            pb.StreamRequest(
+                model="letters",
+                opens=[pb.Open(session=0)],
+                push=pb.Push(sessions=[0], text=text),
+            )
+        ]
+        done = threading.Event()
+
+        def requests() -> Iterator[pb.StreamRequest]:
+            yield from pushes
+            done.wait()
+
+        call = InferenceStub(channel).Stream(requests())
+        while server.metric("elman_elements_total") < len(text):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        while not server.event("stopping"):
+            pass
+        time.sleep(1.5)  # the time that a reader takes is what this is about
+        responses: list[pb.StreamResponse] = []
+        with pytest.raises(grpc.RpcError) as ended:
+            responses.extend(call)
+        done.set()
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.process.wait(30) == 0
+    answered = sum(sum(p.counts) or 1 for response in responses for p in response.predictions)
+    assert answered == len(text)
+    assert [c.position for response in responses for c in response.closed] == [len(text)]
 
 
 def test_health_knows_the_server_its_service_and_each_model(repository: Path) -> None:

@@ -81,6 +81,7 @@ VALUES = {
     "retry_after": ("2.5", 2.5, 2.5),
     "grace_period": ("5", 5, 5.0),
     "keepalive_time": ("7.5", 7.5, 7.5),
+    "threads": ("3", 3, 3),
     "providers": ("A,B", ["A", "B"], ("A", "B")),
     "log_level": ("debug", "debug", "debug"),
     "log_format": ("json", "json", "json"),

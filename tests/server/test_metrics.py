@@ -163,7 +163,7 @@ def test_an_engines_events_are_counted(all_metrics: Metrics) -> None:
     model.session_ended(EndReason.FINISHED)
     model.session_rejected("overloaded")
     model.stepped(
-        StepStats(batch_size=2, elements=7, seconds=0.003, queue_delays=[0.001, 0.2], counts=[3, 4])
+        StepStats(batch_size=2, answered=7, seconds=0.003, queue_delays=[0.001, 0.2], counts=[3, 4])
     )
     labels = {"model": "m", "version": "1"}
     counted = {

@@ -41,12 +41,6 @@ def test_a_model_whose_rows_interact_is_not_batched_unless_allowed(
     assert _limits(loaded, config(allow_dependent_rows=allowed)).max_batch_size == size
 
 
-def test_a_chunks_predictions_take_half_a_message_at_most(tmp_path: Path) -> None:
-    loaded = load(tmp_path, lstm(Shape()))
-    chunk = _limits(loaded, config(max_message_bytes=4096)).max_chunk
-    assert chunk * loaded.file.spec.output_nbytes <= 2048
-
-
 @pytest.mark.parametrize("built", [lstm(Shape()), leaky()], ids=["lstm", "leaky"])
 def test_a_model_that_does_not_load_is_named(
     built: tuple[ModelProto, ModelSpec], tmp_path: Path

@@ -524,7 +524,8 @@ class StreamRequest(_message.Message):
     """---------------------------------------------------------------------------------------------------
     Stream
 
-    A frame: any mix of opens, one push and closes, taken in this order.
+    A frame: any mix of opens, one push and closes, taken in this order. It may name sessions 65,536 times
+    in all.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -575,7 +576,7 @@ class Open(_message.Message):
     """
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
-        """Empty: every output, FORM_RAW."""
+        """Empty: every output, FORM_RAW. At most 64."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class InferenceStub:
 
     INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
     NOT_FOUND: no such model or version.
-    RESOURCE_EXHAUSTED: the server has no room for another session (the trailer
+    RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
     `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
     (then use Stream, or request less).
     """
@@ -77,7 +77,7 @@ class InferenceAsyncStub(InferenceStub):
 
     INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
     NOT_FOUND: no such model or version.
-    RESOURCE_EXHAUSTED: the server has no room for another session (the trailer
+    RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
     `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
     (then use Stream, or request less).
     """
@@ -120,7 +120,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
         NOT_FOUND: no such model or version.
-        RESOURCE_EXHAUSTED: the server has no room for another session (the trailer
+        RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
         `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
         (then use Stream, or request less).
         """

@@ -46,6 +46,8 @@ class _Settled:
 
     outboxes: set[Outbox]
     ended: list[Session]
+    answered: int
+    """Elements whose predictions go to somebody."""
 
 
 class Engine:
@@ -92,6 +94,11 @@ class Engine:
     def pending(self) -> int:
         """Elements that wait for a step."""
         return self._scheduler.pending
+
+    @property
+    def backlog(self) -> int:
+        """Those of them that do not wait for their caller to read what there is already."""
+        return self._scheduler.backlog
 
     @property
     def slots(self) -> int:
@@ -173,6 +180,7 @@ class Engine:
         if self._working:
             return
         batch = self._scheduler.schedule()
+        self._admission.relieve()
         if batch is None:
             return
         if self._step_seconds(len(batch.sessions), batch.chunk) < _INLINE_SECONDS:
@@ -205,13 +213,17 @@ class Engine:
         if isinstance(result.outputs, Exception):
             self._log.error("step failed", error=str(result.outputs), sessions=len(batch.sessions))
             failed = self._scheduler.fail(batch, _STEP_FAILED)
-            return _Settled(outboxes={session.outbox for session in failed}, ended=failed)
+            return _Settled(
+                outboxes={session.outbox for session in failed}, ended=failed, answered=0
+            )
         positions = [session.position for session in batch.sessions]
         sorted_out = list(deliveries(batch, positions, result.outputs))
         for outbox, delivery in sorted_out:
             outbox.deliver(delivery)
         return _Settled(
-            outboxes={outbox for outbox, _ in sorted_out}, ended=self._scheduler.complete(batch)
+            outboxes={outbox for outbox, _ in sorted_out},
+            ended=self._scheduler.complete(batch),
+            answered=sum(sum(delivery.counts) for _, delivery in sorted_out),
         )
 
     def _tell(self, result: StepResult, settled: _Settled) -> None:
@@ -219,7 +231,7 @@ class Engine:
             self._tell_end(session)
         for outbox in settled.outboxes:
             outbox.notify()
-        self._observer.stepped(_stats(result))
+        self._observer.stepped(_stats(result, settled))
 
     def _tell_end(self, session: Session) -> None:
         ending = session.ended
@@ -237,11 +249,11 @@ class Engine:
             self._idle.set()
 
 
-def _stats(result: StepResult) -> StepStats:
+def _stats(result: StepResult, settled: _Settled) -> StepStats:
     batch = result.batch
     return StepStats(
         batch_size=len(batch.sessions),
-        elements=batch.size,
+        answered=settled.answered,
         seconds=result.end - result.start,
         queue_delays=[result.start - time for time in batch.arrivals.times],
         counts=batch.arrivals.counts,

@@ -3,9 +3,9 @@
 Pure and synchronous: time is an argument, slots are numbers, and what a step computes is not its
 business. Each step takes sessions whose queues are of like length, in turn, because a step costs
 (longest chunk) x (rows) with the padding included: sessions with `2^k` to `2^(k+1) - 1` waiting
-elements stand in line `k`, and the lines are served in rotation. So a session waits for at most
-one bounded step of each other line, however much others have pushed, and at least half of what a
-step computes is wanted.
+elements stand in line `k`, and the lines are served in rotation. So the head of a line waits for
+at most one bounded step of each other line, however much others have pushed, and at least half of
+what a step computes is wanted.
 """
 
 from collections import deque
@@ -69,6 +69,12 @@ class Scheduler:
             deque() for _ in range(self._longest_chunk.bit_length())
         ]
         self._turn = 0
+        self._held: set[Outbox] = set()
+
+    @property
+    def backlog(self) -> int:
+        """Elements that wait for a step and not for their caller to read."""
+        return self.pending - sum(outbox.pending for outbox in self._held)
 
     def add(self, *, id: str, number: int, outbox: Outbox, selection: Selection) -> Session:
         session = Session(
@@ -105,6 +111,7 @@ class Scheduler:
     def release(self, outbox: Outbox) -> None:
         """Lets sessions go on that were held because their outbox was full."""
         held, outbox.held = outbox.held, []
+        self._held.discard(outbox)
         for session in held:
             session.waiting = False
             if session.ended is None:
@@ -173,6 +180,7 @@ class Scheduler:
                 waiting.popleft()
                 continue
             if session.outbox.full:
+                self._held.add(session.outbox)
                 session.outbox.held.append(waiting.popleft())
                 continue
             count = min(session.pending, longest)
@@ -237,6 +245,8 @@ class Scheduler:
         self.pending -= session.pending
         session.pending = 0
         session.queue.clear()
+        if not session.outbox.pending:
+            self._held.discard(session.outbox)
         self.sessions.discard(session)
         # A slot that is in a step is written to when the step ends, so it is freed only then.
         if not session.in_flight:

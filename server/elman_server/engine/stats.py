@@ -9,8 +9,8 @@ from elman_server.engine.session import EndReason
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStats:
     batch_size: int
-    elements: int
-    """Padding not included."""
+    answered: int
+    """Elements whose predictions go to somebody."""
     seconds: float
     queue_delays: list[float]
     """Seconds from arrival to the step's start; entry `i` is of `counts[i]` elements."""

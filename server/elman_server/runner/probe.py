@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from elman_server.engine.scheduler import Chunking
 from elman_server.errors import ModelLoadError
@@ -22,6 +21,8 @@ _STEPS = 4
 """Elements of each row."""
 _WITNESSES = 8
 """Rows whose results are compared with those of the same rows run alone."""
+_LONG_WITNESSES = 2
+"""Rows of the longest chunk that the model will see."""
 _TIMED_CHUNK = 16
 
 
@@ -50,15 +51,13 @@ class Probe:
     cost: StepCost
 
 
-def probe(model: StepModel, *, max_batch_size: int) -> Probe:
+def probe(model: StepModel, *, max_batch_size: int, max_chunk: int) -> Probe:
     """Runs the model on random elements. Raises `ModelLoadError` if it does not do as its spec
     says."""
     names = [out.name for out in model.spec.outputs]
-    elements = _random(model.spec.input, (max(max_batch_size, _WITNESSES), _STEPS))
     try:
-        alone = _Results.join(
-            [_stepwise(model, elements[row : row + 1], names) for row in range(_WITNESSES)]
-        )
+        elements = _random(model.spec.input, (max(max_batch_size, _WITNESSES), _STEPS))
+        alone = _each_alone(model, elements[:_WITNESSES], names)
     except Exception as error:
         raise ModelLoadError(f"a step of one element failed: {one_line(error)}") from error
     _check_shapes(model, alone)
@@ -68,7 +67,11 @@ def probe(model: StepModel, *, max_batch_size: int) -> Probe:
     except _BatchFailed as error:
         failure = str(error)
     rows = 1 if failure or dependent else max_batch_size
-    chunking = _chunking(model, elements[:_WITNESSES], alone, names, rows)
+    witnesses = [_Witnesses(elements[:_WITNESSES], alone)]
+    if model.spec.time_axis:
+        long = _random(model.spec.input, (_LONG_WITNESSES, max_chunk))
+        witnesses.append(_Witnesses(long, _each_alone(model, long, names)))
+    chunking = _chunking(model, witnesses, names, rows)
     return Probe(
         chunking=chunking,
         batch_failure=failure,
@@ -79,6 +82,18 @@ def probe(model: StepModel, *, max_batch_size: int) -> Probe:
 
 class _BatchFailed(Exception):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Witnesses:
+    """Rows of elements, `[rows, steps, *shape]`, and what each gives when it is run alone."""
+
+    elements: Array
+    alone: "_Results"
+
+    def part(self, start: int, rows: int) -> "_Witnesses":
+        stop = min(start + rows, len(self.elements))
+        return _Witnesses(self.elements[start:stop], self.alone.rows(range(start, stop)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,47 +156,43 @@ def _batch_sizes(largest: int) -> Iterable[int]:
 
 
 def _chunking(
-    model: StepModel, elements: Array, alone: _Results, names: list[str], rows: int
+    model: StepModel, witnesses: "list[_Witnesses]", names: list[str], rows: int
 ) -> Chunking:
     """Compares chunks with single elements, as many rows together as the model may have."""
     if not model.spec.time_axis:
         return Chunking.SINGLE
 
-    def in_chunks(lengths: NDArray[np.int32]) -> bool:
-        for start in range(0, _WITNESSES, rows):
-            part = slice(start, start + rows)
-            if not _chunk_is_exact(
-                model, elements[part], lengths[part], alone.rows(range(_WITNESSES)[part]), names
-            ):
-                return False
-        return True
+    def exact(ragged: bool) -> bool:
+        return all(
+            _chunk_is_exact(model, group.part(start, rows), names, ragged=ragged)
+            for group in witnesses
+            for start in range(0, len(group.elements), rows)
+        )
 
-    full = np.full(_WITNESSES, _STEPS, np.int32)
-    if not _holds(lambda: in_chunks(full)):
+    if not _holds(lambda: exact(False)):
         return Chunking.SINGLE
     if model.spec.lengths is None:
         return Chunking.EQUAL
-    ragged = (np.arange(_WITNESSES) % _STEPS + 1).astype(np.int32)
-    return Chunking.RAGGED if _holds(lambda: in_chunks(ragged)) else Chunking.EQUAL
+    return Chunking.RAGGED if _holds(lambda: exact(True)) else Chunking.EQUAL
 
 
 def _chunk_is_exact(
-    model: StepModel,
-    elements: Array,
-    lengths: NDArray[np.int32],
-    alone: _Results,
-    names: list[str],
+    model: StepModel, witnesses: "_Witnesses", names: list[str], *, ragged: bool
 ) -> bool:
-    """Runs the rows' first `lengths` elements in one step and what is left one by one."""
+    """Runs the rows' first elements in one step and what is left one by one."""
+    elements, alone = witnesses.elements, witnesses.alone
+    rows, steps = elements.shape[:2]
+    # Ragged: lengths from all to one, in no order.
+    lengths = (7 * np.arange(rows) * ragged + steps - 1) % steps + 1
     outputs, states = model.step(
         elements,
-        None if (lengths == _STEPS).all() else lengths,
-        model.initial_states(len(elements)),
+        lengths.astype(np.int32) if ragged else None,
+        model.initial_states(rows),
         names,
     )
     for row, length in enumerate(lengths):
         rest_outputs, rest_states = [], [state[row : row + 1] for state in states]
-        for step in range(length, _STEPS):
+        for step in range(length, steps):
             values, rest_states = model.step(
                 elements[row : row + 1, step : step + 1], None, rest_states, names
             )
@@ -207,6 +218,12 @@ def _holds(check: Callable[[], bool]) -> bool:
     except Exception:
         # The runtime can't do it at all, whatever it calls its error.
         return False
+
+
+def _each_alone(model: StepModel, elements: Array, names: list[str]) -> _Results:
+    return _Results.join(
+        [_stepwise(model, elements[row : row + 1], names) for row in range(len(elements))]
+    )
 
 
 def _stepwise(model: StepModel, elements: Array, names: list[str]) -> _Results:
@@ -263,4 +280,7 @@ def _random(spec: InputSpec, shape: tuple[int, ...]) -> Array:
     rng = np.random.default_rng(_SEED)
     if spec.kind is InputKind.FEATURES:
         return rng.normal(size=(*shape, *spec.shape)).astype(spec.dtype)
-    return rng.integers(0, spec.size, shape).astype(spec.dtype)
+    ids = rng.integers(0, spec.size, shape).astype(spec.dtype)
+    # An id that the graph does not have is told at load and not by a session's failed step.
+    ids.flat[:2] = 0, spec.size - 1
+    return ids

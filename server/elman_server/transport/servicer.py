@@ -1,10 +1,13 @@
 """The `elman.v1.Inference` service."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
@@ -30,15 +33,20 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._admission = admission
         self._config = config
         self._streams: set[StreamRpc] = set()
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._list = metrics.rpc(SERVICE, "ListModels", "unary")
         self._get = metrics.rpc(SERVICE, "GetModel", "unary")
         self._predict = metrics.rpc(SERVICE, "Predict", "unary")
         self._stream = metrics.rpc(SERVICE, "Stream", "bidi_stream")
 
-    def notify(self) -> None:
-        """Has every stream look again at whether the server is stopping."""
+    async def finish(self) -> None:
+        """Has every stream end with its last session, once admission is closed, and waits until
+        all that hold sessions have told their clients."""
         for stream in self._streams:
             stream.notify()
+        await self._idle.wait()
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
         async def answer() -> pb.ListModelsResponse:
@@ -57,11 +65,11 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> Any:
         async def answer() -> pb.PredictResponse:
-            return await predict(
-                self._catalog.get(request.model, request.version),
-                request,
-                max_message_bytes=self._config.max_message_bytes,
-            )
+            model = self._catalog.get(request.model, request.version)
+            with self._under_way():
+                return await predict(
+                    model, request, max_message_bytes=self._config.max_message_bytes
+                )
 
         return await _answer(self._predict, context, answer)
 
@@ -84,23 +92,45 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
             async def write(response: pb.StreamResponse) -> None:
                 self._stream.sent.inc()
-                await context.write(response)
+                try:
+                    await context.write(response)
+                except grpc.aio.InternalError as error:
+                    raise _Gone from error
 
             self._streams.add(stream)
             try:
-                await stream.run(first, requests, write)
+                with self._under_way():
+                    await stream.run(first, requests, write)
             finally:
                 self._streams.discard(stream)
 
         await _guard(self._stream, context, serve)
 
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._active += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+
+class _Gone(Exception):
+    """The RPC that was to be written to has ended."""
+
 
 async def _received(
     requests: AsyncIterator[pb.StreamRequest], metrics: RpcMetrics
 ) -> AsyncIterator[pb.StreamRequest]:
-    async for request in requests:
-        metrics.received.inc()
-        yield request
+    try:
+        async for request in requests:
+            metrics.received.inc()
+            yield request
+    except DecodeError:
+        raise InvalidRequest("a frame is no elman.v1.StreamRequest") from None
 
 
 async def _answer(
@@ -123,6 +153,8 @@ async def _guard(
         result = await call()
         code = grpc.StatusCode.OK
         return result
+    except _Gone:
+        raise asyncio.CancelledError from None
     except ServerError as error:
         code = status.code(error)
         await status.abort(context, error)

@@ -21,6 +21,8 @@ from elman_server.transport.frames import FramePacker
 Write = Callable[[pb.StreamResponse], Coroutine[None, None, None]]
 
 _KNOWN_SELECTIONS = 64
+_MAX_ENTRIES = 65_536
+"""Of a frame: while it is taken, nothing else is."""
 
 
 class StreamRpc:
@@ -65,6 +67,7 @@ class StreamRpc:
                 raise ShuttingDown("the server is stopping")
         finally:
             reader.cancel()
+            self._admission.forget(self.notify)
             for session in self._sessions.values():
                 self._engine.abort(session)
 
@@ -100,29 +103,41 @@ class StreamRpc:
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest]
     ) -> None:
         try:
-            self._take(first)
-            await self._room()
+            await self._take_when_there_is_room(first)
             async for request in requests:
                 if request.model or request.version:
                     raise InvalidRequest(
                         f"model {request.model!r}, version {request.version!r} in a later frame; "
                         "only the first frame names them"
                     )
-                self._take(request)
-                await self._room()
+                await self._take_when_there_is_room(request)
         except ServerError as error:
             ending = Ending(reason=EndReason.INVALID_REQUEST, message=str(error))
             for session in self._sessions.values():
                 self._engine.abort(session, ending)
             raise
 
-    async def _room(self) -> None:
-        """Waits until the server wants to read more from this RPC."""
-        while not self._wants_more():
+    async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
+        await self._until(lambda: self._fits(request.push))
+        self._take(request)
+        await self._until(self._wants_more)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self._readable.clear()
+            self._admission.wait(self.notify)
             await self._readable.wait()
 
+    def _fits(self, push: pb.Push) -> bool:
+        """Whether a push can be taken. A crowded server still takes a small one of an RPC that has
+        nothing waiting: so bulk does not keep single elements out."""
+        if not self._admission.crowded:
+            return True
+        elements = self._model.codec.count(push.text or push.raw)
+        return not self._outbox.pending and elements <= self._window
+
     def _wants_more(self) -> bool:
+        """Whether the next frame may be read."""
         if self._beyond_window:
             self._beyond_window = {
                 session
@@ -138,6 +153,11 @@ class StreamRpc:
 
     def _take(self, request: pb.StreamRequest) -> None:
         arrival = self._engine.now()
+        entries = len(request.opens) + len(request.push.sessions) + len(request.closes)
+        if entries > _MAX_ENTRIES:
+            raise InvalidRequest(
+                f"a frame names sessions {entries} times; allowed is {_MAX_ENTRIES}"
+            )
         for message in request.opens:
             self._open(message)
         if request.HasField("push"):

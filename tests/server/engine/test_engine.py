@@ -423,7 +423,7 @@ async def test_steps_are_told_with_their_times(serve: Serve) -> None:
     caller.push(session, 3)
     await caller.until(lambda: bool(served.recorder.steps))
     [step] = served.recorder.steps
-    assert (step.batch_size, step.elements, step.seconds) == (1, 3, 0.5)
+    assert (step.batch_size, step.answered, step.seconds) == (1, 3, 0.5)
     assert (step.queue_delays, step.counts) == ([10.0, 9.0], [2, 1])
 
 

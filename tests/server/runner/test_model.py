@@ -25,7 +25,7 @@ def file(path: Path, spec: ModelSpec) -> ModelFile:
 
 def load(file: ModelFile) -> None:
     model = StepModel(file, threads=1, providers=("CPUExecutionProvider",))
-    probe(model, max_batch_size=MAX_BATCH)
+    probe(model, max_batch_size=MAX_BATCH, max_chunk=16)
 
 
 SPEC = lstm(Shape(hidden=4))[1]

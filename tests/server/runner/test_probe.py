@@ -30,7 +30,7 @@ def probed(built: Built, path: Path, max_batch_size: int = 16) -> Probe:
         threads=1,
         providers=("CPUExecutionProvider",),
     )
-    return probe(model, max_batch_size=max_batch_size)
+    return probe(model, max_batch_size=max_batch_size, max_chunk=16)
 
 
 @pytest.mark.parametrize(

@@ -321,3 +321,40 @@ async def test_no_frame_without_predictions_passes_it_either(
         stream = server.stream()
         await talk(stream)
         stream.call.cancel()
+
+
+async def test_what_waits_for_its_caller_to_read_crowds_nobody_out(serve: Serve) -> None:
+    async with serve(max_message_bytes=4096, max_pending_elements=50) as server:
+        peer = Peer(server, pushes(3, "a" * 400))
+        peer.reads.clear()
+        rpc = peer.start()
+        await peer.settled()
+        assert server.engine().pending > 50
+        assert not server.admission.crowded
+        response = await server.stub.Predict(pb.PredictRequest(model="letters", text="a" * 20))
+        assert response.count == 20
+        peer.reads.set()
+        async with asyncio.timeout(SECONDS):
+            await rpc
+        assert predictions(peer.written) == 1200
+
+
+async def test_a_crowded_server_takes_small_pushes_and_lets_large_ones_wait(serve: Serve) -> None:
+    waiting = 100
+    async with serve(max_pending_elements=50, window=4) as server:
+        server.admission.watch(lambda: waiting)
+        small, large = Peer(server, pushes(3, "abcd")), Peer(server, pushes(3, "abcde"))
+        rpcs = [small.start(), large.start()]
+        async with asyncio.timeout(SECONDS):
+            await rpcs[0]
+        await large.settled()
+        assert predictions(small.written) == 12
+        assert predictions(large.written) == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="max_pending_elements is 50") as refused:
+            await server.stub.Predict(pb.PredictRequest(model="letters", text="a"))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        waiting = 0
+        server.admission.relieve()
+        async with asyncio.timeout(SECONDS):
+            await rpcs[1]
+        assert predictions(large.written) == 15

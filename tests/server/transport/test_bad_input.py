@@ -483,3 +483,27 @@ async def test_a_method_that_is_not_there(server: LocalServer) -> None:
     nothing: Any = server.channel.unary_unary("/elman.v1.Inference/Nothing")
     error = await status(nothing(b""))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("before", [[], [pb.StreamRequest(model="letters", opens=[open_(1)])]])
+async def test_a_frame_that_is_no_message_ends_its_rpc(
+    server: LocalServer, before: list[pb.StreamRequest]
+) -> None:
+    frames = [*(frame.SerializeToString() for frame in before), b"\xff\xff\xff"]
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stream: Any = channel.stream_stream("/elman.v1.Inference/Stream")
+        call = stream(iter(frames))
+        with pytest.raises(grpc.aio.AioRpcError, match="a frame is no") as caught:
+            async for _ in call:
+                pass
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_frame_that_names_too_many_sessions_ends_its_rpc(server: LocalServer) -> None:
+    stream = server.stream()
+    await stream.send(opens=[open_(1)])
+    await stream.call.write(
+        pb.StreamRequest(push=pb.Push(sessions=[1] * 65_537, text="a" * 65_537))
+    )
+    assert await stream.read_all() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await stream.details() == "a frame names sessions 65537 times; allowed is 65536"

@@ -1,5 +1,6 @@
 """What a newcomer with grpcurl, or Kubernetes, finds out about a server."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -148,7 +149,7 @@ async def test_a_stopping_server_finishes_what_was_pushed_and_takes_no_more(
     await idle.until(lambda: 1 in idle.opened)
     await stream.until(lambda: 1 in stream.opened)
     server.admission.closed = True
-    server.servicer.notify()
+    finished = asyncio.create_task(server.servicer.finish())
     await stream.send(opens=[2])
     await server.engine().drain(stopping, grace=30)
     assert await stream.read_all() is grpc.StatusCode.UNAVAILABLE
@@ -158,6 +159,7 @@ async def test_a_stopping_server_finishes_what_was_pushed_and_takes_no_more(
         [closed] = conversation.closed[1]
         assert closed.reason == pb.CLOSE_REASON_SHUTDOWN
         assert closed.message == "the server is stopping"
+    await finished
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.stub.Predict(pb.PredictRequest(model="letters", text="a"))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
