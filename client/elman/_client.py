@@ -42,7 +42,7 @@ def connect(
     `timeout`: seconds that any call waits for the server; inf waits for ever. Waiting for something
         else (for elements that were not pushed yet) does not count.
     `connect_timeout`: seconds in which the server must be reached.
-    `max_message_bytes`: the largest message sent and taken; larger work is split.
+    `max_message_bytes`: the largest message sent; larger work is split.
     `keepalive`: seconds of silence after which the connection is checked; inf never does. A server
         that was not told to allow it may refuse checks more frequent than every 300 s.
     `credentials`: for TLS; None connects in the clear.

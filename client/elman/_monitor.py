@@ -1,65 +1,85 @@
 """A lock under which threads wait for one another.
 
-As `threading.Condition`, but made for hundreds of threads that are woken at once: they are let go
-after the lock is free, so that none wakes only to wait for that; and a thread can let them all come
-first.
+As `threading.Condition`, but made for hundreds of threads that are woken at once, and for signals
+and finalisers that come anywhere: who waits does so outside of the lock, so that no thread is
+interrupted on its way back in; and what a finaliser has to do under the lock, which its own thread
+may hold, is done by whoever enters next.
 """
 
 import threading
-from types import TracebackType
+from collections import deque
+from collections.abc import Callable
+
+_PATIENCE = 2e-3
+"""Seconds that a thread lets others come first: one that was interrupted does not come."""
+
+Waiters = list[threading.Lock]
+"""Who waits for an event."""
 
 
 class Monitor:
-    """Entered with `with`; its methods are for inside. A list of waiters stands for an event."""
+    """`lock` is to be held for everything but what says otherwise."""
 
-    __slots__ = ("_awaiting", "_lock", "_returning", "_woken")
+    __slots__ = ("_awaiting", "_deferred", "_returning", "lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._woken: list[threading.Lock] = []
-        # How many threads were woken and have not entered again; who waits for the last of them.
+        self.lock = threading.Lock()
+        # How many threads were woken and are not back; who waits for the last of them.
         self._returning = 0
-        self._awaiting: list[threading.Lock] = []
+        self._awaiting: Waiters = []
+        self._deferred: deque[Callable[[], None]] = deque()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        # Another list for whoever comes next, who may be there before the loop ends.
-        woken, self._woken = self._woken, []
-        self._lock.release()
-        for waiter in woken:
-            waiter.release()
-
-    def wait(self, waiters: list[threading.Lock], seconds: float | None = None) -> None:
-        """Leaves, and enters again after a `wake` of `waiters`, or after `seconds`."""
+    def enlist(self, waiters: Waiters) -> threading.Lock:
+        """Joins those who wait. `rest` on the result comes next, then `returned`."""
         waiter = threading.Lock()
         waiter.acquire()
         waiters.append(waiter)
-        self.__exit__()
-        try:
-            waiter.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
-        finally:
-            self._lock.acquire()
-            if waiter in waiters:
-                waiters.remove(waiter)
-            else:
-                self._returning -= 1
-                if not self._returning and self._awaiting:
-                    self.wake(self._awaiting)
+        return waiter
 
-    def wake(self, waiters: list[threading.Lock]) -> None:
-        """Lets all of them go once this thread has left."""
+    def returned(self, waiters: Waiters, waiter: threading.Lock) -> None:
+        """Is back, woken or not."""
+        if waiter in waiters:
+            waiters.remove(waiter)
+            return
+        self._returning = max(0, self._returning - 1)
+        if not self._returning and self._awaiting:
+            self.wake(self._awaiting)
+
+    def wake(self, waiters: Waiters) -> None:
+        """Lets all of them go."""
         self._returning += len(waiters)
-        self._woken += waiters
-        waiters.clear()
+        while waiters:
+            waiters.pop().release()
+
+    def settle(self) -> None:
+        """Does what was deferred."""
+        while self._deferred:
+            self._deferred.popleft()()
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Has something done under the lock: now, or, if that is taken, by whoever enters next.
+        Not to be called under the lock on purpose; a finaliser may."""
+        self._deferred.append(action)
+        if self.lock.acquire(blocking=False):
+            try:
+                self.settle()
+            finally:
+                self.lock.release()
 
     def let_others_return(self) -> None:
-        """Waits, once, until the threads that were woken have entered again."""
-        if self._returning:
-            self.wait(self._awaiting)
+        """Waits, once and not for long, until the threads that were woken are back. Called without
+        the lock."""
+        with self.lock:
+            if not self._returning:
+                return
+            waiter = self.enlist(self._awaiting)
+        rest(waiter, _PATIENCE)
+        with self.lock:
+            if waiter in self._awaiting:
+                self._returning = 0
+            self.returned(self._awaiting, waiter)
+
+
+def rest(waiter: threading.Lock, seconds: float | None) -> None:
+    """Waits, without the lock, to be woken, or for so many seconds."""
+    waiter.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

@@ -59,14 +59,21 @@ class Options:
     def channel_arguments(self) -> list[tuple[str, str | int]]:
         arguments: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_receive_message_length", self.max_message_bytes),
+            # What comes is bounded by the windows, and its frames are the server's to cut.
+            ("grpc.max_receive_message_length", -1),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            # A server that is back is found within seconds, however long it was away.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 2000),
         ]
         if self.keepalive != float("inf"):
             milliseconds = max(1, round(self.keepalive * 1000))
             arguments += [
                 ("grpc.keepalive_time_ms", milliseconds),
                 ("grpc.keepalive_timeout_ms", milliseconds),
+                # Newer versions of gRPC wait for the ping's own timeout, a minute.
+                ("grpc.http2.ping_timeout_ms", milliseconds),
                 ("grpc.http2.max_pings_without_data", 0),
             ]
         return arguments

@@ -118,7 +118,7 @@ class Pipeline:
                 if self._error:
                     raise self._error
                 return False
-            if not owed and self._payload is not None:
+            if not owed and (self._open or self._payload is not None):
                 session.check()
             yield owed or self._payload is not None
 

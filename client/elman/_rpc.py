@@ -13,11 +13,11 @@ import grpc
 
 from elman._deadline import Deadline
 from elman._models import KnownModel
-from elman._monitor import Monitor
+from elman._monitor import Monitor, Waiters, rest
 from elman._multiplexer import Multiplexer
 from elman._outputs import Layout
 from elman._session import Operation
-from elman._status import rpc_error
+from elman._status import stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -34,30 +34,52 @@ class Call(Protocol):
 class Line:
     """A session, and where the threads that use it wait."""
 
-    __slots__ = ("_waiters", "monitor", "session")
+    __slots__ = ("_multiplexer", "_waiters", "monitor", "session")
 
     def __init__(
         self, monitor: Monitor, multiplexer: Multiplexer, layout: Layout, window: int | None
     ) -> None:
         self.monitor = monitor
-        self._waiters: list[threading.Lock] = []
+        self._multiplexer = multiplexer
+        self._waiters: Waiters = []
         self.session = multiplexer.open(layout, self._wake, window)
 
     def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
-        with self.monitor:
-            try:
-                while True:
-                    owed = next(operation)
-                    self.monitor.wait(self._waiters, deadline.remaining(owed))
-            except StopIteration as result:
-                return result.value  # type: ignore[no-any-return]
-            finally:
+        monitor, waiters = self.monitor, self._waiters
+        waiter = None
+        try:
+            while True:
+                with monitor.lock:
+                    monitor.settle()
+                    if waiter is not None:
+                        monitor.returned(waiters, waiter)
+                        waiter = None
+                    owed = self._advance(operation)
+                    seconds = deadline.remaining(owed)
+                    waiter = monitor.enlist(waiters)
+                rest(waiter, seconds)
+        except StopIteration as result:
+            return result.value  # type: ignore[no-any-return]
+        finally:
+            with monitor.lock:
+                if waiter is not None:
+                    monitor.returned(waiters, waiter)
                 operation.close()
 
     def close(self) -> None:
-        with self.monitor:
+        with self.monitor.lock:
             self.session.close()
+
+    def _advance(self, operation: Operation[T]) -> bool:
+        try:
+            return next(operation)
+        except Exception:
+            raise
+        except BaseException:
+            # A Ctrl-C may have come between two halves of a change that all sessions share.
+            self._multiplexer.fail(Unavailable("interrupted in the middle of a push"))
+            raise
 
     def _wake(self) -> None:
         if self._waiters:
@@ -76,7 +98,7 @@ class Rpc:
         broken: Callable[[], None],
     ) -> None:
         self._monitor = Monitor()
-        self._writers: list[threading.Lock] = []
+        self._writers: Waiters = []
         self._multiplexer = Multiplexer(
             known, writable=self._wake_writer, max_frame_bytes=max_frame_bytes
         )
@@ -87,7 +109,7 @@ class Rpc:
 
     def open(self, layout: Layout, window: int | None) -> Line | None:
         """A new session; None if this RPC is over."""
-        with self._monitor:
+        with self._monitor.lock:
             if self._multiplexer.finished:
                 return None
             line = Line(self._monitor, self._multiplexer, layout, window)
@@ -97,7 +119,7 @@ class Rpc:
             return line
 
     def close_sessions(self) -> None:
-        with self._monitor:
+        with self._monitor.lock:
             self._multiplexer.close_sessions()
 
     def join(self, timeout: float) -> None:
@@ -106,7 +128,7 @@ class Rpc:
 
     def cancel(self, error: ElmanError) -> None:
         """Ends the RPC at once; sessions that have not ended raise `error`."""
-        with self._monitor:
+        with self._monitor.lock:
             self._multiplexer.fail(error)
         if self._call is not None:
             self._call.cancel()
@@ -117,30 +139,39 @@ class Rpc:
             self._monitor.wake(self._writers)
 
     def _frames(self) -> Iterator[pb.StreamRequest]:
+        monitor = self._monitor
         while True:
-            with self._monitor:
-                while (frame := self._multiplexer.take()) is None:
+            with monitor.lock:
+                monitor.settle()
+                frame = self._multiplexer.take()
+                if frame is None:
                     if self._multiplexer.finished:
                         return
-                    self._monitor.wait(self._writers)
-                    # They are about to push their next elements, which then go out together.
-                    self._monitor.let_others_return()
-            yield frame
+                    waiter = monitor.enlist(self._writers)
+            if frame is not None:
+                yield frame
+                continue
+            rest(waiter, None)
+            with monitor.lock:
+                monitor.returned(self._writers, waiter)
+            # They are about to push their next elements, which then go out together.
+            monitor.let_others_return()
 
     def _read(self) -> None:
         assert self._call is not None
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
             for response in self._call:
-                with self._monitor:
+                with self._monitor.lock:
+                    self._monitor.settle()
                     self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
-            error = rpc_error(status)
+            error = stream_error(status)
         except ServerError as broken:
             error = broken
         finally:
-            with self._monitor:
+            with self._monitor.lock:
                 finished = self._multiplexer.finished
                 self._multiplexer.fail(error)
             self._call.cancel()

@@ -53,6 +53,14 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
     return ServerError(f"{code.name}: {details}")
 
 
+def stream_error(error: grpc.RpcError) -> ElmanError:
+    """How an RPC of sessions ended: where gRPC itself gave up, the server is out of reach."""
+    mapped = rpc_error(error)
+    if isinstance(mapped, ServerError | ServerOverloaded):
+        return Unavailable(str(mapped))
+    return mapped
+
+
 def is_too_large(error: grpc.RpcError) -> bool:
     """Whether a call failed because a message would pass a limit, not for want of room: then the
     server names no time to try again."""

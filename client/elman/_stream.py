@@ -14,6 +14,7 @@ from elman._pipeline import Pipeline
 from elman._prediction import Prediction
 from elman._rpc import Line
 from elman._session import Operation
+from elman.errors import InvalidElement
 
 T = TypeVar("T")
 
@@ -79,6 +80,8 @@ class Stream:
         if is_sequence(elements):
             pipeline = Pipeline(self._session, self._codec.many(elements))
             return self._drain(pipeline, None)
+        if not isinstance(elements, Iterable):
+            raise InvalidElement(f"elements is {elements!r}; allowed are a sequence or an iterable")
         pipeline = Pipeline(self._session)
         feeder = threading.Thread(
             target=self._feed, args=(pipeline, elements), name="elman-map", daemon=True
@@ -160,8 +163,8 @@ class Stream:
             while (batch := self._run(pipeline.batch())) is not None:
                 yield from batch
         finally:
-            with self._line.monitor:
-                pipeline.abandon()
+            # Here may be anywhere: a loop that is left is finalised when it is collected.
+            self._line.monitor.defer(pipeline.abandon)
 
     def _feed(self, pipeline: Pipeline, elements: Iterable[Any]) -> None:
         error: BaseException | None = None
@@ -171,5 +174,5 @@ class Stream:
                     break
         except BaseException as raised:
             error = raised
-        with self._line.monitor:
+        with self._line.monitor.lock:
             pipeline.end(error)

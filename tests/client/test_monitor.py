@@ -5,98 +5,88 @@ from collections.abc import Callable
 
 import pytest
 
-from elman._monitor import Monitor
+from elman._monitor import Monitor, Waiters, rest
 
 
-def test_who_is_woken_enters_after_the_waker_left() -> None:
-    monitor = Monitor()
-    waiters: list[threading.Lock] = []
-    order: list[str] = []
+def waiting(monitor: Monitor, waiters: Waiters, then: Callable[[], None]) -> threading.Thread:
+    """A thread that waits for an event and then does something under the lock."""
 
     def wait() -> None:
-        with monitor:
-            monitor.wait(waiters)
-            order.append("woken")
+        with monitor.lock:
+            waiter = monitor.enlist(waiters)
+        rest(waiter, None)
+        with monitor.lock:
+            monitor.returned(waiters, waiter)
+            then()
 
-    threads = [threading.Thread(target=wait) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    woken = 0
-    while woken < 5:
-        with monitor:
-            woken += len(waiters)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_all_who_wait_are_woken_at_once() -> None:
+    monitor = Monitor()
+    waiters: Waiters = []
+    woken: list[int] = []
+    threads = [waiting(monitor, waiters, lambda: woken.append(1)) for _ in range(5)]
+    count = 0
+    while count < 5:
+        with monitor.lock:
+            count += len(waiters)
             monitor.wake(waiters)
     for thread in threads:
         thread.join()
-    assert order == ["woken"] * 5
+    assert len(woken) == 5
 
 
 def test_a_wait_ends_with_its_time() -> None:
     monitor = Monitor()
-    waiters: list[threading.Lock] = []
-    with monitor:
-        monitor.wait(waiters, 0.01)
-        assert not waiters
-        monitor.let_others_return()
+    waiters: Waiters = []
+    with monitor.lock:
+        waiter = monitor.enlist(waiters)
+    rest(waiter, 0.01)
+    with monitor.lock:
+        monitor.returned(waiters, waiter)
+    assert not waiters
+    monitor.let_others_return()
 
 
-def test_one_lets_the_others_come_first() -> None:
+def test_one_lets_the_others_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elman._monitor._PATIENCE", 60)
     monitor = Monitor()
-    waiters: list[threading.Lock] = []
+    waiters: Waiters = []
     order: list[str] = []
-
-    def wait() -> None:
-        with monitor:
-            monitor.wait(waiters)
-            order.append("woken")
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    while not order:
-        with monitor:
+    thread = waiting(monitor, waiters, lambda: order.append("woken"))
+    while True:
+        with monitor.lock:
             if waiters:
                 monitor.wake(waiters)
-                monitor.let_others_return()
-                order.append("last")
+                break
+    monitor.let_others_return()
+    order.append("last")
     thread.join()
     assert order == ["woken", "last"]
 
 
-def test_an_error_inside_leaves_it() -> None:
+def test_who_does_not_come_back_is_not_waited_for() -> None:
     monitor = Monitor()
-    with pytest.raises(ZeroDivisionError), monitor:
-        raise ZeroDivisionError
-    with monitor:
-        pass
+    waiters: Waiters = []
+    with monitor.lock:
+        interrupted = monitor.enlist(waiters)
+        monitor.wake(waiters)
+    monitor.let_others_return()
+    monitor.let_others_return()
+    with monitor.lock:
+        monitor.returned(waiters, interrupted)
 
 
-class Followed:
-    """A lock; as soon as it is free for the first time, `next` is called."""
-
-    def __init__(self, next: Callable[[], None]) -> None:
-        self._lock = threading.Lock()
-        self._next: Callable[[], None] | None = next
-
-    def acquire(self) -> bool:
-        return self._lock.acquire()
-
-    def release(self) -> None:
-        self._lock.release()
-        if self._next is not None:
-            follow, self._next = self._next, None
-            follow()
-
-
-def test_who_leaves_lets_nobody_go_that_another_woke_meanwhile() -> None:
+def test_what_comes_up_while_the_lock_is_taken_is_done_by_whoever_enters_next() -> None:
     monitor = Monitor()
-    waiter = threading.Lock()
-    waiter.acquire()
-
-    def wake() -> None:
-        with monitor:
-            monitor.wake([waiter])
-
-    monitor._lock = Followed(wake)  # type: ignore[assignment]
-    with monitor:
-        pass
-    assert not waiter.locked()
+    done: list[str] = []
+    with monitor.lock:
+        monitor.defer(lambda: done.append("deferred"))
+        assert not done
+    with monitor.lock:
+        monitor.settle()
+    monitor.defer(lambda: done.append("at once"))
+    assert done == ["deferred", "at once"]

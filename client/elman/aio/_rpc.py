@@ -16,7 +16,7 @@ from elman._models import KnownModel
 from elman._multiplexer import Multiplexer
 from elman._outputs import Layout
 from elman._session import Operation
-from elman._status import rpc_error
+from elman._status import stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -49,6 +49,8 @@ class Line:
                     await waiter
                 finally:
                     self._alarm.forget(waiter)
+                    if waiter in self._waiters:
+                        self._waiters.remove(waiter)
         except StopIteration as result:
             return result.value  # type: ignore[no-any-return]
         finally:
@@ -126,7 +128,7 @@ class Rpc:
                 self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
-            error = rpc_error(status)
+            error = stream_error(status)
         except asyncio.CancelledError:
             error = Unavailable("the RPC was cancelled")
         except ServerError as broken:

@@ -26,6 +26,8 @@ class Endpoint:
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.keepalive_time_ms", keepalive),
                 ("grpc.keepalive_timeout_ms", keepalive),
+                # Newer versions of gRPC wait for the ping's own timeout, a minute.
+                ("grpc.http2.ping_timeout_ms", keepalive),
                 ("grpc.keepalive_permit_without_calls", 1),
                 # Clients may ask as often as every 5 seconds whether the server is still there.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
