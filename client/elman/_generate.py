@@ -9,7 +9,7 @@ from elman._model import Input, InputKind, Model, OutputKind
 from elman._outputs import Column
 from elman._pipeline import Pipeline
 from elman._prediction import Prediction
-from elman._sampler import Sampler
+from elman._sampler import Sampler, check_integer
 from elman._session import Operation, Session
 from elman.errors import InvalidElement, InvalidRequest
 
@@ -33,8 +33,7 @@ class Generation:
         top_k: int | None,
         seed: int | None,
     ) -> None:
-        if length < 0:
-            raise InvalidRequest(f"length is {length!r}; allowed are 0 and more")
+        check_integer("length", length, 0)
         payload = codec.many(prime)
         if not payload:
             raise InvalidElement("prime is empty; there must be an element to predict the next of")

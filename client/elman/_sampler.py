@@ -1,5 +1,7 @@
 """Draws one of several alternatives. Knows nothing of models or streams."""
 
+from typing import Any
+
 import numpy as np
 
 from elman.errors import InvalidRequest, ServerError
@@ -14,10 +16,11 @@ class Sampler:
     """
 
     def __init__(self, temperature: float, top_k: int | None, seed: int | None) -> None:
-        if not 0 <= temperature < float("inf"):
-            raise InvalidRequest(f"temperature is {temperature!r}; allowed are finite, from 0 up")
-        if top_k is not None and top_k < 1:
-            raise InvalidRequest(f"top_k is {top_k!r}; allowed are 1 and more, or None for all")
+        _check_temperature(temperature)
+        if top_k is not None:
+            check_integer("top_k", top_k, 1, ", or None for all")
+        if seed is not None:
+            check_integer("seed", seed, 0, ", or None for any")
         self._temperature = temperature
         self._top_k = top_k
         self._random = np.random.default_rng(seed)
@@ -38,3 +41,16 @@ class Sampler:
         # Strictly below the total, so that the last entry with any weight is the last drawn.
         target = self._random.random() * cumulative[-1]
         return int(np.searchsorted(cumulative, target, side="right"))
+
+
+def check_integer(name: str, value: Any, least: int, otherwise: str = "") -> None:
+    """Raises `InvalidRequest` for what is no integer from `least` up; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        allowed = f"integers from {least} up{otherwise}"
+        raise InvalidRequest(f"{name} is {value!r}; allowed are {allowed}")
+
+
+def _check_temperature(value: Any) -> None:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < float("inf"):
+        raise InvalidRequest(f"temperature is {value!r}; allowed are finite numbers from 0 up")
