@@ -138,5 +138,14 @@ async def test_a_plain_iterator_is_a_source_too(client: elman.aio.Client) -> Non
         assert [p["total"] async for p in stream.map(source())] == letter_totals("plain")
 
 
+@pytest.mark.parametrize("elements", [None, 7, object])
+async def test_what_is_no_source_is_refused_at_once(
+    client: elman.aio.Client, elements: object
+) -> None:
+    async with client.stream("letters") as stream:
+        with pytest.raises(elman.InvalidElement, match="allowed are a sequence"):
+            stream.map(elements)
+
+
 async def _open(client: elman.aio.Client) -> elman.aio.Stream:
     return await client.stream("letters")

@@ -1,7 +1,7 @@
 """A stream of elements to a model and of predictions from it, for asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,6 +14,7 @@ from elman._pipeline import Pipeline
 from elman._prediction import Prediction
 from elman._session import Operation
 from elman.aio._rpc import Line
+from elman.errors import InvalidElement
 
 T = TypeVar("T")
 
@@ -64,6 +65,11 @@ class Stream:
         """
         if is_sequence(elements):
             return self._drain(Pipeline(self._session, self._codec.many(elements)))
+        if not isinstance(elements, Iterable | AsyncIterable):
+            raise InvalidElement(
+                f"elements is {elements!r}; "
+                "allowed are a sequence, an iterable or an async iterable"
+            )
         return self._drain(Pipeline(self._session), elements)
 
     def generate(
