@@ -58,6 +58,16 @@ class Generation:
         self._left -= 1
         return symbol
 
+    def abandon(self) -> None:
+        """Nobody wants another symbol: what is left of the prime is not pushed.
+
+        What is unread of the prime is left to the inbox, as `Pipeline.abandon` does.
+        """
+        self._left = 0
+        if self._prime:
+            self._prime.abandon()
+            self._prime = None
+
     def _last(self) -> Operation[Prediction]:
         """The prediction of what was pushed last."""
         if self._prime:

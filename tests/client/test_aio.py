@@ -87,6 +87,37 @@ async def test_a_cancelled_push_pushed_nothing(
         assert [prediction["total"] async for prediction in stream] == [1]
 
 
+async def test_a_cancelled_generate_pushes_no_more_of_its_prime(
+    client: elman.aio.Client, server: FakeServer
+) -> None:
+    server.window = 4
+    server.hold()
+    async with client.stream("letters") as stream:
+        symbols = stream.generate("a" * 100, length=1)
+        generating = asyncio.ensure_future(anext(symbols))
+        while stream.position == 0:
+            await asyncio.sleep(0)
+        generating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await generating
+        server.release()
+        assert (await stream.step("a"))["total"] == letter_totals("aaaaa")[-1]
+        await stream.close()
+        assert [prediction["total"] async for prediction in stream] == letter_totals("aaaa")
+
+
+async def test_a_generate_that_times_out_pushes_no_more_of_its_prime(
+    client: elman.aio.Client, server: FakeServer
+) -> None:
+    server.window = 4
+    async with client.stream("letters", timeout=0.2) as stream:
+        server.hold()
+        with pytest.raises(elman.DeadlineExceeded):
+            await anext(stream.generate("a" * 100, length=1))
+        server.release()
+        assert (await stream.step("a"))["total"] == letter_totals("aaaaa")[-1]
+
+
 async def test_a_cancelled_open_closes_its_session(
     client: elman.aio.Client, server: FakeServer
 ) -> None:

@@ -131,8 +131,11 @@ class Stream:
         return self._line.run(operation, Deadline(self._timeout))
 
     async def _symbols(self, generation: Generation) -> AsyncIterator[Any]:
-        while (symbol := await self._run(generation.next())) is not None:
-            yield symbol
+        try:
+            while (symbol := await self._run(generation.next())) is not None:
+                yield symbol
+        finally:
+            generation.abandon()
 
     async def _drain(self, pipeline: Pipeline, elements: Any = None) -> AsyncIterator[Prediction]:
         feeder = None
