@@ -1,5 +1,6 @@
 """The command line: one program, `elman`, whose subcommands load only when they are asked for."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,9 +14,11 @@ _INTERRUPTED = 130
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits: 0 for success, 1 for a run that failed, 2 for wrong usage.
+    """Runs one command and exits: 0 for success, 1 for a run that failed, 2 for wrong usage, 130
+    after Ctrl-C.
 
-    An expected error is one line on stderr. Anything else is a bug and keeps its traceback.
+    An expected error is one line on stderr, what the system refuses (a full disk) among them.
+    Anything else is a bug and keeps its traceback.
     """
     args = list(sys.argv[1:] if args is None else args)
     try:
@@ -25,7 +28,21 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(_INTERRUPTED)
+    except OSError as error:
+        _drop_unwritten()
+        click.echo(f"elman: {error}", err=True)
+        sys.exit(1)
     sys.exit(code)
+
+
+def _drop_unwritten() -> None:
+    """Python would try once more on exit to write what could not be written, and complain."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _where(error: click.ClickException) -> str:

@@ -7,9 +7,17 @@ import click
 
 import elman
 
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("it is empty; allowed is an address such as localhost:50051")
+    return value
+
+
 target_option = click.option(
     "--target",
     default="localhost:50051",
+    callback=_address,
     envvar="ELMAN_TARGET",
     show_default=True,
     show_envvar=True,

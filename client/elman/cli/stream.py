@@ -53,8 +53,11 @@ def stream(
     element a line: an id, or the numbers of a feature array with blanks or commas between.
 
     A new session starts after an empty line, or after any line of a text model that has no
-    character for the line's end. Ctrl-D ends the input.
+    character for the line's end. Ctrl-D ends the input; Ctrl-C the
+    command at once, with exit code 130.
     """
+    if sys.stdin is None:
+        raise click.ClickException("there is nothing to read: standard input is closed")
     descriptor = sys.stdin.fileno()
     with connected(target) as client:
         known = client.model(model, version)
@@ -68,10 +71,7 @@ def stream(
         typed = _fitting(characters(descriptor), known.input)
         with keys(descriptor) if known.input.kind is InputKind.TEXT else nullcontext():
             click.echo(_INVITATIONS[known.input.kind], err=True)
-            try:
-                _run(client, known, view, typed, as_json)
-            except KeyboardInterrupt:
-                return
+            _run(client, known, view, typed, as_json)
 
 
 def _run(client: Client, model: Model, view: View, text: Iterator[str], as_json: bool) -> None:

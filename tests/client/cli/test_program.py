@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import pytest
@@ -76,6 +76,7 @@ def test_a_missing_extra_is_named_in_one_line(elman: Run, monkeypatch: pytest.Mo
     [
         (["srve"], "elman: No such command 'srve'."),
         (["--verbose"], "elman: No such option '--verbose'."),
+        (["models", "--target", ""], "elman models: Invalid value for '--target'"),
         (["inspect"], "elman inspect: Missing argument 'MODEL'."),
         (["inspect", "none.onnx"], "elman inspect: Invalid value for 'MODEL': File 'none.onnx'"),
     ],
@@ -93,6 +94,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(args: list[str], message: str, 
     [
         (click.ClickException("it did\nnot work"), 1, "elman: it did not work\n"),
         (KeyboardInterrupt(), 130, "\n"),
+        (OSError(28, "No space left on device"), 1, "elman: [Errno 28] No space left on device\n"),
     ],
 )
 def test_what_a_command_raises_becomes_a_line_and_a_code(
@@ -104,6 +106,19 @@ def test_what_a_command_raises_becomes_a_line_and_a_code(
     _replace(monkeypatch, click.Command("models", callback=fail))
     result = elman("models")
     assert (result.code, result.err) == (code, err)
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = _process("elman --help", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "elman: [Errno 28] No space left on device\n"
+
+
+def test_a_closed_input_is_one_line() -> None:
+    done = _process("elman stream sentiment <&-", stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == "elman: there is nothing to read: standard input is closed\n"
 
 
 def test_what_a_command_returns_is_the_exit_code(
@@ -119,6 +134,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     _replace(monkeypatch, click.Command("models", callback=lambda: 1 // 0))
     with pytest.raises(ZeroDivisionError):
         main(["models"])
+
+
+def _process(line: str, stdout: int | TextIO) -> subprocess.CompletedProcess[str]:
+    """Runs a shell's line that begins with `elman`."""
+    script = "from elman.cli import main; main()"
+    shell = ["sh", "-c", line.replace("elman", f"{sys.executable} -c '{script}'", 1)]
+    return subprocess.run(shell, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30)
 
 
 def _replace(monkeypatch: pytest.MonkeyPatch, command: click.Command) -> None:
