@@ -152,7 +152,8 @@ class Session:
                 raise self.failure()
             if self.ended:
                 return None
-            yield self.in_flight > 0 or self.closing
+            # What is in flight for others is not owed to whoever waits here.
+            yield self.closing or any(reader is self.inbox for _, reader in self._routes)
         return self.inbox.get()
 
     def close(self) -> None:

@@ -113,6 +113,27 @@ def test_waiting_for_what_was_not_pushed_is_not_owed() -> None:
     assert finished(reading)["echo"] == ord("a")
 
 
+def test_what_is_in_flight_for_a_step_is_owed_to_nobody_else() -> None:
+    session = Link().opened()
+    reading, step = session.next(), session.step("a")
+    assert next(step) is True
+    assert next(reading) is False
+    step.close()
+    assert next(reading) is True
+
+
+def test_the_end_of_a_session_that_is_closing_is_owed() -> None:
+    link = Link()
+    session = link.opened()
+    reading = session.next()
+    assert next(reading) is False
+    session.close()
+    assert next(reading) is True
+    link.write()
+    link.answer()
+    assert finished(reading) is None
+
+
 def test_a_step_that_is_given_up_leaves_its_prediction_in_its_place() -> None:
     link = Link()
     session = link.opened()
