@@ -7,29 +7,32 @@ from elman.errors import DeadlineExceeded
 
 
 class Deadline:
-    """Starts with the first wait in which the server owes something."""
+    """Starts with the first wait in which the server owes something, and again with its answers."""
 
-    __slots__ = ("_at", "_timeout")
+    __slots__ = ("_at", "_owed", "_timeout")
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._at = inf
+        self._owed = 0
 
-    def at(self, owed: bool = True) -> float:
+    def at(self, owed: int = True) -> float:
         """When the wait must end, on the monotonic clock; inf for never.
 
+        `owed` is what an `Operation` yielded: 0, or a number that answers change.
         Raises `DeadlineExceeded` if that has passed.
         """
         if not owed or self._timeout == inf:
             return inf
         now = monotonic()
-        if self._at == inf:
+        if self._owed != owed:
+            self._owed = owed
             self._at = now + self._timeout
         elif self._at <= now:
             raise DeadlineExceeded(f"the server did not answer within {self._timeout:g} s")
         return self._at
 
-    def remaining(self, owed: bool = True) -> float | None:
+    def remaining(self, owed: int = True) -> float | None:
         """The same in seconds from now; None for never."""
         at = self.at(owed)
         return None if at == inf else max(0, at - monotonic())

@@ -96,6 +96,6 @@ def rpc_timeout(seconds: float) -> float | None:
 
 def check_window(window: int | None) -> int | None:
     """`window`, if it is one. Raises `InvalidRequest`."""
-    if window is not None and window < 1:
+    if window is not None and (not isinstance(window, int) or window < 1):
         raise InvalidRequest(f"window is {window!r}; allowed are 1 and more, or None")
     return window

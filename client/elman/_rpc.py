@@ -71,7 +71,7 @@ class Line:
         with self.monitor.lock:
             self.session.close()
 
-    def _advance(self, operation: Operation[T]) -> bool:
+    def _advance(self, operation: Operation[T]) -> int:
         try:
             return next(operation)
         except Exception:

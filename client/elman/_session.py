@@ -18,8 +18,12 @@ from elman.errors import ElmanError, ServerError, SessionClosed
 
 T = TypeVar("T")
 
-Operation: TypeAlias = Generator[bool, None, T]
-"""Yields whether the server owes something: whether the caller's timeout counts meanwhile."""
+Operation: TypeAlias = Generator[int, None, T]
+"""Yields 0 (or False) if the server owes nothing, so that the caller's timeout does not count.
+
+Otherwise another number whenever the server has answered meanwhile, and the timeout starts again;
+or always True, and it counts for all of the operation.
+"""
 
 Failure: TypeAlias = Callable[[], ElmanError]
 """Makes the error that ended a session anew for every call that meets it."""
@@ -134,7 +138,10 @@ class Session:
         return run.first()
 
     def push(self, payload: Payload) -> Operation[None]:
-        """Pushes elements, as many at a time as the window allows."""
+        """Pushes elements, as many at a time as the window allows.
+
+        The timeout counts from the server's last answer.
+        """
         unit = self.codec.unit
         start, stop = 0, len(payload) // unit
         self.check()
@@ -177,7 +184,8 @@ class Session:
         """Waits until the window is open."""
         self.check()
         while self.pushed - self.answered >= self.window:
-            yield True
+            # Another number after every answer: see `Operation`.
+            yield self.answered + 1
             self.check()
 
     def put(self, payload: Payload, count: int, reader: Reader) -> None:

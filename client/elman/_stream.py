@@ -153,8 +153,11 @@ class Stream:
         return self._line.run(operation, Deadline(self._timeout))
 
     def _symbols(self, generation: Generation) -> Iterator[Any]:
-        while (symbol := self._run(generation.next())) is not None:
-            yield symbol
+        try:
+            while (symbol := self._run(generation.next())) is not None:
+                yield symbol
+        finally:
+            self._line.monitor.defer(generation.abandon)
 
     def _drain(self, pipeline: Pipeline, feeder: threading.Thread | None) -> Iterator[Prediction]:
         if feeder:

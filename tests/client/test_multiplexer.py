@@ -65,17 +65,27 @@ def test_a_push_waits_while_the_window_is_full() -> None:
     link = Link(window=2)
     session = link.opened()
     push = session.push("abcde")
-    assert next(push) is True
+    assert next(push)
     assert (session.pushed, session.room) == (2, 0)
     link.write()
     link.answer(_1=1)
-    assert next(push) is True
+    assert next(push)
     assert session.pushed == 3
     link.write()
     link.answer()
     finished(push)
     assert session.pushed == 5
     assert letters(read(session)) == "abc"
+
+
+def test_a_push_is_timed_anew_after_every_answer() -> None:
+    link = Link(window=2)
+    push = link.opened().push("abcde")
+    before = next(push)
+    assert next(push) == before
+    link.write()
+    link.answer(_1=1)
+    assert next(push) not in (before, 0)
 
 
 def test_a_session_of_its_own_smaller_window_holds_that() -> None:
