@@ -1,6 +1,12 @@
 """Settings of all tests."""
 
+import signal
+
 from hypothesis import settings
+
+# A shell that runs the tests in the background has interrupts ignored, and so would their servers
+# and clients; what is handled here is at its default there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("elman", deadline=None)

@@ -139,8 +139,9 @@ async def test_a_million_elements_delay_single_ones_by_a_few_steps(repository: P
         print(f"single elements {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"mean step: {step * 1e3:.2f} ms")
     # Beside its own step, an element waits for the one that runs and one that was next in turn;
-    # the rest is the machine's noise, which p99 of a shared one has plenty of.
-    assert np.percentile(beside, 50) < np.percentile(alone, 50) + 4 * step
+    # the rest is the machine's noise, which p99 of a shared one has plenty of. To wait for the
+    # million would take thousands of steps.
+    assert np.percentile(beside, 50) < np.percentile(alone, 50) + 10 * step
     assert np.percentile(beside, 99) < np.percentile(alone, 99) + 10 * step + 0.02
 
 
