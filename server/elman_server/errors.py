@@ -29,6 +29,9 @@ class InvalidRequest(ServerError):
 
 
 class Overloaded(ServerError):
+    reason = "overloaded"
+    """Of a session that was refused, in the metrics."""
+
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -36,7 +39,7 @@ class Overloaded(ServerError):
 
 
 class ShuttingDown(ServerError):
-    pass
+    reason = "shutdown"
 
 
 class AnswerTooLarge(ServerError):

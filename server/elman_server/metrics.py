@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from elman_server.engine.session import EndReason
 from elman_server.engine.stats import StepStats
+from elman_server.errors import Overloaded, ShuttingDown
 
 _LABELS = ("model", "version")
 _SECONDS = (
@@ -115,7 +116,7 @@ class Metrics:
             closed={reason: self._closed.labels(*labels, str(reason)) for reason in EndReason},
             rejected={
                 reason: self._rejected.labels(*labels, reason)
-                for reason in ("overloaded", "shutdown")
+                for reason in (Overloaded.reason, ShuttingDown.reason)
             },
             elements=self._elements.labels(*labels),
             steps=self._steps.labels(*labels),

@@ -53,15 +53,6 @@ class Batch:
     """The outputs that some row wants."""
     arrivals: "Arrivals"
 
-    @property
-    def size(self) -> int:
-        """Elements, padding not included."""
-        return sum(self.counts)
-
-    @property
-    def ragged(self) -> bool:
-        return len(set(self.counts)) > 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
@@ -71,6 +62,10 @@ class Arrivals:
     counts: list[int]
     ends: list[int]
     """The entries of row `i` end before `ends[i]`, where those of the next begin."""
+
+    def ages(self, now: float) -> list[float]:
+        """How many seconds ago each entry arrived."""
+        return [now - time for time in self.times]
 
     def of(self, rows: list[int]) -> "Arrivals":
         """Those of some rows alone."""

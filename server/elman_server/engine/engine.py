@@ -114,11 +114,8 @@ class Engine:
         """
         try:
             self._admission.admit(elements)
-        except Overloaded:
-            self._observer.session_rejected("overloaded")
-            raise
-        except ShuttingDown:
-            self._observer.session_rejected("shutdown")
+        except (Overloaded, ShuttingDown) as error:
+            self._observer.session_rejected(error.reason)
             raise
         session = self._scheduler.add(
             id=secrets.token_hex(8), number=number, outbox=outbox, selection=selection
@@ -255,6 +252,6 @@ def _stats(result: StepResult, settled: _Settled) -> StepStats:
         batch_size=len(batch.sessions),
         answered=settled.answered,
         seconds=result.end - result.start,
-        queue_delays=[result.start - time for time in batch.arrivals.times],
+        queue_delays=batch.arrivals.ages(result.start),
         counts=batch.arrivals.counts,
     )

@@ -25,9 +25,6 @@ class Mail:
     deliveries: list[Delivery] = field(default_factory=list)
     ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.opened or self.deliveries or self.ended)
-
 
 class Outbox:
     """`limit` is in bytes; one step may overshoot it. `notify` is called after each change that the

@@ -26,11 +26,6 @@ class StatePool:
         self._free: list[int] = []
 
     @property
-    def capacity(self) -> int:
-        """Rows handed out at the same time at most so far: the arrays need no more."""
-        return len(self._generations)
-
-    @property
     def used(self) -> int:
         return len(self._generations) - len(self._free)
 

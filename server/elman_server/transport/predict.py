@@ -54,10 +54,8 @@ async def predict(
             mail = engine.collect(outbox)
             for delivery in mail.deliveries:
                 parts.append(selection.encode(delivery.outputs))
-                now = engine.now()
-                model.metrics.delivered(
-                    [now - time for time in delivery.arrivals.times], delivery.arrivals.counts
-                )
+                arrivals = delivery.arrivals
+                model.metrics.delivered(arrivals.ages(engine.now()), arrivals.counts)
             if mail.ended:
                 break
             await changed.wait()

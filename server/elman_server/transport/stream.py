@@ -302,8 +302,7 @@ class StreamRpc:
         return self._packer.pack(mail, refused)
 
     def _handed_over(self, arrivals: Arrivals) -> None:
-        now = self._engine.now()
-        self._model.metrics.delivered([now - time for time in arrivals.times], arrivals.counts)
+        self._model.metrics.delivered(arrivals.ages(self._engine.now()), arrivals.counts)
 
 
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:

@@ -4,7 +4,7 @@ keep."""
 import numpy as np
 
 from elman_server.engine.batch import Arrivals, Delivery
-from elman_server.engine.outbox import Outbox
+from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import FINISHED, Session
 from elman_server.engine.state_pool import Slot
 from tests.server.fakes import FakeSelection
@@ -33,7 +33,7 @@ def delivery(box: Outbox, count: int) -> Delivery:
 
 def test_a_new_outbox_is_empty() -> None:
     box = outbox()
-    assert not box.take()
+    assert box.take() == Mail()
     assert not box.full
 
 
@@ -50,7 +50,7 @@ def test_taking_empties_it_and_keeps_the_order() -> None:
     assert mail.opened == [first, second]
     assert mail.deliveries == deliveries
     assert mail.ended == [(first, FINISHED)]
-    assert not box.take()
+    assert box.take() == Mail()
 
 
 def test_it_is_full_at_its_limit_until_it_is_emptied() -> None:

@@ -246,8 +246,8 @@ class Schedules(RuleBasedStateMachine):
         if limits.chunking is Chunking.SINGLE:
             assert batch.chunk == 1
         if limits.chunking is Chunking.EQUAL:
-            assert not batch.ragged
-        assert 2 * batch.size >= rows * batch.chunk, "more than half of the step is padding"
+            assert len(set(batch.counts)) == 1
+        assert 2 * sum(batch.counts) >= rows * batch.chunk, "more than half of the step is padding"
 
     def check_contents(self, batch: Batch) -> None:
         flat = numbers(np.concatenate(batch.elements))
