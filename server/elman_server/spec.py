@@ -166,6 +166,18 @@ class StateSpec:
         return np.array(self.initial).astype(self.dtype).reshape(self.shape)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ContextSpec:
+    """A tensor that a session is given once, when it is opened: `[*shape]` for one session."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dimension, ...] = ()
+    input: str | None = None
+    """The step graph's input, `[batch, *shape]`, that takes it at every step; None for a context
+    that only the initial-state network takes."""
+
+
 def _fit(values: tuple[float, ...], dtype: str) -> bool:
     """Whether a type holds numbers: finite ones, and exactly where it is no floating type."""
     numbers = np.array(values, np.float64)
@@ -189,12 +201,20 @@ class ModelSpec:
     """Whether the graph takes several elements of each row at once."""
     lengths: str | None = None
     """The int32 `[batch]` input that says how many elements each row has, or None."""
+    batched: bool = True
+    """Whether the graph takes more than one row; if not, its batch axes have length 1."""
+    contexts: tuple[ContextSpec, ...] = ()
+    initialized: tuple[str, ...] = ()
+    """The states that the initial-state network computes from the contexts; none if there is no
+    such network. It takes each context as `[batch, *shape]` under the context's name, and gives
+    each of these states as `[batch, *shape]` under the state's name."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.lengths is not None and not self.time_axis:
             raise ValueError("lengths are given, but the graph takes no time axis")
         inputs = [self.input.name, *(state.input for state in self.states)]
+        inputs += [context.input for context in self.contexts if context.input is not None]
         if self.lengths is not None:
             inputs.append(self.lengths)
         outputs = [*(out.name for out in self.outputs), *(state.output for state in self.states)]
@@ -203,7 +223,26 @@ class ModelSpec:
                 raise ValueError(f"{field} names are not unique: {', '.join(sorted(names))}")
         if len({state.name for state in self.states}) != len(self.states):
             raise ValueError("state names are not unique")
+        if len({context.name for context in self.contexts}) != len(self.contexts):
+            raise ValueError("context names are not unique")
+        self._check_initialized()
         return self
+
+    def _check_initialized(self) -> None:
+        names = {state.name for state in self.states}
+        for name in self.initialized:
+            if name not in names:
+                raise ValueError(f"initialized names {name!r}, which is no state")
+        if len(set(self.initialized)) != len(self.initialized):
+            raise ValueError("initialized names a state twice")
+        if self.initialized and not self.contexts:
+            raise ValueError("initialized states are computed from contexts; there are none")
+        for context in self.contexts:
+            if context.input is None and not self.initialized:
+                raise ValueError(
+                    f"context {context.name!r} goes nowhere: it has no input, and there is no "
+                    "initial-state network"
+                )
 
     @property
     def state_bytes(self) -> int:
