@@ -1,7 +1,7 @@
 """Export of trained recurrent networks to ONNX step models, and recipes that train some."""
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedModule
-from elman_export.exporter import Report, export
+from elman_export.exporter import export
 from elman_export.interface import (
     Output,
     features,
@@ -11,12 +11,15 @@ from elman_export.interface import (
     tokens,
     values,
 )
-from elman_export.proof import Difference
+from elman_export.keep import Report
+from elman_export.proof import Comparison, Difference, Proof
 
 __all__ = [
+    "Comparison",
     "Difference",
     "ExportError",
     "Output",
+    "Proof",
     "ProofFailed",
     "Report",
     "UnsupportedModule",

@@ -3,26 +3,22 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
-import onnx
 from pydantic import ValidationError
 from torch import nn
 
 from elman_export import graph, recurrence
 from elman_export.errors import ExportError, UnsupportedModule
 from elman_export.interface import Output
+from elman_export.keep import Report, keep
 from elman_export.observation import Observation, observe
-from elman_export.proof import TOLERANCE, Difference, StepModel, prove
+from elman_export.proof import TOLERANCE, Sequences, prove
 from elman_export.sample import random_elements
+from elman_export.stepmodel import StepModel
 from elman_export.subject import Subject
-from elman_server import modelfile
 from elman_server.spec import (
-    FINGERPRINT_KEY,
-    SPEC_KEY,
     DType,
     InputSpec,
     ModelSpec,
@@ -34,21 +30,6 @@ _LENGTHS = "lengths"
 
 _SAMPLES = ((13, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences that a proof runs on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was written, and how it compared with the module."""
-
-    path: Path
-    size: int
-    """Bytes."""
-    spec: ModelSpec
-    fingerprint: str
-    differences: tuple[Difference, ...]
-    """By output, in the spec's order."""
-    elements: int
-    """How many elements were compared, whole and in each other way of cutting them up."""
 
 
 def export(
@@ -82,7 +63,6 @@ def export(
     model that is not the same network, and `ExportError` for names, labels or examples that don't
     fit. Nothing is written then, and a file that was there before stays.
     """
-    path = Path(path)
     sequences = _sequences(input, examples, seed)
     with _evaluation(module):
         layers = recurrence.find(module)
@@ -98,36 +78,29 @@ def export(
         except ValidationError as error:
             raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
         model = graph.build(subject, observation.layers, spec)
-        differences = prove(
-            subject.answer,
+        proof = prove(
+            lambda each: subject.answer(each.elements),
             StepModel(model.SerializeToString(), spec),
             sequences,
             seed=seed,
             tolerance=tolerance,
         )
-    fingerprint = _sign(model, spec)
-    _write(model, path)
-    return Report(
-        path=path,
-        size=path.stat().st_size,
-        spec=spec,
-        fingerprint=fingerprint,
-        differences=differences,
-        elements=sum(x.shape[0] * x.shape[1] for x in sequences),
-    )
+    return keep(model, spec, proof, path)
 
 
-def _sequences(input: InputSpec, examples: np.ndarray | None, seed: int) -> list[np.ndarray]:
+def _sequences(input: InputSpec, examples: np.ndarray | None, seed: int) -> list[Sequences]:
     """What the proof runs on: random sequences and the caller's examples."""
     rng = np.random.default_rng(seed)
-    sequences = [random_elements(input, batch, time, rng) for batch, time in _SAMPLES]
+    sequences = [
+        Sequences(elements=random_elements(input, batch, time, rng)) for batch, time in _SAMPLES
+    ]
     if examples is not None:
         if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
             raise ExportError(
                 f"examples have shape {list(examples.shape)}; expected is "
                 f"{['batch', 'time', *input.shape]}"
             )
-        sequences.append(examples.astype(input.dtype))
+        sequences.append(Sequences(elements=examples.astype(input.dtype), source="examples"))
     return sequences
 
 
@@ -180,26 +153,6 @@ def _spec(
         if name in taken:
             raise ExportError(f"{name!r} is the name of an input and of an output; rename one")
     return spec
-
-
-def _sign(model: onnx.ModelProto, spec: ModelSpec) -> str:
-    """Writes spec and fingerprint into the model's metadata; returns the fingerprint."""
-    spec_json = spec.to_json()
-    fingerprint = modelfile.fingerprint(model.SerializeToString(), spec_json)
-    onnx.helper.set_model_props(model, {SPEC_KEY: spec_json, FINGERPRINT_KEY: fingerprint})
-    return fingerprint
-
-
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    """Writes the file beside its place, reads it as a server would, then moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(model.SerializeToString())
-        modelfile.read(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager

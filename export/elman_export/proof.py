@@ -1,27 +1,28 @@
-"""The proof that a step model is the module it was made from.
+"""The proof that a step model is the network that it was made from.
 
-The same sequences go through the module as a whole, and through the step model whole, one element
-at a time, in random chunks, in ragged batches with lengths, and each row alone. The step model's
-own answers must be equal to the last bit, final states included; against the module, whose kernels
-add up in another order, they must agree to a tolerance.
+The same sequences go through the original as a whole, and through the step model whole, one element
+at a time, in random chunks, in ragged batches with lengths, and each row alone. Every way must
+agree with the original to a tolerance: kernels of two runtimes add up in another order. Where the
+step model's operators are our own choice its answers must also be equal to the last bit, final
+states included, whichever way they were asked for.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import onnxruntime
 
 from elman_export.errors import ProofFailed
+from elman_export.stepmodel import Answer, Arrays, StepModel
 from elman_server.spec import ModelSpec
 
-Arrays = Mapping[str, np.ndarray]
+PROOF_KEY = "elman.proof"
+"""The key of the proof's JSON in `metadata_props`."""
 
 TOLERANCE = 1e-4
-"""Allowed difference from the module, times the largest value in its output where that is over 1.
+"""Allowed difference from the original, times the largest value in its output where that is over 1.
 """
-
-_PADDING_SEED = 7
 
 _ROUNDING = 1e-5
 
@@ -36,160 +37,177 @@ _ROUNDS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """Sequences that a proof runs on."""
+
+    elements: np.ndarray
+    """`[batch, time, *shape]`."""
+    source: str = "random"
+    """Where they come from, for people: `random` or `examples`."""
+    contexts: Arrays = field(default_factory=dict)
+    """`[batch, *shape]` by context name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How far one output was from the original's, the step model being asked in one way."""
+
+    output: str
+    input: str
+    """The source of the sequences."""
+    way: str
+    maximum: float
+    """The largest absolute difference."""
+    exact: bool
+    """Whether outputs and states were equal, to the last bit, to those of the first way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far a step model's output was from the module's, over everything that was compared."""
+    """How far a step model's output was from the original's, over everything that was compared."""
 
     output: str
     maximum: float
     """The largest absolute difference."""
     scale: float
-    """The largest absolute value in the module's output."""
+    """The largest absolute value in the original's output."""
     tolerance: float
     """What `maximum` may be at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a step model said to some sequences, and the states that it was left with."""
+class Proof:
+    """What was compared, and what came of it."""
 
-    outputs: Arrays
-    """By output name, `[batch, time, *shape]`."""
-    states: Arrays
-    """By state name, in the state's own layout."""
+    differences: tuple[Difference, ...]
+    """By output, in the spec's order."""
+    comparisons: tuple[Comparison, ...]
+    """By output, then input, then way."""
+    elements: int
+    """How many elements were compared in each way."""
+    seed: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the step model said the same to the last bit whichever way it was asked."""
+        return all(comparison.exact for comparison in self.comparisons)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
 
 
-class StepModel:
-    """A serialized step model in ONNX Runtime, run as a server would run it."""
+class _Tally:
+    """The largest of what was seen, by output, input and way."""
 
-    def __init__(self, model: bytes, spec: ModelSpec) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-        self.spec = spec
+    def __init__(self) -> None:
+        self.maximum: dict[tuple[str, str, str], float] = {}
+        self.exact: dict[tuple[str, str, str], bool] = {}
+        self.scale: dict[str, float] = {}
 
-    def run(self, x: np.ndarray, cuts: Sequence[Sequence[int]]) -> Answer:
-        """Feeds `x [batch, time, *shape]` in as many steps as each row has cuts.
+    def add(self, output: str, input: str, way: str, *, maximum: float, exact: bool) -> None:
+        key = (output, input, way)
+        self.maximum[key] = max(self.maximum.get(key, 0.0), maximum)
+        self.exact[key] = self.exact.get(key, True) and exact
 
-        `cuts[row]` are the numbers of elements that the row's chunks have, in order, each at least
-        1; rows have equally many chunks. In a step, rows with shorter chunks are padded with noise.
-        """
-        batch = len(x)
-        states: Arrays = {
-            state.name: np.repeat(
-                np.expand_dims(state.initial_value(), state.batch_axis), batch, state.batch_axis
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return tuple(
+            Comparison(
+                output=key[0], input=key[1], way=key[2], maximum=maximum, exact=self.exact[key]
             )
-            for state in self.spec.states
-        }
-        outputs: dict[str, np.ndarray] = {}
-        position = np.zeros(batch, int)
-        for lengths in np.array(cuts, np.int32).T:
-            chunk = self._pad(x, position, lengths)
-            answers, states = self._step(chunk, lengths, states)
-            for name, answer in answers.items():
-                if name not in outputs:
-                    outputs[name] = np.zeros((*x.shape[:2], *answer.shape[2:]), answer.dtype)
-                for row, (start, length) in enumerate(zip(position, lengths, strict=True)):
-                    outputs[name][row, start : start + length] = answer[row, :length]
-            position += lengths
-        return Answer(outputs=outputs, states=states)
-
-    def _step(
-        self, chunk: np.ndarray, lengths: np.ndarray, states: Arrays
-    ) -> tuple[Arrays, Arrays]:
-        spec = self.spec
-        feed = {spec.input.name: chunk} | {s.input: states[s.name] for s in spec.states}
-        if spec.lengths is not None:
-            feed[spec.lengths] = lengths
-        wanted = [*(out.name for out in spec.outputs), *(state.output for state in spec.states)]
-        found = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
-        return (
-            {out.name: found[out.name] for out in spec.outputs},
-            {state.name: found[state.output] for state in spec.states},
+            for key, maximum in sorted(self.maximum.items(), key=lambda item: item[0][:2])
         )
 
-    def _pad(self, x: np.ndarray, position: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """`[batch, longest, *shape]`: each row's next elements, then elements of other places."""
-        longest = int(lengths.max())
-        noise = np.random.default_rng(_PADDING_SEED).permutation(x.reshape(-1, *x.shape[2:]))
-        chunk = np.resize(noise, (len(x), longest, *x.shape[2:]))
-        for row, (start, length) in enumerate(zip(position, lengths, strict=True)):
-            chunk[row, :length] = x[row, start : start + length]
-        return chunk
+    def differences(self, tolerance: float) -> Iterator[Difference]:
+        for output, scale in self.scale.items():
+            yield Difference(
+                output=output,
+                maximum=max(v for key, v in self.maximum.items() if key[0] == output),
+                scale=scale,
+                tolerance=tolerance * max(1.0, scale),
+            )
 
 
 def prove(
-    whole: Callable[[np.ndarray], Arrays],
+    whole: Callable[[Sequences], Arrays],
     model: StepModel,
-    sequences: Sequence[np.ndarray],
+    sequences: Sequence[Sequences],
     *,
     seed: int,
     tolerance: float,
-) -> tuple[Difference, ...]:
-    """Compares `whole`, the module on whole sequences, with `model`, by output.
+    exact: bool = True,
+    original: str = "module",
+) -> Proof:
+    """Compares `whole`, the original on whole sequences, with `model`, by output.
 
-    `sequences` are `[batch, time, *shape]` each. Raises `ProofFailed` with the largest difference
-    that is not allowed, saying what was compared.
+    `whole` gives `[batch, time, *shape]` by output name. With `exact` the step model's own answers
+    must be equal to the last bit in every way; without, it is only told whether they were.
+    `original` is what the original is called in messages.
+
+    Raises `ProofFailed` with the largest difference that is not allowed, saying what was compared.
     """
     rng = np.random.default_rng(seed)
-    maximum: dict[str, float] = {}
-    scale: dict[str, float] = {}
-    for x in sequences:
-        expected = whole(x)
-        answer = model.run(x, [[x.shape[1]]] * len(x))
-        _check_equal(answer, list(_other_ways(model, x, rng)))
+    tally = _Tally()
+    for each in sequences:
+        expected = whole(each)
+        answers = list(_answers(model, each, rng))
+        first_way, first = answers[0]
+        if exact:
+            _check_equal(first_way, first, answers[1:])
         for name, value in expected.items():
             if not np.isfinite(value).all():
-                raise ProofFailed(f"the module's own output {name!r} is not finite")
-            difference = np.abs(answer.outputs[name].astype(float) - value)
-            if not np.isfinite(difference).all():
-                raise ProofFailed(f"the step model's output {name!r} is not finite")
-            maximum[name] = max(maximum.get(name, 0.0), float(difference.max(initial=0)))
-            scale[name] = max(scale.get(name, 0.0), float(np.abs(value).max(initial=0)))
-    differences = tuple(
-        Difference(
-            output=name,
-            maximum=maximum[name],
-            scale=scale[name],
-            tolerance=tolerance * max(1.0, scale[name]),
-        )
-        for name in maximum
-    )
-    for difference in differences:
-        if difference.maximum > difference.tolerance:
+                raise ProofFailed(f"the {original}'s own output {name!r} is not finite")
+            tally.scale[name] = max(tally.scale.get(name, 0.0), float(np.abs(value).max(initial=0)))
+            for way, answer in answers:
+                difference = np.abs(answer.outputs[name].astype(float) - value)
+                if not np.isfinite(difference).all():
+                    raise ProofFailed(f"the step model's output {name!r} is not finite")
+                tally.add(
+                    name,
+                    each.source,
+                    way,
+                    maximum=float(difference.max(initial=0)),
+                    exact=_equal(first, answer),
+                )
+    differences = tuple(tally.differences(tolerance))
+    for found in differences:
+        if found.maximum > found.tolerance:
+            way = max(
+                (each for each in tally.comparisons() if each.output == found.output),
+                key=lambda each: each.maximum,
+            ).way
             raise ProofFailed(
-                f"output {difference.output!r} of the step model differs from the module's by "
-                f"{difference.maximum:.3g}; allowed are {difference.tolerance:.3g}: {_MIXES}"
+                f"output {found.output!r} of the step model differs from the {original}'s by "
+                f"{found.maximum:.3g} ({way}); allowed are {found.tolerance:.3g}: {_MIXES}"
             )
-    return differences
-
-
-def _other_ways(
-    model: StepModel, x: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[str, Answer]]:
-    """The same sequences cut up and put together otherwise."""
-    batch, time = x.shape[:2]
-    yield "one element at a time", model.run(x, [[1] * time] * batch)
-    yield "in random chunks", model.run(x, [_cut(time, min(4, time), rng)] * batch)
-    ragged = [_cut(time, min(5, time), rng) for _ in range(batch)]
-    yield "in ragged batches", model.run(x, ragged)
-    alone = [model.run(row[None], [cuts]) for row, cuts in zip(x, ragged, strict=True)]
-    axes = {state.name: state.batch_axis for state in model.spec.states}
-    yield (
-        "each row alone",
-        Answer(
-            outputs={
-                name: np.concatenate([answer.outputs[name] for answer in alone])
-                for name in alone[0].outputs
-            },
-            states={
-                name: np.concatenate([answer.states[name] for answer in alone], axis)
-                for name, axis in axes.items()
-            },
-        ),
+    return Proof(
+        differences=differences,
+        comparisons=tally.comparisons(),
+        elements=sum(each.elements.shape[0] * each.elements.shape[1] for each in sequences),
+        seed=seed,
     )
+
+
+def _answers(
+    model: StepModel, sequences: Sequences, rng: np.random.Generator
+) -> Iterator[tuple[str, Answer]]:
+    """The same sequences, cut up and put together in every way that the model can be asked."""
+    x, contexts, spec = sequences.elements, sequences.contexts, model.spec
+    batch, time = x.shape[:2]
+    singles = [[1] * time] * batch
+    if not spec.time_axis:
+        yield "one element at a time", model.run(x, singles, contexts)
+        if spec.batched:
+            yield "each row alone", model.run_alone(x, singles, contexts)
+        return
+    yield "whole", model.run(x, [[time]] * batch, contexts)
+    yield "one element at a time", model.run(x, singles, contexts)
+    yield "in random chunks", model.run(x, [_cut(time, min(4, time), rng)] * batch, contexts)
+    if not spec.batched:
+        return
+    cuts = [_cut(time, min(5, time), rng) for _ in range(batch)]
+    if spec.lengths is not None:
+        yield "in ragged batches", model.run(x, cuts, contexts)
+    yield "each row alone", model.run_alone(x, cuts, contexts)
 
 
 def _cut(time: int, parts: int, rng: np.random.Generator) -> Sequence[int]:
@@ -198,13 +216,21 @@ def _cut(time: int, parts: int, rng: np.random.Generator) -> Sequence[int]:
     return [int(length) for length in np.diff([0, *inner, time])]
 
 
-def _check_equal(whole: Answer, others: Sequence[tuple[str, Answer]]) -> None:
-    """Raises `ProofFailed` with the largest difference of another way from `whole`, if any."""
+def _equal(one: Answer, two: Answer) -> bool:
+    return all(
+        np.array_equal(value, others[name], equal_nan=True)
+        for values, others in ((one.outputs, two.outputs), (one.states, two.states))
+        for name, value in values.items()
+    )
+
+
+def _check_equal(way: str, answer: Answer, others: Sequence[tuple[str, Answer]]) -> None:
+    """Raises `ProofFailed` with the largest difference of another way from `way`, if any."""
     worst, message, rounding = 0.0, "", 0.0
-    for way, other in others:
+    for other_way, other in others:
         for kind, one, two in (
-            ("output", whole.outputs, other.outputs),
-            ("state", whole.states, other.states),
+            ("output", answer.outputs, other.outputs),
+            ("state", answer.states, other.states),
         ):
             for name, value in one.items():
                 if np.array_equal(value, two[name], equal_nan=True):
@@ -216,7 +242,21 @@ def _check_equal(whole: Answer, others: Sequence[tuple[str, Answer]]) -> None:
                 rounding = _ROUNDING * max(1.0, np.abs(value.astype(float)).max())
                 message = (
                     f"{kind} {name!r} differs by {difference:.3g} between sequences that the step "
-                    f"model is given whole and {way}"
+                    f"model is given {way} and {other_way}"
                 )
     if message:
         raise ProofFailed(f"{message}: {_ROUNDS if worst <= rounding else _MIXES}")
+
+
+def random_contexts(
+    spec: ModelSpec, batch: int, rng: np.random.Generator
+) -> Mapping[str, np.ndarray]:
+    """Standard normal values for each context, `[batch, *shape]`; of an integer type, 0 and 1."""
+    return {
+        each.name: (
+            rng.standard_normal((batch, *each.shape))
+            if np.issubdtype(each.dtype, np.floating)
+            else rng.integers(0, 2, (batch, *each.shape))
+        ).astype(each.dtype)
+        for each in spec.contexts
+    }

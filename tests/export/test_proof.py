@@ -15,12 +15,13 @@ from torch import nn
 
 import elman_export
 from elman_export import ProofFailed
-from elman_export.proof import StepModel, prove
+from elman_export.proof import Sequences, prove
+from elman_export.stepmodel import StepModel
 from elman_server.spec import ModelSpec, StateSpec
 
 Network = Callable[..., nn.Module]
 
-SEQUENCES = [np.random.default_rng(5).integers(0, 11, (3, 12))]
+SEQUENCES = [Sequences(elements=np.random.default_rng(5).integers(0, 11, (3, 12)))]
 
 
 @dataclass
@@ -32,12 +33,12 @@ class Exported:
     model: onnx.ModelProto
 
     def prove(self, spec: ModelSpec | None = None) -> tuple[elman_export.Difference, ...]:
-        def whole(x: np.ndarray) -> dict[str, np.ndarray]:
+        def whole(x: Sequences) -> dict[str, np.ndarray]:
             with torch.no_grad():
-                return {"y": self.module(torch.from_numpy(x)).numpy()}
+                return {"y": self.module(torch.from_numpy(x.elements)).numpy()}
 
         model = StepModel(self.model.SerializeToString(), spec or self.spec)
-        return prove(whole, model, SEQUENCES, seed=0, tolerance=1e-4)
+        return prove(whole, model, SEQUENCES, seed=0, tolerance=1e-4).differences
 
     def with_states(self, *states: StateSpec) -> ModelSpec:
         return replace(self.spec, states=states)
@@ -164,4 +165,4 @@ def test_however_sequences_are_cut_up_and_batched_each_row_is_as_if_alone(
         alone = gru.run(x[row : row + 1], [[1] * time])
         np.testing.assert_array_equal(together.outputs["y"][row], alone.outputs["y"][0])
         for name, value in alone.states.items():
-            np.testing.assert_array_equal(together.states[name][:, row], value[:, 0])
+            np.testing.assert_array_equal(together.states[name][row], value[0])
