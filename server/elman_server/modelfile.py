@@ -16,6 +16,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY, ModelSpec, SpecError
 
+PROOF_KEY = "elman.proof"
+"""The key of the export's proof (see `elman_export.proof`) in `metadata_props`."""
+
 # Field numbers of onnx.proto: ModelProto and StringStringEntryProto.
 _GRAPH = 7
 _OPSET_IMPORT = 8
@@ -51,7 +54,8 @@ def read(path: Path) -> ModelFile:
         raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
     if SPEC_KEY not in metadata:
         raise ModelFileError(
-            f"{path}: no {SPEC_KEY!r} in its metadata, so no step model; see `elman export`"
+            f"{path}: no {SPEC_KEY!r} in its metadata, so no step model yet; make one with "
+            f"`elman export {path.name}`, see docs/export.md"
         )
     try:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
@@ -64,6 +68,12 @@ def read(path: Path) -> ModelFile:
             f"make {actual!r}: it was changed after its export"
         )
     return ModelFile(path=path, spec=spec, fingerprint=actual)
+
+
+def proof(path: Path) -> str | None:
+    """The JSON that the export kept of its proof in a step model's file, or None. The fingerprint
+    does not cover it."""
+    return _metadata(path.read_bytes()).get(PROOF_KEY)
 
 
 def fingerprint(model: bytes, spec_json: str) -> str:

@@ -75,8 +75,16 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_an_onnx_file_without_a_spec_is_no_step_model(tmp_path: Path) -> None:
     (tmp_path / "plain.onnx").write_bytes(stepmodels.leaky()[0].SerializeToString())
     assert refused(tmp_path / "plain.onnx") == (
-        f"no {SPEC_KEY!r} in its metadata, so no step model; see `elman export`"
+        f"no {SPEC_KEY!r} in its metadata, so no step model yet; make one with "
+        "`elman export plain.onnx`, see docs/export.md"
     )
+
+
+def test_the_proof_that_an_export_kept_can_be_read(path: Path, tmp_path: Path) -> None:
+    kept = changed(path, tmp_path, **{modelfile.PROOF_KEY: '{"elements": 3}'})
+    assert modelfile.read(kept).fingerprint == modelfile.read(path).fingerprint
+    assert modelfile.proof(kept) == '{"elements": 3}'
+    assert modelfile.proof(path) is None
 
 
 def test_a_wrong_spec_is_refused(path: Path, tmp_path: Path) -> None:
