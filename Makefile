@@ -28,9 +28,10 @@ $(VENV)/.server: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 # Dependency groups need a recent pip.
-$(VENV)/.development: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.development: pyproject.toml tests/packages.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install -q --upgrade 'pip>=25.1'
 	$(VENV)/bin/pip install -q -e '.[server,export]' --group dev
+	$(VENV)/bin/pip install -q --no-deps -r tests/packages.txt
 	touch $@ $(VENV)/.server
 
 $(VENV)/bin/python:
