@@ -3,6 +3,7 @@
 ```
 ExportError            nothing was written; the message says what to change
 ├── UnsupportedModule  the module can't become a step model; the message names the submodule
+├── UnsupportedGraph   the ONNX graph can't become a step model; the message names the node
 └── ProofFailed        a step model was built, but it is not the same network
 ```
 """
@@ -14,6 +15,10 @@ class ExportError(Exception):
 
 class UnsupportedModule(ExportError):
     """A module that can't become a step model; the message names the submodule and the reason."""
+
+
+class UnsupportedGraph(ExportError):
+    """An ONNX graph that can't become a step model; the message names the node and the reason."""
 
 
 class ProofFailed(ExportError):

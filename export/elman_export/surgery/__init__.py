@@ -1,0 +1,1 @@
+"""Graph surgery: a whole-sequence ONNX graph becomes the graph of one step."""

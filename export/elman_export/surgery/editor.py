@@ -1,0 +1,241 @@
+"""An ONNX graph that is being changed: its nodes and names, and new ones.
+
+Nothing here knows what a graph computes. Subgraphs (the branches of an If) read names of the graphs
+around them, so every name is unique in the whole model and a use is looked for in all of them.
+"""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from elman_export.errors import UnsupportedGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A subgraph and the node that holds it."""
+
+    node: onnx.NodeProto
+    attribute: str
+    graph: onnx.GraphProto
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node and where it stands: the branches that it is in, outermost first."""
+
+    node: onnx.NodeProto
+    graph: onnx.GraphProto
+    branches: tuple[Branch, ...] = ()
+
+
+def branches(node: onnx.NodeProto) -> Iterator[Branch]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield Branch(node, attribute.name, attribute.g)
+        for graph in attribute.graphs:
+            yield Branch(node, attribute.name, graph)
+
+
+def places(graph: onnx.GraphProto) -> Iterator[Place]:
+    """Every node, those of subgraphs included, in file order."""
+    waiting = [Place(node, graph) for node in reversed(graph.node)]
+    while waiting:
+        place = waiting.pop()
+        yield place
+        for branch in reversed(list(branches(place.node))):
+            waiting.extend(
+                Place(node, branch.graph, (*place.branches, branch))
+                for node in reversed(branch.graph.node)
+            )
+
+
+def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
+    """The node's attributes by name; a string is a `str`."""
+    found = {}
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        elif isinstance(value, list) and value and isinstance(value[0], bytes):
+            value = [each.decode(errors="replace") for each in value]
+        found[attribute.name] = value
+    return found
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """The node for people: its operator and its name, or an output's where it has none."""
+    name = node.name or next((output for output in node.output if output), "")
+    return f"{node.op_type} {name!r}"
+
+
+def inputs(node: onnx.NodeProto, index: int) -> str:
+    """The name of an input, empty where an optional one is not given."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def outputs(node: onnx.NodeProto, index: int) -> str:
+    return node.output[index] if index < len(node.output) else ""
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """The names that a node reads, those that its subgraphs read from around them included."""
+    found = {name for name in node.input if name}
+    for branch in branches(node):
+        found |= _free(branch.graph)
+    return found
+
+
+def _free(graph: onnx.GraphProto) -> set[str]:
+    """The names that a graph reads and does not make."""
+    read: set[str] = {value.name for value in graph.output}
+    made: set[str] = {value.name for value in graph.input}
+    for place in places(graph):
+        read.update(name for name in place.node.input if name)
+        made.update(name for name in place.node.output if name)
+        for branch in branches(place.node):
+            read.update(value.name for value in branch.graph.output)
+            made.update(value.name for value in branch.graph.input)
+            made.update(each.name for each in branch.graph.initializer)
+    made.update(each.name for each in graph.initializer)
+    return read - made
+
+
+class Editor:
+    """Changes a model in place."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self._names = {value.name for value in (*self.graph.input, *self.graph.output)}
+        self._names.update(each.name for each in self.graph.initializer)
+        for place in places(self.graph):
+            self._names.update(place.node.output)
+            for branch in branches(place.node):
+                self._names.update(each.name for each in branch.graph.initializer)
+
+    def fresh(self, name: str) -> str:
+        """`name`, or that with a number, if it is taken."""
+        unique, number = name, 1
+        while unique in self._names:
+            unique, number = f"{name}.{number}", number + 1
+        self._names.add(unique)
+        return unique
+
+    def constant(self, value: object, name: str = "constant") -> str:
+        unique = self.fresh(name)
+        self.graph.initializer.append(numpy_helper.from_array(np.array(value), unique))
+        return unique
+
+    def node(self, operator: str, given: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """A node of one output at the graph's end; `sort` puts it in its place."""
+        name = output or self.fresh(f"elman/{operator}")
+        self._names.add(name)
+        self.graph.node.append(helper.make_node(operator, given, [name], name=name, **attributes))
+        return name
+
+    def replace(self, old: str, new: str, *, but: Iterable[str] = ()) -> None:
+        """Has whatever reads `old` read `new`, except nodes that make a name in `but`."""
+        kept = set(but)
+        for place in places(self.graph):
+            if kept.isdisjoint(place.node.output):
+                place.node.input[:] = [new if name == old else name for name in place.node.input]
+            for branch in branches(place.node):
+                for value in branch.graph.output:
+                    if value.name == old:
+                        # A branch gives a name of its own, so it goes through a node.
+                        branch.graph.node.append(
+                            helper.make_node("Identity", [new], [self.fresh(f"{old}/out")])
+                        )
+                        value.name = branch.graph.node[-1].output[0]
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """The values of the main graph's initializers."""
+        return {each.name: numpy_helper.to_array(each) for each in self.graph.initializer}
+
+    def lift_constants(self) -> None:
+        """Makes initializers of the main graph's Constant nodes."""
+        kept = []
+        for node in self.graph.node:
+            value = _constant_value(node) if node.op_type == "Constant" else None
+            if value is None:
+                kept.append(node)
+            else:
+                self.graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+        _refill(self.graph.node, kept)
+
+    def fix(self, name: str, value: np.ndarray) -> None:
+        """Makes a constant of an input of the graph."""
+        self.drop_inputs({name})
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def drop_inputs(self, names: Container[str]) -> None:
+        _refill(self.graph.input, [each for each in self.graph.input if each.name not in names])
+
+    def needed(self) -> set[str]:
+        """The names that nodes and the graph's outputs read."""
+        found = {value.name for value in self.graph.output}
+        for node in self.graph.node:
+            found |= reads(node)
+        return found
+
+    def prune(self) -> None:
+        """Drops nodes and initializers that no output needs."""
+        needed = {value.name for value in self.graph.output}
+        kept = []
+        for node in reversed(self.graph.node):
+            if not needed.isdisjoint(node.output):
+                kept.append(node)
+                needed |= reads(node)
+        _refill(self.graph.node, reversed(kept))
+        used = [each for each in self.graph.initializer if each.name in needed]
+        _refill(self.graph.initializer, used)
+        del self.graph.value_info[:]
+
+    def sort(self) -> None:
+        """Puts nodes behind those that they read from, and else leaves their order.
+
+        Raises `UnsupportedGraph` for a graph that goes in circles.
+        """
+        makers = {name: node for node in self.graph.node for name in node.output if name}
+        waits = {
+            id(node): {id(makers[name]) for name in reads(node) if name in makers}
+            for node in self.graph.node
+        }
+        order, done = [], set[int]()
+        waiting = list(self.graph.node)
+        while waiting:
+            later = []
+            for node in waiting:
+                if waits[id(node)] <= done:
+                    order.append(node)
+                    done.add(id(node))
+                else:
+                    later.append(node)
+            if len(later) == len(waiting):
+                raise UnsupportedGraph(f"the graph goes in circles at {describe(later[0])}")
+            waiting = later
+        _refill(self.graph.node, order)
+
+
+def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
+    (attribute,) = node.attribute
+    value = helper.get_attribute_value(attribute)
+    match attribute.name:
+        case "value":
+            return numpy_helper.to_array(value)
+        case "value_int" | "value_ints":
+            return np.array(value, np.int64)
+        case "value_float" | "value_floats":
+            return np.array(value, np.float32)
+    return None
+
+
+def _refill(field: Any, items: Iterable[Any]) -> None:
+    kept = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(kept)

@@ -1,0 +1,102 @@
+"""Where a whole-sequence graph has its rows and its steps: found by running it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.stepmodel import Arrays
+from elman_export.surgery import lift, recurrent
+from elman_export.surgery.editor import describe
+from elman_server.spec import InputSpec
+
+_BATCH, _TIME = 3, 5
+"""Sizes of the run where the graph leaves them open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The axes of the input that takes the sequence, and what the file fixes of them."""
+
+    batch: int | None
+    """None: the graph takes one sequence, without an axis for the batch."""
+    time: int
+    fixed_batch: int | None
+    fixed_time: int | None
+
+    def arrange(self, x: np.ndarray) -> np.ndarray:
+        """`[batch, time, *shape]` as the graph takes it; without a batch axis, `batch` is 1."""
+        if self.batch is None:
+            only: np.ndarray = x[0]
+            return only
+        return x if self.batch < self.time else np.swapaxes(x, 0, 1)
+
+
+def dims(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The declared shape, None for what is open or not said."""
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def find(
+    model: onnx.ModelProto,
+    value: onnx.ValueInfoProto,
+    input: InputSpec,
+    feed: Callable[[np.ndarray], Arrays],
+) -> Layout:
+    """The layout under which the first recurrent operator sees `[time, batch, ...]`.
+
+    `feed(x)` is what the graph is given for a sequence in its own layout. Raises `UnsupportedGraph`
+    where no layout runs, or where none has as many steps inside as outside.
+    """
+    declared = dims(value)
+    first = recurrent.find(model.graph)[0]
+    said = ""
+    for layout in _candidates(declared, input):
+        batch, time = layout.fixed_batch or _BATCH, layout.fixed_time or _TIME
+        if layout.batch is None:
+            batch = 1
+        x = layout.arrange(_zeros(input, batch, time))
+        if any(size not in (None, actual) for size, actual in zip(declared, x.shape, strict=True)):
+            continue
+        try:
+            given = lift.seen(model, 0, first.node.input[0], feed(x))
+        except Exception as error:  # onnxruntime raises classes of many modules
+            said = said or " ".join(str(error).split())
+            continue
+        if given.shape[:2] == (time, batch):
+            return layout
+        said = (
+            f"for {batch} sequences of {time} elements, {describe(first.node)} is given "
+            f"{list(given.shape)}, which does not begin with {[time, batch]}: it does not run "
+            "along the sequence, one step for an element"
+        )
+    shape = [size if size is not None else "?" for size in declared]
+    raise UnsupportedGraph(
+        f"input {value.name!r}, declared as {shape}, can't be given elements of shape "
+        f"{list(input.shape)}: {said or 'its number of axes does not fit'}"
+    )
+
+
+def _candidates(declared: Sequence[int | None], input: InputSpec) -> list[Layout]:
+    """In the order in which they are tried."""
+    axes = len(declared) - len(input.shape)
+    found = []
+    for batch, time in ((0, 1), (1, 0)) if axes == 2 else ((None, 0),) if axes == 1 else ():
+        found.append(
+            Layout(
+                batch=batch,
+                time=time,
+                fixed_batch=1 if batch is None else declared[batch],
+                fixed_time=declared[time],
+            )
+        )
+    return found
+
+
+def _zeros(input: InputSpec, batch: int, time: int) -> np.ndarray:
+    return np.zeros((batch, time, *input.shape), input.dtype)

@@ -1,0 +1,164 @@
+"""Sizes that were written into a graph when it was exported, made to follow its input.
+
+An exporter that traces one example writes its length and its batch size into the shapes that
+Reshape, Expand and Slice are given. Node by node, in the graph's order, such numbers are replaced
+by sizes that are read from the input, wherever the tensors that come in show that they must be.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import prod
+
+import numpy as np
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.stepmodel import Arrays
+from elman_export.surgery import trace
+from elman_export.surgery.editor import Editor, describe
+
+_SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
+"""Operators that are given a shape, and as which input."""
+_END = 2**62
+_MOST_WAYS = 64
+
+
+class Sizes:
+    """How many rows and steps a run has."""
+
+    def __init__(self, batch: int, time: int) -> None:
+        self.batch = batch
+        self.time = time
+
+    def of(self, kind: str, number: int) -> int:
+        match kind:
+            case "time":
+                return self.time
+            case "batch":
+                return self.batch
+            case "rows":
+                return self.batch * self.time
+        return number
+
+
+def loosen(
+    editor: Editor,
+    *,
+    element: str,
+    axes: tuple[int | None, int],
+    fixed: Sizes,
+    other: Sizes,
+    feed: Arrays,
+    other_feed: Arrays,
+) -> None:
+    """Makes a graph that was exported for `fixed` sizes run for others, in place.
+
+    `axes` are those of batch and time in the input `element`. Raises `UnsupportedGraph` at the
+    first node that can't be made to follow.
+    """
+    constants = editor.constants()
+    known = trace.run(editor.model, feed)
+    sizes: dict[str, str] = {}
+
+    def size(kind: str) -> str:
+        """The name of a tensor that holds one number: the input's batch, time, or both."""
+        if kind not in sizes:
+            shape = editor.node("Shape", [element])
+            if kind == "rows":
+                sizes[kind] = editor.node("Mul", [size("batch"), size("time")])
+            else:
+                axis = axes[0] if kind == "batch" else axes[1]
+                index = editor.constant(np.array([axis], np.int64), "elman/axis")
+                sizes[kind] = editor.node("Gather", [shape, index])
+        return sizes[kind]
+
+    for name in [node.output[0] for node in editor.graph.node if node.op_type in _SHAPED]:
+        node = next(node for node in editor.graph.node if node.output[0] == name)
+        index = _SHAPED[node.op_type]
+        if node.input[index] not in constants:
+            continue
+        written = [int(number) for number in constants[node.input[index]]]
+        kinds = _follow(node, written, fixed, other, editor.model, other_feed)
+        if any(kind != "number" for kind in kinds):
+            parts = [
+                editor.constant(np.array([number], np.int64), "elman/size")
+                if kind == "number"
+                else size(kind)
+                for kind, number in zip(kinds, written, strict=True)
+            ]
+            node.input[index] = editor.node("Concat", parts, axis=0)
+            editor.sort()
+    _loosen_slices(editor, constants, known, fixed)
+
+
+def _follow(
+    node: onnx.NodeProto,
+    written: Sequence[int],
+    fixed: Sizes,
+    other: Sizes,
+    model: onnx.ModelProto,
+    other_feed: Arrays,
+) -> Sequence[str]:
+    """What each number of a shape stands for: `number`, `batch`, `time` or `rows` (both)."""
+    ways = list(_ways(written, fixed))
+    if node.op_type != "Reshape":
+        return ways[0]
+    data = trace.run(model, other_feed, [node.input[0]])[node.input[0]]
+    for kinds in ways:
+        shape = [
+            data.shape[axis] if number == 0 and axis < data.ndim else other.of(kind, number)
+            for axis, (kind, number) in enumerate(zip(kinds, written, strict=True))
+        ]
+        if -1 in shape:
+            rest = prod(number for number in shape if number != -1)
+            if rest and data.size % rest == 0:
+                return kinds
+        elif prod(shape) == data.size:
+            return kinds
+    raise UnsupportedGraph(
+        f"{describe(node)} makes a tensor of shape {list(written)}, which was written into the "
+        f"graph for {fixed.batch} sequences of {fixed.time} steps and can't be told for others"
+    )
+
+
+def _ways(written: Sequence[int], fixed: Sizes) -> Iterator[tuple[str, ...]]:
+    """What a shape's numbers may stand for, the likeliest first."""
+    choices = []
+    for number in written:
+        kinds = []
+        if number > 0 and number == fixed.time:
+            kinds.append("time")
+        if number > 0 and number == fixed.batch:
+            kinds.append("batch")
+        if number > 0 and number == fixed.batch * fixed.time:
+            kinds.append("rows")
+        choices.append([*kinds, "number"])
+    ways = product(*choices)
+    found = [kinds for kinds, _ in zip(ways, range(_MOST_WAYS**2), strict=False)]
+    # A size stands in a shape once; and what may follow the input does, rather than not.
+    found.sort(
+        key=lambda kinds: (
+            max(kinds.count("time"), kinds.count("batch"), kinds.count("rows")) > 1,
+            kinds.count("number"),
+        )
+    )
+    return iter(found[:_MOST_WAYS])
+
+
+def _loosen_slices(
+    editor: Editor, constants: dict[str, np.ndarray], known: Arrays, fixed: Sizes
+) -> None:
+    """A slice that ends where the sequence did goes to its end."""
+    for node in editor.graph.node:
+        if node.op_type != "Slice" or len(node.input) < 3 or node.input[2] not in constants:
+            continue
+        ends = constants[node.input[2]].copy()
+        shape = np.shape(known[node.input[0]]) if node.input[0] in known else ()
+        given = constants.get(node.input[3]) if len(node.input) > 3 else None
+        over = range(len(ends)) if given is None else [int(axis) for axis in given]
+        changed = False
+        for at, axis in enumerate(over):
+            if shape and ends[at] == shape[axis] == fixed.time:
+                ends[at], changed = _END if ends.dtype == np.int64 else 2**31 - 1, True
+        if changed:
+            node.input[2] = editor.constant(ends, "elman/ends")

@@ -1,0 +1,142 @@
+"""The whole-sequence graph as it came, in ONNX Runtime: what a step model is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.proof import Sequences
+from elman_export.stepmodel import Arrays, session
+from elman_export.surgery.layout import Layout
+from elman_server.spec import InputSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """An output as it came out of runs of different sizes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    """For one element."""
+    batch: int | None
+    time: int | None
+    """Its axes; no time: it is of the whole sequence, read at its last step."""
+
+
+class Original:
+    """Runs a graph on whole sequences."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        *,
+        input: InputSpec,
+        layout: Layout,
+        lengths: str | None,
+        lengths_dtype: str = "int32",
+    ) -> None:
+        self.layout = layout
+        self._input = input
+        self._lengths = lengths
+        self._lengths_dtype = lengths_dtype
+        self._session = session(model.SerializeToString())
+        self._names = [each.name for each in self._session.get_outputs()]
+
+    def feed(self, x: np.ndarray) -> Arrays:
+        """What the graph is given for `x`, which is laid out as the graph takes it."""
+        feed = {self._input.name: x}
+        if self._lengths is not None:
+            layout = self.layout
+            rows = 1 if layout.batch is None else x.shape[layout.batch]
+            feed[self._lengths] = np.full(rows, x.shape[layout.time], self._lengths_dtype)
+        return feed
+
+    def run(self, x: np.ndarray) -> Arrays:
+        """`x` is `[batch, time, *shape]`; outputs come as the graph gives them."""
+        feed = self.feed(self.layout.arrange(x))
+        return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+
+    def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
+        """The outputs, and where they have rows and steps.
+
+        `sizes` are (batch, time) of runs: one, one longer, one wider. Raises `UnsupportedGraph` for
+        an output with an axis that grows otherwise.
+        """
+        zeros = [
+            np.zeros((batch, time, *self._input.shape), self._input.dtype) for batch, time in sizes
+        ]
+        runs = [self.run(x) for x in zeros]
+        found = []
+        for name in self._names:
+            one, longer, wider = (each[name] for each in runs)
+            time = _grown(name, one.shape, longer.shape, sizes[0][1], sizes[1][1])
+            batch = _grown(name, one.shape, wider.shape, sizes[0][0], sizes[2][0])
+            if batch is None and self.layout.batch is not None:
+                batch = 0 if time != 0 else 1
+                if one.ndim <= batch or one.shape[batch] != sizes[0][0]:
+                    raise UnsupportedGraph(
+                        f"output {name!r} has shape {list(one.shape)} for {sizes[0][0]} sequences "
+                        f"of {sizes[0][1]} elements: it does not come for each of them"
+                    )
+            shape = [size for axis, size in enumerate(one.shape) if axis not in (batch, time)]
+            found.append(
+                Seen(name=name, dtype=str(one.dtype), shape=tuple(shape), batch=batch, time=time)
+            )
+        return found
+
+    def answer(self, sequences: Sequences, outputs: Mapping[str, Seen]) -> Arrays:
+        """`[batch, time, *shape]` by output. One that is of the whole sequence is asked for the
+        first element, the first two, and so on."""
+        x = sequences.elements
+        if self.layout.batch is None or self.layout.fixed_batch == 1:
+            rows = [self._answer(row[None], outputs) for row in x]
+        else:
+            rows = [self._answer(x, outputs)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in outputs}
+
+    def _answer(self, x: np.ndarray, outputs: Mapping[str, Seen]) -> Arrays:
+        whole = self.run(x)
+        found = {
+            name: _normal(whole[name], seen)
+            for name, seen in outputs.items()
+            if seen.time is not None
+        }
+        last = {name: seen for name, seen in outputs.items() if seen.time is None}
+        if last:
+            prefixes = [self.run(x[:, : stop + 1]) for stop in range(x.shape[1])]
+            for name, seen in last.items():
+                steps = [_normal(prefix[name], seen) for prefix in prefixes]
+                found[name] = np.concatenate(steps, axis=1)
+        return found
+
+
+def _normal(value: np.ndarray, seen: Seen) -> np.ndarray:
+    """`[batch, time, *shape]`, one step where the output has no time axis."""
+    if seen.time is None:
+        moved = value[None] if seen.batch is None else np.moveaxis(value, seen.batch, 0)
+        return moved[:, None]
+    if seen.batch is None:
+        return np.moveaxis(value, seen.time, 0)[None]
+    return np.moveaxis(value, (seen.batch, seen.time), (0, 1))
+
+
+def _grown(
+    name: str, one: tuple[int, ...], other: tuple[int, ...], size: int, other_size: int
+) -> int | None:
+    """The axis that is `size` long in one run and `other_size` in another."""
+    if size == other_size or one == other:
+        return None
+    changed = [
+        axis for axis, pair in enumerate(zip(one, other, strict=False)) if len(set(pair)) > 1
+    ]
+    if len(one) == len(other) and len(changed) == 1:
+        (axis,) = changed
+        if (one[axis], other[axis]) == (size, other_size):
+            return axis
+    raise UnsupportedGraph(
+        f"output {name!r} has shape {list(one)} where the sequence is {size} long, and "
+        f"{list(other)} where it is {other_size} long: it does not come for each element"
+    )

@@ -1,0 +1,114 @@
+"""The recurrent operators of a graph, and those that can't carry a stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.surgery.editor import Branch, Place, attributes, describe, inputs, outputs, places
+
+_KINDS = ("RNN", "GRU", "LSTM", "DynamicQuantizeLSTM")
+_LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
+"""Where ONNX's recurrent operators, and ONNX Runtime's quantized LSTM, have these inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A state of a recurrent operator: where it comes in and where it goes out."""
+
+    part: str
+    """`h` or `c`."""
+    given: int
+    """Index of the operator's input."""
+    made: int
+    """Index of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrent:
+    place: Place
+
+    @property
+    def node(self) -> onnx.NodeProto:
+        return self.place.node
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return self.place.branches
+
+    @property
+    def hidden_size(self) -> int:
+        return int(attributes(self.node)["hidden_size"])
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        h = State(part="h", given=_INITIAL_H, made=1)
+        c = State(part="c", given=_INITIAL_C, made=2)
+        return (h, c) if self.node.op_type.endswith("LSTM") else (h,)
+
+    @property
+    def lengths(self) -> str:
+        return inputs(self.node, _LENGTHS)
+
+    def set_input(self, index: int, name: str) -> None:
+        _set(self.node.input, index, name)
+
+    def set_lengths(self, name: str) -> None:
+        _set(self.node.input, _LENGTHS, name)
+
+    def output(self, index: int) -> str:
+        return outputs(self.node, index)
+
+    def set_output(self, index: int, name: str) -> None:
+        _set(self.node.output, index, name)
+
+
+def find(graph: onnx.GraphProto) -> list[Recurrent]:
+    """The recurrent operators, those inside If branches included.
+
+    Raises `UnsupportedGraph` for one that reads a stream from its end, or stands in a loop.
+    """
+    found = [Recurrent(place) for place in places(graph) if place.node.op_type in _KINDS]
+    for each in found:
+        _check(each)
+    return found
+
+
+def _check(recurrent: Recurrent) -> None:
+    what = describe(recurrent.node)
+    given = attributes(recurrent.node)
+    direction = given.get("direction", "forward")
+    if direction == "bidirectional":
+        raise UnsupportedGraph(
+            f"{what} is bidirectional: it reads each sequence from its end too, and a stream has "
+            "no end to read from"
+        )
+    if direction != "forward":
+        raise UnsupportedGraph(
+            f"{what} reads each sequence from its end (direction={direction!r}), and a stream has "
+            "no end to read from"
+        )
+    if given.get("layout", 0):
+        raise UnsupportedGraph(
+            f"{what} has layout=1, which ONNX Runtime does not run; export it time-major"
+        )
+    for branch in recurrent.branches:
+        if branch.node.op_type != "If":
+            raise UnsupportedGraph(
+                f"{what} stands in the body of {describe(branch.node)}: what a loop hands from "
+                "turn to turn can't be lifted out of it"
+            )
+
+
+def names(recurrents: list[Recurrent]) -> Iterator[str]:
+    """A short name for each: its kind and number, as `lstm0`, `gru1`."""
+    for number, each in enumerate(recurrents):
+        yield f"{each.node.op_type.removeprefix('DynamicQuantize').lower()}{number}"
+
+
+def _set(field: Any, index: int, name: str) -> None:
+    while len(field) <= index:
+        field.append("")
+    field[index] = name

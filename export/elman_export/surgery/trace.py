@@ -1,0 +1,106 @@
+"""What a graph computes on the way: every tensor of a run, and which axes are time and batch.
+
+An axis is told by its length: the graph runs with another batch size and another number of steps,
+and the axes that grow with them are those of batch and time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from elman_export.stepmodel import Arrays, session
+from elman_export.surgery.editor import Editor
+
+SIZES = ((3, 11), (3, 13), (5, 11))
+"""(batch, time) of the runs: different numbers, of which none is a multiple of another."""
+ONE_ROW = ((1, 11), (1, 13), (1, 11))
+"""The same for a graph that takes one row only: no axis of it is told as the batch's."""
+
+Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of a tensor that are as long as there are rows or steps."""
+
+    time: tuple[int, ...]
+    batch: tuple[int, ...]
+    folded: tuple[int, ...]
+    """Those that are batch times time, or another multiple of the number of steps."""
+    odd: tuple[int, ...]
+    """Those that grow with the number of steps, but not in proportion."""
+
+    @property
+    def timed(self) -> bool:
+        return bool(self.time or self.folded or self.odd)
+
+
+def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None) -> Arrays:
+    """The tensors of the main graph by name: all, or those named and no more than they need."""
+    seeing = onnx.ModelProto()
+    seeing.CopyFrom(model)
+    graph = seeing.graph
+    given = {value.name for value in graph.input}
+    constants = {each.name: each for each in graph.initializer}
+    wanted = [name for node in graph.node for name in node.output if name]
+    if names is not None:
+        wanted = list(dict.fromkeys(names))
+        del graph.output[:]
+    found = {name: feed[name] for name in wanted if name in given}
+    found |= {
+        name: onnx.numpy_helper.to_array(constants[name]) for name in wanted if name in constants
+    }
+    wanted = [name for name in wanted if name not in found]
+    shown = {value.name for value in graph.output}
+    graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for name in wanted if name not in shown
+    )
+    if not wanted:
+        return found
+    editor = Editor(seeing)
+    editor.prune()
+    editor.drop_inputs(given - editor.needed())
+    runtime = session(seeing.SerializeToString())
+    taken = {value.name: feed[value.name] for value in runtime.get_inputs()}
+    return found | dict(zip(wanted, runtime.run(wanted, taken), strict=True))
+
+
+def track(
+    model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES
+) -> tuple[Mapping[str, Axes], Mapping[str, np.ndarray]]:
+    """The axes of every tensor of the main graph, and their values in the first run.
+
+    `feed(batch, time)` is what the graph is given.
+    """
+    feeds = [feed(*size) for size in sizes]
+    runs = [{**given, **run(model, given)} for given in feeds]
+    return (
+        {
+            name: _axes([np.shape(each[name]) for each in runs], sizes)
+            for name, value in runs[0].items()
+            if isinstance(value, np.ndarray)
+        },
+        runs[0],
+    )
+
+
+def _axes(shapes: Sequence[tuple[int, ...]], sizes: Sizes) -> Axes:
+    (batch, time), (_, more_time), (more_batch, _) = sizes
+    one, longer, wider = shapes
+    if not len(one) == len(longer) == len(wider):
+        return Axes((), (), (), tuple(range(len(one))))
+    found: dict[str, list[int]] = {"time": [], "batch": [], "folded": [], "odd": []}
+    for axis, (length, long, wide) in enumerate(zip(one, longer, wider, strict=True)):
+        if long == length:
+            if length != wide and wide * batch == length * more_batch:
+                found["batch"].append(axis)
+        elif (length, long) == (time, more_time) and wide == length:
+            found["time"].append(axis)
+        elif long * time == length * more_time:
+            found["folded"].append(axis)
+        else:
+            found["odd"].append(axis)
+    return Axes(**{name: tuple(axes) for name, axes in found.items()})
