@@ -1,4 +1,4 @@
-"""`elman serve` takes each setting from four places; `elman inspect` shows a step model's spec."""
+"""`elman serve` takes each setting from four places."""
 
 import json
 import sys
@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 
-import onnx
 import pytest
 
 from elman.cli import main
@@ -16,17 +15,6 @@ from elman_server.cli import serve as serve_module
 from elman_server.cli.serve import serve
 from elman_server.cli.settings import SETTINGS
 from elman_server.config import ServerConfig
-from elman_server.modelfile import fingerprint
-from elman_server.spec import (
-    FINGERPRINT_KEY,
-    SPEC_KEY,
-    InputKind,
-    InputSpec,
-    ModelSpec,
-    OutputKind,
-    OutputSpec,
-    StateSpec,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,90 +206,4 @@ def test_what_keeps_a_server_from_starting_is_one_line_and_exit_code_2(
     result = elman("serve", *args)
     assert result.code == 2
     assert result.err.startswith(f"elman serve: {message}")
-    assert result.err.count("\n") == 1
-
-
-SPEC = ModelSpec(
-    description="Letters of nonsense.",
-    input=InputSpec(
-        name="ids",
-        kind=InputKind.TEXT,
-        dtype="int64",
-        size=20,
-        vocabulary=tuple("abcdefghij\nlmnopqrst"),
-    ),
-    outputs=(
-        OutputSpec(
-            name="next", kind=OutputKind.LOGITS, dtype="float32", shape=(3,), labels=("x", "y", "z")
-        ),
-        OutputSpec(name="level", kind=OutputKind.VALUES, dtype="float32"),
-    ),
-    states=(
-        StateSpec(
-            name="h", input="h_in", output="h_out", dtype="float32", shape=(1, 4), batch_axis=1
-        ),
-        StateSpec(
-            name="c",
-            input="c_in",
-            output="c_out",
-            dtype="float32",
-            shape=(2,),
-            batch_axis=0,
-            initial=(-0.5, 1.0),
-        ),
-    ),
-    time_axis=True,
-    lengths="lengths",
-)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A file whose graph is empty and whose spec is `SPEC`."""
-    proto = onnx.ModelProto(graph=onnx.GraphProto(name="step"))
-    sealed = fingerprint(proto.SerializeToString(), SPEC.to_json())
-    onnx.helper.set_model_props(proto, {SPEC_KEY: SPEC.to_json(), FINGERPRINT_KEY: sealed})
-    path = tmp_path / "model.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
-def test_inspect_shows_everything_that_the_spec_says(
-    elman: Run, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    result = elman("inspect", model)
-    assert result.code == 0
-    for text in (
-        "Letters of nonsense.",
-        "ids: text, int64[], 20 ids",
-        r"'a' 'b' 'c' 'd' 'e' 'f' 'g' 'h' 'i' 'j' '\n' 'l' and 8 more",
-        "next: logits, float32[3]",
-        "labels 'x' 'y' 'z'",
-        "level: values, float32[]",
-        "h: h_out -> h_in, float32[1, 4], batch axis 1, starts as zeros",
-        "c: c_out -> c_in, float32[2], batch axis 0, starts as 2 values in -0.5 to 1",
-        "24 a session",
-        "ragged, by lengths",
-        f"{model.stat().st_size} bytes",
-    ):
-        assert text in result.out
-    assert "\x1b" not in result.out
-
-
-def test_inspect_prints_json_for_scripts(elman: Run, model: Path) -> None:
-    document = json.loads(elman("inspect", model, "--json").out)
-    assert ModelSpec.from_json(json.dumps(document["spec"])) == SPEC
-    assert document["path"] == str(model)
-    assert document["file_bytes"] == model.stat().st_size
-    assert document["state_bytes"] == 24
-    assert len(document["fingerprint"]) == 64
-
-
-def test_inspect_of_something_else_is_one_line_and_exit_code_1(elman: Run, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("a picture of a cat")
-    result = elman("inspect", path)
-    assert result.code == 1
-    assert result.err.startswith(f"elman: {path}: ")
     assert result.err.count("\n") == 1

@@ -1,18 +1,17 @@
-"""`elman inspect`: a step model's spec, for people and for scripts."""
+"""`elman inspect`: what a step model is, how it may be batched, and how far back it remembers."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from elman_server.cli import description, remembering
+from elman_server.cli.remembering import Recall, Recalled
+from elman_server.cli.trial import NO_RUNTIME, Trial, runtime_is_available, try_out
+from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile, ModelFileError, read
-from elman_server.spec import InputSpec, OutputSpec, StateSpec
-
-_SHOWN = 12
-"""Entries of a vocabulary or of labels that are shown before the rest is only counted."""
+from elman_server.proof import KeptProof, kept_proof
 
 
 @click.command(
@@ -20,89 +19,126 @@ _SHOWN = 12
     Examples:
       elman inspect model.onnx
       elman inspect model.onnx --json | jq .spec.outputs
+      elman inspect model.onnx --horizon
+      elman inspect model.onnx --horizon --examples text.txt --plot horizon.svg
     """
 )
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def inspect(model: Path, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option(
+    "--probe/--no-probe",
+    default=True,
+    help="Run the model, as `elman serve` does when it loads one, to find out whether the rows of "
+    "a batch affect one another (then it would be served unbatched) and how many elements of a "
+    "session may go through one step. On by default.",
+)
+@click.option(
+    "--horizon",
+    is_flag=True,
+    help="Measure how far back the network remembers: the influence of an element on the "
+    "prediction 0, 1, 2, 4, ... elements later, and the lag from which on it is under 1 % of that "
+    "at lag 0.",
+)
+@click.option(
+    "--examples",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --horizon: measure on this input instead of a random one; a UTF-8 text for a text "
+    "model, for others a .npy of ids or features, [time, *shape] or [batch, time, *shape].",
+)
+@click.option(
+    "--lags",
+    callback=remembering.lags_option,
+    metavar="N|max",
+    help="With --horizon: the longest lag (256 by default, at most 4096), or max for as long as it "
+    "may be.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="With --horizon: draw influence by lag to this .svg or .png (needs the plot extra).",
+)
+def inspect(
+    model: Path,
+    as_json: bool,
+    probe: bool,
+    horizon: bool,
+    examples: Path | None,
+    lags: int | str | None,
+    plot: Path | None,
+) -> None:
     """Show what a step model takes, gives and carries.
 
-    MODEL is an ONNX file that `elman export` made. Its fingerprint is checked against its contents.
+    MODEL is an ONNX file that `elman export` made. Its fingerprint is checked against its contents
+    first. Then it is run on random elements to find out whether rows of a batch affect one another
+    and how its elements may be chunked: the line "batching" says how it would be served, and why.
+    Where the export kept its proof in the file, that is shown too.
     """
+    recall = remembering.request(horizon=horizon, examples=examples, lags=lags, plot=plot)
+    if recall is not None and not probe:
+        raise click.UsageError("--horizon needs the probe: leave out --no-probe")
+    if recall is not None and not runtime_is_available():
+        raise click.UsageError(f"--horizon {NO_RUNTIME}")
     try:
         file = read(model)
+        proof = kept_proof(model)
     except ModelFileError as error:
         raise click.ClickException(str(error)) from None
-    size = model.stat().st_size
+    trial, failure = None, ""
+    if probe and runtime_is_available():
+        try:
+            trial = try_out(file)
+        except ModelLoadError as error:
+            failure = str(error)
+    recalled = None
+    if recall is not None and trial is not None:
+        recalled = remembering.measured(recall, trial)
     if as_json:
-        click.echo(json.dumps(_document(file, size), ensure_ascii=False))
+        document = _document(file, proof, trial, failure)
+        if recall is not None and recalled is not None:
+            document["horizon"] = remembering.document(recalled)
+        click.echo(json.dumps(document, ensure_ascii=False))
     else:
-        Console(highlight=False).print(_table(file, size))
+        console = Console(highlight=False, markup=False, emoji=False)
+        served = _served(trial, failure, probe=probe)
+        for table in description.tables(file, proof, served):
+            console.print(table)
+        if recalled is not None:
+            for part in remembering.tables(recalled):
+                console.print(part)
+    if failure:
+        raise click.ClickException(f"{model}: {failure}")
+    if recall is not None and recalled is not None:
+        _draw(recall, recalled, model)
 
 
-def _document(file: ModelFile, size: int) -> dict[str, object]:
+def _document(
+    file: ModelFile, proof: KeptProof | None, trial: Trial | None, failure: str
+) -> dict[str, object]:
+    batching: dict[str, object] | None = None
+    if failure:
+        batching = {"error": failure}
+    elif trial is not None:
+        batching = trial.document()
     return {
         "path": str(file.path),
-        "file_bytes": size,
+        "file_bytes": file.path.stat().st_size,
         "fingerprint": file.fingerprint,
         "state_bytes": file.spec.state_bytes,
         "spec": json.loads(file.spec.to_json()),
+        "batching": batching,
+        "proof": None if proof is None else proof.document,
     }
 
 
-def _table(file: ModelFile, size: int) -> Table:
-    spec = file.spec
-    table = Table(show_header=False, title=str(file.path), title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    if spec.description:
-        table.add_row("description", spec.description)
-    table.add_row("input", _input(spec.input))
-    if spec.input.vocabulary:
-        table.add_row("vocabulary", _summary(spec.input.vocabulary))
-    for output in spec.outputs:
-        table.add_row("output", _output(output))
-    for state in spec.states:
-        table.add_row("state", _state(state))
-    table.add_row("state bytes", f"{spec.state_bytes:,} a session")
-    table.add_row("time axis", _time(time_axis=spec.time_axis, lengths=spec.lengths))
-    table.add_row("fingerprint", file.fingerprint)
-    table.add_row("file size", f"{size:,} bytes")
-    return table
+def _served(trial: Trial | None, failure: str, *, probe: bool) -> dict[str, str]:
+    """Lines of the table on how the model would be served."""
+    if failure:
+        return {"batching": f"can't be served: {failure}"}
+    if trial is not None:
+        return {"batching": trial.batching, "chunking": trial.chunking}
+    return {"batching": f"not probed: {NO_RUNTIME}" if probe else "not probed"}
 
 
-def _input(spec: InputSpec) -> str:
-    text = f"{spec.name}: {spec.kind}, {spec.dtype}{list(spec.shape)}"
-    if spec.size:
-        text += f", {spec.size:,} ids"
-    if spec.unknown is not None:
-        text += f", unknown characters become {spec.unknown}"
-    return text
-
-
-def _output(spec: OutputSpec) -> str:
-    text = f"{spec.name}: {spec.kind}, {spec.dtype}{list(spec.shape)}"
-    return f"{text}\nlabels {_summary(spec.labels)}" if spec.labels else text
-
-
-def _state(spec: StateSpec) -> str:
-    if spec.initial is None:
-        initial = "zeros"
-    else:
-        initial = f"{len(spec.initial):,} values in {min(spec.initial):g} to {max(spec.initial):g}"
-    return (
-        f"{spec.name}: {spec.output} -> {spec.input}, {spec.dtype}{list(spec.shape)}, "
-        f"batch axis {spec.batch_axis}, starts as {initial}"
-    )
-
-
-def _summary(entries: Sequence[str]) -> str:
-    shown = " ".join(map(repr, entries[:_SHOWN]))
-    rest = len(entries) - _SHOWN
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
-
-
-def _time(*, time_axis: bool, lengths: str | None) -> str:
-    if not time_axis:
-        return "none: one element a step"
-    return f"ragged, by {lengths}" if lengths else "equal chunks only"
+def _draw(recall: Recall, recalled: Recalled, model: Path) -> None:
+    if recall.plot is not None:
+        remembering.draw(recall.plot, recalled, model)

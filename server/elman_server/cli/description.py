@@ -1,0 +1,99 @@
+"""Tables that describe a step model: its spec, how it would be served, and what was proved."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.table import Table
+
+from elman_server.modelfile import ModelFile
+from elman_server.proof import KeptProof
+from elman_server.spec import ContextSpec, InputSpec, OutputSpec, StateSpec
+
+_SHOWN = 12
+"""Entries of a vocabulary or of labels that are shown before the rest is only counted."""
+
+
+def tables(file: ModelFile, proof: KeptProof | None, served: Mapping[str, str]) -> Iterator[Table]:
+    """`served` are more lines for the first, by their heads."""
+    yield _spec(file, served)
+    if proof is not None:
+        yield _proof(proof)
+
+
+def _spec(file: ModelFile, served: Mapping[str, str]) -> Table:
+    spec = file.spec
+    table = Table(show_header=False, title=str(file.path), title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    if spec.description:
+        table.add_row("description", spec.description)
+    table.add_row("input", _input(spec.input))
+    if spec.input.vocabulary:
+        table.add_row("vocabulary", _summary(spec.input.vocabulary))
+    for context in spec.contexts:
+        table.add_row("context", _context(context))
+    for output in spec.outputs:
+        table.add_row("output", _output(output))
+    for state in spec.states:
+        table.add_row("state", _state(state, computed=state.name in spec.initialized))
+    table.add_row("state bytes", f"{spec.state_bytes:,} a session")
+    table.add_row("time axis", _time(time_axis=spec.time_axis, lengths=spec.lengths))
+    for head, text in served.items():
+        table.add_row(head, text)
+    table.add_row("fingerprint", file.fingerprint)
+    table.add_row("file size", f"{file.path.stat().st_size:,} bytes")
+    return table
+
+
+def _proof(proof: KeptProof) -> Table:
+    caption = f"The export's own proof, on {proof.elements:,} elements in each way."
+    table = Table(title="proof", title_justify="left", caption=caption, caption_justify="left")
+    for column in ("output", "input", "asked", "from the original", "to the bit as the first way"):
+        table.add_column(column)
+    for each in proof.comparisons:
+        exact = "yes" if each.exact else "no"
+        table.add_row(each.output, each.input, each.way, f"{each.maximum:.1e}", exact)
+    return table
+
+
+def _input(spec: InputSpec) -> str:
+    text = f"{spec.name}: {spec.kind}, {spec.dtype}{list(spec.shape)}"
+    if spec.size:
+        text += f", {spec.size:,} ids"
+    if spec.unknown is not None:
+        text += f", unknown characters become {spec.unknown}"
+    return text
+
+
+def _context(spec: ContextSpec) -> str:
+    use = "for the initial states" if spec.input is None else f"to {spec.input} at every step"
+    return f"{spec.name}: {spec.dtype}{list(spec.shape)}, given once at open, {use}"
+
+
+def _output(spec: OutputSpec) -> str:
+    text = f"{spec.name}: {spec.kind}, {spec.dtype}{list(spec.shape)}"
+    return f"{text}\nlabels {_summary(spec.labels)}" if spec.labels else text
+
+
+def _state(spec: StateSpec, *, computed: bool) -> str:
+    if computed:
+        initial = "what the initial-state network gives"
+    elif spec.initial is None:
+        initial = "zeros"
+    else:
+        initial = f"{len(spec.initial):,} values in {min(spec.initial):g} to {max(spec.initial):g}"
+    return (
+        f"{spec.name}: {spec.output} -> {spec.input}, {spec.dtype}{list(spec.shape)}, "
+        f"batch axis {spec.batch_axis}, starts as {initial}"
+    )
+
+
+def _summary(entries: Sequence[str]) -> str:
+    shown = " ".join(map(repr, entries[:_SHOWN]))
+    rest = len(entries) - _SHOWN
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def _time(*, time_axis: bool, lengths: str | None) -> str:
+    if not time_axis:
+        return "none: one element a step"
+    return f"ragged, by {lengths}" if lengths else "equal chunks only"

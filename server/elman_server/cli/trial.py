@@ -1,0 +1,93 @@
+"""A step model tried out for `elman inspect`, as a server would when it loads it.
+
+ONNX Runtime is loaded when a model is tried out, and not before.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from elman_server.config import ServerConfig
+from elman_server.engine.scheduler import Chunking
+from elman_server.horizon.measure import StepSize
+from elman_server.modelfile import ModelFile
+
+if TYPE_CHECKING:
+    from elman_server.runner.model import StepModel
+    from elman_server.runner.probe import Probe
+
+NO_RUNTIME = "needs the server extra: pip install 'elman[server]'"
+
+_DEFAULTS = ServerConfig(demo=True)
+
+
+def runtime_is_available() -> bool:
+    return find_spec("onnxruntime") is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a server with default settings would find."""
+
+    model: "StepModel"
+    found: "Probe"
+
+    @property
+    def is_batched(self) -> bool:
+        return not self.found.batch_failure and not self.found.dependent_rows
+
+    @property
+    def batching(self) -> str:
+        """For people: whether sessions may share a step."""
+        if self.found.batch_failure:
+            return f"served unbatched, as it takes one row at a time: {self.found.batch_failure}"
+        if self.found.dependent_rows:
+            return (
+                f"served unbatched, as rows affect one another: {self.found.dependent_rows}; "
+                "sessions would leak into one another"
+            )
+        return (
+            f"rows are independent: in batches of up to {_DEFAULTS.max_batch_size} each gives, to "
+            "the bit, what it gives alone"
+        )
+
+    @property
+    def chunking(self) -> str:
+        """For people: how many elements of a session may go through one step."""
+        most = f"up to {_DEFAULTS.max_chunk} elements of a session in one step"
+        if self.found.chunking is Chunking.RAGGED:
+            return f"ragged: {most}, each row its own number, with the same bits as one by one"
+        if self.found.chunking is Chunking.EQUAL:
+            return f"equal: {most}, as many for each row, with the same bits as one by one"
+        if self.model.spec.time_axis:
+            return "single: one element a step, as chunks give other bits than one by one"
+        return "single: one element a step"
+
+    @property
+    def step_size(self) -> StepSize:
+        single = self.found.chunking is Chunking.SINGLE
+        return StepSize(
+            rows=_DEFAULTS.max_batch_size if self.is_batched else 1,
+            chunk=1 if single else _DEFAULTS.max_chunk,
+        )
+
+    def document(self) -> dict[str, object]:
+        """For scripts."""
+        return {
+            "batched": self.is_batched,
+            "dependent_rows": self.found.dependent_rows,
+            "batch_failure": self.found.batch_failure,
+            "max_batch_size": self.step_size.rows,
+            "chunking": self.found.chunking.value,
+            "max_chunk": self.step_size.chunk,
+        }
+
+
+def try_out(file: ModelFile) -> Trial:
+    """Loads and probes the model. Raises `ModelLoadError` if it can't be served."""
+    from elman_server.runner.model import StepModel
+    from elman_server.runner.probe import probe
+
+    model = StepModel(file, threads=_DEFAULTS.threads, providers=_DEFAULTS.providers)
+    found = probe(model, max_batch_size=_DEFAULTS.max_batch_size, max_chunk=_DEFAULTS.max_chunk)
+    return Trial(model=model, found=found)

@@ -1,0 +1,1 @@
+"""The horizon: how far back a network remembers, measured on its step model."""

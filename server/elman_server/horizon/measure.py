@@ -1,0 +1,107 @@
+"""Runs a network twice from one point on, once with one element replaced, and compares.
+
+Each row of the sample is run up to its element in question; from there on it goes on as it is and
+as a copy with that one element replaced, both with the same elements after it. This module does not
+know what runs a step.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.horizon.influence import Influence, Tally
+from elman_server.horizon.sample import Sample
+from elman_server.spec import ModelSpec
+
+Array = NDArray[Any]
+
+_STEP_NBYTES = 32 * 1024 * 1024
+"""What one step's outputs may take."""
+
+
+class Network(Protocol):
+    """A loaded step model; see `elman_server.runner.model.StepModel`."""
+
+    spec: ModelSpec
+
+    def step(
+        self,
+        elements: Array,
+        lengths: NDArray[np.int32] | None,
+        states: Sequence[Array],
+        outputs: Iterable[str],
+    ) -> tuple[dict[str, Array], list[Array]]: ...
+
+    def initial_states(self, rows: int) -> list[Array]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSize:
+    """How many elements may go through one step without a change to what comes out."""
+
+    rows: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Predictions from `lag` on, `[rows, time, *shape]` by output."""
+
+    lag: int
+    plain: dict[str, Array]
+    changed: dict[str, Array]
+
+
+def measure(network: Network, sample: Sample, most: StepSize) -> tuple[Influence, ...]:
+    """The influence on each output, in the spec's order, at the lags 0 to `sample.lags`.
+
+    `most` bounds the steps; but for rounding, what comes out does not depend on it. Raises
+    `HorizonError` if a prediction is not finite; what the runtime raises passes through.
+    """
+    tallies = [Tally(out, sample.lags) for out in network.spec.outputs]
+    # A row and its copy make two.
+    fit = max(1, _STEP_NBYTES // (2 * network.spec.output_nbytes))
+    rows = max(1, min(most.rows // 2, fit))
+    chunk = max(1, min(most.chunk, fit // rows))
+    for start in range(0, len(sample.elements), rows):
+        part = sample.rows(start, start + rows)
+        for found in _predictions(network, part, chunk, together=most.rows > 1):
+            for tally in tallies:
+                name = tally.spec.name
+                tally.add(found.lag, found.plain[name], found.changed[name])
+    return tuple(tally.influence() for tally in tallies)
+
+
+def _predictions(
+    network: Network, sample: Sample, chunk: int, *, together: bool
+) -> Iterator[_Part]:
+    names = [out.name for out in network.spec.outputs]
+    states = network.initial_states(len(sample.elements))
+    for elements in _chunks(sample.elements[:, : sample.warm_up], chunk):
+        _, states = network.step(elements, None, states, names)
+    changed_states, lag = states, 0
+    for elements in _chunks(sample.elements[:, sample.warm_up :], chunk):
+        changed = elements
+        if lag == 0:
+            changed = elements.copy()
+            changed[:, 0] = sample.replacements
+        if together:
+            rows = len(elements)
+            both = [np.concatenate(pair) for pair in zip(states, changed_states, strict=True)]
+            values, both = network.step(np.concatenate([elements, changed]), None, both, names)
+            states, changed_states = [s[:rows] for s in both], [s[rows:] for s in both]
+            one = {name: value[:rows] for name, value in values.items()}
+            two = {name: value[rows:] for name, value in values.items()}
+        else:
+            one, states = network.step(elements, None, states, names)
+            two, changed_states = network.step(changed, None, changed_states, names)
+        yield _Part(lag=lag, plain=one, changed=two)
+        lag += elements.shape[1]
+
+
+def _chunks(elements: Array, chunk: int) -> Iterator[Array]:
+    for start in range(0, elements.shape[1], chunk):
+        yield elements[:, start : start + chunk]
