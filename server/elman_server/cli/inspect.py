@@ -1,10 +1,12 @@
 """`elman inspect`: what a step model is, how it may be batched, and how far back it remembers."""
 
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from elman_server.cli import description, remembering
 from elman_server.cli.remembering import Recall, Recalled
@@ -78,67 +80,80 @@ def inspect(
         raise click.UsageError("--horizon needs the probe: leave out --no-probe")
     if recall is not None and not runtime_is_available():
         raise click.UsageError(f"--horizon {NO_RUNTIME}")
-    try:
-        file = read(model)
-        proof = kept_proof(model)
-    except ModelFileError as error:
-        raise click.ClickException(str(error)) from None
-    trial, failure = None, ""
-    if probe and runtime_is_available():
-        try:
-            trial = try_out(file)
-        except ModelLoadError as error:
-            failure = str(error)
-    recalled = None
-    if recall is not None and trial is not None:
-        recalled = remembering.measured(recall, trial)
+    inspection = _inspect(model, probe=probe, recall=recall)
     if as_json:
-        document = _document(file, proof, trial, failure)
-        if recall is not None and recalled is not None:
-            document["horizon"] = remembering.document(recalled)
-        click.echo(json.dumps(document, ensure_ascii=False))
+        click.echo(json.dumps(inspection.document(), ensure_ascii=False))
     else:
         console = Console(highlight=False, markup=False, emoji=False)
-        served = _served(trial, failure, probe=probe)
-        for table in description.tables(file, proof, served):
-            console.print(table)
-        if recalled is not None:
-            for part in remembering.tables(recalled):
-                console.print(part)
-    if failure:
-        raise click.ClickException(f"{model}: {failure}")
-    if recall is not None and recalled is not None:
-        _draw(recall, recalled, model)
+        for part in inspection.parts():
+            console.print(part)
+    if inspection.failure:
+        raise click.ClickException(f"{model}: {inspection.failure}")
+    if recall is not None and recall.plot is not None and inspection.recalled is not None:
+        remembering.draw(recall.plot, inspection.recalled, model)
 
 
-def _document(
-    file: ModelFile, proof: KeptProof | None, trial: Trial | None, failure: str
-) -> dict[str, object]:
-    batching: dict[str, object] | None = None
-    if failure:
-        batching = {"error": failure}
-    elif trial is not None:
-        batching = trial.document()
-    return {
-        "path": str(file.path),
-        "file_bytes": file.path.stat().st_size,
-        "fingerprint": file.fingerprint,
-        "state_bytes": file.spec.state_bytes,
-        "spec": json.loads(file.spec.to_json()),
-        "batching": batching,
-        "proof": None if proof is None else proof.document,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inspection:
+    """What was found."""
 
-
-def _served(trial: Trial | None, failure: str, *, probe: bool) -> dict[str, str]:
+    file: ModelFile
+    proof: KeptProof | None
+    trial: Trial | None
+    """None if it was not asked for or not possible, or if it failed."""
+    failure: str
+    """Why the model can't be served; empty if it can, as far as is known."""
+    served: Mapping[str, str]
     """Lines of the table on how the model would be served."""
-    if failure:
-        return {"batching": f"can't be served: {failure}"}
-    if trial is not None:
-        return {"batching": trial.batching, "chunking": trial.chunking}
-    return {"batching": f"not probed: {NO_RUNTIME}" if probe else "not probed"}
+    recalled: Recalled | None
+
+    def document(self) -> dict[str, object]:
+        """For scripts."""
+        batching: dict[str, object] | None = None
+        if self.failure:
+            batching = {"error": self.failure}
+        elif self.trial is not None:
+            batching = self.trial.document()
+        document = {
+            "path": str(self.file.path),
+            "file_bytes": self.file.path.stat().st_size,
+            "fingerprint": self.file.fingerprint,
+            "state_bytes": self.file.spec.state_bytes,
+            "spec": json.loads(self.file.spec.to_json()),
+            "batching": batching,
+            "proof": None if self.proof is None else self.proof.document,
+        }
+        if self.recalled is not None:
+            document["horizon"] = remembering.document(self.recalled)
+        return document
+
+    def parts(self) -> Iterator[RenderableType]:
+        """For people."""
+        yield from description.tables(self.file, self.proof, self.served)
+        if self.recalled is not None:
+            yield from remembering.tables(self.recalled)
 
 
-def _draw(recall: Recall, recalled: Recalled, model: Path) -> None:
-    if recall.plot is not None:
-        remembering.draw(recall.plot, recalled, model)
+def _inspect(path: Path, *, probe: bool, recall: Recall | None) -> _Inspection:
+    try:
+        file = read(path)
+        proof = kept_proof(path)
+    except ModelFileError as error:
+        raise click.ClickException(str(error)) from None
+    trial, recalled, failure = None, None, ""
+    if not probe:
+        served = {"batching": "not probed"}
+    elif not runtime_is_available():
+        served = {"batching": f"not probed: {NO_RUNTIME}"}
+    else:
+        try:
+            trial = try_out(file)
+            served = {"batching": trial.batching, "chunking": trial.chunking}
+        except ModelLoadError as error:
+            failure = str(error)
+            served = {"batching": f"can't be served: {failure}"}
+    if recall is not None and trial is not None:
+        recalled = remembering.measured(recall, trial)
+    return _Inspection(
+        file=file, proof=proof, trial=trial, failure=failure, served=served, recalled=recalled
+    )
