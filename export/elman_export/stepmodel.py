@@ -1,11 +1,13 @@
 """A step model in ONNX Runtime, run by its spec: what a proof compares with the original."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 
+from elman_export.errors import ExportError
 from elman_server.spec import ModelSpec, StateSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -23,12 +25,37 @@ class Answer:
     """By state name, `[batch, *shape]`."""
 
 
-def session(model: bytes) -> onnxruntime.InferenceSession:
-    """A session as a server would make it: on the CPU, one thread. Raises what the runtime does."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+class RuntimeFailed(ExportError):
+    """ONNX Runtime can't load a graph or run it; the message is its own, in one line."""
+
+
+class Session:
+    """A graph in ONNX Runtime as a server would run it: on the CPU, with one thread."""
+
+    def __init__(self, model: bytes) -> None:
+        """Raises `RuntimeFailed`."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        with _failures():
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        self.inputs = [each.name for each in self._session.get_inputs()]
+        self.outputs = [each.name for each in self._session.get_outputs()]
+
+    def run(self, names: Sequence[str], feed: Arrays) -> Arrays:
+        """The outputs named. Raises `RuntimeFailed`."""
+        with _failures():
+            return dict(zip(names, self._session.run(list(names), feed), strict=True))
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime raises classes of many modules
+        raise RuntimeFailed(" ".join(str(error).split())) from error
 
 
 class StepModel:
@@ -36,8 +63,8 @@ class StepModel:
 
     def __init__(self, model: bytes, spec: ModelSpec, initial: bytes | None = None) -> None:
         self.spec = spec
-        self._session = session(model)
-        self._initial = None if initial is None else session(initial)
+        self._session = Session(model)
+        self._initial = None if initial is None else Session(initial)
 
     def run(
         self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None
@@ -103,7 +130,7 @@ class StepModel:
             names = list(self.spec.initialized)
             feed = {each.name: contexts[each.name] for each in self.spec.contexts}
             by_name = {state.name: state for state in self.spec.states}
-            for name, value in zip(names, self._initial.run(names, feed), strict=True):
+            for name, value in self._initial.run(names, feed).items():
                 states[name] = np.moveaxis(value, 0, by_name[name].batch_axis)
         return states
 
@@ -117,7 +144,7 @@ class StepModel:
         if spec.lengths is not None:
             feed[spec.lengths] = lengths
         wanted = [*(out.name for out in spec.outputs), *(state.output for state in spec.states)]
-        found = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+        found = self._session.run(wanted, feed)
         outputs = {out.name: found[out.name] for out in spec.outputs}
         if not spec.time_axis:
             outputs = {name: value[:, None] for name, value in outputs.items()}

@@ -114,7 +114,7 @@ class Editor:
         self._names = {value.name for value in (*self.graph.input, *self.graph.output)}
         self._names.update(each.name for each in self.graph.initializer)
         for place in places(self.graph):
-            self._names.update(place.node.output)
+            self._names.update((place.node.name, *place.node.output))
             for branch in branches(place.node):
                 self._names.update(each.name for each in branch.graph.initializer)
 
@@ -133,10 +133,11 @@ class Editor:
 
     def node(self, operator: str, given: Sequence[str], output: str = "", **attributes: Any) -> str:
         """A node of one output at the graph's end; `sort` puts it in its place."""
-        name = output or self.fresh(f"elman/{operator}")
-        self._names.add(name)
-        self.graph.node.append(helper.make_node(operator, given, [name], name=name, **attributes))
-        return name
+        name = self.fresh(f"elman/{operator}")
+        made = output or name
+        self._names.add(made)
+        self.graph.node.append(helper.make_node(operator, given, [made], name=name, **attributes))
+        return made
 
     def replace(self, old: str, new: str, *, but: Iterable[str] = ()) -> None:
         """Has whatever reads `old` read `new`, except nodes that make a name in `but`."""
@@ -201,25 +202,24 @@ class Editor:
 
         Raises `UnsupportedGraph` for a graph that goes in circles.
         """
-        makers = {name: node for node in self.graph.node for name in node.output if name}
-        waits = {
-            id(node): {id(makers[name]) for name in reads(node) if name in makers}
-            for node in self.graph.node
-        }
-        order, done = [], set[int]()
-        waiting = list(self.graph.node)
+        nodes = list(self.graph.node)
+        makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+        waits = [{makers[name] for name in reads(node) if name in makers} for node in nodes]
+        order: list[int] = []
+        done: set[int] = set()
+        waiting = list(range(len(nodes)))
         while waiting:
             later = []
-            for node in waiting:
-                if waits[id(node)] <= done:
-                    order.append(node)
-                    done.add(id(node))
+            for at in waiting:
+                if waits[at] <= done:
+                    order.append(at)
+                    done.add(at)
                 else:
-                    later.append(node)
+                    later.append(at)
             if len(later) == len(waiting):
-                raise UnsupportedGraph(f"the graph goes in circles at {describe(later[0])}")
+                raise UnsupportedGraph(f"the graph goes in circles at {describe(nodes[later[0]])}")
             waiting = later
-        _refill(self.graph.node, order)
+        _refill(self.graph.node, [nodes[at] for at in order])
 
 
 def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.stepmodel import Arrays
+from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import lift, recurrent
 from elman_export.surgery.editor import describe
 from elman_server.spec import InputSpec
@@ -54,7 +54,7 @@ def find(
     where no layout runs, or where none has as many steps inside as outside.
     """
     declared = dims(value)
-    first = recurrent.find(model.graph)[0]
+    operators = recurrent.find(model.graph)
     said = ""
     for layout in _candidates(declared, input):
         batch, time = layout.fixed_batch or _BATCH, layout.fixed_time or _TIME
@@ -63,23 +63,37 @@ def find(
         x = layout.arrange(_zeros(input, batch, time))
         if any(size not in (None, actual) for size, actual in zip(declared, x.shape, strict=True)):
             continue
-        try:
-            given = lift.seen(model, 0, first.node.input[0], feed(x))
-        except Exception as error:  # onnxruntime raises classes of many modules
-            said = said or " ".join(str(error).split())
-            continue
-        if given.shape[:2] == (time, batch):
-            return layout
-        said = (
-            f"for {batch} sequences of {time} elements, {describe(first.node)} is given "
-            f"{list(given.shape)}, which does not begin with {[time, batch]}: it does not run "
-            "along the sequence, one step for an element"
-        )
+        for index, operator in enumerate(operators):
+            try:
+                given = lift.seen(model, index, operator.node.input[0], feed(x))
+            except RuntimeFailed as error:
+                said = said or str(error)
+                break
+            if not given.size:
+                continue  # in a branch that was not taken
+            if given.shape[:2] == (time, batch):
+                _check_names(value, layout, operator.node)
+                return layout
+            said = (
+                f"for {batch} sequences of {time} elements, {describe(operator.node)} is given "
+                f"{list(given.shape)}, which does not begin with {[time, batch]}: it does not run "
+                "along the sequence, one step for an element"
+            )
+            break
     shape = [size if size is not None else "?" for size in declared]
     raise UnsupportedGraph(
         f"input {value.name!r}, declared as {shape}, can't be given elements of shape "
         f"{list(input.shape)}: {said or 'its number of axes does not fit'}"
     )
+
+
+def _check_names(value: onnx.ValueInfoProto, layout: Layout, node: onnx.NodeProto) -> None:
+    called = value.type.tensor_type.shape.dim[layout.time].dim_param
+    if "batch" in called.lower():
+        raise UnsupportedGraph(
+            f"{describe(node)} runs along axis {layout.time} of {value.name!r}, which the graph "
+            f"calls {called!r}; it must run along time"
+        )
 
 
 def _candidates(declared: Sequence[int | None], input: InputSpec) -> list[Layout]:

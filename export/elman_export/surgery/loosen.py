@@ -6,6 +6,7 @@ by sizes that are read from the input, wherever the tensors that come in show th
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -23,22 +24,17 @@ _END = 2**62
 _MOST_WAYS = 64
 
 
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """How many rows and steps a run has."""
 
-    def __init__(self, batch: int, time: int) -> None:
-        self.batch = batch
-        self.time = time
+    batch: int
+    time: int
 
     def of(self, kind: str, number: int) -> int:
-        match kind:
-            case "time":
-                return self.time
-            case "batch":
-                return self.batch
-            case "rows":
-                return self.batch * self.time
-        return number
+        """The size that a kind (see `_follow`) stands for; a number stands for itself."""
+        sizes = {"time": self.time, "batch": self.batch, "rows": self.batch * self.time}
+        return sizes.get(kind, number)
 
 
 def loosen(
@@ -46,6 +42,7 @@ def loosen(
     *,
     element: str,
     axes: tuple[int | None, int],
+    open_batch: bool,
     fixed: Sizes,
     other: Sizes,
     feed: Arrays,
@@ -53,7 +50,8 @@ def loosen(
 ) -> None:
     """Makes a graph that was exported for `fixed` sizes run for others, in place.
 
-    `axes` are those of batch and time in the input `element`. Raises `UnsupportedGraph` at the
+    `axes` are those of batch and time in the input `element`. With `open_batch` the number of rows
+    was open already, and so stands nowhere in the graph. Raises `UnsupportedGraph` at the
     first node that can't be made to follow.
     """
     constants = editor.constants()
@@ -64,7 +62,7 @@ def loosen(
         """The name of a tensor that holds one number: the input's batch, time, or both."""
         if kind not in sizes:
             shape = editor.node("Shape", [element])
-            if kind == "rows":
+            if kind == "rows" and axes[0] is not None:
                 sizes[kind] = editor.node("Mul", [size("batch"), size("time")])
             else:
                 axis = axes[0] if kind == "batch" else axes[1]
@@ -78,7 +76,14 @@ def loosen(
         if node.input[index] not in constants:
             continue
         written = [int(number) for number in constants[node.input[index]]]
-        kinds = _follow(node, written, fixed, other, editor.model, other_feed)
+        kinds = _follow(
+            node,
+            list(_ways(written, fixed, open_batch)),
+            other,
+            written,
+            editor.model,
+            other_feed,
+        )
         if any(kind != "number" for kind in kinds):
             parts = [
                 editor.constant(np.array([number], np.int64), "elman/size")
@@ -93,14 +98,13 @@ def loosen(
 
 def _follow(
     node: onnx.NodeProto,
-    written: Sequence[int],
-    fixed: Sizes,
+    ways: Sequence[tuple[str, ...]],
     other: Sizes,
+    written: Sequence[int],
     model: onnx.ModelProto,
     other_feed: Arrays,
 ) -> Sequence[str]:
     """What each number of a shape stands for: `number`, `batch`, `time` or `rows` (both)."""
-    ways = list(_ways(written, fixed))
     if node.op_type != "Reshape":
         return ways[0]
     data = trace.run(model, other_feed, [node.input[0]])[node.input[0]]
@@ -117,20 +121,20 @@ def _follow(
             return kinds
     raise UnsupportedGraph(
         f"{describe(node)} makes a tensor of shape {list(written)}, which was written into the "
-        f"graph for {fixed.batch} sequences of {fixed.time} steps and can't be told for others"
+        "graph for the sizes that it was exported with, and can't be told for others"
     )
 
 
-def _ways(written: Sequence[int], fixed: Sizes) -> Iterator[tuple[str, ...]]:
+def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tuple[str, ...]]:
     """What a shape's numbers may stand for, the likeliest first."""
     choices = []
     for number in written:
         kinds = []
         if number > 0 and number == fixed.time:
             kinds.append("time")
-        if number > 0 and number == fixed.batch:
+        if number > 0 and number == fixed.batch and not open_batch:
             kinds.append("batch")
-        if number > 0 and number == fixed.batch * fixed.time:
+        if number > 0 and number == fixed.batch * fixed.time and not open_batch:
             kinds.append("rows")
         choices.append([*kinds, "number"])
     ways = product(*choices)

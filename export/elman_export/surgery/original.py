@@ -8,7 +8,7 @@ import onnx
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof import Sequences
-from elman_export.stepmodel import Arrays, session
+from elman_export.stepmodel import Arrays, Session
 from elman_export.surgery.layout import Layout
 from elman_server.spec import InputSpec
 
@@ -42,8 +42,7 @@ class Original:
         self._input = input
         self._lengths = lengths
         self._lengths_dtype = lengths_dtype
-        self._session = session(model.SerializeToString())
-        self._names = [each.name for each in self._session.get_outputs()]
+        self._session = Session(model.SerializeToString())
 
     def feed(self, x: np.ndarray) -> Arrays:
         """What the graph is given for `x`, which is laid out as the graph takes it."""
@@ -56,8 +55,7 @@ class Original:
 
     def run(self, x: np.ndarray) -> Arrays:
         """`x` is `[batch, time, *shape]`; outputs come as the graph gives them."""
-        feed = self.feed(self.layout.arrange(x))
-        return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+        return self._session.run(self._session.outputs, self.feed(self.layout.arrange(x)))
 
     def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
         """The outputs, and where they have rows and steps.
@@ -70,7 +68,7 @@ class Original:
         ]
         runs = [self.run(x) for x in zeros]
         found = []
-        for name in self._names:
+        for name in self._session.outputs:
             one, longer, wider = (each[name] for each in runs)
             time = _grown(name, one.shape, longer.shape, sizes[0][1], sizes[1][1])
             batch = _grown(name, one.shape, wider.shape, sizes[0][0], sizes[2][0])
@@ -91,11 +89,14 @@ class Original:
         """`[batch, time, *shape]` by output. One that is of the whole sequence is asked for the
         first element, the first two, and so on."""
         x = sequences.elements
-        if self.layout.batch is None or self.layout.fixed_batch == 1:
-            rows = [self._answer(row[None], outputs) for row in x]
-        else:
-            rows = [self._answer(x, outputs)]
-        return {name: np.concatenate([row[name] for row in rows]) for name in outputs}
+        rows = self.layout.fixed_batch or len(x)
+        # What is missing from a batch of fixed size is its last row again.
+        filled = np.concatenate([x, *[x[-1:]] * (-len(x) % rows)])
+        parts = [
+            self._answer(filled[start : start + rows], outputs)
+            for start in range(0, len(filled), rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in outputs}
 
     def _answer(self, x: np.ndarray, outputs: Mapping[str, Seen]) -> Arrays:
         whole = self.run(x)

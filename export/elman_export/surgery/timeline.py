@@ -74,11 +74,11 @@ def check(
     """The nodes that pick the last step. Raises `UnsupportedGraph` for those that mix steps."""
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    recurrent = {id(each.node) for each in find(model.graph)}
+    recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
     last: list[LastStep] = []
     for node in model.graph.node:
         view = _View(node, axes, {**constants, **values}, opset)
-        if id(node) in recurrent or not any(view.timed(name) for name in node.input):
+        if tuple(node.output) in recurrent or not any(view.timed(name) for name in node.input):
             continue
         if node.op_type in ("Gather", "Slice"):
             last.extend(_picked(view))

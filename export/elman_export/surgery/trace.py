@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from elman_export.stepmodel import Arrays, session
+from elman_export.stepmodel import Arrays, Session
 from elman_export.surgery.editor import Editor
 
 SIZES = ((3, 11), (3, 13), (5, 11))
@@ -63,9 +63,8 @@ def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None
     editor = Editor(seeing)
     editor.prune()
     editor.drop_inputs(given - editor.needed())
-    runtime = session(seeing.SerializeToString())
-    taken = {value.name: feed[value.name] for value in runtime.get_inputs()}
-    return found | dict(zip(wanted, runtime.run(wanted, taken), strict=True))
+    session = Session(seeing.SerializeToString())
+    return {**found, **session.run(wanted, {name: feed[name] for name in session.inputs})}
 
 
 def track(

@@ -1,0 +1,119 @@
+"""The inputs of a whole-sequence graph: which takes the sequence, and what its elements are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.surgery import layout, recurrent
+from elman_export.surgery.editor import Editor, attributes, inputs
+from elman_server.spec import DType, InputKind, InputSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """An input of the original that takes the rows' numbers of elements."""
+
+    name: str
+    dtype: str
+
+
+def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
+    """Makes constants of inputs, in the types that they are declared with."""
+    by_name = {value.name: value for value in editor.graph.input}
+    initialized = {each.name for each in editor.graph.initializer}
+    for name, value in constants.items():
+        if name not in by_name:
+            raise ExportError(
+                f"constant {name!r} is no input of the graph; its inputs are "
+                f"{', '.join(map(repr, by_name))}"
+            )
+        kind = by_name[name].type.tensor_type.elem_type
+        editor.fix(name, np.asarray(value, helper.tensor_dtype_to_np_dtype(kind)))
+    for name in by_name:
+        if name in initialized and name not in constants:
+            # Old graphs list their weights among their inputs.
+            editor.drop_inputs({name})
+
+
+def lengths_input(model: onnx.ModelProto) -> Lengths | None:
+    """The graph's input that says how long each row is, if recurrent operators read one."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    by_name = {value.name: value for value in model.graph.input}
+    for operator in recurrent.find(model.graph):
+        name = operator.lengths
+        while name in makers and makers[name].op_type in ("Cast", "Identity"):
+            name = makers[name].input[0]
+        if name in by_name:
+            kind = by_name[name].type.tensor_type.elem_type
+            return Lengths(name=name, dtype=str(helper.tensor_dtype_to_np_dtype(kind)))
+    return None
+
+
+def full_lengths(axes: tuple[int, ...], lengths: Lengths) -> np.ndarray:
+    return np.ones(1 if len(axes) < 2 else axes[0], lengths.dtype)
+
+
+def element(model: onnx.ModelProto, lengths: Lengths | None) -> onnx.ValueInfoProto:
+    taken = {lengths.name} if lengths is not None else set()
+    left = [value for value in model.graph.input if value.name not in taken]
+    if len(left) == 1:
+        return left[0]
+    raise UnsupportedGraph(
+        f"the graph has {len(left)} inputs ({', '.join(repr(value.name) for value in left)}), and "
+        "one of them takes the sequence; say of the others that they are constants"
+        if left
+        else "the graph has no input"
+    )
+
+
+def element_spec(
+    model: onnx.ModelProto, value: onnx.ValueInfoProto, said: InputSpec | None
+) -> InputSpec:
+    """What an element is: as said, under the graph's own name, or as the graph shows it."""
+    kind = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    if said is not None:
+        return replace(said, name=value.name, dtype=cast(DType, kind))
+    declared = layout.dims(value)
+    if kind in ("int32", "int64"):
+        size = _table_size(model, value.name)
+        if size is None:
+            raise ExportError(
+                f"input {value.name!r} takes ids, and the graph does not show how many there are; "
+                "say it: tokens:SIZE"
+            )
+        return InputSpec(name=value.name, kind=InputKind.TOKENS, dtype=cast(DType, kind), size=size)
+    shape = declared[2:] if len(declared) > 2 else declared[1:]
+    if any(size is None for size in shape) or len(declared) < 2:
+        raise ExportError(
+            f"input {value.name!r} is declared with axes that are left open "
+            f"({['?' if size is None else size for size in declared]}); say the shape of an "
+            "element: features:SIZE"
+        )
+    return InputSpec(
+        name=value.name,
+        kind=InputKind.FEATURES,
+        dtype=cast(DType, kind),
+        shape=tuple(size for size in shape if size is not None),
+    )
+
+
+def _table_size(model: onnx.ModelProto, name: str) -> int | None:
+    """How many rows the table has that an input picks from."""
+    tables = {each.name: each for each in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    aliases = {name}
+    for node in model.graph.node:
+        if node.op_type in ("Cast", "Identity", "Transpose") and node.input[0] in aliases:
+            aliases.update(node.output)
+        if node.op_type == "Gather" and inputs(node, 1) in aliases:
+            table = node.input[0]
+            while table not in tables and table in makers and makers[table].input:
+                table = makers[table].input[0]
+            if table in tables:
+                return int(tables[table].dims[attributes(node).get("axis", 0)])
+    return None

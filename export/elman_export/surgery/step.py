@@ -1,0 +1,211 @@
+"""The graph of one step, made from a whole-sequence graph: states lifted, sizes open, heads that
+answer at every step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from elman_export.errors import ExportError
+from elman_export.interface import values
+from elman_export.sample import random_elements
+from elman_export.stepmodel import Arrays
+from elman_export.surgery import heads, lift, loosen, normal, trace
+from elman_export.surgery.editor import Editor
+from elman_export.surgery.given import Lengths
+from elman_export.surgery.held import hold_gates
+from elman_export.surgery.layout import Layout
+from elman_export.surgery.lift import Lifted
+from elman_export.surgery.wholegraph import WholeGraph, copy, sizes
+from elman_server.spec import DType, ModelSpec, OutputSpec, StateSpec
+
+_LENGTHS = "lengths"
+
+
+def chunked(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A step of any number of elements for each row."""
+    work = _lifted(subject)
+    editor, found = work.editor, work.layout
+    tried = sizes(found)
+    if found.batch is not None and found.fixed_batch is None:
+        heads.answer_at_every_step(
+            editor.model,
+            element=subject.input.name,
+            outputs=list(subject.outputs),
+            kept=[each.output for each in work.states],
+            feed=work.feed,
+            batch_axis=found.batch,
+            time_axis=found.time,
+        )
+        editor = Editor(editor.model)
+    elif any(seen.time is None for seen in subject.outputs.values()):
+        raise heads.HeadError("an output is of the last step, and there is no axis for the batch")
+    else:
+        heads.check(editor.model, work.feed, tried)
+    axes: dict[str, tuple[int | None, int]] = {}
+    for name, seen in subject.outputs.items():
+        axes[name] = (0, 1) if seen.time is None else (seen.batch, seen.time)
+    spec = _spec(subject, work, description, time_axis=True)
+    normal.chunks(editor, subject.input, spec.outputs, found, axes)
+    return _finished(editor, spec), spec
+
+
+def single(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A step of one element for each row."""
+    work = _lifted(subject)
+    editor, found = work.editor, work.layout
+    heads.check(editor.model, work.feed, sizes(found))
+    spec = _spec(subject, work, description, time_axis=False)
+    lengths = subject.lengths.name if subject.lengths is not None else _LENGTHS
+    normal.single(editor, subject.input, spec.outputs, found, lengths)
+    return _finished(editor, spec), spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Working:
+    """A copy of the graph with its states lifted."""
+
+    editor: Editor
+    states: Sequence[Lifted]
+    layout: Layout
+    feed: Callable[[int, int], Arrays]
+    """Zeros for (batch, time), states and lengths included."""
+
+
+def _lifted(subject: WholeGraph) -> _Working:
+    found = subject.layout
+    if found.batch is not None and found.fixed_batch is not None:
+        opened = replace(found, fixed_batch=None, fixed_time=None)
+        try:
+            work = _lift(subject, copy(subject.closed), opened)
+            _open_batch(work, subject)
+        except ExportError:
+            pass  # A size that can't be told, or does not run: the batch stays as it was.
+        else:
+            return work
+    return _lift(subject, copy(subject.model), found)
+
+
+def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Working:
+    editor = Editor(model)
+    for each in [*model.graph.output]:
+        if each.name not in subject.outputs:
+            model.graph.output.remove(each)
+        else:
+            each.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    input = subject.input
+    rng = np.random.default_rng(0)
+    declared = subject.layout
+    rows = declared.fixed_batch or 3
+    feeds = [
+        subject.original.feed(declared.arrange(random_elements(input, rows, time, rng)))
+        for time in (declared.fixed_time or 4, declared.fixed_time or 1)
+    ]
+    lengths = _take_lengths(editor, subject.lengths)
+    states = lift.lift(editor, lengths, feeds)
+    hold_gates(editor)
+    editor.sort()
+
+    def feed(batch: int, time: int) -> Arrays:
+        x = found.arrange(np.zeros((batch, time, *input.shape), input.dtype))
+        return {
+            input.name: x,
+            lengths: np.full(batch, time, np.int32),
+            **{each.input: np.zeros((1, batch, each.hidden_size), "f") for each in states},
+        }
+
+    return _Working(editor=editor, states=states, layout=found, feed=feed)
+
+
+def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
+    """A new input of lengths, int32; an old one is made from it."""
+    name = _LENGTHS
+    if lengths is not None:
+        old = editor.fresh(f"{lengths.name}/inner")
+        editor.replace(lengths.name, old)
+        editor.drop_inputs({lengths.name})
+        name = lengths.name
+    elif any(value.name == _LENGTHS for value in editor.graph.input):
+        name = editor.fresh(_LENGTHS)
+    editor.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT32, ["batch"]))
+    if lengths is not None:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(lengths.dtype))
+        editor.node("Cast", [name], old, to=kind)
+    return name
+
+
+def _open_batch(work: _Working, subject: WholeGraph) -> None:
+    """Opens the batch size of a lifted graph, and its number of steps, in place."""
+    found = subject.layout
+    assert found.fixed_batch is not None and found.batch is not None
+    editor = work.editor
+    value = next(each for each in editor.graph.input if each.name == subject.input.name)
+    for axis, name in ((found.batch, "batch"), (found.time, "time")):
+        dim = value.type.tensor_type.shape.dim[axis]
+        dim.Clear()
+        dim.dim_param = name
+    fixed = (found.fixed_batch, found.fixed_time or 7)
+    other = (fixed[0] + 2, fixed[1] + 4)
+    loosen.loosen(
+        editor,
+        element=subject.input.name,
+        axes=(found.batch, found.time),
+        open_batch=False,
+        fixed=loosen.Sizes(*fixed),
+        other=loosen.Sizes(*other),
+        feed=work.feed(*fixed),
+        other_feed=work.feed(*other),
+    )
+    trace.run(editor.model, work.feed(*other), list(subject.outputs))
+
+
+def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: bool) -> ModelSpec:
+    outputs = []
+    for name, seen in subject.outputs.items():
+        meaning = subject.meanings.get(name) or values(name)
+        outputs.append(
+            OutputSpec(
+                name=name,
+                kind=meaning.kind,
+                dtype=cast(DType, seen.dtype),
+                shape=seen.shape,
+                labels=meaning.labels,
+            )
+        )
+    batched = work.layout.batch is not None and work.layout.fixed_batch is None
+    lengths = next(
+        each.name
+        for each in work.editor.graph.input
+        if each.name in (_LENGTHS, subject.lengths.name if subject.lengths else _LENGTHS)
+    )
+    return ModelSpec(
+        description=description,
+        input=subject.input,
+        outputs=tuple(outputs),
+        states=tuple(
+            StateSpec(
+                name=each.name,
+                input=each.input,
+                output=each.output,
+                dtype="float32",
+                shape=(1, each.hidden_size),
+                batch_axis=1,
+                initial=None if each.initial is None else tuple(each.initial.ravel().tolist()),
+            )
+            for each in work.states
+        ),
+        time_axis=time_axis,
+        lengths=lengths if time_axis else None,
+        batched=batched,
+    )
+
+
+def _finished(editor: Editor, spec: ModelSpec) -> onnx.ModelProto:
+    editor.prune()
+    normal.strip(editor.model)
+    return editor.model

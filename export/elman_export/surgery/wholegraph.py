@@ -1,0 +1,218 @@
+"""A whole-sequence graph, and what was found out about it by looking at it and running it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.interface import Output
+from elman_export.sample import random_elements
+from elman_export.stepmodel import Arrays, RuntimeFailed
+from elman_export.surgery import given, heads, inline, layout, loosen, recurrent, trace
+from elman_export.surgery.editor import Editor, describe
+from elman_export.surgery.given import Lengths
+from elman_export.surgery.layout import Layout
+from elman_export.surgery.original import Original, Seen
+from elman_server.spec import InputSpec
+
+_LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeGraph:
+    """A graph that is exported, and what was found out about it."""
+
+    model: onnx.ModelProto
+    """Its inputs are the sequence and, perhaps, the lengths; its number of steps is open."""
+    closed: onnx.ModelProto
+    """The same with the sizes that its exporter wrote into it."""
+    original: Original
+    input: InputSpec
+    layout: Layout
+    outputs: Mapping[str, Seen]
+    """Those that are wanted, in order."""
+    meanings: Mapping[str, Output]
+    lengths: Lengths | None
+
+    @staticmethod
+    def of(
+        model: onnx.ModelProto,
+        input: InputSpec | None,
+        outputs: Sequence[Output],
+        constants: Mapping[str, Any],
+    ) -> "WholeGraph":
+        editor = Editor(model)
+        editor.lift_constants()
+        given.fix(editor, constants)
+        if not recurrent.find(model.graph):
+            raise UnsupportedGraph(_no_recurrence(model))
+        lengths = given.lengths_input(model)
+        value = given.element(model, lengths)
+        input = given.element_spec(model, value, input)
+
+        def feed(x: np.ndarray) -> Arrays:
+            fed = {value.name: x}
+            if lengths is not None:
+                axes = 2 if x.ndim - len(input.shape) == 2 else 1
+                fed[lengths.name] = given.full_lengths(x.shape[:axes], lengths)
+            return fed
+
+        found = layout.find(model, value, input, feed)
+        closed = copy(model)
+        if found.fixed_time is not None:
+            _loosen_time(model, value, input, found)
+        tried = sizes(found)
+        original = Original(
+            model,
+            input=input,
+            layout=found,
+            lengths=None if lengths is None else lengths.name,
+            lengths_dtype="int32" if lengths is None else lengths.dtype,
+        )
+        zeros = [np.zeros((batch, time, *input.shape), input.dtype) for batch, time in tried]
+        inline.inline(editor, [original.feed(found.arrange(x)) for x in zeros])
+        heads.check(
+            model,
+            lambda batch, time: original.feed(
+                found.arrange(np.zeros((batch, time, *input.shape), input.dtype))
+            ),
+            tried,
+        )
+        seen = _wanted(model, original.look(tried), outputs)
+        return WholeGraph(
+            model=model,
+            closed=closed,
+            original=original,
+            input=input,
+            layout=found,
+            outputs=seen,
+            meanings={each.name: each for each in outputs},
+            lengths=lengths,
+        )
+
+
+def sizes(found: Layout) -> trace.Sizes:
+    """The (batch, time) of runs that tell axes apart."""
+    if found.fixed_batch is None:
+        return trace.SIZES
+    one, longer, other = ((found.fixed_batch, time) for _, time in trace.ONE_ROW)
+    return one, longer, other
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    return other
+
+
+def _no_recurrence(model: onnx.ModelProto) -> str:
+    weights = {each.name for each in model.graph.initializer}
+    users: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
+            for name in set(node.input) & weights:
+                users[name] = users.get(name, 0) + 1
+    name, times = max(users.items(), key=lambda each: each[1], default=("", 0))
+    if times > 2:
+        return (
+            f"no RNN, LSTM or GRU operator, and weight {name!r} is used {times} times: a loop over "
+            "time that was unrolled into the graph; export the layer as an operator, or one step "
+            "of it with its state as input and output"
+        )
+    loops = [node for node in model.graph.node if node.op_type in ("Loop", "Scan")]
+    if loops:
+        return (
+            f"{describe(loops[0])} loops over the sequence by itself: what it hands from turn to "
+            "turn can't be lifted out of it; export the layer as an RNN, GRU or LSTM operator"
+        )
+    return "no RNN, LSTM or GRU operator, and no inputs and outputs that could be its state"
+
+
+def _wanted(
+    model: onnx.ModelProto, seen: Sequence[Seen], outputs: Sequence[Output]
+) -> Mapping[str, Seen]:
+    by_name = {each.name: each for each in seen}
+    if outputs:
+        for each in outputs:
+            if each.name not in by_name:
+                raise ExportError(
+                    f"output {each.name!r} is none of the graph's; those are "
+                    f"{', '.join(map(repr, by_name))}"
+                )
+        return {each.name: by_name[each.name] for each in outputs}
+    kept = {each.name: each for each in seen if not _is_final_state(model, each.name)}
+    if not kept:
+        raise UnsupportedGraph("the graph gives nothing but its layers' final states")
+    return kept
+
+
+def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
+    """Whether an output is nothing but final states of recurrent operators, laid out somehow."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    constants = {each.name for each in model.graph.initializer}
+    states = {
+        operator.output(state.made)
+        for operator in recurrent.find(model.graph)
+        for state in operator.states
+    }
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each in states:
+            continue
+        maker = makers.get(each)
+        if maker is None or maker.op_type not in _LAYOUT_ONLY:
+            return False
+        waiting.extend(
+            given
+            for given in (maker.input if maker.op_type == "Concat" else maker.input[:1])
+            if given not in constants
+        )
+    return True
+
+
+def _loosen_time(
+    model: onnx.ModelProto, value: onnx.ValueInfoProto, input: InputSpec, found: Layout
+) -> None:
+    """Opens the number of steps, in place, and checks that nothing changed for those there were."""
+    assert found.fixed_time is not None
+    rows, steps = found.fixed_batch or 2, found.fixed_time
+    rng = np.random.default_rng(0)
+    x = {
+        time: {value.name: found.arrange(random_elements(input, rows, time, rng))}
+        for time in (steps, steps + 3)
+    }
+    before = trace.run(model, x[steps], [each.name for each in model.graph.output])
+    editor = Editor(model)
+    dim = value.type.tensor_type.shape.dim[found.time]
+    dim.Clear()
+    dim.dim_param = "time"
+    for each in model.graph.output:
+        each.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    loosen.loosen(
+        editor,
+        element=value.name,
+        axes=(found.batch, found.time),
+        open_batch=found.fixed_batch is None,
+        fixed=loosen.Sizes(rows, steps),
+        other=loosen.Sizes(rows, steps + 3),
+        feed=x[steps],
+        other_feed=x[steps + 3],
+    )
+    try:
+        after = trace.run(model, x[steps], list(before))
+        trace.run(model, x[steps + 3], list(before))
+    except RuntimeFailed as error:
+        raise UnsupportedGraph(
+            f"the graph was exported for {steps} steps, and does not run for {steps + 3}: {error}"
+        ) from error
+    for name, was in before.items():
+        if not np.array_equal(was, after[name], equal_nan=True):
+            raise UnsupportedGraph(
+                f"the graph was exported for {steps} steps; made to run for others, its output "
+                f"{name!r} changes"
+            )

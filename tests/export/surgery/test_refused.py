@@ -1,0 +1,350 @@
+"""What no stream can compute is refused, naming the node and the reason; nothing is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
+from elman_export.surgery.whole import export_graph
+from tests.export.surgery.graphs import (
+    FEATURES,
+    HIDDEN,
+    OUT,
+    TIME,
+    Graph,
+    batch_major,
+    linear,
+    per_step,
+    time_major,
+)
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    """The message of the refusal; there is no file and no rest of one."""
+
+    def run(graph: Graph, error: type[ExportError] = UnsupportedGraph, **rest: Any) -> str:
+        path = graph.save(tmp_path / "whole.onnx")
+        with pytest.raises(error) as caught:
+            export_graph(path, tmp_path / "out" / "model.onnx", **rest)
+        assert not (tmp_path / "out").exists()
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return run
+
+
+def _behind(operator: str, *more: str, **rest: Any) -> Graph:
+    """A graph whose last node works on `[batch, time, hidden]`."""
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    graph.add(operator, [hidden, *more], "y", name="culprit", **rest)
+    graph.output("y")
+    return graph
+
+
+def test_bidirectional_layers(refused: Refused) -> None:
+    message = refused(per_step("LSTM", direction="bidirectional"))
+    assert message == (
+        "LSTM 'lstm_1' is bidirectional: it reads each sequence from its end too, and a stream has "
+        "no end to read from"
+    )
+
+
+def test_reversed_layers(refused: Refused) -> None:
+    message = refused(per_step("GRU", direction="reverse"))
+    assert message.startswith("GRU 'gru_1' reads each sequence from its end")
+
+
+def test_a_convolution_over_time(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
+    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
+    kernel = graph.weight(OUT, HIDDEN, 3)
+    graph.add("Conv", [flat, kernel], "y", name="smooth", pads=[1, 1])
+    graph.output("y")
+    message = refused(graph)
+    assert message.startswith("Conv 'smooth' convolves over time (3 steps at once)")
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"), [("MaxPool", {}), ("AveragePool", {}), ("LpPool", {})]
+)
+def test_pooling_over_a_window_of_time(
+    operator: str, options: dict[str, Any], refused: Refused
+) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
+    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
+    pooled = graph.add(operator, [flat], name="pool", kernel_shape=[3], pads=[1, 1], **options)
+    graph.add("Transpose", [pooled], "y", perm=[0, 2, 1])
+    graph.output("y")
+    assert refused(graph).startswith(f"{operator} 'pool' pools over time")
+
+
+@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax"])
+def test_pooling_over_all_of_time(operator: str, refused: Refused) -> None:
+    message = refused(_behind(operator, axes=[1], keepdims=0))
+    assert message == f"{operator} 'culprit' pools over time"
+
+
+def test_a_global_pool(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
+    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
+    graph.add("GlobalAveragePool", [flat], "y", name="pool")
+    graph.output("y")
+    assert refused(graph) == "GlobalAveragePool 'pool' pools over time"
+
+
+def test_attention(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    keys = graph.add("Transpose", [hidden], perm=[0, 2, 1])
+    scores = graph.add("MatMul", [hidden, keys], name="scores")
+    weights = graph.add("Softmax", [scores], axis=-1)
+    graph.add("MatMul", [weights, hidden], "y")
+    graph.output("y")
+    assert (
+        refused(graph) == "MatMul 'scores' compares every step with every other, as attention does"
+    )
+
+
+def test_a_learned_attention_over_the_outputs(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    scores = graph.add("MatMul", [hidden, graph.weight(HIDDEN, 1)])
+    graph.add("Softmax", [scores], name="weigh", axis=1)
+    turned = graph.add("Transpose", [graph.nodes[-1].output[0]], perm=[0, 2, 1])
+    graph.add("MatMul", [turned, hidden], "y")
+    graph.output("y")
+    assert refused(graph).startswith("Softmax 'weigh' weighs the steps against each other")
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"),
+    [("LayerNormalization", {"axis": 1}), ("LpNormalization", {"axis": 1})],
+)
+def test_normalisation_over_time(operator: str, options: dict[str, Any], refused: Refused) -> None:
+    more: list[str] = []
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    if operator == "LayerNormalization":
+        more = [graph.constant(np.ones(1, np.float32))]
+    graph.add(operator, [hidden, *more], "y", name="norm", **options)
+    graph.output("y")
+    assert refused(graph) == f"{operator} 'norm' normalises over time"
+
+
+def test_instance_normalisation(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
+    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
+    ones = [graph.constant(np.ones(HIDDEN, np.float32)) for _ in range(2)]
+    graph.add("InstanceNormalization", [flat, *ones], "y", name="norm")
+    graph.output("y")
+    assert refused(graph) == "InstanceNormalization 'norm' normalises over time"
+
+
+def test_running_sums(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    graph.add("CumSum", [hidden, graph.constant(np.array(1))], "y", name="sum")
+    graph.output("y")
+    assert refused(graph).startswith("CumSum 'sum' sums over time")
+
+
+def test_elements_that_are_read_backwards(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    numbers = [graph.constant(np.array([number])) for number in (-1, -(2**63), 1, -1)]
+    back = graph.add("Slice", ["x", *numbers], name="flip")
+    y = graph.recurrent("GRU", time_major(graph, back))
+    linear(graph, batch_major(graph, y), "y")
+    graph.output("y")
+    assert refused(graph).startswith("Slice 'flip' reverses the sequence")
+
+
+def test_a_sequence_that_is_shifted(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    pads = graph.constant(np.array([0, 1, 0, 0, -1, 0]))
+    shifted = graph.add("Pad", ["x", pads], name="shift")
+    y = graph.recurrent("GRU", time_major(graph, shifted))
+    linear(graph, batch_major(graph, y), "y")
+    graph.output("y")
+    assert refused(graph) == "Pad 'shift' pads the sequence"
+
+
+def test_steps_that_are_dropped(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    numbers = [graph.constant(np.array([number])) for number in (0, -1, 1)]
+    graph.add("Slice", [batch_major(graph, y), *numbers], "y", name="past")
+    graph.output("y")
+    assert refused(graph).startswith("Slice 'past' picks some of the steps (0 to -1)")
+
+
+def test_a_head_that_reads_the_first_step(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    first = graph.add(
+        "Gather", [batch_major(graph, y), graph.constant(np.array(0))], axis=1, name="first"
+    )
+    linear(graph, first, "y")
+    graph.output("y")
+    assert refused(graph).startswith("Gather 'first' picks some of the steps (index [0])")
+
+
+def test_a_sequence_that_is_joined_to_another(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    graph.add("Concat", [hidden, hidden], "y", name="joined", axis=1)
+    graph.output("y")
+    assert refused(graph) == "Concat 'joined' joins other steps onto the sequence"
+
+
+def test_an_initial_state_that_is_computed_from_the_sequence(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    mean = graph.add("ReduceMean", ["x"], axes=[1], keepdims=0)
+    start = graph.add("MatMul", [mean, graph.weight(FEATURES, HIDDEN)])
+    start = graph.add("Unsqueeze", [start, graph.constant(np.array([0]))])
+    y = graph.recurrent("GRU", time_major(graph, "x"), h=start)
+    linear(graph, batch_major(graph, y), "y")
+    graph.output("y")
+    assert refused(graph) == "ReduceMean 'reducemean_0' pools over time"
+
+
+def test_an_initial_state_that_is_picked_from_the_sequence(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    last = graph.add("Gather", ["x", graph.constant(np.array(-1))], axis=1)
+    start = graph.add("MatMul", [last, graph.weight(FEATURES, HIDDEN)])
+    start = graph.add("Unsqueeze", [start, graph.constant(np.array([0]))])
+    y = graph.recurrent("GRU", time_major(graph, "x"), h=start)
+    linear(graph, batch_major(graph, y), "y")
+    graph.output("y")
+    message = refused(graph)
+    assert message.startswith("GRU 'gru_4' starts from a state (h) that depends on the sequence")
+
+
+def test_a_loop_that_was_unrolled(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", [1, TIME, FEATURES])
+    w, r = graph.weight(FEATURES, HIDDEN), graph.weight(HIDDEN, HIDDEN, name="R")
+    h = graph.constant(np.zeros((1, HIDDEN), np.float32))
+    for step in range(TIME):
+        x = graph.add("Gather", ["x", graph.constant(np.array(step))], axis=1)
+        into = graph.add("MatMul", [x, w])
+        h = graph.add("Tanh", [graph.add("Add", [into, graph.add("MatMul", [h, r])])])
+    linear(graph, h, "y")
+    graph.output("y")
+    message = refused(graph)
+    assert f"is used {TIME} times: a loop over time that was unrolled" in message
+
+
+def _loop_body() -> onnx.GraphProto:
+    info = helper.make_tensor_value_info
+    return helper.make_graph(
+        [
+            helper.make_node("Add", ["h_in", "x_t"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["h_out"]),
+            helper.make_node("Identity", ["h_out"], ["y_t"]),
+        ],
+        "body",
+        [info("h_in", TensorProto.FLOAT, None), info("x_t", TensorProto.FLOAT, None)],
+        [info("h_out", TensorProto.FLOAT, None), info("y_t", TensorProto.FLOAT, None)],
+    )
+
+
+def test_a_scan_that_nothing_recurrent_stands_beside(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["time", 1, FEATURES])
+    start = graph.constant(np.zeros((1, FEATURES), np.float32))
+    graph.add("Scan", [start, "x"], ["", "y"], name="loop", num_scan_inputs=1, body=_loop_body())
+    graph.output("y")
+    assert refused(graph).startswith("Scan 'loop' loops over the sequence by itself")
+
+
+def test_a_scan_behind_a_layer(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["time", 1, FEATURES])
+    y = graph.recurrent("GRU", "x")
+    flat = graph.add("Squeeze", [y, graph.constant(np.array([1]))])
+    start = graph.constant(np.zeros((1, HIDDEN), np.float32))
+    graph.add("Scan", [start, flat], ["", "y"], name="loop", num_scan_inputs=1, body=_loop_body())
+    graph.output("y")
+    assert refused(graph).startswith("Scan 'loop' loops over the sequence by itself")
+
+
+def test_a_network_that_knows_where_it_is_in_the_sequence(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", time_major(graph, "x"))
+    hidden = batch_major(graph, y)
+    length = graph.add("Gather", [graph.add("Shape", ["x"]), graph.constant(np.array(1))])
+    numbers = graph.add("Range", [graph.constant(np.array(0)), length, graph.constant(np.array(1))])
+    column = graph.add("Unsqueeze", [numbers, graph.constant(np.array([1]))])
+    places = graph.add("Cast", [column], to=1)
+    graph.add("Add", [hidden, places], "y")
+    graph.output("y")
+    message = refused(graph, ProofFailed)
+    assert "output 'y' of the step model differs from the graph's by" in message
+
+
+def test_a_recurrence_that_runs_along_the_batch(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("GRU", "x")
+    linear(graph, graph.add("Squeeze", [y, graph.constant(np.array([1]))]), "y")
+    graph.output("y")
+    assert refused(graph) == (
+        "GRU 'gru_0' runs along axis 0 of 'x', which the graph calls 'batch'; it must run along "
+        "time"
+    )
+
+
+def test_two_inputs_that_could_be_the_sequence(refused: Refused) -> None:
+    graph = per_step()
+    graph.input("speaker", ["batch", 3])
+    message = refused(graph)
+    assert message == (
+        "the graph has 2 inputs ('x', 'speaker'), and one of them takes the sequence; say of the "
+        "others that they are constants"
+    )
+
+
+def test_a_constant_that_is_no_input(refused: Refused) -> None:
+    message = refused(per_step(), ExportError, constants={"rate": 1})
+    assert message == "constant 'rate' is no input of the graph; its inputs are 'x'"
