@@ -1,0 +1,80 @@
+"""Trains a network on the task, and says how often its answers are right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from elman_export.recipes import training
+from examples.horizon.networks import Init, Recaller
+from examples.horizon.task import Task
+
+_ELSEWHERE = 0.1
+"""The weight of the answers where nothing is asked for, which are nearly all and easy."""
+_HELD_OUT_SEED = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is the same for every network."""
+
+    lags: tuple[int, ...] = (5, 10, 20, 50)
+    hidden: int = 64
+    steps: int = 2000
+    batch: int = 64
+    time: int = 200
+    """Elements of a training stream; gradients go back through all of them."""
+    warmup: int = 100
+
+    @property
+    def task(self) -> Task:
+        return Task(lags=self.lags)
+
+
+QUICK = Plan(lags=(2, 4), hidden=16, steps=60, batch=16, time=40, warmup=10)
+"""For a test: some seconds, and networks that have learned little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What may differ between networks."""
+
+    kind: str
+    init: Init
+    rate: float
+    seed: int = 0
+
+
+def untrained(plan: Plan, choice: Choice) -> Recaller:
+    training.start(choice.seed)
+    return Recaller(plan.task, choice.kind, choice.init, plan.hidden)
+
+
+def train(plan: Plan, choice: Choice) -> Recaller:
+    """Every step sees new streams; the same ones for every choice with the same seed."""
+    network = untrained(plan, choice)
+    rng = np.random.default_rng(choice.seed)
+    descent = training.Descent(network, rate=choice.rate, steps=plan.steps, warmup=plan.warmup)
+    with training.progress(f"{choice.kind}, {choice.init}, {choice.rate:g}", plan.steps) as bar:
+        for _ in range(plan.steps):
+            streams = plan.task.streams(plan.batch, plan.time, rng)
+            answers = network(torch.from_numpy(streams.elements)).flatten(0, 1)
+            targets = torch.from_numpy(streams.answers).flatten()
+            asked = torch.from_numpy(streams.lags).flatten() > 0
+            losses = nn.functional.cross_entropy(answers, targets, reduction="none")
+            descent.step(losses[asked].mean() + _ELSEWHERE * losses[~asked].mean())
+            bar.step()
+    return network
+
+
+@torch.no_grad()
+def accuracy(plan: Plan, network: nn.Module, *, seed: int = 0) -> Mapping[int, float]:
+    """The share of right answers on streams that no network was trained on, by lag; under 0 that
+    where nothing is asked for. Different seeds are different streams."""
+    rng = np.random.default_rng(_HELD_OUT_SEED + seed)
+    streams = plan.task.streams(256, 2 * plan.time, rng)
+    answers = network(torch.from_numpy(streams.elements)).argmax(-1).numpy()
+    right = answers == streams.answers
+    return {lag: float(right[streams.lags == lag].mean()) for lag in (*plan.lags, 0)}

@@ -1,0 +1,104 @@
+"""The worked example of the vanishing gradient asks what it says it asks, and runs to its end."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from elman_server import modelfile
+from examples.horizon.__main__ import run
+from examples.horizon.gradient import endings, norms
+from examples.horizon.networks import INITS
+from examples.horizon.task import LETTERS, NOTHING, Task
+from examples.horizon.training import QUICK, Choice, untrained
+
+TASK = Task(lags=(5, 10, 20, 50))
+
+
+def test_a_prompt_asks_for_the_letter_after_its_mark_a_lag_ago() -> None:
+    streams = TASK.streams(32, 300, np.random.default_rng(0))
+    asked = np.argwhere(streams.lags > 0)
+    assert len(asked) > 300
+    for row, place in asked:
+        lag = int(streams.lags[row, place])
+        elements = streams.elements[row]
+        assert TASK.names[elements[place]] == f"prompt {lag}"
+        assert TASK.names[elements[place - lag - 1]] == f"mark {lag}"
+        assert TASK.labels[streams.answers[row, place]] == TASK.names[elements[place - lag]]
+    assert (streams.answers[streams.lags == 0] == NOTHING).all()
+
+
+def test_every_lag_is_asked_for_about_as_often() -> None:
+    streams = TASK.streams(256, 1000, np.random.default_rng(0))
+    counts = [int((streams.lags == lag).sum()) for lag in TASK.lags]
+    assert max(counts) < 1.3 * min(counts)
+
+
+def test_letters_to_remember_look_like_those_to_forget() -> None:
+    streams = TASK.streams(256, 1000, np.random.default_rng(0))
+    asked = np.bincount(streams.answers[streams.lags > 0], minlength=len(LETTERS))
+    assert asked == pytest.approx(np.full(len(LETTERS), asked.mean()), rel=0.15)
+    assert (streams.elements < len(LETTERS)).mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", INITS)
+def test_the_gradient_at_lag_0_is_that_of_the_answers_head(kind: str) -> None:
+    network = untrained(QUICK, Choice(kind=kind, init="default", rate=0))
+    found = norms(QUICK, network, 4, longest=6, warm_up=3)
+    x, answers = endings(QUICK.task, 4, 9)
+    with torch.no_grad():
+        wrong = torch.softmax(network(x)[:, -1], dim=-1)
+        wrong[torch.arange(len(x)), answers] -= 1
+        expected = (wrong @ network.head.weight).norm(dim=-1).mean()
+    assert len(found) == 7
+    assert found[0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_gradient_further_back_is_the_slope_of_the_loss() -> None:
+    network = untrained(QUICK, Choice(kind="RNN", init="orthogonal", rate=0)).double()
+    x, answers = endings(QUICK.task, 4, 9)
+    with torch.no_grad():
+        embedded = network.embedding(x)
+        _, state = network.body(embedded[:, :7])
+
+        def loss(state: torch.Tensor) -> torch.Tensor:
+            hidden, _ = network.body(embedded[:, 7:], state)
+            return torch.nn.functional.cross_entropy(
+                network.head(hidden[:, -1]), answers, reduction="none"
+            )
+
+        step = 1e-6
+        slopes = [
+            (loss(state + step * unit) - loss(state - step * unit)) / (2 * step)
+            for unit in torch.eye(QUICK.hidden, dtype=torch.float64)
+        ]
+    expected = torch.stack(slopes).norm(dim=0).mean()
+    # The state after 7 of 10 elements is that of lag 3.
+    found = norms(QUICK, network, 4, longest=6, warm_up=3)
+    assert found[3] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_every_initialisation_that_was_tried_makes_a_network() -> None:
+    for kind, inits in INITS.items():
+        for init in inits:
+            network = untrained(QUICK, Choice(kind=kind, init=init, rate=0))
+            assert network(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, len(LETTERS) + 1)
+
+
+def test_it_trains_exports_measures_and_draws(tmp_path: Path) -> None:
+    result = CliRunner().invoke(run, ["--quick", "--seeds", "1", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for kind in ("LSTM", "RNN"):
+        assert set(figures["accuracy"][kind]) == {"2", "4", "0"}
+        assert set(figures["gradient"][kind]) == {"before", "after"}
+        assert len(figures["horizon"][kind]["influence"]) == 9
+        spec = modelfile.read(tmp_path / kind.lower() / "1" / "model.onnx").spec
+        assert spec.input.vocabulary == QUICK.task.names
+        assert f"{kind}: right by lag 2: " in result.output
+    for name in ("accuracy", "gradient", "influence"):
+        ElementTree.parse(tmp_path / f"horizon-{name}.svg")
