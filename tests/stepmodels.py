@@ -1,5 +1,6 @@
 """Small step models for tests, written node by node, with random but seeded weights."""
 
+import base64
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_server import modelfile
 from elman_server.spec import (
     FINGERPRINT_KEY,
+    INITIAL_KEY,
     SPEC_KEY,
+    ContextSpec,
     InputKind,
     InputSpec,
     ModelSpec,
@@ -21,6 +24,9 @@ from elman_server.spec import (
 )
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .,"
+
+Conditioned = tuple[onnx.ModelProto, ModelSpec, onnx.ModelProto]
+"""A step model, its spec and its initial-state network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,15 +191,126 @@ def leaky(*, width: int = 1, mixes_rows: bool = False) -> tuple[onnx.ModelProto,
     )
 
 
-def save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Path:
+STYLES = 4
+"""The styles that `caption` knows; the graph fails on others."""
+
+
+def caption(shape: Shape | None = None, *, image: int = 12) -> Conditioned:
+    """The LSTM of `lstm`, conditioned on contexts, with its initial-state network.
+
+    `image` float32[image] and `style`, a number below `STYLES`, give the first layer's initial
+    states; `gain` float32[embedded] scales every embedding, at every step.
+    """
+    shape = shape or Shape()
+    model, spec = lstm(shape)
+    rng = np.random.default_rng(shape.seed + 1)
+    info = helper.make_tensor_value_info
+    graph = model.graph
+    gather = next(node for node in graph.node if node.op_type == "Gather")
+    gather.output[0] = "plain"
+    place = list(graph.node).index(gather) + 1
+    gain = "gain"
+    if shape.time_axis:
+        gain = "gain of each"
+        graph.node.insert(place, helper.make_node("Unsqueeze", ["gain", "one"], [gain]))
+        place += 1
+    graph.node.insert(place, helper.make_node("Mul", ["plain", gain], ["embedded"]))
+    graph.input.append(info("gain", TensorProto.FLOAT, ["batch", shape.embedded]))
+    weights = [numpy_helper.from_array(np.array([1]), "one")]
+    nodes = []
+    for name in ("h0", "c0"):
+        table = rng.normal(size=(STYLES, shape.hidden)).astype(np.float32)
+        projection = rng.normal(size=(image, shape.hidden), scale=0.3).astype(np.float32)
+        weights += [
+            numpy_helper.from_array(table, f"{name} styles"),
+            numpy_helper.from_array(projection, f"{name} projection"),
+        ]
+        nodes += [
+            helper.make_node("Gather", [f"{name} styles", "style"], [f"{name} style"]),
+            helper.make_node("MatMul", ["image", f"{name} projection"], [f"{name} image"]),
+            helper.make_node("Add", [f"{name} style", f"{name} image"], [f"{name} sum"]),
+            helper.make_node("Tanh", [f"{name} sum"], [f"{name} flat"]),
+            helper.make_node("Unsqueeze", [f"{name} flat", "one"], [name]),
+        ]
+    initial = _model(
+        helper.make_graph(
+            nodes,
+            "initial states",
+            [
+                info("image", TensorProto.FLOAT, ["batch", image]),
+                info("style", TensorProto.INT64, ["batch"]),
+            ],
+            [info(name, TensorProto.FLOAT, ["batch", 1, shape.hidden]) for name in ("h0", "c0")],
+            weights,
+        )
+    )
+    contexts = (
+        ContextSpec(name="image", dtype="float32", shape=(image,)),
+        ContextSpec(name="style", dtype="int64"),
+        ContextSpec(name="gain", dtype="float32", shape=(shape.embedded,), input="gain"),
+    )
+    return model, replace(spec, contexts=contexts, initialized=("h0", "c0")), initial
+
+
+def tilted(*, width: int = 1) -> Conditioned:
+    """The leaky sum of `leaky` with contexts: `h` begins as `2 start`, each step adds `tilt`."""
+    model, spec = leaky(width=width)
+    info = helper.make_tensor_value_info
+    dims: list[str | int | None] = ["batch", width]
+    model.graph.node[1].output[0] = "level"
+    model.graph.node.insert(2, helper.make_node("Add", ["level", "tilt"], ["plain"]))
+    model.graph.input.append(info("tilt", TensorProto.FLOAT, dims))
+    initial = _model(
+        helper.make_graph(
+            [helper.make_node("Add", ["start", "start"], ["h"])],
+            "initial states",
+            [info("start", TensorProto.FLOAT, dims)],
+            [info("h", TensorProto.FLOAT, dims)],
+        )
+    )
+    contexts = (
+        ContextSpec(name="start", dtype="float32", shape=(width,)),
+        ContextSpec(name="tilt", dtype="float32", shape=(width,), input="tilt"),
+    )
+    return model, replace(spec, contexts=contexts, initialized=("h",)), initial
+
+
+def one_row(built: tuple[onnx.ModelProto, ModelSpec]) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The same model with its batch axes fixed to 1."""
+    model, spec = built
+    for value in (*model.graph.input, *model.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == "batch":
+                dimension.dim_value = 1
+    return model, replace(spec, batched=False)
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def save(
+    model: onnx.ModelProto, spec: ModelSpec, path: Path, initial: onnx.ModelProto | None = None
+) -> Path:
     """Writes a step model's file, as the export would."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    network = None if initial is None else initial.SerializeToString()
     text = spec.to_json()
-    fingerprint = modelfile.fingerprint(model.SerializeToString(), text)
-    helper.set_model_props(model, {SPEC_KEY: text, FINGERPRINT_KEY: fingerprint})
+    properties = {
+        SPEC_KEY: text,
+        FINGERPRINT_KEY: modelfile.fingerprint(model.SerializeToString(), text, network),
+    }
+    if network is not None:
+        properties[INITIAL_KEY] = base64.b64encode(network).decode()
+    helper.set_model_props(model, properties)
     path.write_bytes(model.SerializeToString())
     return path
 
 
 def save_lstm(path: Path, **shape: Any) -> Path:
     return save(*lstm(replace(Shape(), **shape)), path)
+
+
+def save_conditioned(built: Conditioned, path: Path) -> Path:
+    model, spec, initial = built
+    return save(model, spec, path, initial)

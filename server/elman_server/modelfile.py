@@ -1,9 +1,11 @@
-"""The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`.
+"""The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`, and
+its initial-state network if it has one.
 
 This module reads the file's own bytes and needs neither onnx nor a runtime; it does not know
 whether the graph can run.
 """
 
+import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY, ModelSpec, SpecError
+from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec, SpecError
 
 PROOF_KEY = "elman.proof"
 """The key of the export's proof (see `elman_export.proof`) in `metadata_props`."""
@@ -36,13 +38,15 @@ class ModelFile:
     path: Path
     spec: ModelSpec
     fingerprint: str
+    initial: bytes | None = None
+    """The initial-state network, an ONNX file's bytes; None if the spec names no such states."""
 
 
 def read(path: Path) -> ModelFile:
     """Reads a step model's spec and checks its fingerprint.
 
     Raises `ModelFileError` for a file that can't be read, is not ONNX, has no spec or a wrong one,
-    or was changed after its export.
+    lacks its initial-state network, or was changed after its export.
     """
     try:
         data = path.read_bytes()
@@ -61,13 +65,14 @@ def read(path: Path) -> ModelFile:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
     except SpecError as error:
         raise ModelFileError(f"{path}: {SPEC_KEY}: {error}") from None
-    actual = fingerprint(data, metadata[SPEC_KEY])
+    initial = _initial(path, spec, metadata.get(INITIAL_KEY))
+    actual = fingerprint(data, metadata[SPEC_KEY], initial)
     if metadata.get(FINGERPRINT_KEY) != actual:
         raise ModelFileError(
             f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but its contents "
             f"make {actual!r}: it was changed after its export"
         )
-    return ModelFile(path=path, spec=spec, fingerprint=actual)
+    return ModelFile(path=path, spec=spec, fingerprint=actual, initial=initial)
 
 
 def proof(path: Path) -> str | None:
@@ -76,19 +81,51 @@ def proof(path: Path) -> str | None:
     return _metadata(path.read_bytes()).get(PROOF_KEY)
 
 
-def fingerprint(model: bytes, spec_json: str) -> str:
-    """Hex SHA-256 over an ONNX file's graph (weights included), its opsets and its spec.
+def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> str:
+    """Hex SHA-256 over an ONNX file's graph (weights included), its opsets and its spec, and over
+    graph and opsets of its initial-state network if it has one.
 
-    `model` is a serialized ModelProto; its other fields (producer, metadata) do not count, so the
-    fingerprint can stand inside the file. Weights kept outside of the file are not covered.
+    `model` and `initial` are serialized ModelProtos; their other fields (producer, metadata) do not
+    count, so the fingerprint can stand inside the file. Weights kept outside of the file are not
+    covered.
     """
     digest = hashlib.sha256()
+    _digest(digest, model)
+    digest.update(spec_json.encode())
+    if initial is not None:
+        digest.update(INITIAL_KEY.encode())
+        _digest(digest, initial)
+    return digest.hexdigest()
+
+
+def _digest(digest: "hashlib._Hash", model: bytes) -> None:
     for number, value in _fields(model):
         if number in (_GRAPH, _OPSET_IMPORT):
             digest.update(f"{number}:{len(value)}:".encode())
             digest.update(value)
-    digest.update(spec_json.encode())
-    return digest.hexdigest()
+
+
+def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
+    """The initial-state network. Raises `ModelFileError` unless it is there if it is needed."""
+    if not spec.initialized:
+        if text is not None:
+            raise ModelFileError(
+                f"{path}: {INITIAL_KEY!r} is in its metadata, but its spec's `initialized` names "
+                "no state"
+            )
+        return None
+    if text is None:
+        raise ModelFileError(
+            f"{path}: no {INITIAL_KEY!r} in its metadata, though its spec's `initialized` names "
+            f"{', '.join(spec.initialized)}"
+        )
+    try:
+        initial = base64.b64decode(text, validate=True)
+        # Read through, so that the fingerprint can be taken of it.
+        list(_fields(initial))
+    except (ValueError, DecodeError, IndexError):
+        raise ModelFileError(f"{path}: {INITIAL_KEY!r} is no ONNX file in base64") from None
+    return initial
 
 
 def _metadata(model: bytes) -> dict[str, str]:

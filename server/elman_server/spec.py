@@ -22,6 +22,9 @@ SPEC_KEY = "elman.spec"
 FINGERPRINT_KEY = "elman.fingerprint"
 """The key of the fingerprint (see `elman_server.modelfile`) in `metadata_props`."""
 
+INITIAL_KEY = "elman.initial"
+"""The key of the initial-state network, an ONNX file of its own in base64, in `metadata_props`."""
+
 Dimension = Annotated[int, Field(ge=1, lt=2**31)]
 DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 
@@ -177,6 +180,11 @@ class ContextSpec:
     """The step graph's input, `[batch, *shape]`, that takes it at every step; None for a context
     that only the initial-state network takes."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one session's value."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 def _fit(values: tuple[float, ...], dtype: str) -> bool:
     """Whether a type holds numbers: finite ones, and exactly where it is no floating type."""
@@ -206,8 +214,8 @@ class ModelSpec:
     contexts: tuple[ContextSpec, ...] = ()
     initialized: tuple[str, ...] = ()
     """The states that the initial-state network computes from the contexts; none if there is no
-    such network. It takes each context as `[batch, *shape]` under the context's name, and gives
-    each of these states as `[batch, *shape]` under the state's name."""
+    such network. It takes contexts as `[batch, *shape]` under their names, all of those that have
+    no `input` among them, and gives each of these states as `[batch, *shape]` under its name."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -245,9 +253,21 @@ class ModelSpec:
                 )
 
     @property
+    def step_contexts(self) -> tuple[ContextSpec, ...]:
+        """Those that the step graph takes."""
+        return tuple(context for context in self.contexts if context.input is not None)
+
+    @property
     def state_bytes(self) -> int:
-        """Bytes of state that one session needs."""
-        return sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+        """Bytes that a server keeps for one session: its state, and what it is to be given at every
+        step."""
+        states = sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+        return states + sum(context.nbytes for context in self.step_contexts)
+
+    @property
+    def context_nbytes(self) -> int:
+        """Bytes of all contexts of one session."""
+        return sum(context.nbytes for context in self.contexts)
 
     @property
     def output_nbytes(self) -> int:

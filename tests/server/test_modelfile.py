@@ -1,5 +1,7 @@
 """A step model's file is read whole and unchanged, or refused."""
 
+import base64
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,7 +12,7 @@ from onnx import helper
 
 from elman_server import modelfile
 from elman_server.modelfile import ModelFileError
-from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY
+from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY
 from tests import stepmodels
 
 
@@ -62,6 +64,68 @@ def test_the_fingerprint_knows_nothing_of_who_wrote_the_file(path: Path, tmp_pat
     model.producer_name = "somebody else"
     (tmp_path / "same.onnx").write_bytes(model.SerializeToString())
     assert modelfile.read(tmp_path / "same.onnx").fingerprint == modelfile.read(path).fingerprint
+
+
+# With an initial-state network.
+
+
+@pytest.fixture(scope="module")
+def conditioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tilted.onnx"
+    return stepmodels.save_conditioned(stepmodels.tilted(), path)
+
+
+def test_an_initial_state_network_is_read_with_its_model(conditioned: Path, path: Path) -> None:
+    initial = stepmodels.tilted()[2].SerializeToString()
+    assert modelfile.read(conditioned).initial == initial
+    assert modelfile.read(path).initial is None
+
+
+def test_the_fingerprint_knows_the_initial_state_network(conditioned: Path) -> None:
+    model, spec, initial = stepmodels.tilted()
+    parts = model.SerializeToString(), spec.to_json()
+    before = modelfile.fingerprint(*parts, initial.SerializeToString())
+    assert modelfile.read(conditioned).fingerprint == before
+    initial.producer_name = "somebody else"
+    assert modelfile.fingerprint(*parts, initial.SerializeToString()) == before
+    initial.graph.node[0].op_type = "Mul"
+    assert modelfile.fingerprint(*parts, initial.SerializeToString()) != before
+    assert modelfile.fingerprint(*parts) != before
+
+
+def test_another_initial_state_network_under_the_same_fingerprint_is_refused(
+    conditioned: Path, tmp_path: Path
+) -> None:
+    other = stepmodels.tilted()[2]
+    other.graph.node[0].op_type = "Mul"
+    text = base64.b64encode(other.SerializeToString()).decode()
+    altered = changed(conditioned, tmp_path, **{INITIAL_KEY: text})
+    assert refused(altered).endswith("it was changed after its export")
+
+
+def test_a_file_without_the_initial_state_network_that_its_spec_names_is_refused(
+    tmp_path: Path,
+) -> None:
+    model, spec, _ = stepmodels.tilted()
+    assert refused(stepmodels.save(model, spec, tmp_path / "model.onnx")) == (
+        f"no {INITIAL_KEY!r} in its metadata, though its spec's `initialized` names h"
+    )
+
+
+def test_an_initial_state_network_that_the_spec_does_not_name_is_refused(tmp_path: Path) -> None:
+    model, spec, initial = stepmodels.tilted()
+    spec = replace(spec, initialized=(), contexts=spec.step_contexts)
+    assert refused(stepmodels.save(model, spec, tmp_path / "model.onnx", initial)) == (
+        f"{INITIAL_KEY!r} is in its metadata, but its spec's `initialized` names no state"
+    )
+
+
+@pytest.mark.parametrize("text", ["nonsense!", "bm8gbW9kZWw=", "\u00e9"])
+def test_an_initial_state_network_that_is_no_onnx_file_is_refused(
+    text: str, conditioned: Path, tmp_path: Path
+) -> None:
+    broken = changed(conditioned, tmp_path, **{INITIAL_KEY: text})
+    assert refused(broken) == f"{INITIAL_KEY!r} is no ONNX file in base64"
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -128,10 +192,15 @@ def test_garbage_is_refused(data: bytes, tmp_path_factory: pytest.TempPathFactor
     refused(garbage)
 
 
+@pytest.mark.parametrize("name", ["path", "conditioned"])
 @given(data=st.data())
 def test_a_file_with_one_byte_changed_is_refused_or_the_same_model(
-    path: Path, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    name: str,
+    data: st.DataObject,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    path: Path = request.getfixturevalue(name)
     whole = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))
     whole[place] ^= data.draw(st.integers(1, 255))

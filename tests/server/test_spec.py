@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from elman_server.spec import (
+    ContextSpec,
     DType,
     InputKind,
     InputSpec,
@@ -30,6 +31,7 @@ OUTPUT = OutputSpec(
     name="next", kind=OutputKind.LOGITS, dtype="float32", shape=(2,), labels=("a", "b")
 )
 STATE = StateSpec(name="h", input="h", output="h_next", dtype="float32", shape=(1, 4), batch_axis=1)
+CONTEXT = ContextSpec(name="who", dtype="float32", shape=(3,), input="who")
 SPEC = ModelSpec(input=TEXT, outputs=(OUTPUT,), states=(STATE,), time_axis=True, lengths="lengths")
 
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
@@ -101,15 +103,35 @@ def states(draw: st.DrawFn, name: str) -> StateSpec:
 
 
 @st.composite
+def contexts(draw: st.DrawFn, name: str, *, goes_elsewhere: bool) -> ContextSpec:
+    return ContextSpec(
+        name=name,
+        dtype=draw(st.sampled_from(get_args(DType))),
+        shape=draw(shapes),
+        input=None if goes_elsewhere and draw(st.booleans()) else f"{name} in",
+    )
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
     time_axis = draw(st.booleans())
+    made = [draw(states(f"{i} of states")) for i in range(draw(st.integers(0, 3)))]
+    count = draw(st.integers(0, 3))
+    some = st.lists(st.sampled_from(made), unique_by=id) if made and count else st.just([])
+    initialized = tuple(state.name for state in draw(some))
     return ModelSpec(
         description=draw(st.text()),
         input=draw(inputs()),
         outputs=tuple(draw(outputs(f"y{i}")) for i in range(draw(st.integers(1, 3)))),
-        states=tuple(draw(states(f"{i} of states")) for i in range(draw(st.integers(0, 3)))),
+        states=tuple(made),
         time_axis=time_axis,
         lengths=draw(st.none() | st.just("how long they are")) if time_axis else None,
+        batched=draw(st.booleans()),
+        contexts=tuple(
+            draw(contexts(f"{i} of contexts", goes_elsewhere=bool(initialized)))
+            for i in range(count)
+        ),
+        initialized=initialized,
     )
 
 
@@ -121,12 +143,15 @@ def test_a_spec_comes_back_from_json_as_it_was(spec: ModelSpec) -> None:
 
 
 @given(specs())
-def test_state_bytes_are_those_of_its_initial_state(spec: ModelSpec) -> None:
+def test_state_bytes_are_those_of_its_initial_state_and_of_what_each_step_takes(
+    spec: ModelSpec,
+) -> None:
     small = [
         replace(state, initial=None if state.initial is None else (1.0,) * prod(state.shape))
         for state in spec.states
     ]
-    assert spec.state_bytes == sum(state.initial_value().nbytes for state in small)
+    kept = sum(np.zeros(each.shape, each.dtype).nbytes for each in spec.contexts if each.input)
+    assert spec.state_bytes == kept + sum(state.initial_value().nbytes for state in small)
 
 
 def test_an_initial_state_is_zeros_unless_it_is_given() -> None:
@@ -213,6 +238,30 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "state names are not unique",
     ),
     (lambda: replace(SPEC, outputs=()), "at least 1 item"),
+    (
+        lambda: replace(SPEC, contexts=(CONTEXT, replace(CONTEXT, input="other"))),
+        "context names are not unique",
+    ),
+    (
+        lambda: replace(SPEC, contexts=(replace(CONTEXT, input="h"),)),
+        "input names are not unique: h, h, ids, lengths",
+    ),
+    (
+        lambda: replace(SPEC, contexts=(CONTEXT,), initialized=("c",)),
+        "initialized names 'c', which is no state",
+    ),
+    (
+        lambda: replace(SPEC, contexts=(CONTEXT,), initialized=("h", "h")),
+        "initialized names a state twice",
+    ),
+    (
+        lambda: replace(SPEC, initialized=("h",)),
+        "initialized states are computed from contexts; there are none",
+    ),
+    (
+        lambda: replace(SPEC, contexts=(replace(CONTEXT, input=None),)),
+        "context 'who' goes nowhere: it has no input, and there is no initial-state network",
+    ),
 ]
 
 
