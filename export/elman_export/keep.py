@@ -9,11 +9,10 @@ from pathlib import Path
 
 import onnx
 
-from elman_export.proof import PROOF_KEY, Difference, Proof
+from elman_export.proof import Difference, Proof
 from elman_server import modelfile
-from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY, ModelSpec
-
-INITIAL_KEY = "elman.initial"
+from elman_server.modelfile import PROOF_KEY
+from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +48,10 @@ def keep(
     """Writes a step model, and its initial-state network if it has one, to `path`."""
     path = Path(path)
     properties = {SPEC_KEY: spec.to_json(), PROOF_KEY: proof.to_json()}
-    if initial is not None:
-        properties[INITIAL_KEY] = base64.b64encode(initial.SerializeToString()).decode()
-    fingerprint = modelfile.fingerprint(model.SerializeToString(), properties[SPEC_KEY])
+    network = None if initial is None else initial.SerializeToString()
+    if network is not None:
+        properties[INITIAL_KEY] = base64.b64encode(network).decode()
+    fingerprint = modelfile.fingerprint(model.SerializeToString(), properties[SPEC_KEY], network)
     onnx.helper.set_model_props(model, {**properties, FINGERPRINT_KEY: fingerprint})
     _write(model, path)
     return Report(

@@ -8,17 +8,13 @@ states included, whichever way they were asked for.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from elman_export.errors import ProofFailed
 from elman_export.stepmodel import Answer, Arrays, StepModel
-from elman_server.spec import ModelSpec
-
-PROOF_KEY = "elman.proof"
-"""The key of the proof's JSON in `metadata_props`."""
 
 TOLERANCE = 1e-4
 """Allowed difference from the original, times the largest value in its output where that is over 1.
@@ -246,17 +242,3 @@ def _check_equal(way: str, answer: Answer, others: Sequence[tuple[str, Answer]])
                 )
     if message:
         raise ProofFailed(f"{message}: {_ROUNDS if worst <= rounding else _MIXES}")
-
-
-def random_contexts(
-    spec: ModelSpec, batch: int, rng: np.random.Generator
-) -> Mapping[str, np.ndarray]:
-    """Standard normal values for each context, `[batch, *shape]`; of an integer type, 0 and 1."""
-    return {
-        each.name: (
-            rng.standard_normal((batch, *each.shape))
-            if np.issubdtype(each.dtype, np.floating)
-            else rng.integers(0, 2, (batch, *each.shape))
-        ).astype(each.dtype)
-        for each in spec.contexts
-    }

@@ -1,6 +1,6 @@
 """The inputs of a whole-sequence graph: which takes the sequence, and what its elements are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from onnx import helper
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.surgery import layout, recurrent
 from elman_export.surgery.editor import Editor, attributes, inputs
-from elman_server.spec import DType, InputKind, InputSpec
+from elman_server.spec import ContextSpec, DType, InputKind, InputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +54,45 @@ def lengths_input(model: onnx.ModelProto) -> Lengths | None:
     return None
 
 
-def full_lengths(axes: tuple[int, ...], lengths: Lengths) -> np.ndarray:
-    return np.ones(1 if len(axes) < 2 else axes[0], lengths.dtype)
+def contexts(model: onnx.ModelProto, names: Sequence[str]) -> tuple[ContextSpec, ...]:
+    """Inputs `[batch, *shape]` that come once for a session.
+
+    Raises `ExportError` for one that the graph lacks, or whose shape it leaves open.
+    """
+    by_name = {value.name: value for value in model.graph.input}
+    found = []
+    for name in names:
+        if name not in by_name:
+            raise ExportError(
+                f"context {name!r} is no input of the graph; its inputs are "
+                f"{', '.join(map(repr, by_name))}"
+            )
+        declared = layout.dims(by_name[name])
+        shape = tuple(size for size in declared[1:] if size is not None)
+        if not declared or len(shape) != len(declared) - 1:
+            raise ExportError(
+                f"context {name!r} is declared as "
+                f"{['?' if size is None else size for size in declared]}; it must be [batch, ...] "
+                "with nothing else left open"
+            )
+        kind = str(helper.tensor_dtype_to_np_dtype(by_name[name].type.tensor_type.elem_type))
+        found.append(ContextSpec(name=name, dtype=cast(DType, kind), shape=shape))
+    return tuple(found)
 
 
-def element(model: onnx.ModelProto, lengths: Lengths | None) -> onnx.ValueInfoProto:
-    taken = {lengths.name} if lengths is not None else set()
+def element(
+    model: onnx.ModelProto, lengths: Lengths | None, others: Sequence[ContextSpec]
+) -> onnx.ValueInfoProto:
+    """The input that takes the sequence: the only one that is nothing else."""
+    taken = {each.name for each in others}
+    if lengths is not None:
+        taken.add(lengths.name)
     left = [value for value in model.graph.input if value.name not in taken]
     if len(left) == 1:
         return left[0]
     raise UnsupportedGraph(
         f"the graph has {len(left)} inputs ({', '.join(repr(value.name) for value in left)}), and "
-        "one of them takes the sequence; say of the others that they are constants"
+        "one of them takes the sequence; say of the others that they are constants or contexts"
         if left
         else "the graph has no input"
     )

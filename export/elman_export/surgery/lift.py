@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_export.errors import UnsupportedGraph
 from elman_export.stepmodel import Arrays
 from elman_export.surgery import recurrent, trace
-from elman_export.surgery.editor import Branch, Editor, branches, describe
+from elman_export.surgery.editor import Branch, Editor, branches, describe, inputs
+from elman_export.surgery.initial import sources
 from elman_export.surgery.recurrent import Recurrent, State
 
 
@@ -26,10 +27,16 @@ class Lifted:
     hidden_size: int
     initial: np.ndarray | None
     """`[1, hidden]`, or None for zeros."""
+    computed: str | None
+    """The tensor, of the graph as it was, that the first state is computed in from contexts."""
 
 
-def lift(editor: Editor, lengths: str, feeds: Sequence[Arrays]) -> list[Lifted]:
+def lift(
+    editor: Editor, lengths: str, feeds: Sequence[Arrays], contexts: Sequence[str] = ()
+) -> list[Lifted]:
     """Lifts the states of every recurrent operator, and has them all read `lengths`.
+
+    First states may be computed from `contexts`, inputs that come once for a session.
 
     `feeds` are inputs of the graph as it is, with different sequences, of which several have more
     than one row where the graph takes them: on them it is found out what the operators start from.
@@ -38,10 +45,18 @@ def lift(editor: Editor, lengths: str, feeds: Sequence[Arrays]) -> list[Lifted]:
     """
     operators = recurrent.find(editor.graph)
     names = list(recurrent.names(operators))
+    computed = {
+        (index, state.part): name
+        for index, operator in enumerate(operators)
+        for state in operator.states
+        if (name := inputs(operator.node, state.given))
+        and not sources(editor.graph, name).isdisjoint(contexts)
+    }
     initial = {
         (index, state.part): _initial(editor.model, index, state, feeds)
         for index, operator in enumerate(operators)
         for state in operator.states
+        if (index, state.part) not in computed
     }
     lifted = []
     for index, (name, operator) in enumerate(zip(names, operators, strict=True)):
@@ -55,7 +70,8 @@ def lift(editor: Editor, lengths: str, feeds: Sequence[Arrays]) -> list[Lifted]:
                     input=taken,
                     output=given,
                     hidden_size=operator.hidden_size,
-                    initial=initial[index, state.part],
+                    initial=initial.get((index, state.part)),
+                    computed=computed.get((index, state.part)),
                 )
             )
         operator.set_lengths(lengths)
@@ -134,7 +150,7 @@ def _initial(
 ) -> np.ndarray | None:
     """What an operator starts from: `[1, hidden]`, or None for zeros."""
     operator = recurrent.find(model.graph)[index]
-    name = operator.node.input[state.given] if state.given < len(operator.node.input) else ""
+    name = inputs(operator.node, state.given)
     if not name:
         return None
     rows: list[np.ndarray] = []

@@ -1,6 +1,6 @@
 """The whole-sequence graph as it came, in ONNX Runtime: what a step model is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,9 @@ import onnx
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof import Sequences
 from elman_export.stepmodel import Arrays, Session
+from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
-from elman_server.spec import InputSpec
+from elman_server.spec import ContextSpec, InputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,27 +36,31 @@ class Original:
         *,
         input: InputSpec,
         layout: Layout,
-        lengths: str | None,
-        lengths_dtype: str = "int32",
+        lengths: Lengths | None = None,
+        contexts: Sequence[ContextSpec] = (),
     ) -> None:
         self.layout = layout
         self._input = input
         self._lengths = lengths
-        self._lengths_dtype = lengths_dtype
+        self._contexts = contexts
         self._session = Session(model.SerializeToString())
 
-    def feed(self, x: np.ndarray) -> Arrays:
-        """What the graph is given for `x`, which is laid out as the graph takes it."""
+    def feed(self, x: np.ndarray, contexts: Arrays | None = None) -> Arrays:
+        """What the graph is given for `x`, which is laid out as the graph takes it, and contexts
+        `[batch, *shape]`, zeros where none are given."""
+        layout = self.layout
+        rows = 1 if layout.batch is None else x.shape[layout.batch]
         feed = {self._input.name: x}
+        for each in self._contexts:
+            zeros = np.zeros((rows, *each.shape), each.dtype)
+            feed[each.name] = zeros if contexts is None else contexts[each.name]
         if self._lengths is not None:
-            layout = self.layout
-            rows = 1 if layout.batch is None else x.shape[layout.batch]
-            feed[self._lengths] = np.full(rows, x.shape[layout.time], self._lengths_dtype)
+            feed[self._lengths.name] = np.full(rows, x.shape[layout.time], self._lengths.dtype)
         return feed
 
-    def run(self, x: np.ndarray) -> Arrays:
+    def run(self, x: np.ndarray, contexts: Arrays | None = None) -> Arrays:
         """`x` is `[batch, time, *shape]`; outputs come as the graph gives them."""
-        return self._session.run(self._session.outputs, self.feed(self.layout.arrange(x)))
+        return self._session.run(self._session.outputs, self.feed(self.layout.arrange(x), contexts))
 
     def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
         """The outputs, and where they have rows and steps.
@@ -88,18 +93,19 @@ class Original:
     def answer(self, sequences: Sequences, outputs: Mapping[str, Seen]) -> Arrays:
         """`[batch, time, *shape]` by output. One that is of the whole sequence is asked for the
         first element, the first two, and so on."""
-        x = sequences.elements
+        x, contexts = sequences.elements, sequences.contexts
         rows = self.layout.fixed_batch or len(x)
         # What is missing from a batch of fixed size is its last row again.
-        filled = np.concatenate([x, *[x[-1:]] * (-len(x) % rows)])
-        parts = [
-            self._answer(filled[start : start + rows], outputs)
-            for start in range(0, len(filled), rows)
-        ]
+        chosen = np.minimum(np.arange(-(-len(x) // rows) * rows), len(x) - 1)
+        parts = []
+        for start in range(0, len(chosen), rows):
+            part = chosen[start : start + rows]
+            given = {name: value[part] for name, value in contexts.items()}
+            parts.append(self._answer(x[part], given, outputs))
         return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in outputs}
 
-    def _answer(self, x: np.ndarray, outputs: Mapping[str, Seen]) -> Arrays:
-        whole = self.run(x)
+    def _answer(self, x: np.ndarray, contexts: Arrays, outputs: Mapping[str, Seen]) -> Arrays:
+        whole = self.run(x, contexts)
         found = {
             name: _normal(whole[name], seen)
             for name, seen in outputs.items()
@@ -107,7 +113,7 @@ class Original:
         }
         last = {name: seen for name, seen in outputs.items() if seen.time is None}
         if last:
-            prefixes = [self.run(x[:, : stop + 1]) for stop in range(x.shape[1])]
+            prefixes = [self.run(x[:, : stop + 1], contexts) for stop in range(x.shape[1])]
             for name, seen in last.items():
                 steps = [_normal(prefix[name], seen) for prefix in prefixes]
                 found[name] = np.concatenate(steps, axis=1)

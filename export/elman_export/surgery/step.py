@@ -12,12 +12,13 @@ from onnx import TensorProto, helper
 
 from elman_export.errors import ExportError
 from elman_export.interface import values
-from elman_export.sample import random_elements
+from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import Arrays
 from elman_export.surgery import heads, lift, loosen, normal, trace
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.held import hold_gates
+from elman_export.surgery.initial import extract
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.lift import Lifted
 from elman_export.surgery.wholegraph import WholeGraph, copy, sizes
@@ -26,7 +27,17 @@ from elman_server.spec import DType, ModelSpec, OutputSpec, StateSpec
 _LENGTHS = "lengths"
 
 
-def chunked(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, ModelSpec]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step model that is not proved yet."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    initial: onnx.ModelProto | None
+    """Its initial-state network."""
+
+
+def chunked(subject: WholeGraph, description: str) -> Step:
     """A step of any number of elements for each row."""
     work = _lifted(subject)
     editor, found = work.editor, work.layout
@@ -51,10 +62,10 @@ def chunked(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, Mod
         axes[name] = (0, 1) if seen.time is None else (seen.batch, seen.time)
     spec = _spec(subject, work, description, time_axis=True)
     normal.chunks(editor, subject.input, spec.outputs, found, axes)
-    return _finished(editor, spec), spec
+    return _finished(work, spec)
 
 
-def single(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, ModelSpec]:
+def single(subject: WholeGraph, description: str) -> Step:
     """A step of one element for each row."""
     work = _lifted(subject)
     editor, found = work.editor, work.layout
@@ -62,7 +73,7 @@ def single(subject: WholeGraph, description: str) -> tuple[onnx.ModelProto, Mode
     spec = _spec(subject, work, description, time_axis=False)
     lengths = subject.lengths.name if subject.lengths is not None else _LENGTHS
     normal.single(editor, subject.input, spec.outputs, found, lengths)
-    return _finished(editor, spec), spec
+    return _finished(work, spec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,8 @@ class _Working:
     """A copy of the graph with its states lifted."""
 
     editor: Editor
+    before: onnx.ModelProto
+    """The graph before its states were lifted."""
     states: Sequence[Lifted]
     layout: Layout
     feed: Callable[[int, int], Arrays]
@@ -103,13 +116,18 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
     declared = subject.layout
     rows = declared.fixed_batch or 3
     feeds = [
-        subject.original.feed(declared.arrange(random_elements(input, rows, time, rng)))
+        subject.original.feed(
+            declared.arrange(random_elements(input, rows, time, rng)),
+            random_contexts(subject.contexts, rows, rng),
+        )
         for time in (declared.fixed_time or 4, declared.fixed_time or 1)
     ]
     lengths = _take_lengths(editor, subject.lengths)
-    states = lift.lift(editor, lengths, feeds)
+    before = copy(model)
+    states = lift.lift(editor, lengths, feeds, [each.name for each in subject.contexts])
     hold_gates(editor)
     editor.sort()
+    editor.prune()
 
     def feed(batch: int, time: int) -> Arrays:
         x = found.arrange(np.zeros((batch, time, *input.shape), input.dtype))
@@ -117,9 +135,10 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
             input.name: x,
             lengths: np.full(batch, time, np.int32),
             **{each.input: np.zeros((1, batch, each.hidden_size), "f") for each in states},
+            **{each.name: np.zeros((batch, *each.shape), each.dtype) for each in subject.contexts},
         }
 
-    return _Working(editor=editor, states=states, layout=found, feed=feed)
+    return _Working(editor=editor, before=before, states=states, layout=found, feed=feed)
 
 
 def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
@@ -144,9 +163,14 @@ def _open_batch(work: _Working, subject: WholeGraph) -> None:
     found = subject.layout
     assert found.fixed_batch is not None and found.batch is not None
     editor = work.editor
-    value = next(each for each in editor.graph.input if each.name == subject.input.name)
-    for axis, name in ((found.batch, "batch"), (found.time, "time")):
-        dim = value.type.tensor_type.shape.dim[axis]
+    values = {each.name: each for each in editor.graph.input}
+    opened = [
+        (subject.input.name, found.batch, "batch"),
+        (subject.input.name, found.time, "time"),
+        *((each.name, 0, "batch") for each in subject.contexts),
+    ]
+    for input, axis, name in opened:
+        dim = values[input].type.tensor_type.shape.dim[axis]
         dim.Clear()
         dim.dim_param = name
     fixed = (found.fixed_batch, found.fixed_time or 7)
@@ -202,10 +226,26 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
         time_axis=time_axis,
         lengths=lengths if time_axis else None,
         batched=batched,
+        contexts=tuple(replace(each, input=each.name) for each in subject.contexts),
+        initialized=tuple(each.name for each in work.states if each.computed is not None),
     )
 
 
-def _finished(editor: Editor, spec: ModelSpec) -> onnx.ModelProto:
-    editor.prune()
-    normal.strip(editor.model)
-    return editor.model
+def _finished(work: _Working, spec: ModelSpec) -> Step:
+    work.editor.prune()
+    normal.strip(work.editor.model)
+    needed = work.editor.needed()
+    contexts = tuple(
+        replace(each, input=each.name if each.name in needed else None) for each in spec.contexts
+    )
+    unused = [each.name for each in contexts if each.input is None]
+    work.editor.drop_inputs(unused)
+    computed = {each.name: each.computed for each in work.states if each.computed is not None}
+    if unused and not computed:
+        raise ExportError(f"nothing in the graph reads context {unused[0]!r}")
+    initial = None
+    if computed:
+        initial = extract(work.before, computed, spec.states, contexts)
+        normal.strip(initial)
+        initial.graph.name = "initial"
+    return Step(model=work.editor.model, spec=replace(spec, contexts=contexts), initial=initial)

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from elman_export import onnxfile
 from elman_export.errors import ExportError, ProofFailed
 from elman_export.interface import Output
 from elman_export.keep import Report, keep
 from elman_export.proof import TOLERANCE, Proof, Sequences, prove
-from elman_export.sample import random_elements
+from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import StepModel
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
-from elman_server.spec import InputSpec, ModelSpec
+from elman_server.spec import InputSpec
 
 _SAMPLES = ((7, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences that a proof runs on."""
@@ -30,6 +29,7 @@ def export_graph(
     input: InputSpec | None = None,
     outputs: Sequence[Output] = (),
     constants: Mapping[str, Any] | None = None,
+    contexts: Sequence[str] = (),
     description: str = "",
     examples: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
@@ -42,24 +42,26 @@ def export_graph(
     last step answers at every step. `input` says what the elements are where the graph does not
     (names of characters, a shape that is left open); `outputs` which outputs are wanted and what
     they mean; without it, all that come for each element are `values`. `constants` are inputs that
-    are the same always, by name. `examples`, `[batch, time, *shape]`, are compared beside seeded
+    are the same always, by name; `contexts` are inputs, `[batch, *shape]`, that a session is given
+    once: where first states are computed from them, that part of the graph becomes the
+    initial-state network. `examples`, `[batch, time, *shape]`, are compared beside seeded
     random sequences.
 
     Raises `UnsupportedGraph` with the node that can't be part of a step, `ProofFailed` for a step
     model that is not the same network, and `ExportError` for a file that can't be read or names
     that don't fit. Nothing is written then.
     """
-    subject = WholeGraph.of(onnxfile.load(Path(path)), input, outputs, constants or {})
+    subject = WholeGraph.of(onnxfile.load(Path(path)), input, outputs, constants or {}, contexts)
     sequences = _sequences(subject, examples, seed)
     failure: ExportError | None = None
     for build in (step.chunked, step.single):
         try:
-            model, spec = build(subject, description)
-            proof = _prove(subject, model, spec, sequences, seed=seed, tolerance=tolerance)
+            made = build(subject, description)
+            proof = _prove(subject, made, sequences, seed=seed, tolerance=tolerance)
         except (heads.HeadError, ProofFailed) as error:
             failure = failure or error
         else:
-            return keep(model, spec, proof, output)
+            return keep(made.model, made.spec, proof, output, initial=made.initial)
     assert failure is not None
     raise failure
 
@@ -68,7 +70,10 @@ def _sequences(subject: WholeGraph, examples: np.ndarray | None, seed: int) -> l
     """What the proof runs on: random sequences and the caller's examples."""
     rng = np.random.default_rng(seed)
     found = [
-        Sequences(elements=random_elements(subject.input, batch, time, rng))
+        Sequences(
+            elements=random_elements(subject.input, batch, time, rng),
+            contexts=random_contexts(subject.contexts, batch, rng),
+        )
         for batch, time in _SAMPLES
     ]
     shape = subject.input.shape
@@ -78,14 +83,19 @@ def _sequences(subject: WholeGraph, examples: np.ndarray | None, seed: int) -> l
                 f"examples have shape {list(examples.shape)}; expected is "
                 f"{['batch', 'time', *shape]}"
             )
-        found.append(Sequences(elements=examples.astype(subject.input.dtype), source="examples"))
+        found.append(
+            Sequences(
+                elements=examples.astype(subject.input.dtype),
+                source="examples",
+                contexts=random_contexts(subject.contexts, len(examples), rng),
+            )
+        )
     return found
 
 
 def _prove(
     subject: WholeGraph,
-    model: onnx.ModelProto,
-    spec: ModelSpec,
+    made: step.Step,
     sequences: Sequence[Sequences],
     *,
     seed: int,
@@ -93,7 +103,11 @@ def _prove(
 ) -> Proof:
     return prove(
         lambda each: subject.original.answer(each, subject.outputs),
-        StepModel(model.SerializeToString(), spec),
+        StepModel(
+            made.model.SerializeToString(),
+            made.spec,
+            None if made.initial is None else made.initial.SerializeToString(),
+        ),
         sequences,
         seed=seed,
         tolerance=tolerance,

@@ -16,7 +16,7 @@ from elman_export.surgery.editor import Editor, describe
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.original import Original, Seen
-from elman_server.spec import InputSpec
+from elman_server.spec import ContextSpec, InputSpec
 
 _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
 
@@ -36,6 +36,7 @@ class WholeGraph:
     """Those that are wanted, in order."""
     meanings: Mapping[str, Output]
     lengths: Lengths | None
+    contexts: tuple[ContextSpec, ...]
 
     @staticmethod
     def of(
@@ -43,6 +44,7 @@ class WholeGraph:
         input: InputSpec | None,
         outputs: Sequence[Output],
         constants: Mapping[str, Any],
+        contexts: Sequence[str],
     ) -> "WholeGraph":
         editor = Editor(model)
         editor.lift_constants()
@@ -50,15 +52,18 @@ class WholeGraph:
         if not recurrent.find(model.graph):
             raise UnsupportedGraph(_no_recurrence(model))
         lengths = given.lengths_input(model)
-        value = given.element(model, lengths)
+        session = given.contexts(model, contexts)
+        value = given.element(model, lengths, session)
         input = given.element_spec(model, value, input)
 
         def feed(x: np.ndarray) -> Arrays:
             fed = {value.name: x}
+            # Which axis has the rows is not known yet; nothing before the first layer reads these.
             if lengths is not None:
-                axes = 2 if x.ndim - len(input.shape) == 2 else 1
-                fed[lengths.name] = given.full_lengths(x.shape[:axes], lengths)
-            return fed
+                fed[lengths.name] = np.ones(len(x), lengths.dtype)
+            return fed | {
+                each.name: np.zeros((len(x), *each.shape), each.dtype) for each in session
+            }
 
         found = layout.find(model, value, input, feed)
         closed = copy(model)
@@ -69,9 +74,11 @@ class WholeGraph:
             model,
             input=input,
             layout=found,
-            lengths=None if lengths is None else lengths.name,
-            lengths_dtype="int32" if lengths is None else lengths.dtype,
+            lengths=lengths,
+            contexts=session,
         )
+        if session and found.batch is None:
+            raise UnsupportedGraph("a graph without an axis for the batch can't be given contexts")
         zeros = [np.zeros((batch, time, *input.shape), input.dtype) for batch, time in tried]
         inline.inline(editor, [original.feed(found.arrange(x)) for x in zeros])
         heads.check(
@@ -91,6 +98,7 @@ class WholeGraph:
             outputs=seen,
             meanings={each.name: each for each in outputs},
             lengths=lengths,
+            contexts=session,
         )
 
 

@@ -341,7 +341,7 @@ def test_two_inputs_that_could_be_the_sequence(refused: Refused) -> None:
     message = refused(graph)
     assert message == (
         "the graph has 2 inputs ('x', 'speaker'), and one of them takes the sequence; say of the "
-        "others that they are constants"
+        "others that they are constants or contexts"
     )
 
 
