@@ -1,7 +1,11 @@
-"""Export of trained recurrent networks to ONNX step models, and recipes that train some."""
+"""Export of trained recurrent networks to ONNX step models, and recipes that train some.
+
+torch is loaded with `export`, and not before: an ONNX graph is exported without it.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedModule
-from elman_export.exporter import export
 from elman_export.interface import (
     Output,
     features,
@@ -13,6 +17,9 @@ from elman_export.interface import (
 )
 from elman_export.keep import Report
 from elman_export.proof import Comparison, Difference, Proof
+
+if TYPE_CHECKING:
+    from elman_export.exporter import export
 
 __all__ = [
     "Comparison",
@@ -31,3 +38,11 @@ __all__ = [
     "tokens",
     "values",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":
+        from elman_export.exporter import export
+
+        return export
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,8 @@ MODEL_FILE = "model.onnx"
 BUNDLED = Path(__file__).parent / "models"
 """The repository of the models that come with the package."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a model may be called."""
 _VERSION = re.compile(r"[1-9][0-9]*")
 
 
@@ -53,16 +54,16 @@ class ModelRepository:
     def _scan(self) -> Iterator[ModelSource]:
         for path in self._path.glob(f"*/*/{MODEL_FILE}"):
             name, version = path.parts[-3:-1]
-            if _NAME.fullmatch(name) and _VERSION.fullmatch(version):
+            if NAME.fullmatch(name) and _VERSION.fullmatch(version):
                 yield ModelSource(name=name, version=version, path=path)
 
 
 def _single(path: Path) -> ModelSource:
     # A file that lies less deep has no such folders.
     *_, name, version, _ = "", "", *path.absolute().parts
-    if path.name == MODEL_FILE and _VERSION.fullmatch(version) and _NAME.fullmatch(name):
+    if path.name == MODEL_FILE and _VERSION.fullmatch(version) and NAME.fullmatch(name):
         return ModelSource(name=name, version=version, path=path)
-    if not _NAME.fullmatch(path.stem):
+    if not NAME.fullmatch(path.stem):
         raise ModelLoadError(
             f"{path}: {path.stem!r} is no name for a model; allowed are letters, digits, '.', '_' "
             "and '-', a letter or digit first"

@@ -1,0 +1,153 @@
+"""What `elman export`'s options say, read from their short forms.
+
+Each function takes an option's text and raises `ExportError` naming the option, what came and what
+is allowed.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from elman_export import interface
+from elman_export.errors import ExportError
+from elman_export.interface import Output
+from elman_server.spec import InputSpec
+
+_INPUTS = "text:FILE, tokens:SIZE, tokens:FILE or features:SHAPE (as features:257 or features:3x4)"
+_KINDS: Mapping[str, Callable[..., Output]] = {
+    "values": interface.values,
+    "logits": interface.logits,
+    "probabilities": interface.probabilities,
+}
+
+
+def input(text: str, *, unknown: str | None = None) -> InputSpec:
+    """`text:FILE`: a vocabulary, in id order: JSON (a list of characters, or an object from
+    characters to ids), or else each of the file's characters. `tokens:SIZE`, or `tokens:FILE` with
+    a name for each id, line by line or as JSON. `features:SHAPE`; a scalar is `features:`.
+    """
+    kind, colon, rest = text.partition(":")
+    with _one_line("--input", text):
+        match kind:
+            case "text" if rest:
+                return interface.text(_vocabulary(Path(rest)), unknown=unknown)
+            case "tokens" if rest.isdigit():
+                return interface.tokens(int(rest))
+            case "tokens" if rest:
+                names = _entries(Path(rest))
+                return interface.tokens(len(names), names=names)
+            case "features" if colon:
+                return interface.features(*_shape(rest))
+    raise ExportError(f"--input is {text!r}; allowed are {_INPUTS}")
+
+
+def output(text: str) -> Output:
+    """`NAME=KIND` or `NAME=KIND:FILE`, the file with a label for each entry of the last axis."""
+    name, _, rest = text.partition("=")
+    kind, _, labels = rest.partition(":")
+    if not name or kind not in _KINDS:
+        raise ExportError(
+            f"--output is {text!r}; allowed are NAME=values, NAME=logits and NAME=probabilities, "
+            "each with :FILE behind it to label the entries"
+        )
+    with _one_line("--output", text):
+        return _KINDS[kind](name, labels=_entries(Path(labels)) if labels else ())
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    """`IN:OUT`, split at the only colon that leaves something on both sides."""
+    before, _, after = text.partition(":")
+    if not before or not after or ":" in after:
+        raise ExportError(f"{option} is {text!r}; allowed is IN:OUT, an input and an output")
+    return before, after
+
+
+def value(option: str, text: str) -> tuple[str, np.ndarray]:
+    """`NAME=VALUE`: a number, several with commas between them, or an .npy file."""
+    name, _, rest = text.partition("=")
+    if not name or not rest:
+        raise ExportError(
+            f"{option} is {text!r}; allowed is NAME=NUMBER, NAME=1,2,3, NAME=FILE.npy"
+        )
+    if rest.endswith(".npy"):
+        return name, array(option, Path(rest))
+    try:
+        numbers = json.loads(f"[{rest}]")
+        found = np.array(numbers)
+    except ValueError:
+        found = np.array("")
+    if found.dtype.kind not in "bif":
+        raise ExportError(f"{option} {name} is {rest!r}; allowed are numbers, and true or false")
+    return name, found[0] if found.size == 1 else found
+
+
+def array(option: str, path: Path) -> np.ndarray:
+    """The array in an .npy file."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no .npy file"
+        raise ExportError(f"{option}: {path}: {reason}") from None
+    if not isinstance(found, np.ndarray):
+        raise ExportError(f"{option}: {path}: allowed is one array in an .npy file")
+    return found
+
+
+class _one_line:
+    """Turns what the file system and the spec's rules raise into an `ExportError`."""
+
+    def __init__(self, option: str, text: str) -> None:
+        self._said = f"{option} {text}"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise ExportError(f"{self._said}: {error.strerror}") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise ExportError(f"{self._said}: not UTF-8 text") from None
+        if isinstance(error, ValidationError):
+            said = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+            raise ExportError(f"{self._said}: {said}") from None
+        if isinstance(error, ValueError):
+            raise ExportError(f"{self._said}: {error}") from None
+
+
+def _shape(text: str) -> Sequence[int]:
+    sizes = text.split("x") if text else []
+    if not all(size.isdigit() and int(size) for size in sizes):
+        raise ExportError(f"--input features:{text}: a shape is sizes with x between, as 3x4")
+    return [int(size) for size in sizes]
+
+
+def _vocabulary(path: Path) -> Sequence[str]:
+    text = path.read_text(encoding="utf-8")
+    found = _json(text)
+    if found is not None:
+        return found
+    return list(text.removesuffix("\n") or text)
+
+
+def _entries(path: Path) -> Sequence[str]:
+    text = path.read_text(encoding="utf-8")
+    found = _json(text)
+    return text.splitlines() if found is None else found
+
+
+def _json(text: str) -> Sequence[str] | None:
+    """A list of strings, or the keys of an object whose values are their places."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    if isinstance(found, dict):
+        if sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
+            raise ValueError("the object's values are not the ids 0, 1, 2, ...")
+        return sorted(found, key=lambda key: int(found[key]))
+    if isinstance(found, list) and all(isinstance(each, str) for each in found):
+        return found
+    return None

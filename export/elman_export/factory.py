@@ -1,0 +1,60 @@
+"""A torch module by its name: `package.module:factory`, and its weights from a file."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from elman_export.errors import ExportError
+
+
+def build(name: str, weights: Path | None = None) -> nn.Module:
+    """The module that `package.module:factory` makes or is, with the weights of a state dict.
+
+    The current folder is searched first, as `python -m` does. The weights file holds what
+    `torch.save(module.state_dict(), file)` wrote, or a dict with it under `state_dict` or `model`;
+    it is read without running code that is in it. Raises `ExportError`.
+    """
+    path, _, attribute = name.partition(":")
+    if not path or not attribute:
+        raise ExportError(f"{name!r} names no factory; allowed is package.module:factory")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{name!r}: no module named {error.name!r}") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ExportError(f"{name!r}: {path} has no {attribute!r}")
+        found = getattr(found, part)
+    made = found if isinstance(found, nn.Module) or not callable(found) else found()
+    if not isinstance(made, nn.Module):
+        raise ExportError(f"{name!r} gives a {type(made).__name__}; it must give an nn.Module")
+    if weights is not None:
+        _load(made, weights)
+    return made
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ExportError(f"--weights {path}: {error.strerror}") from None
+    except Exception as error:  # torch raises what its unpickler meets
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(f"--weights {path} holds no state dict: {first}") from None
+    if isinstance(saved, dict):
+        saved = next((saved[key] for key in ("state_dict", "model") if key in saved), saved)
+    if not isinstance(saved, dict):
+        raise ExportError(f"--weights {path} holds a {type(saved).__name__}, not a state dict")
+    try:
+        missing, unexpected = module.load_state_dict(saved, strict=False)
+    except RuntimeError as error:
+        raise ExportError(f"--weights {path}: {' '.join(str(error).split())}") from None
+    if missing or unexpected:
+        said = [f"lacks {', '.join(missing)}"] if missing else []
+        said += [f"has {', '.join(unexpected)} beside"] if unexpected else []
+        raise ExportError(f"--weights {path} does not fit the module: it {' and '.join(said)}")
