@@ -58,10 +58,14 @@ def output(text: str) -> Output:
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
-    """`IN:OUT`, split at the only colon that leaves something on both sides."""
-    before, _, after = text.partition(":")
-    if not before or not after or ":" in after:
-        raise ExportError(f"{option} is {text!r}; allowed is IN:OUT, an input and an output")
+    """`IN:OUT`; `IN=OUT` for names that have colons themselves."""
+    separator = "=" if "=" in text else ":"
+    before, _, after = text.partition(separator)
+    if not before or not after or separator in after:
+        raise ExportError(
+            f"{option} is {text!r}; allowed is IN:OUT, an input and an output, or IN=OUT where "
+            "names have colons"
+        )
     return before, after
 
 

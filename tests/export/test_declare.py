@@ -1,0 +1,145 @@
+"""The short forms of `elman export`'s options."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elman_export import declare
+from elman_export.errors import ExportError
+from elman_server.spec import InputKind, OutputKind
+
+
+def _file(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_vocabulary_is_a_files_characters_in_order(tmp_path: Path) -> None:
+    path = _file(tmp_path / "letters.txt", "ab\n c\n")
+    found = declare.input(f"text:{path}", unknown=" ")
+    assert found.kind is InputKind.TEXT
+    assert found.vocabulary == ("a", "b", "\n", " ", "c")
+    assert found.unknown == 3
+
+
+@pytest.mark.parametrize("document", [["b", "a", "c"], {"a": 1, "c": 2, "b": 0}])
+def test_a_vocabulary_is_a_json_list_or_an_object_of_ids(document: object, tmp_path: Path) -> None:
+    path = _file(tmp_path / "letters.json", json.dumps(document))
+    assert declare.input(f"text:{path}").vocabulary == ("b", "a", "c")
+
+
+def test_tokens_have_a_size_or_names(tmp_path: Path) -> None:
+    assert declare.input("tokens:50").size == 50
+    path = _file(tmp_path / "names.txt", "milk\nbread\n")
+    named = declare.input(f"tokens:{path}")
+    assert (named.size, named.vocabulary) == (2, ("milk", "bread"))
+
+
+@pytest.mark.parametrize(("text", "shape"), [("257", (257,)), ("3x4", (3, 4)), ("", ())])
+def test_features_have_a_shape(text: str, shape: tuple[int, ...]) -> None:
+    assert declare.input(f"features:{text}").shape == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("words:5", "--input is 'words:5'; allowed are text:FILE, tokens:SIZE"),
+        ("text", "--input is 'text'; allowed are"),
+        ("tokens:0", "--input tokens:0: input.size is 0; there must be at least 1 id"),
+        ("features:3x", "--input features:3x: a shape is sizes with x between, as 3x4"),
+        ("features:0", "--input features:0: a shape is sizes with x between, as 3x4"),
+        ("text:nothing.txt", "--input text:nothing.txt: No such file or directory"),
+    ],
+)
+def test_an_input_that_can_not_be_names_what_is_allowed(text: str, message: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        declare.input(text)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("aa", "input.vocabulary holds an entry twice"),
+        ('{"a": 0, "b": 2}', "the object's values are not the ids 0, 1, 2, ..."),
+        ('{"a": "0", "b": [2]}', "the object's values are not the ids 0, 1, 2, ..."),
+        ('["ab"]', "holds one character for each id"),
+    ],
+)
+def test_a_vocabulary_that_can_not_be_says_why(text: str, message: str, tmp_path: Path) -> None:
+    path = _file(tmp_path / "letters", text)
+    with pytest.raises(ExportError, match=message):
+        declare.input(f"text:{path}")
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "letters"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ExportError, match="not UTF-8 text"):
+        declare.input(f"text:{path}")
+
+
+def test_an_unknown_that_the_vocabulary_lacks_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path / "letters", "abc")
+    with pytest.raises(ExportError, match="unknown is '\\?', which the vocabulary does not hold"):
+        declare.input(f"text:{path}", unknown="?")
+
+
+def test_an_output_has_a_kind_and_perhaps_labels(tmp_path: Path) -> None:
+    path = _file(tmp_path / "labels", "no\nyes\n")
+    found = declare.output(f"verdict=logits:{path}")
+    assert (found.name, found.kind, found.labels) == ("verdict", OutputKind.LOGITS, ("no", "yes"))
+    assert declare.output("y=values").labels == ()
+
+
+@pytest.mark.parametrize("text", ["y", "y=", "=logits", "y=softmax", "y:logits"])
+def test_an_output_that_can_not_be_names_what_is_allowed(text: str) -> None:
+    with pytest.raises(ExportError, match="allowed are NAME=values, NAME=logits"):
+        declare.output(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("sr=16000", 16000), ("on=true", True), ("w=1,2.5,3", [1, 2.5, 3]), ("x=-0.5", -0.5)],
+)
+def test_a_constant_is_numbers(text: str, value: object) -> None:
+    name, found = declare.value("--constant", text)
+    assert name == text.partition("=")[0]
+    assert found.tolist() == value
+
+
+def test_a_constant_is_an_array_in_a_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.eye(2))
+    _, found = declare.value("--constant", f"w={tmp_path / 'w.npy'}")
+    assert found.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("text", ["sr", "sr=", "sr=fast", "sr=[1", "=3", 'sr="16"', "sr=null"])
+def test_a_constant_that_can_not_be_names_what_is_allowed(text: str) -> None:
+    with pytest.raises(ExportError, match="--constant .* allowed (is|are) "):
+        declare.value("--constant", text)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'"])
+def test_an_array_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=r"--examples: .*x.npy: no .npy file"):
+        declare.array("--examples", path)
+
+
+def test_an_array_of_objects_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.array([{"run": "me"}], object), allow_pickle=True)
+    with pytest.raises(ExportError, match="no .npy file"):
+        declare.array("--examples", path)
+
+
+def test_a_pair_is_an_input_and_an_output() -> None:
+    assert declare.pair("--state", "h:hn") == ("h", "hn")
+    assert declare.pair("--state", "lstm/h:0=lstm/hn:0") == ("lstm/h:0", "lstm/hn:0")
+    for text in ("h", "h:", ":hn", "a:b:c"):
+        with pytest.raises(ExportError, match="allowed is IN:OUT"):
+            declare.pair("--state", text)
