@@ -210,11 +210,21 @@ def _check_runs(model: ModelProto) -> None:
     # Optimizing runs parts of the graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
+        onnx.checker.check_model(_declared(model))
         data = model.SerializeToString()
-        onnx.checker.check_model(data)
         onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # both raise classes of many modules, protobuf a ValueError
         raise ExportError(_explain(model, " ".join(str(error).split()))) from None
+
+
+def _declared(model: ModelProto) -> bytes:
+    """The model with a shape for each output. The format asks for one, ONNX Runtime does not, and
+    many exporters leave it out."""
+    copy = ModelProto.FromString(model.SerializeToString())
+    for graph in onnxtensors.graphs(copy):
+        for value in graph.output:
+            value.type.tensor_type.shape.SetInParent()
+    return copy.SerializeToString()
 
 
 def _explain(model: ModelProto, message: str) -> str:

@@ -54,7 +54,14 @@ def _behind(operator: str, *more: str, **rest: Any) -> Graph:
 
 
 def test_bidirectional_layers(refused: Refused) -> None:
-    message = refused(per_step("LSTM", direction="bidirectional"))
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    y = graph.recurrent("LSTM", time_major(graph, "x"), direction="bidirectional")
+    both = graph.add("Transpose", [y], perm=[2, 0, 1, 3])
+    flat = graph.add("Reshape", [both, graph.constant(np.array([0, 0, 2 * HIDDEN]))])
+    linear(graph, flat, "y", size=2 * HIDDEN)
+    graph.output("y")
+    message = refused(graph)
     assert message == (
         "LSTM 'lstm_1' is bidirectional: it reads each sequence from its end too, and a stream has "
         "no end to read from"
