@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from elman_export.errors import ExportError, ProofFailed, UnsupportedModule
 from elman_export.interface import (
     Output,
+    context,
     features,
     logits,
     probabilities,
@@ -30,6 +31,7 @@ __all__ = [
     "ProofFailed",
     "Report",
     "UnsupportedModule",
+    "context",
     "export",
     "features",
     "logits",

@@ -7,8 +7,9 @@ torch nor ONNX.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from elman_server.spec import InputKind, InputSpec, OutputKind
+from elman_server.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,11 @@ def tokens(size: int, *, names: Sequence[str] = (), name: str = "input") -> Inpu
 def features(*shape: int, name: str = "input") -> InputSpec:
     """An input of numbers: the module takes float32 `[batch, time, *shape]`."""
     return InputSpec(name=name, kind=InputKind.FEATURES, dtype="float32", shape=shape)
+
+
+def context(name: str, *shape: int, dtype: str = "float32") -> ContextSpec:
+    """An input that a session is given once: the module takes it, `[batch, *shape]`, behind `x`."""
+    return ContextSpec(name=name, dtype=cast(DType, dtype), shape=shape)
 
 
 def values(name: str, *, labels: Sequence[str] = ()) -> Output:

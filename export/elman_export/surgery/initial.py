@@ -1,14 +1,15 @@
 """The initial-state network: the part of a graph that makes first states of contexts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from elman_export.errors import UnsupportedGraph
+from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.surgery.editor import Editor, places, reads
-from elman_server.spec import ContextSpec, StateSpec
+from elman_server.spec import ContextSpec, ModelSpec, StateSpec
 
 
 def sources(graph: onnx.GraphProto, name: str) -> set[str]:
@@ -31,6 +32,38 @@ def sources(graph: onnx.GraphProto, name: str) -> set[str]:
         if maker is not None and maker.op_type not in ("Shape", "Size"):
             waiting.extend(reads(maker))
     return found
+
+
+def split(
+    model: onnx.ModelProto, spec: ModelSpec, tensors: Mapping[str, str]
+) -> tuple[onnx.ModelProto, ModelSpec, onnx.ModelProto | None]:
+    """The graph of one step without what makes first states of contexts, its spec, and what does.
+
+    `tensors` says in which tensors of `model`'s graph states are computed at first. Contexts that
+    no step reads lose their input. Raises `ExportError` for a context that nothing reads.
+    """
+    initial = extract(model, tensors, spec.states, spec.contexts) if tensors else None
+    for value in [each for each in model.graph.output if each.name in tensors.values()]:
+        model.graph.output.remove(value)
+    return *trim(model, spec, initial), initial
+
+
+def trim(
+    model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The graph of one step without what it does not need; contexts that no step reads lose their
+    input. Raises `ExportError` for a context that nothing reads."""
+    editor = Editor(model)
+    editor.prune()
+    needed = editor.needed()
+    contexts = tuple(
+        replace(each, input=each.name if each.name in needed else None) for each in spec.contexts
+    )
+    unread = [each.name for each in contexts if each.input is None]
+    editor.drop_inputs(unread)
+    if unread and initial is None:
+        raise ExportError(f"nothing in the network reads context {unread[0]!r}")
+    return model, replace(spec, contexts=contexts)
 
 
 def extract(

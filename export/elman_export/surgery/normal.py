@@ -113,7 +113,6 @@ def _finish(editor: Editor) -> None:
 
 def strip(model: onnx.ModelProto) -> None:
     """Drops what tells of the tool and the machine that made the graph."""
-    model.graph.name = "step"
     model.graph.doc_string = model.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:

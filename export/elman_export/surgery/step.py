@@ -18,7 +18,7 @@ from elman_export.surgery import heads, lift, loosen, normal, trace
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.held import hold_gates
-from elman_export.surgery.initial import extract
+from elman_export.surgery.initial import extract, trim
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.lift import Lifted
 from elman_export.surgery.wholegraph import WholeGraph, copy, sizes
@@ -232,20 +232,10 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
 
 
 def _finished(work: _Working, spec: ModelSpec) -> Step:
-    work.editor.prune()
-    normal.strip(work.editor.model)
-    needed = work.editor.needed()
-    contexts = tuple(
-        replace(each, input=each.name if each.name in needed else None) for each in spec.contexts
-    )
-    unused = [each.name for each in contexts if each.input is None]
-    work.editor.drop_inputs(unused)
     computed = {each.name: each.computed for each in work.states if each.computed is not None}
-    if unused and not computed:
-        raise ExportError(f"nothing in the graph reads context {unused[0]!r}")
-    initial = None
-    if computed:
-        initial = extract(work.before, computed, spec.states, contexts)
-        normal.strip(initial)
-        initial.graph.name = "initial"
-    return Step(model=work.editor.model, spec=replace(spec, contexts=contexts), initial=initial)
+    initial = extract(work.before, computed, spec.states, spec.contexts) if computed else None
+    model, spec = trim(work.editor.model, spec, initial)
+    model.graph.name = "step"
+    for each in filter(None, (model, initial)):
+        normal.strip(each)
+    return Step(model=model, spec=spec, initial=initial)

@@ -97,7 +97,7 @@ def test_a_context_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     y = graph.recurrent("GRU", time_major(graph, "x"))
     linear(graph, batch_major(graph, y), "y")
     graph.output("y")
-    with pytest.raises(ExportError, match="nothing in the graph reads context 'image'"):
+    with pytest.raises(ExportError, match="nothing in the network reads context 'image'"):
         _export(graph, tmp_path)
 
 
