@@ -223,13 +223,16 @@ def _declared(model: ModelProto) -> bytes:
     copy = ModelProto.FromString(model.SerializeToString())
     for graph in onnxtensors.graphs(copy):
         for value in graph.output:
-            value.type.tensor_type.shape.SetInParent()
+            if value.type.WhichOneof("value") in (None, "tensor_type"):
+                value.type.tensor_type.shape.SetInParent()
     return copy.SerializeToString()
 
 
 def _explain(model: ModelProto, message: str) -> str:
     """What a checker or the runtime says, in fewer words where its meaning is known."""
-    opset = re.search(r"Opset (\d+) is under development.* domain (\S+) is till opset (\d+)", message)
+    opset = re.search(
+        r"Opset (\d+) is under development.* domain (\S+) is till opset (\d+)", message
+    )
     if opset:
         return f"opset {opset[1]} of {opset[2]} is too new: ONNX Runtime takes up to {opset[3]}"
     imported = {each.domain for each in model.opset_import}

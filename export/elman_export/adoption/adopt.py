@@ -1,0 +1,232 @@
+"""From a ready-made streaming ONNX graph to a step model: the order in which it is done."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from pydantic import ValidationError
+
+from elman_export import onnxfile, onnxtensors
+from elman_export.adoption import element, layout, roles
+from elman_export.adoption.expectation import Expectation
+from elman_export.adoption.layout import Layout
+from elman_export.adoption.original import Original
+from elman_export.adoption.roles import Roles, has_states
+from elman_export.adoption.wrap import of_stream, wrap
+from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
+from elman_export.interface import Output
+from elman_export.keep import Report, keep
+from elman_export.proof import TOLERANCE, Proof, Sequences, prove
+from elman_export.sample import random_contexts, random_elements
+from elman_export.stepmodel import Arrays, StepModel
+from elman_server.spec import InputSpec, OutputKind
+
+__all__ = ["adopt", "has_states"]
+
+_SAMPLES = ((7, 20), (2, 1), (1, 7))
+"""(batch, time) of the random sequences that a proof runs on."""
+
+_BY_RUN = frozenset(["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"])
+"""Operators that round by all the values of one run, so that steps must not share one."""
+
+_LOOSE = 0.25
+"""How far such a model's whole sequences may be from its steps, beside the largest value."""
+
+
+def adopt(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    contexts: Sequence[str] = (),
+    input: InputSpec | None = None,
+    outputs: Sequence[Output] = (),
+    overlap: int = 0,
+    examples: np.ndarray | None = None,
+    expected: Mapping[str, np.ndarray] | None = None,
+    description: str = "",
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Report:
+    """Writes the streaming graph of the ONNX file `path` as a step model to `output`.
+
+    The graph has states among its inputs and their next values among its outputs. `states` are such
+    pairs, `{input: output}`; those whose names or shapes leave no doubt need not be given.
+    `constants` are inputs that are the same always, by name; `contexts` names inputs that a session
+    is given once. The one input that is left takes the elements. `input` says what they are where
+    the graph does not (names of characters, a shape that is left open), and `outputs` which outputs
+    are wanted and what they mean; without it, all that are no states are `values`. Where rows and
+    steps are is found by running the graph. Axes of length 1 are left out of an element's shape.
+
+    With `overlap`, each of the graph's elements begins with the last `overlap` values of the one
+    before it, along the last axis, and with zeros at first: clients push what is new.
+
+    `examples` are sequences `[batch, time, *shape]`, or one, `[time, *shape]`, compared beside
+    seeded random ones; `expected` says what outputs must be for them, `[batch, time, *shape]`, by
+    name. `tolerance` bounds the difference from the graph itself, run alone in ONNX Runtime, one
+    element after another, and as a whole where it takes several at once.
+
+    Raises `ExportError` for a file that can't be read, for names that don't fit and where something
+    is not certain; `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for
+    a step model that is not the same network. Nothing is written then.
+    """
+    model = onnxfile.load(Path(path))
+    if overlap < 0:
+        raise ExportError(f"overlap is {overlap}; it is a number of values, 0 or more")
+    found = roles.assign(
+        model,
+        states=states or {},
+        constants=constants or {},
+        contexts=contexts,
+        outputs=[each.name for each in outputs],
+    )
+    taken, arranged = _arranged(model, found, input, outputs, overlap, tolerance)
+    try:
+        step, spec = wrap(
+            model,
+            found,
+            arranged,
+            input=taken,
+            overlap=overlap,
+            meanings={each.name: each for each in outputs},
+            description=description,
+        )
+    except ValidationError as error:
+        raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
+    expectation = Expectation.of(spec, examples, expected or {})
+    proof = _prove(
+        Original(model, found, arranged, overlap=overlap),
+        StepModel(step.SerializeToString(), spec),
+        arranged,
+        expectation,
+        loose=_rounds_by_run(model),
+        seed=seed,
+        tolerance=tolerance,
+    )
+    return keep(step, spec, proof, output)
+
+
+def _arranged(
+    model: onnx.ModelProto,
+    found: Roles,
+    input: InputSpec | None,
+    outputs: Sequence[Output],
+    overlap: int,
+    tolerance: float,
+) -> tuple[InputSpec, Layout]:
+    """The element as clients push it, and the graph's layout."""
+    described = element.describe(model, found.element, input)
+    shape = None if input is None else input.shape
+    if overlap and found.lengths is not None:
+        raise UnsupportedGraph("elements that overlap can't have lengths as well")
+    if overlap and shape is not None:
+        if not shape:
+            raise ExportError(f"overlap is {overlap}, but an element of shape [] has no axis")
+        shape = (*shape[:-1], shape[-1] + overlap)
+    whole = frozenset(
+        each.name for each in outputs if each.labels or each.kind is OutputKind.LOGITS
+    )
+    arranged = layout.find(
+        model,
+        found,
+        described,
+        shape=shape,
+        whole=whole,
+        one_step=_rounds_by_run(model),
+        tolerance=tolerance,
+    )
+    size = arranged.element.shape[-1:]
+    if overlap and (not size or overlap >= size[0]):
+        raise ExportError(
+            f"overlap is {overlap}; the graph's elements have shape {list(arranged.element.shape)}"
+        )
+    if overlap and arranged.element.time is not None and 2 * overlap > size[0]:
+        raise ExportError(
+            f"overlap is {overlap}, more than the {size[0] - overlap} values that are new"
+        )
+    return of_stream(described, arranged.element.shape, overlap), arranged
+
+
+def _rounds_by_run(model: onnx.ModelProto) -> bool:
+    return any(node.op_type in _BY_RUN for node in onnxtensors.nodes(model))
+
+
+def _prove(
+    original: Original,
+    model: StepModel,
+    arranged: Layout,
+    expectation: Expectation,
+    *,
+    loose: bool,
+    seed: int,
+    tolerance: float,
+) -> Proof:
+    spec = model.spec
+    rng = np.random.default_rng(seed)
+    sequences = [
+        Sequences(
+            elements=random_elements(spec.input, batch, time, rng),
+            contexts=random_contexts(spec.contexts, batch, rng),
+        )
+        for batch, time in _SAMPLES
+    ]
+    if expectation.examples is not None:
+        elements = expectation.examples
+        sequences.append(
+            Sequences(
+                elements=elements,
+                source="examples",
+                contexts=random_contexts(spec.contexts, len(elements), rng),
+            )
+        )
+    answers = [_reference(original, each, arranged, tolerance, loose) for each in sequences]
+    by_id = {id(each): answer for each, answer in zip(sequences, answers, strict=True)}
+    proof = prove(
+        lambda each: by_id[id(each)],
+        model,
+        sequences,
+        seed=seed,
+        tolerance=tolerance,
+        exact=False,
+        original="graph",
+    )
+    if expectation.outputs:
+        proof = replace(
+            proof,
+            comparisons=(*proof.comparisons, *expectation.compare(answers[-1], tolerance)),
+        )
+    return proof
+
+
+def _reference(
+    original: Original, sequences: Sequences, arranged: Layout, tolerance: float, loose: bool
+) -> Arrays:
+    """What the graph itself says, one element after another.
+
+    Raises `ProofFailed` if it says something else to the sequence as a whole: then the states are
+    not handed on as they are inside.
+    """
+    steps = original.stepwise(sequences)
+    if arranged.element.time is not None:
+        whole: Arrays | None = original.whole(sequences)
+    elif arranged.many_steps:
+        whole = original.prefixes(sequences)
+    else:
+        whole = None
+    for name, values in (whole or {}).items():
+        difference = float(np.abs(values.astype(float) - steps[name]).max(initial=0))
+        scale = max(1.0, float(np.abs(values.astype(float)).max(initial=0)))
+        allowed = (_LOOSE if loose else tolerance) * scale
+        if not difference <= allowed:
+            raise ProofFailed(
+                f"output {name!r} of the graph itself differs by {difference:.3g} between whole "
+                f"sequences and one element after another; allowed are {allowed:.3g}: are the "
+                f"states' pairs right ({original.pairs})? Or does it mix time steps outside of "
+                "its states?"
+            )
+    return steps
