@@ -1,13 +1,14 @@
 """A served model: its file, its probe, its engine, and the catalog of all of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from elman_server import modelfile
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
+from elman_server.contexts import ContextCodec
 from elman_server.elements import ElementCodec
 from elman_server.engine.engine import Engine
 from elman_server.engine.scheduler import Scheduler, StepLimits
@@ -18,9 +19,13 @@ from elman_server.repository import ModelSource
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.runner.probe import Probe, probe
+from elman_server.spec import ModelSpec
 
 _MAX_STEP_NBYTES = 64 * 1024 * 1024
-"""What one step's outputs may take, so that a large vocabulary does not fill the memory."""
+"""What one step's outputs may take, and the contexts that it takes in, so that a large vocabulary
+or context does not fill the memory."""
+_OPENING_NBYTES = 1024
+"""Bytes that a frame which opens a session may take beside its contexts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +45,10 @@ class LoadedModel:
         except ModelFileError as error:
             raise ModelLoadError(str(error)) from error
         try:
+            _check_contexts(file.spec, config)
             model = StepModel(file, threads=config.threads, providers=config.providers)
-            found = probe(model, max_batch_size=config.max_batch_size, max_chunk=config.max_chunk)
+            rows = _most_rows(file.spec, config)
+            found = probe(model, max_batch_size=rows, max_chunk=config.max_chunk)
         except ModelLoadError as error:
             raise ModelLoadError(f"{source.path}: {error}") from error
         except Exception as error:  # one model's trouble must not keep the others from serving
@@ -49,12 +56,34 @@ class LoadedModel:
             raise ModelLoadError(f"{source.path}: {type(error).__name__}: {error}") from error
         return LoadedModel(source=source, file=file, model=model, probe=found)
 
+    def limits(self, config: ServerConfig) -> StepLimits:
+        """How much of it goes through one step."""
+        found, spec = self.probe, self.file.spec
+        exact = not found.dependent_rows or config.allow_dependent_rows
+        batched = exact and not found.batch_failure
+        rows = _most_rows(spec, config)
+        limits = StepLimits(
+            max_batch_size=rows if batched else 1,
+            max_step_elements=max(
+                1, min(config.max_step_elements, _MAX_STEP_NBYTES // spec.output_nbytes)
+            ),
+            max_chunk=config.max_chunk,
+            chunking=found.chunking,
+        )
+        # Sessions that begin make the others wait for no longer than a step does.
+        longest = max(
+            found.cost.seconds(1, limits.longest_chunk),
+            found.cost.seconds(limits.max_batch_size, 1),
+        )
+        return replace(limits, max_beginning=found.beginning.rows(longest, rows))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     source: ModelSource
     file: ModelFile
     codec: ElementCodec
+    contexts: ContextCodec
     engine: Engine
     metrics: ModelMetrics
 
@@ -64,13 +93,14 @@ class ServedModel:
     ) -> "ServedModel":
         """Starts an engine on the running event loop."""
         name, version = loaded.source.name, loaded.source.version
-        runner = OnnxRunner(loaded.model)
+        runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
         observer = metrics.model(name, version)
         engine = Engine(
             name=name,
-            scheduler=Scheduler(_limits(loaded, config)),
+            scheduler=Scheduler(loaded.limits(config)),
             runner=runner,
             step_seconds=loaded.probe.cost.seconds,
+            beginning_seconds=loaded.probe.beginning.seconds,
             admission=admission,
             observer=observer,
         )
@@ -90,22 +120,26 @@ class ServedModel:
             source=loaded.source,
             file=loaded.file,
             codec=ElementCodec(loaded.file.spec.input),
+            contexts=ContextCodec(loaded.file.spec.contexts),
             engine=engine,
             metrics=observer,
         )
 
 
-def _limits(loaded: LoadedModel, config: ServerConfig) -> StepLimits:
-    found = loaded.probe
-    exact = not found.dependent_rows or config.allow_dependent_rows
-    batched = exact and not found.batch_failure
-    nbytes = loaded.file.spec.output_nbytes
-    return StepLimits(
-        max_batch_size=config.max_batch_size if batched else 1,
-        max_step_elements=max(1, min(config.max_step_elements, _MAX_STEP_NBYTES // nbytes)),
-        max_chunk=config.max_chunk,
-        chunking=loaded.probe.chunking,
-    )
+def _most_rows(spec: ModelSpec, config: ServerConfig) -> int:
+    """How many sessions may be worked on together, if the model lets them."""
+    nbytes = max(1, spec.context_nbytes)
+    return max(1, min(config.max_batch_size, _MAX_STEP_NBYTES // nbytes))
+
+
+def _check_contexts(spec: ModelSpec, config: ServerConfig) -> None:
+    """Raises `ModelLoadError` if no message could hold a session's contexts."""
+    largest = config.max_message_bytes - _OPENING_NBYTES
+    if spec.context_nbytes > largest:
+        raise ModelLoadError(
+            f"a session's contexts take {spec.context_nbytes} bytes; with max_message_bytes "
+            f"{config.max_message_bytes}, allowed are {largest}"
+        )
 
 
 class Catalog:

@@ -164,9 +164,10 @@ class _Server:
             version=version,
             fingerprint=loaded.file.fingerprint[:12],
             chunking=loaded.probe.chunking.value,
+            max_batch_size=loaded.limits(self._config).max_batch_size,
             state_bytes=loaded.file.spec.state_bytes,
         )
-        if loaded.probe.batch_failure:
+        if loaded.probe.batch_failure and loaded.file.spec.batched:
             self._log.warning(
                 "served unbatched",
                 model=name,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning, Contexts
 from elman_server.engine.session import EndReason
 from elman_server.engine.stats import StepStats
 from elman_server.selection import EncodedValues
@@ -22,13 +23,18 @@ def ids(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, np.int64)
 
 
-def predicted(elements: Sequence[int]) -> list[int]:
+def seed(number: int) -> Contexts:
+    """Contexts of a session that begins with that number as its state."""
+    return {"seed": np.array(number, np.int64)}
+
+
+def predicted(elements: Sequence[int], initial: int = INITIAL) -> list[int]:
     """What `ArithmeticRunner` answers to a session's elements, from the first on.
 
     Every element changes all that follow, in a way that depends on its place, so that a lost,
     doubled, reordered or foreign one shows in each later prediction.
     """
-    state, answers = INITIAL, []
+    state, answers = initial, []
     for element in elements:
         state = (state * 3 + element) % MODULUS
         answers.append(state)
@@ -40,6 +46,10 @@ class ArithmeticRunner:
 
     def __init__(self) -> None:
         self._states: dict[int, int] = {}
+
+    def begin(self, beginning: Beginning) -> None:
+        for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):
+            self._states[slot] = int(contexts["seed"])
 
     def run(self, batch: Batch) -> Outputs:
         assert len(set(batch.slots)) == len(batch.slots), "a slot is in the step twice"

@@ -16,6 +16,7 @@ from elman_server.horizon import plot
 from elman_server.modelfile import PROOF_KEY, fingerprint
 from elman_server.spec import (
     FINGERPRINT_KEY,
+    INITIAL_KEY,
     SPEC_KEY,
     ContextSpec,
     InputKind,
@@ -113,7 +114,10 @@ def hollow(tmp_path: Path) -> Path:
 
 def hollow_with(spec: ModelSpec, path: Path, **metadata: str) -> Path:
     proto = onnx.ModelProto(graph=onnx.GraphProto(name="step"))
-    sealed = fingerprint(proto.SerializeToString(), spec.to_json())
+    initial = b"" if spec.initialized else None
+    if initial is not None:
+        metadata = {INITIAL_KEY: "", **metadata}
+    sealed = fingerprint(proto.SerializeToString(), spec.to_json(), initial)
     onnx.helper.set_model_props(
         proto, {SPEC_KEY: spec.to_json(), FINGERPRINT_KEY: sealed, **metadata}
     )

@@ -11,7 +11,7 @@ from elman_server.config import ServerConfig
 from elman_server.engine.scheduler import Chunking, StepLimits
 from elman_server.errors import ModelLoadError, ModelNotFound
 from elman_server.repository import ModelSource
-from elman_server.served import Catalog, LoadedModel, _limits
+from elman_server.served import Catalog, LoadedModel
 from elman_server.spec import ModelSpec
 from tests.stepmodels import Shape, leaky, lstm, save
 
@@ -28,8 +28,12 @@ def load(path: Path, built: tuple[ModelProto, ModelSpec]) -> LoadedModel:
 def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
     loaded = load(tmp_path, lstm(Shape()))
     settings = config(max_batch_size=7, max_step_elements=100, max_chunk=20)
-    assert _limits(loaded, settings) == StepLimits(
-        max_batch_size=7, max_step_elements=100, max_chunk=20, chunking=Chunking.RAGGED
+    assert loaded.limits(settings) == StepLimits(
+        max_batch_size=7,
+        max_step_elements=100,
+        max_chunk=20,
+        chunking=Chunking.RAGGED,
+        max_beginning=7,
     )
 
 
@@ -38,7 +42,7 @@ def test_a_model_whose_rows_interact_is_not_batched_unless_allowed(
     allowed: bool, size: int, tmp_path: Path
 ) -> None:
     loaded = load(tmp_path, leaky(mixes_rows=True))
-    assert _limits(loaded, config(allow_dependent_rows=allowed)).max_batch_size == size
+    assert loaded.limits(config(allow_dependent_rows=allowed)).max_batch_size == size
 
 
 @pytest.mark.parametrize("built", [lstm(Shape()), leaky()], ids=["lstm", "leaky"])

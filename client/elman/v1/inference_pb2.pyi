@@ -5,7 +5,8 @@ The native wire of Elman: recurrent models served to streams.
 
 Words: a *session* is one logical stream with a state of its own; an *element* is one item of its
 sequence (a character, a token id, a feature vector); an element's *position* is its 0-based index
-within the session; a *prediction* is the model's outputs for one element.
+within the session; a *prediction* is the model's outputs for one element; a *context* is what a
+session is given once, when it is opened.
 
 Numbers in `bytes` fields are raw little-endian, C order, without padding or header. Their types and
 shapes are those that GetModel tells.
@@ -127,10 +128,7 @@ class _FormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Form.ValueType],
     probabilities, float32; of VALUES they are the output's own numbers.
     """
 
-class Form(_Form, metaclass=_FormEnumTypeWrapper):
-    """---------------------------------------------------------------------------------------------------
-    What a client asks for, and what it gets
-    """
+class Form(_Form, metaclass=_FormEnumTypeWrapper): ...
 
 FORM_RAW: Form.ValueType  # 0
 """The output as the model gives it."""
@@ -157,14 +155,15 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     """An element did not fit the model. The elements before the push that held it were answered."""
     CLOSE_REASON_INVALID_REQUEST: _CloseReason.ValueType  # 3
     """The client broke the rules of the RPC for this session: an unknown or ended number, a number used
-    twice, a push after its close, an output that the model does not have.
+    twice, a push after its close, an output that the model does not have, a context that does not fit
+    it.
     """
     CLOSE_REASON_OVERLOADED: _CloseReason.ValueType  # 4
     """Refused at open: the server is full. `retry_after_ms` says when to try again."""
     CLOSE_REASON_SHUTDOWN: _CloseReason.ValueType  # 5
     """The server is stopping."""
     CLOSE_REASON_STEP_FAILED: _CloseReason.ValueType  # 6
-    """The step of which it was part failed in the runtime."""
+    """A step failed in the runtime on this session, or what makes its state from its contexts did."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
@@ -175,14 +174,15 @@ CLOSE_REASON_INVALID_ELEMENT: CloseReason.ValueType  # 2
 """An element did not fit the model. The elements before the push that held it were answered."""
 CLOSE_REASON_INVALID_REQUEST: CloseReason.ValueType  # 3
 """The client broke the rules of the RPC for this session: an unknown or ended number, a number used
-twice, a push after its close, an output that the model does not have.
+twice, a push after its close, an output that the model does not have, a context that does not fit
+it.
 """
 CLOSE_REASON_OVERLOADED: CloseReason.ValueType  # 4
 """Refused at open: the server is full. `retry_after_ms` says when to try again."""
 CLOSE_REASON_SHUTDOWN: CloseReason.ValueType  # 5
 """The server is stopping."""
 CLOSE_REASON_STEP_FAILED: CloseReason.ValueType  # 6
-"""The step of which it was part failed in the runtime."""
+"""A step failed in the runtime on this session, or what makes its state from its contexts did."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 @_typing.final
@@ -280,6 +280,7 @@ class Model(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
+    CONTEXTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A positive decimal number, as in the repository's folder."""
@@ -290,12 +291,16 @@ class Model(_message.Message):
     description: _builtins.str
     """One line for people. May be empty."""
     state_bytes: _builtins.int
-    """Bytes of state that the server keeps for each session."""
+    """Bytes that the server keeps for each session: its state, and those contexts that every step takes."""
     @_builtins.property
     def input(self) -> Global___Input: ...
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Output]:
         """At least one. Their order is the order of a session's outputs when it requests none by name."""
+
+    @_builtins.property
+    def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Context]:
+        """What a session must be given when it is opened: each of them, once. Empty for most models."""
 
     def __init__(
         self,
@@ -307,10 +312,11 @@ class Model(_message.Message):
         input: Global___Input | None = ...,
         outputs: _abc.Iterable[Global___Output] | None = ...,
         state_bytes: _builtins.int = ...,
+        contexts: _abc.Iterable[Global___Context] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fingerprint", b"fingerprint", "input", b"input", "name", b"name", "outputs", b"outputs", "state_bytes", b"state_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "description", b"description", "fingerprint", b"fingerprint", "input", b"input", "name", b"name", "outputs", b"outputs", "state_bytes", b"state_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +405,65 @@ class Output(_message.Message):
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
+class Context(_message.Message):
+    """An input that a session is given once: what it begins from, or what conditions all of its steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    data_type: Global___DataType.ValueType
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Empty for a scalar."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        data_type: Global___DataType.ValueType = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Context: _TypeAlias = Context  # noqa: Y015
+
+@_typing.final
+class ContextValue(_message.Message):
+    """---------------------------------------------------------------------------------------------------
+    What a client asks for, and what it gets
+
+    One session's value of a context.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    raw: _builtins.bytes
+    """One array of the context's data type and shape. Numbers of a float type are finite."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        raw: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "raw", b"raw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextValue: _TypeAlias = ContextValue  # noqa: Y015
+
+@_typing.final
 class OutputRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -461,6 +526,7 @@ class PredictRequest(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    CONTEXTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     """Empty: the newest ready version."""
@@ -470,6 +536,10 @@ class PredictRequest(_message.Message):
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
         """Empty: every output, FORM_RAW."""
 
+    @_builtins.property
+    def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextValue]:
+        """As in Open."""
+
     def __init__(
         self,
         *,
@@ -478,10 +548,11 @@ class PredictRequest(_message.Message):
         outputs: _abc.Iterable[Global___OutputRequest] | None = ...,
         text: _builtins.str = ...,
         raw: _builtins.bytes = ...,
+        contexts: _abc.Iterable[Global___ContextValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements", "raw", b"raw", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements", "model", b"model", "outputs", b"outputs", "raw", b"raw", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "elements", b"elements", "model", b"model", "outputs", b"outputs", "raw", b"raw", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_elements: _TypeAlias = _typing.Literal["text", "raw"]  # noqa: Y015
     _WhichOneofArgType_elements: _TypeAlias = _typing.Literal["elements", b"elements"]  # noqa: Y015
@@ -570,6 +641,7 @@ class Open(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    CONTEXTS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
     so that the server can tell a new session from an ended one without remembering the ended ones.
@@ -578,15 +650,22 @@ class Open(_message.Message):
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
         """Empty: every output, FORM_RAW. At most 64."""
 
+    @_builtins.property
+    def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextValue]:
+        """Each context of the model, in any order. The session is refused if one is missing, unknown, given
+        twice or not of its context's size, or holds what is not allowed (CLOSE_REASON_INVALID_REQUEST).
+        """
+
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
         outputs: _abc.Iterable[Global___OutputRequest] | None = ...,
+        contexts: _abc.Iterable[Global___ContextValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "outputs", b"outputs", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,7 +77,7 @@ class InferenceServicer(object):
         """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
         The predictions are bit for bit those of the same elements pushed through Stream.
 
-        INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
+        INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
         NOT_FOUND: no such model or version.
         RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
         `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit

@@ -5,7 +5,8 @@ The native wire of Elman: recurrent models served to streams.
 
 Words: a *session* is one logical stream with a state of its own; an *element* is one item of its
 sequence (a character, a token id, a feature vector); an element's *position* is its 0-based index
-within the session; a *prediction* is the model's outputs for one element.
+within the session; a *prediction* is the model's outputs for one element; a *context* is what a
+session is given once, when it is opened.
 
 Numbers in `bytes` fields are raw little-endian, C order, without padding or header. Their types and
 shapes are those that GetModel tells.
@@ -47,7 +48,7 @@ class InferenceStub:
     """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
     The predictions are bit for bit those of the same elements pushed through Stream.
 
-    INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
+    INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
     NOT_FOUND: no such model or version.
     RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
     `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
@@ -75,7 +76,7 @@ class InferenceAsyncStub(InferenceStub):
     """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
     The predictions are bit for bit those of the same elements pushed through Stream.
 
-    INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
+    INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
     NOT_FOUND: no such model or version.
     RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
     `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
@@ -118,7 +119,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
         The predictions are bit for bit those of the same elements pushed through Stream.
 
-        INVALID_ARGUMENT: an element, or a requested output, does not fit the model.
+        INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
         NOT_FOUND: no such model or version.
         RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
         `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit

@@ -53,6 +53,21 @@ class Batch:
     """The outputs that some row wants."""
     arrivals: "Arrivals"
 
+    def part(self, start: int, stop: int) -> "Batch":
+        """Rows `start` to `stop - 1` as a batch of their own."""
+        counts = self.counts[start:stop]
+        first = sum(self.counts[:start])
+        return Batch(
+            sessions=self.sessions[start:stop],
+            slots=self.slots[start:stop],
+            counts=counts,
+            chunk=max(counts),
+            elements=[np.concatenate(self.elements)[first : first + sum(counts)]],
+            fresh=[row - start for row in self.fresh if start <= row < stop],
+            outputs=self.outputs,
+            arrivals=self.arrivals.of(list(range(start, stop))),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:

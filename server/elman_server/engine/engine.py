@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import structlog
 
 from elman_server.admission import Admission
-from elman_server.engine.batch import Batch, Selection, deliveries
+from elman_server.engine.batch import Batch, Outputs, Selection, deliveries
+from elman_server.engine.beginning import Beginning, Contexts
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
@@ -26,7 +27,7 @@ from elman_server.engine.session import (
     Session,
 )
 from elman_server.engine.stats import Observer, StepStats
-from elman_server.engine.worker import StepResult, Worker
+from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import Overloaded, ShuttingDown
 from elman_server.runner import Runner
 
@@ -38,11 +39,15 @@ _STEP_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the model failed in a step; the session's state is lost",
 )
+_BEGINNING_FAILED = Ending(
+    reason=EndReason.STEP_FAILED,
+    message="the model failed to make the session's state from its contexts",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settled:
-    """Whom a step concerned."""
+    """Whom a step or a beginning concerned."""
 
     outboxes: set[Outbox]
     ended: list[Session]
@@ -62,12 +67,15 @@ class Engine:
         step_seconds: Callable[[int, int], float],
         admission: Admission,
         observer: Observer,
+        beginning_seconds: Callable[[int], float] = lambda rows: 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`step_seconds(rows, chunk)` estimates how long a step takes."""
+        """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
+        how long a beginning does."""
         self._scheduler = scheduler
         self._runner = runner
         self._step_seconds = step_seconds
+        self._beginning_seconds = beginning_seconds
         self._admission = admission
         self._observer = observer
         self._clock = clock
@@ -106,9 +114,16 @@ class Engine:
         return self._scheduler.pool.used
 
     def open(
-        self, *, number: int, outbox: Outbox, selection: Selection, elements: int = 0
+        self,
+        *,
+        number: int,
+        outbox: Outbox,
+        selection: Selection,
+        elements: int = 0,
+        contexts: Contexts | None = None,
     ) -> Session:
-        """A new session in the initial state, which brings `elements` along at once.
+        """A new session, which brings `elements` along at once. It begins from its contexts where
+        the model takes any, which are checked already, and in the initial state otherwise.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
@@ -118,8 +133,14 @@ class Engine:
             self._observer.session_rejected(error.reason)
             raise
         session = self._scheduler.add(
-            id=secrets.token_hex(8), number=number, outbox=outbox, selection=selection
+            id=secrets.token_hex(8),
+            number=number,
+            outbox=outbox,
+            selection=selection,
+            contexts=contexts,
         )
+        if contexts is not None:
+            self._wake()
         self._idle.clear()
         self._observer.session_opened()
         outbox.opened(session)
@@ -176,59 +197,86 @@ class Engine:
         self._turn_due = False
         if self._working:
             return
-        batch = self._scheduler.schedule()
+        work = self._scheduler.schedule()
         self._admission.relieve()
-        if batch is None:
+        if work is None:
             return
-        if self._step_seconds(len(batch.sessions), batch.chunk) < _INLINE_SECONDS:
-            result = self._run(batch)
-            self._tell(result, self._settle(result))
+        if self._seconds(work) < _INLINE_SECONDS:
+            results = self._run(work)
+            self._tell(results, self._settle(results))
             if self._scheduler.ready:
                 self._wake()
         else:
             self._working = True
-            self._worker.submit(batch)
+            self._worker.submit(work)
 
-    def _worked(self, result: StepResult) -> None:
+    def _worked(self, results: list[Result]) -> None:
         self._working = False
-        settled = self._settle(result)
+        settled = self._settle(results)
         # The next step starts first: telling the callers of this one can go on beside it.
         self._turn()
-        self._tell(result, settled)
+        self._tell(results, settled)
 
-    def _run(self, batch: Batch) -> StepResult:
+    def _seconds(self, work: Work) -> float:
+        if isinstance(work, Beginning):
+            return self._beginning_seconds(len(work.sessions))
+        return self._step_seconds(len(work.sessions), work.chunk)
+
+    def _run(self, work: Work) -> list[Result]:
+        """Runs it as a whole or, if that fails, in halves, so that a session on which the runtime
+        fails ends alone."""
+        rows = len(work.sessions)
         start = self._clock()
+        outputs: Outputs | Exception = {}
         try:
-            outputs = self._runner.run(batch)
-        except Exception as error:  # whatever the runtime raises ends this batch, not the engine
-            return StepResult(batch=batch, outputs=error, start=start, end=self._clock())
-        return StepResult(batch=batch, outputs=outputs, start=start, end=self._clock())
+            if isinstance(work, Beginning):
+                self._runner.begin(work)
+            else:
+                outputs = self._runner.run(work)
+        except Exception as error:  # whatever the runtime raises ends sessions, not the engine
+            if rows > 1:
+                half = rows // 2
+                return [*self._run(work.part(0, half)), *self._run(work.part(half, rows))]
+            outputs = error
+        return [Result(work=work, outputs=outputs, start=start, end=self._clock())]
 
-    def _settle(self, result: StepResult) -> _Settled:
+    def _settle(self, results: list[Result]) -> list[_Settled]:
+        failures = [result for result in results if isinstance(result.outputs, Exception)]
+        if failures:
+            self._log.error("step failed", error=str(failures[0].outputs), sessions=len(failures))
+        return [self._settle_one(result.work, result.outputs) for result in results]
+
+    def _settle_one(self, work: Work, outputs: Outputs | Exception) -> _Settled:
         """Puts predictions into the outboxes and counts their elements as answered."""
-        batch = result.batch
-        if isinstance(result.outputs, Exception):
-            self._log.error("step failed", error=str(result.outputs), sessions=len(batch.sessions))
-            failed = self._scheduler.fail(batch, _STEP_FAILED)
+        if isinstance(outputs, Exception):
+            ending = _BEGINNING_FAILED if isinstance(work, Beginning) else _STEP_FAILED
+            failed = self._scheduler.fail(work, ending)
             return _Settled(
                 outboxes={session.outbox for session in failed}, ended=failed, answered=0
             )
-        positions = [session.position for session in batch.sessions]
-        sorted_out = list(deliveries(batch, positions, result.outputs))
+        if isinstance(work, Beginning):
+            self._scheduler.begun(work)
+            return _Settled(
+                outboxes={session.outbox for session in work.sessions}, ended=[], answered=0
+            )
+        positions = [session.position for session in work.sessions]
+        sorted_out = list(deliveries(work, positions, outputs))
         for outbox, delivery in sorted_out:
             outbox.deliver(delivery)
         return _Settled(
             outboxes={outbox for outbox, _ in sorted_out},
-            ended=self._scheduler.complete(batch),
+            ended=self._scheduler.complete(work),
             answered=sum(sum(delivery.counts) for _, delivery in sorted_out),
         )
 
-    def _tell(self, result: StepResult, settled: _Settled) -> None:
-        for session in settled.ended:
-            self._tell_end(session)
-        for outbox in settled.outboxes:
-            outbox.notify()
-        self._observer.stepped(_stats(result, settled))
+    def _tell(self, results: list[Result], settled: list[_Settled]) -> None:
+        for result, concerned in zip(results, settled, strict=True):
+            for session in concerned.ended:
+                self._tell_end(session)
+            for outbox in concerned.outboxes:
+                outbox.notify()
+            if isinstance(result.work, Batch):
+                self._observer.stepped(_stats(result, result.work, concerned.answered))
 
     def _tell_end(self, session: Session) -> None:
         ending = session.ended
@@ -246,11 +294,10 @@ class Engine:
             self._idle.set()
 
 
-def _stats(result: StepResult, settled: _Settled) -> StepStats:
-    batch = result.batch
+def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
     return StepStats(
         batch_size=len(batch.sessions),
-        answered=settled.answered,
+        answered=answered,
         seconds=result.end - result.start,
         queue_delays=batch.arrivals.ages(result.start),
         counts=batch.arrivals.counts,

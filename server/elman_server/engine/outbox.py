@@ -30,13 +30,15 @@ class Outbox:
     """`limit` is in bytes; one step may overshoot it. `notify` is called after each change that the
     caller should look at."""
 
-    __slots__ = ("_mail", "_size", "held", "limit", "notify", "pending")
+    __slots__ = ("_mail", "_size", "contexts_nbytes", "held", "limit", "notify", "pending")
 
     def __init__(self, *, limit: float, notify: Callable[[], None]) -> None:
         self.limit = limit
         self.notify = notify
         self.pending = 0
         """Elements of this caller's sessions that wait for a step."""
+        self.contexts_nbytes = 0
+        """Bytes of the contexts of this caller's sessions that have not begun."""
         self.held: list[Session] = []
         """Sessions with elements that wait for this outbox to be emptied."""
         self._mail = Mail()

@@ -5,7 +5,7 @@ business. Each step takes sessions whose queues are of like length, in turn, bec
 (longest chunk) x (rows) with the padding included: sessions with `2^k` to `2^(k+1) - 1` waiting
 elements stand in line `k`, and the lines are served in rotation. So the head of a line waits for
 at most one bounded step of each other line, however much others have pushed, and at least half of
-what a step computes is wanted.
+what a step computes is wanted. Sessions that have yet to begin stand in a line of their own.
 """
 
 from collections import deque
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from elman_server.engine.batch import Arrivals, Batch, Selection
+from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import (
     CANCELLED,
@@ -46,6 +47,8 @@ class StepLimits:
     max_chunk: int
     """Elements of a row."""
     chunking: Chunking
+    max_beginning: int = 1
+    """Sessions that begin together."""
 
     @property
     def longest_chunk(self) -> int:
@@ -68,6 +71,7 @@ class Scheduler:
         self._lines: list[deque[Session]] = [
             deque() for _ in range(self._longest_chunk.bit_length())
         ]
+        self._beginners = Beginners()
         self._turn = 0
         self._held: set[Outbox] = set()
 
@@ -76,11 +80,23 @@ class Scheduler:
         """Elements that wait for a step and not for their caller to read."""
         return self.pending - sum(outbox.pending for outbox in self._held)
 
-    def add(self, *, id: str, number: int, outbox: Outbox, selection: Selection) -> Session:
+    def add(
+        self,
+        *,
+        id: str,
+        number: int,
+        outbox: Outbox,
+        selection: Selection,
+        contexts: Contexts | None = None,
+    ) -> Session:
+        """A new session. With contexts, its elements wait until it has begun from them."""
         session = Session(
             id=id, number=number, outbox=outbox, selection=selection, slot=self.pool.allocate()
         )
         self.sessions.add(session)
+        if contexts is not None:
+            session.waiting = True
+            self._beginners.add(session, contexts)
         return session
 
     def push(self, session: Session, elements: Elements, now: float) -> None:
@@ -120,14 +136,21 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return any(self._lines)
+        return any(self._lines) or bool(self._beginners)
 
-    def schedule(self) -> Batch | None:
-        """Takes the next batch out of the queues, or None if nobody is ready."""
-        for offset in range(len(self._lines)):
-            line = (self._turn + offset) % len(self._lines)
-            rows = self._take_rows(line)
-            if rows:
+    def schedule(self) -> Batch | Beginning | None:
+        """Takes the next batch out of the queues, or the next sessions that begin; None if nobody
+        is ready."""
+        # The beginners' line is the last.
+        lines = len(self._lines) + 1
+        for offset in range(lines):
+            line = (self._turn + offset) % lines
+            if line == len(self._lines):
+                beginning = self._beginners.take(self.limits.max_beginning)
+                if beginning is not None:
+                    self._turn = 0
+                    return beginning
+            elif rows := self._take_rows(line):
                 self._turn = line + 1
                 return self._batch(rows)
         return None
@@ -148,10 +171,22 @@ class Scheduler:
                 ended.append(session)
         return ended
 
-    def fail(self, batch: Batch, ending: Ending) -> list[Session]:
-        """Ends every session of a step that failed: their state is not known any more."""
+    def begun(self, beginning: Beginning) -> None:
+        """Lets sessions go on that have a state in their slots now."""
+        self._beginners.settle(beginning)
+        for session in beginning.sessions:
+            session.waiting = False
+            if session.ended is not None:
+                self.pool.free(session.slot)
+            elif session.pending:
+                self._line_up(session)
+
+    def fail(self, work: Batch | Beginning, ending: Ending) -> list[Session]:
+        """Ends every session of a step or beginning that failed. Returns those that it ended."""
+        if isinstance(work, Beginning):
+            self._beginners.settle(work)
         failed = []
-        for session in batch.sessions:
+        for session in work.sessions:
             session.in_flight = 0
             if session.ended is not None:
                 self.pool.free(session.slot)
@@ -205,7 +240,7 @@ class Scheduler:
             session.pending -= count
             session.outbox.pending -= count
             self.pending -= count
-            if session.position == 0:
+            if session.position == 0 and session.start is Start.INITIAL:
                 fresh.append(row)
             if session.selection is not selection:
                 selection = session.selection
@@ -248,6 +283,7 @@ class Scheduler:
         if not session.outbox.pending:
             self._held.discard(session.outbox)
         self.sessions.discard(session)
+        self._beginners.drop(session)
         # A slot that is in a step is written to when the step ends, so it is freed only then.
-        if not session.in_flight:
+        if not session.in_flight and session.start is not Start.UNDER_WAY:
             self.pool.free(session.slot)

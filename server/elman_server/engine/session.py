@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Selection
+from elman_server.engine.beginning import Contexts, Start
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.state_pool import Slot
 
@@ -52,11 +53,13 @@ class Session:
     """One logical stream. Only the scheduler changes it.
 
     The invariants: `pending` is the number of elements in `queue`; the element at the head of the
-    queue has position `position + in_flight`; a session is part of one step at most at any time.
+    queue has position `position + in_flight`; a session is part of one step or beginning at most at
+    any time, and of no step before it has begun.
     """
 
     __slots__ = (
         "closing",
+        "contexts",
         "ended",
         "id",
         "in_flight",
@@ -67,6 +70,7 @@ class Session:
         "queue",
         "selection",
         "slot",
+        "start",
         "waiting",
     )
 
@@ -78,13 +82,17 @@ class Session:
         self.outbox = outbox
         self.selection = selection
         self.slot = slot
+        self.start = Start.INITIAL
+        self.contexts: Contexts | None = None
+        """What it begins from, while that is due."""
         self.queue: deque[Arrival] = deque()
         self.pending = 0
         self.in_flight = 0
         self.position = 0
         """How many elements were answered: the position of the next prediction."""
         self.waiting = False
-        """Whether it stands in one of the scheduler's lines, or is held with its outbox."""
+        """Whether it stands in one of the scheduler's lines, is held with its outbox, or has not
+        begun."""
         self.closing: Ending | None = None
         """How it will end once its queue is empty."""
         self.ended: Ending | None = None

@@ -1,4 +1,4 @@
-"""The compute thread of one model: takes batches in order, hands results back to the event loop."""
+"""The compute thread of one model: takes work in order, hands results back to the event loop."""
 
 import asyncio
 import threading
@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning
+
+Work = Batch | Beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    batch: Batch
+class Result:
+    work: Work
     outputs: Outputs | Exception
+    """Of a beginning there are none."""
     start: float
     """Seconds on the engine's clock."""
     end: float
@@ -25,26 +29,26 @@ class Worker:
         self,
         *,
         name: str,
-        run: Callable[[Batch], StepResult],
-        done: Callable[[StepResult], None],
+        run: Callable[[Work], list[Result]],
+        done: Callable[[list[Result]], None],
     ) -> None:
         self._run = run
         self._done = done
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def submit(self, batch: Batch) -> None:
-        self._batches.put(batch)
+    def submit(self, work: Work) -> None:
+        self._queue.put(work)
 
     async def stop(self) -> None:
         """Waits for the step that runs."""
-        self._batches.put(None)
+        self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            self._loop.call_soon_threadsafe(self._done, self._run(batch))
+        while (work := self._queue.get()) is not None:
+            self._loop.call_soon_threadsafe(self._done, self._run(work))

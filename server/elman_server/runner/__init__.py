@@ -3,15 +3,23 @@
 from typing import Protocol
 
 from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning
 
 
 class Runner(Protocol):
-    """Runs steps one after another, from whichever thread; never two at a time."""
+    """Runs one thing after another, from whichever thread; never two at a time."""
+
+    def begin(self, beginning: Beginning) -> None:
+        """Makes sessions' first states from their contexts and puts them, with what the steps will
+        need of the contexts, into the sessions' slots.
+
+        May be asked again for the same sessions after an exception.
+        """
 
     def run(self, batch: Batch) -> Outputs:
         """Takes the rows' state from their slots, runs the step, puts the new state back.
 
         Returns the outputs that the batch wants, `[rows, chunk, *shape]`; what stands beyond a
-        row's own elements is undefined. After an exception the state of the batch's rows is
-        undefined.
+        row's own elements is undefined. After an exception the state of the batch's rows is what it
+        was.
         """

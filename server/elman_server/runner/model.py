@@ -1,10 +1,10 @@
 """A step model in ONNX Runtime: one call, one step. The only module that imports onnxruntime.
 
-It checks that the graph has the tensors that the spec names, and lays states out with rows first;
+It checks that its graphs have the tensors that the spec names, and lays states out with rows first;
 it keeps no state and knows no sessions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,10 @@ class _Layout:
 
 
 class StepModel:
-    """A loaded graph."""
+    """A loaded graph, and its initial-state network if it has one."""
 
     def __init__(self, file: ModelFile, *, threads: int, providers: Sequence[str]) -> None:
-        """Raises `ModelLoadError` if the runtime refuses the file or the graph lacks what the spec
+        """Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
         names."""
         self.spec = file.spec
         missing = [name for name in providers if name not in ort.get_available_providers()]
@@ -72,13 +72,23 @@ class StepModel:
         options.log_severity_level = 4
         # A spinning worker thread would take a core from the event loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(str(file.path), options, providers=list(providers))
-        except Exception as error:  # onnxruntime raises classes of many modules
-            raise ModelLoadError(one_line(error)) from error
+        # Where weights may lie of a network that is loaded from memory: beside the file, as others.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.path.parent)
+        )
+        self._session = _load(str(file.path), options, providers)
+        self._initial = None
+        if file.initial is not None:
+            try:
+                self._initial = _load(file.initial, options, providers)
+            except ModelLoadError as error:
+                raise ModelLoadError(f"the initial-state network: {error}") from error
         _check_tensors(file.spec, self._session)
+        if self._initial is not None:
+            _check_initial_tensors(file.spec, self._initial)
         self._layouts = [_Layout.of(state) for state in file.spec.states]
         self._state_outputs = [state.output for state in file.spec.states]
+        self._context_inputs = [c.input for c in file.spec.contexts if c.input is not None]
 
     def step(
         self,
@@ -86,12 +96,14 @@ class StepModel:
         lengths: NDArray[np.int32] | None,
         states: Sequence[Array],
         outputs: Iterable[str],
+        contexts: Sequence[Array] = (),
     ) -> tuple[dict[str, Array], list[Array]]:
         """One step.
 
         `elements` is `[rows, chunk, *shape]`, `lengths` is `[rows]` (None: every row is full), and
-        `states` are `[rows, *shape]` in the spec's order. Returns the outputs, `[rows, chunk,
-        *shape]`, and the new states, as the old ones are laid out.
+        `states` and `contexts` are `[rows, *shape]` in the order of the spec's `states` and
+        `step_contexts`. Returns the outputs, `[rows, chunk, *shape]`, and the new states, as the
+        old ones are laid out.
         """
         spec = self.spec
         feeds: dict[str, Array] = {spec.input.name: elements if spec.time_axis else elements[:, 0]}
@@ -101,6 +113,7 @@ class StepModel:
             feeds[spec.lengths] = lengths
         for layout, array in zip(self._layouts, states, strict=True):
             feeds[layout.input] = np.ascontiguousarray(array.transpose(layout.from_rows_first))
+        feeds |= zip(self._context_inputs, contexts, strict=True)
         names = list(outputs)
         results = self._session.run(names + self._state_outputs, feeds)
         values = dict(zip(names, results, strict=False))
@@ -112,33 +125,87 @@ class StepModel:
         ]
 
     def initial_states(self, rows: int) -> list[Array]:
-        """`[rows, *shape]` for each state."""
+        """What the spec says, `[rows, *shape]` for each state."""
         return [np.repeat(state.initial_value()[None], rows, axis=0) for state in self.spec.states]
+
+    def begin(self, contexts: Mapping[str, Array]) -> list[Array]:
+        """The first states, `[rows, *shape]` in the spec's order, of sessions with these contexts,
+        `[rows, *shape]` by name.
+
+        Raises what the runtime raises, and `ValueError` for a state of another shape.
+        """
+        rows = len(next(iter(contexts.values())))
+        states = self.initial_states(rows)
+        if self._initial is None:
+            return states
+        names = self.spec.initialized
+        feeds = {node.name: contexts[node.name] for node in self._initial.get_inputs()}
+        found = dict(zip(names, self._initial.run(list(names), feeds), strict=True))
+        for index, state in enumerate(self.spec.states):
+            if state.name not in found:
+                continue
+            value = found[state.name]
+            if value.shape != (rows, *state.shape):
+                raise ValueError(
+                    f"it gives state {state.name!r} in shape {list(value.shape)} for {rows} rows; "
+                    f"the spec says {[rows, *state.shape]}"
+                )
+            states[index] = value
+        return states
+
+
+def _load(
+    model: str | bytes, options: ort.SessionOptions, providers: Sequence[str]
+) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises classes of many modules
+        raise ModelLoadError(one_line(error)) from error
 
 
 def _check_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
-    wanted_inputs = {spec.input.name: spec.input.dtype}
+    inputs = {spec.input.name: spec.input.dtype}
     if spec.lengths is not None:
-        wanted_inputs[spec.lengths] = "int32"
-    wanted_outputs = {out.name: out.dtype for out in spec.outputs}
+        inputs[spec.lengths] = "int32"
+    outputs = {out.name: out.dtype for out in spec.outputs}
     for state in spec.states:
-        wanted_inputs[state.input] = wanted_outputs[state.output] = state.dtype
-    for side, wanted, nodes in (
-        ("input", wanted_inputs, session.get_inputs()),
-        ("output", wanted_outputs, session.get_outputs()),
-    ):
-        found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
-        for name, dtype in wanted.items():
-            if name not in found:
-                raise ModelLoadError(
-                    f"the spec names {side} {name!r}; the graph has {', '.join(found)}"
-                )
-            if found[name] != dtype:
-                raise ModelLoadError(
-                    f"{side} {name!r} is {dtype} in the spec and {found[name]} in the graph"
-                )
-        if side == "input" and (more := found.keys() - wanted.keys()):
-            raise ModelLoadError(f"the graph's input {min(more)!r} is not in the spec")
+        inputs[state.input] = outputs[state.output] = state.dtype
+    inputs |= {context.input: context.dtype for context in spec.contexts if context.input}
+    _check_side("input", "the graph", inputs, session.get_inputs())
+    _check_side("output", "the graph", outputs, session.get_outputs())
+    _check_no_others("the graph", inputs, session)
+
+
+def _check_initial_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
+    graph = "the initial-state network"
+    taken = {node.name for node in session.get_inputs()}
+    contexts = {context.name: context.dtype for context in spec.contexts}
+    # Those that the steps take need not be taken here.
+    inputs = {c.name: c.dtype for c in spec.contexts if c.input is None or c.name in taken}
+    dtypes = {state.name: state.dtype for state in spec.states}
+    outputs = {name: dtypes[name] for name in spec.initialized}
+    _check_side("input", graph, inputs, session.get_inputs())
+    _check_side("output", graph, outputs, session.get_outputs())
+    _check_no_others(graph, contexts, session)
+
+
+def _check_side(
+    side: str, graph: str, wanted: Mapping[str, str], nodes: Sequence[ort.NodeArg]
+) -> None:
+    found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
+    for name, dtype in wanted.items():
+        if name not in found:
+            raise ModelLoadError(f"the spec names {side} {name!r}; {graph} has {', '.join(found)}")
+        if found[name] != dtype:
+            raise ModelLoadError(
+                f"{side} {name!r} is {dtype} in the spec and {found[name]} in {graph}"
+            )
+
+
+def _check_no_others(graph: str, wanted: Mapping[str, str], session: ort.InferenceSession) -> None:
+    more = {node.name for node in session.get_inputs()} - wanted.keys()
+    if more:
+        raise ModelLoadError(f"{graph}'s input {min(more)!r} is not in the spec")
 
 
 def one_line(error: Exception) -> str:

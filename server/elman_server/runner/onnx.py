@@ -1,44 +1,78 @@
-"""The runner on ONNX Runtime: it owns the state arrays, one for each state tensor, a row a slot."""
+"""The runner on ONNX Runtime: it owns the state arrays, one for each state tensor, a row a slot.
+
+What each step takes of the sessions' contexts stands beside the state, in arrays of the same kind.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning
 from elman_server.runner.model import Array, StepModel
 
 _FIRST_CAPACITY = 64
 
 
 class OnnxRunner:
-    def __init__(self, model: StepModel) -> None:
+    def __init__(self, model: StepModel, *, begins_together: bool = False) -> None:
+        """`begins_together`: whether the initial-state network gives each of several rows, to the
+        bit, what it gives it alone."""
         self._model = model
+        self._begins_together = begins_together
         self._spec = model.spec
         self._initial = [state.initial_value() for state in self._spec.states]
+        self._capacity = _FIRST_CAPACITY
         self._arrays = [
-            np.empty((_FIRST_CAPACITY, *value.shape), value.dtype) for value in self._initial
+            np.empty((self._capacity, *value.shape), value.dtype) for value in self._initial
         ]
+        self._contexts = [
+            np.empty((self._capacity, *context.shape), context.dtype)
+            for context in self._spec.step_contexts
+        ]
+
+    def begin(self, beginning: Beginning) -> None:
+        contexts = {
+            context.name: np.stack([given[context.name] for given in beginning.contexts])
+            for context in self._spec.contexts
+        }
+        if self._begins_together:
+            states = self._model.begin(contexts)
+        else:
+            states = self._begin_one_by_one(contexts, len(beginning.slots))
+        slots = np.array(beginning.slots)
+        self._reserve(max(beginning.slots) + 1)
+        for array, state in zip(self._arrays, states, strict=True):
+            array[slots] = state
+        for array, context in zip(self._contexts, self._spec.step_contexts, strict=True):
+            array[slots] = contexts[context.name]
 
     def run(self, batch: Batch) -> Outputs:
         slots = np.array(batch.slots)
         self._reserve(max(batch.slots) + 1)
         elements, lengths = self._input(batch)
         outputs, states = self._model.step(
-            elements, lengths, self._gather(slots, batch.fresh), batch.outputs
+            elements,
+            lengths,
+            self._gather(slots, batch.fresh),
+            batch.outputs,
+            [array.take(slots, axis=0) for array in self._contexts],
         )
-        rows, chunk = elements.shape[:2]
-        for name, values in outputs.items():
-            if values.shape[:2] != (rows, chunk):
-                raise ValueError(
-                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
-                )
+        self._check(outputs, states, elements)
         for array, state in zip(self._arrays, states, strict=True):
             array[slots] = state
         return outputs
 
     @property
     def state_nbytes(self) -> int:
-        """Bytes reserved for the state arrays."""
-        return sum(array.nbytes for array in self._arrays)
+        """Bytes reserved for the arrays."""
+        return sum(array.nbytes for array in (*self._arrays, *self._contexts))
+
+    def _begin_one_by_one(self, contexts: dict[str, Array], rows: int) -> list[Array]:
+        states = [
+            self._model.begin({name: value[row : row + 1] for name, value in contexts.items()})
+            for row in range(rows)
+        ]
+        return [np.concatenate(parts) for parts in zip(*states, strict=True)]
 
     def _gather(self, slots: NDArray[np.int64], fresh: list[int]) -> list[Array]:
         gathered = []
@@ -48,6 +82,22 @@ class OnnxRunner:
                 rows[fresh] = initial
             gathered.append(rows)
         return gathered
+
+    def _check(self, outputs: Outputs, states: list[Array], elements: Array) -> None:
+        """Raises `ValueError` before any state is changed if the model did not do as its spec
+        says."""
+        rows, chunk = elements.shape[:2]
+        for name, values in outputs.items():
+            if values.shape[:2] != (rows, chunk):
+                raise ValueError(
+                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
+                )
+        for spec, state in zip(self._spec.states, states, strict=True):
+            if state.shape != (rows, *spec.shape):
+                raise ValueError(
+                    f"state {spec.name!r} comes back in shape {list(state.shape)} for {rows} rows; "
+                    f"the spec says {[rows, *spec.shape]}"
+                )
 
     def _input(self, batch: Batch) -> tuple[Array, NDArray[np.int32] | None]:
         """The elements as `[rows, chunk, *shape]`, and the rows' lengths if they differ."""
@@ -61,13 +111,15 @@ class OnnxRunner:
         return padded, lengths
 
     def _reserve(self, rows: int) -> None:
-        capacity = len(self._arrays[0]) if self._arrays else rows
-        if rows <= capacity:
+        if rows <= self._capacity:
             return
-        while capacity < rows:
-            capacity *= 2
+        while self._capacity < rows:
+            self._capacity *= 2
+        for arrays in (self._arrays, self._contexts):
+            arrays[:] = [self._grown(array) for array in arrays]
+
+    def _grown(self, array: Array) -> Array:
         # Rows that are never used are never touched, so they take no memory.
-        for index, array in enumerate(self._arrays):
-            grown = np.empty((capacity, *array.shape[1:]), array.dtype)
-            grown[: len(array)] = array
-            self._arrays[index] = grown
+        grown = np.empty((self._capacity, *array.shape[1:]), array.dtype)
+        grown[: len(array)] = array
+        return grown

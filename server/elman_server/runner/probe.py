@@ -2,11 +2,11 @@
 
 It finds out whether shapes and states are as the spec says, whether a row's results depend, to the
 bit, on what else is in its batch or on how its elements are chunked, and how long steps take. It
-warms up the batch sizes that the model will see.
+warms up the batch sizes that the model will see. Of an initial-state network it finds out the same.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from elman_server.engine.scheduler import Chunking
 from elman_server.errors import ModelLoadError
 from elman_server.runner.model import Array, StepModel, one_line
-from elman_server.spec import InputKind, InputSpec
+from elman_server.runner.rows import Results, Rows, random_contexts, random_elements
 
 _SEED = 1990
 _STEPS = 4
@@ -24,6 +24,9 @@ _WITNESSES = 8
 _LONG_WITNESSES = 2
 """Rows of the longest chunk that the model will see."""
 _TIMED_CHUNK = 16
+_LONG_BEGINNING = 1e-3
+"""Seconds. An initial-state network that takes longer for a row gains little from running several
+together, and trying that out would take long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,26 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeginningCost:
+    """How sessions begin from their contexts, and the seconds that it takes: `base + per_row *
+    rows`."""
+
+    together: bool = False
+    """Whether the initial-state network may run for several rows at once."""
+    base: float = 0.0
+    per_row: float = 0.0
+
+    def seconds(self, rows: int) -> float:
+        return self.base + self.per_row * rows
+
+    def rows(self, seconds: float, most: int) -> int:
+        """How many rows, at most so many, take no longer than that; at least one."""
+        if not self.per_row:
+            return most
+        return min(most, max(1, int((seconds - self.base) / self.per_row)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """What was found."""
 
@@ -49,35 +72,104 @@ class Probe:
     dependent_rows: str
     """How rows of a batch affect one another; empty if they do not."""
     cost: StepCost
+    beginning: BeginningCost
 
 
 def probe(model: StepModel, *, max_batch_size: int, max_chunk: int) -> Probe:
-    """Runs the model on random elements. Raises `ModelLoadError` if it does not do as its spec
-    says."""
-    names = [out.name for out in model.spec.outputs]
+    """Runs the model on random elements and contexts. Raises `ModelLoadError` if it does not do as
+    its spec says."""
+    spec = model.spec
+    names = [out.name for out in spec.outputs]
+    if not spec.batched:
+        max_batch_size = 1
+    rows = _rows(model, max(max_batch_size, _WITNESSES), _STEPS)
     try:
-        elements = _random(model.spec.input, (max(max_batch_size, _WITNESSES), _STEPS))
-        alone = _each_alone(model, elements[:_WITNESSES], names)
+        alone = rows.take(slice(_WITNESSES)).each_alone(model, names)
     except Exception as error:
         raise ModelLoadError(f"a step of one element failed: {one_line(error)}") from error
     _check_shapes(model, alone)
     failure = dependent = ""
+    if not spec.batched:
+        failure = "its spec says so"
     try:
-        dependent = _dependent_rows(model, elements, alone, names, max_batch_size)
+        dependent = _dependent_rows(model, rows, alone, names, max_batch_size)
     except _BatchFailed as error:
         failure = str(error)
-    rows = 1 if failure or dependent else max_batch_size
-    witnesses = [_Witnesses(elements[:_WITNESSES], alone)]
-    if model.spec.time_axis:
-        long = _random(model.spec.input, (_LONG_WITNESSES, max_chunk))
-        witnesses.append(_Witnesses(long, _each_alone(model, long, names)))
-    chunking = _chunking(model, witnesses, names, rows)
+    together = 1 if failure or dependent else max_batch_size
+    witnesses = [_Witnesses(rows.take(slice(_WITNESSES)), alone)]
+    if spec.time_axis:
+        long = _rows(model, _LONG_WITNESSES, max_chunk)
+        witnesses.append(_Witnesses(long, long.each_alone(model, names)))
+    chunking = _chunking(model, witnesses, names, together)
     return Probe(
         chunking=chunking,
         batch_failure=failure,
         dependent_rows=dependent,
-        cost=_cost(model, elements[:rows], names, chunked=chunking is not Chunking.SINGLE),
+        cost=_cost(
+            model, rows.take(slice(together)), names, chunked=chunking is not Chunking.SINGLE
+        ),
+        beginning=_beginning(model, max_batch_size),
     )
+
+
+def _rows(model: StepModel, rows: int, steps: int) -> Rows:
+    """Random ones. Those that are compared each begin alone; the others take states from them."""
+    spec = model.spec
+    elements = random_elements(spec.input, (rows, steps))
+    if not spec.contexts:
+        return Rows(elements, model.initial_states(rows), [])
+    contexts = random_contexts(spec, rows)
+    states = _begin_alone(model, contexts, min(rows, _WITNESSES))
+    copies = np.arange(rows) % _WITNESSES
+    return Rows(
+        elements,
+        [state[copies] for state in states],
+        [contexts[context.name] for context in spec.step_contexts],
+    )
+
+
+def _begin_alone(model: StepModel, contexts: dict[str, Array], rows: int) -> list[Array]:
+    try:
+        begun = [
+            model.begin({name: value[row : row + 1] for name, value in contexts.items()})
+            for row in range(rows)
+        ]
+    except Exception as error:
+        raise ModelLoadError(f"the initial-state network failed: {one_line(error)}") from error
+    return [np.concatenate(parts) for parts in zip(*begun, strict=True)]
+
+
+def _beginning(model: StepModel, max_batch_size: int) -> BeginningCost:
+    spec = model.spec
+    if not spec.contexts:
+        return BeginningCost()
+    contexts = random_contexts(spec, max(max_batch_size, _WITNESSES))
+
+    def part(rows: int) -> dict[str, Array]:
+        return {name: value[:rows] for name, value in contexts.items()}
+
+    one = _fastest(lambda: model.begin(part(1)))
+    if max_batch_size == 1 or one > _LONG_BEGINNING:
+        return BeginningCost(per_row=one)
+    if not _holds(lambda: _begins_together(model, contexts, max_batch_size)):
+        return BeginningCost(per_row=one)
+    all_rows = _fastest(lambda: model.begin(part(max_batch_size)))
+    per_row = max(0.0, all_rows - one) / (max_batch_size - 1)
+    return BeginningCost(together=True, base=max(0.0, one - per_row), per_row=per_row)
+
+
+def _begins_together(model: StepModel, contexts: dict[str, Array], max_batch_size: int) -> bool:
+    """Whether the first rows of batches of all sizes get, to the bit, what they get alone."""
+    alone = Results([], _begin_alone(model, contexts, _WITNESSES))
+    rng = np.random.default_rng(_SEED)
+    for size in _batch_sizes(max_batch_size):
+        witnesses = min(size, _WITNESSES)
+        order, places = _scattered(rng, size, len(next(iter(contexts.values()))))
+        together = model.begin({name: value[order] for name, value in contexts.items()})
+        found = Results([], together).rows(places)
+        if found.difference(alone.rows(range(witnesses))) is not None:
+            return False
+    return True
 
 
 class _BatchFailed(Exception):
@@ -86,63 +178,38 @@ class _BatchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Witnesses:
-    """Rows of elements, `[rows, steps, *shape]`, and what each gives when it is run alone."""
+    """Rows, and what each gives when it is run alone."""
 
-    elements: Array
-    alone: "_Results"
+    rows: Rows
+    alone: Results
 
     def part(self, start: int, rows: int) -> "_Witnesses":
-        stop = min(start + rows, len(self.elements))
-        return _Witnesses(self.elements[start:stop], self.alone.rows(range(start, stop)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Results:
-    """`outputs[i]` is `[rows, steps, *shape]`, `states[i]` is `[rows, *shape]`."""
-
-    outputs: list[Array]
-    states: list[Array]
-
-    @staticmethod
-    def join(parts: "Sequence[_Results]") -> "_Results":
-        return _Results(
-            [np.concatenate(arrays) for arrays in zip(*(p.outputs for p in parts), strict=True)],
-            [np.concatenate(arrays) for arrays in zip(*(p.states for p in parts), strict=True)],
-        )
-
-    def rows(self, rows: Sequence[int]) -> "_Results":
-        return _Results(
-            [array[rows] for array in self.outputs], [array[rows] for array in self.states]
-        )
-
-    def difference(self, other: "_Results") -> float | None:
-        """The largest absolute difference, or None if all is equal to the bit."""
-        pairs = list(zip(self.outputs + self.states, other.outputs + other.states, strict=True))
-        if all(a.tobytes() == b.tobytes() for a, b in pairs):
-            return None
-        return max(
-            float(np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64)))) for a, b in pairs
-        )
+        stop = min(start + rows, len(self.rows))
+        return _Witnesses(self.rows.take(slice(start, stop)), self.alone.rows(range(start, stop)))
 
 
 def _dependent_rows(
-    model: StepModel, elements: Array, alone: _Results, names: list[str], max_batch_size: int
+    model: StepModel, rows: Rows, alone: Results, names: list[str], max_batch_size: int
 ) -> str:
     rng = np.random.default_rng(_SEED)
     for size in _batch_sizes(max_batch_size):
-        witnesses = min(size, _WITNESSES)
-        # The witnesses stand anywhere among other rows.
-        places = rng.permutation(size)[:witnesses]
-        batch = elements[-size:].copy()
-        batch[places] = elements[:witnesses]
+        order, places = _scattered(rng, size, len(rows))
         try:
-            together = _stepwise(model, batch, names).rows(places.tolist())
-            difference = together.difference(alone.rows(list(range(witnesses))))
+            together = rows.take(order).stepwise(model, names).rows(places)
+            difference = together.difference(alone.rows(range(len(places))))
         except Exception as error:
             raise _BatchFailed(f"a batch of {size} failed: {one_line(error)}") from error
         if difference is not None:
             return f"in a batch of {size} results differ from those alone by {difference:.3g}"
     return ""
+
+
+def _scattered(rng: np.random.Generator, size: int, rows: int) -> tuple[list[int], list[int]]:
+    """A batch of `size` of the rows in which the witnesses stand anywhere, and where they do."""
+    places = rng.permutation(size)[:_WITNESSES]
+    order = np.arange(rows)[-size:]
+    order[places] = np.arange(len(places))
+    return order.tolist(), places.tolist()
 
 
 def _batch_sizes(largest: int) -> Iterable[int]:
@@ -156,7 +223,7 @@ def _batch_sizes(largest: int) -> Iterable[int]:
 
 
 def _chunking(
-    model: StepModel, witnesses: "list[_Witnesses]", names: list[str], rows: int
+    model: StepModel, witnesses: list[_Witnesses], names: list[str], rows: int
 ) -> Chunking:
     """Compares chunks with single elements, as many rows together as the model may have."""
     if not model.spec.time_axis:
@@ -166,7 +233,7 @@ def _chunking(
         return all(
             _chunk_is_exact(model, group.part(start, rows), names, ragged=ragged)
             for group in witnesses
-            for start in range(0, len(group.elements), rows)
+            for start in range(0, len(group.rows), rows)
         )
 
     if not _holds(lambda: exact(False)):
@@ -177,27 +244,29 @@ def _chunking(
 
 
 def _chunk_is_exact(
-    model: StepModel, witnesses: "_Witnesses", names: list[str], *, ragged: bool
+    model: StepModel, witnesses: _Witnesses, names: list[str], *, ragged: bool
 ) -> bool:
     """Runs the rows' first elements in one step and what is left one by one."""
-    elements, alone = witnesses.elements, witnesses.alone
+    tried, elements = witnesses.rows, witnesses.rows.elements
     rows, steps = elements.shape[:2]
     # Ragged: lengths from all to one, in no order.
     lengths = (7 * np.arange(rows) * ragged + steps - 1) % steps + 1
     outputs, states = model.step(
         elements,
         lengths.astype(np.int32) if ragged else None,
-        model.initial_states(rows),
+        tried.states,
         names,
+        tried.contexts,
     )
     for row, length in enumerate(lengths):
         rest_outputs, rest_states = [], [state[row : row + 1] for state in states]
+        contexts = tried.take([row]).contexts
         for step in range(length, steps):
             values, rest_states = model.step(
-                elements[row : row + 1, step : step + 1], None, rest_states, names
+                elements[row : row + 1, step : step + 1], None, rest_states, names, contexts
             )
             rest_outputs.append(values)
-        found = _Results(
+        found = Results(
             [
                 np.concatenate(
                     [outputs[name][row : row + 1, :length], *(v[name] for v in rest_outputs)],
@@ -207,7 +276,7 @@ def _chunk_is_exact(
             ],
             rest_states,
         )
-        if found.difference(alone.rows([row])) is not None:
+        if found.difference(witnesses.alone.rows([row])) is not None:
             return False
     return True
 
@@ -220,24 +289,7 @@ def _holds(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _each_alone(model: StepModel, elements: Array, names: list[str]) -> _Results:
-    return _Results.join(
-        [_stepwise(model, elements[row : row + 1], names) for row in range(len(elements))]
-    )
-
-
-def _stepwise(model: StepModel, elements: Array, names: list[str]) -> _Results:
-    states = model.initial_states(len(elements))
-    outputs = []
-    for step in range(elements.shape[1]):
-        values, states = model.step(elements[:, step : step + 1], None, states, names)
-        outputs.append(values)
-    return _Results(
-        [np.concatenate([values[name] for values in outputs], axis=1) for name in names], states
-    )
-
-
-def _check_shapes(model: StepModel, results: _Results) -> None:
+def _check_shapes(model: StepModel, results: Results) -> None:
     for out, array in zip(model.spec.outputs, results.outputs, strict=True):
         if array.shape[2:] != out.shape:
             raise ModelLoadError(
@@ -252,35 +304,30 @@ def _check_shapes(model: StepModel, results: _Results) -> None:
             )
 
 
-def _cost(model: StepModel, elements: Array, names: list[str], *, chunked: bool) -> StepCost:
-    rows = len(elements)
-    one = _seconds(model, elements[:1, :1], names)
+def _cost(model: StepModel, rows: Rows, names: list[str], *, chunked: bool) -> StepCost:
+    def seconds(tried: Rows) -> float:
+        return _fastest(
+            lambda: model.step(tried.elements, None, tried.states, names, tried.contexts)
+        )
+
+    first = Rows(rows.elements[:, :1], rows.states, rows.contexts)
+    one = seconds(first.take([0]))
     per_row = 0.0
-    if rows > 1:
-        per_row = max(0.0, (_seconds(model, elements[:, :1], names) - one) / (rows - 1))
+    if len(rows) > 1:
+        per_row = max(0.0, (seconds(first) - one) / (len(rows) - 1))
     per_time = per_row
     if chunked:
-        chunk = np.repeat(elements[:1, :1], _TIMED_CHUNK, axis=1)
-        per_time = max(per_row, (_seconds(model, chunk, names) - one) / (_TIMED_CHUNK - 1))
+        alone = first.take([0])
+        chunk = Rows(np.repeat(alone.elements, _TIMED_CHUNK, axis=1), alone.states, alone.contexts)
+        per_time = max(per_row, (seconds(chunk) - one) / (_TIMED_CHUNK - 1))
     return StepCost(base=max(0.0, one - per_time), per_time=per_time - per_row, per_element=per_row)
 
 
-def _seconds(model: StepModel, elements: Array, names: list[str]) -> float:
-    """The fastest of a few steps: what else the machine does only ever adds to it."""
-    states = model.initial_states(len(elements))
+def _fastest(run: Callable[[], object]) -> float:
+    """The seconds of the fastest of a few runs: what else the machine does only ever adds to it."""
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        model.step(elements, None, states, names)
+        run()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def _random(spec: InputSpec, shape: tuple[int, ...]) -> Array:
-    rng = np.random.default_rng(_SEED)
-    if spec.kind is InputKind.FEATURES:
-        return rng.normal(size=(*shape, *spec.shape)).astype(spec.dtype)
-    ids = rng.integers(0, spec.size, shape).astype(spec.dtype)
-    # An id that the graph does not have is told at load and not by a session's failed step.
-    ids.flat[:2] = 0, spec.size - 1
-    return ids

@@ -1,13 +1,14 @@
 """The server's own dataclasses as messages of the wire, and back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.contexts import GivenContext
 from elman_server.errors import InvalidRequest
 from elman_server.modelfile import ModelFile
 from elman_server.repository import ModelSource
 from elman_server.selection import EncodedValues, Form, OutputRequest
-from elman_server.spec import InputKind, InputSpec, OutputKind, OutputSpec
+from elman_server.spec import ContextSpec, InputKind, InputSpec, OutputKind, OutputSpec
 
 _INPUT_KINDS = {
     InputKind.TEXT: pb.INPUT_KIND_TEXT,
@@ -36,7 +37,12 @@ def model(source: ModelSource, file: ModelFile) -> pb.Model:
         input=_input(spec.input),
         outputs=map(_output, spec.outputs),
         state_bytes=spec.state_bytes,
+        contexts=map(_context, spec.contexts),
     )
+
+
+def given_contexts(messages: Iterable[pb.ContextValue]) -> Iterator[GivenContext]:
+    return (GivenContext(name=message.name, raw=message.raw) for message in messages)
 
 
 def output_requests(messages: Iterable[pb.OutputRequest]) -> list[OutputRequest]:
@@ -74,6 +80,10 @@ def _output(spec: OutputSpec) -> pb.Output:
         shape=spec.shape,
         labels=spec.labels,
     )
+
+
+def _context(spec: ContextSpec) -> pb.Context:
+    return pb.Context(name=spec.name, data_type=_data_type(spec.dtype), shape=spec.shape)
 
 
 def _data_type(dtype: str) -> pb.DataType.ValueType:

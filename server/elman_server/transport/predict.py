@@ -27,6 +27,7 @@ async def predict(
     engine = model.engine
     arrival = engine.now()
     selection = Selection(messages.output_requests(request.outputs), model.file.spec.outputs)
+    contexts = model.contexts.decode(messages.given_contexts(request.contexts))
     kind = request.WhichOneof("elements")
     if kind is None:
         raise InvalidRequest("the request has no elements; set `text` or `raw`")
@@ -45,7 +46,9 @@ async def predict(
         )
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)
-    session = engine.open(number=0, outbox=outbox, selection=selection, elements=count)
+    session = engine.open(
+        number=0, outbox=outbox, selection=selection, elements=count, contexts=contexts
+    )
     parts: list[list[EncodedValues]] = []
     try:
         engine.push(session, decoded.elements, arrival)

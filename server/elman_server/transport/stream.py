@@ -147,6 +147,7 @@ class StreamRpc:
         return not (
             self._beyond_window
             or self._outbox.full
+            or self._outbox.contexts_nbytes > self._frame_bytes
             or self._refused_nbytes > self._frame_bytes
             or (self._outbox.pending and self._admission.crowded)
         )
@@ -175,7 +176,10 @@ class StreamRpc:
         self._last_number = number
         try:
             self._sessions[number] = self._engine.open(
-                number=number, outbox=self._outbox, selection=self._selection(message.outputs)
+                number=number,
+                outbox=self._outbox,
+                selection=self._selection(message.outputs),
+                contexts=self._model.contexts.decode(messages.given_contexts(message.contexts)),
             )
         except ServerError as error:
             self._refuse(number, error)

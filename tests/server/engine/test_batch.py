@@ -1,5 +1,6 @@
 """A step's outputs go to those who asked, whole and in order, however they are cut."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,32 @@ def expanded(parts: list[Delivery]) -> list[tuple[int, int]]:
         )
         for step in range(count)
     ]
+
+
+@given(counts, st.data())
+def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
+    counts: list[int], data: st.DataObject
+) -> None:
+    box, selection = outbox(), FakeSelection()
+    whole = batch([session(box, selection, row) for row in range(len(counts))], counts)
+    starts = [sum(counts[:row]) for row in range(len(counts))]
+    whole = replace(
+        whole,
+        elements=np.split(np.arange(sum(counts)), starts[1:]),
+        fresh=[row for row in range(len(counts)) if row % 3 == 0],
+    )
+    first = data.draw(st.integers(0, len(counts) - 1))
+    stop = data.draw(st.integers(first + 1, len(counts)))
+    part = whole.part(first, stop)
+    rows = range(first, stop)
+    assert part.sessions == whole.sessions[first:stop]
+    assert (part.slots, part.counts) == (list(rows), counts[first:stop])
+    assert part.chunk == max(part.counts)
+    assert np.concatenate(part.elements).tolist() == [
+        starts[row] + step for row in rows for step in range(counts[row])
+    ]
+    assert [part.sessions[row] for row in part.fresh] == [
+        whole.sessions[row] for row in whole.fresh if row in rows
+    ]
+    assert part.outputs == whole.outputs
+    assert part.arrivals == whole.arrivals.of(list(rows))

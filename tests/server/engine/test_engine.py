@@ -1,180 +1,22 @@
 """The asyncio shell: steps run, callers hear of them, and nothing is left behind."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from elman_server.admission import Admission
-from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.engine import Engine
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
-from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.session import EndReason, Session
 from elman_server.errors import Overloaded, ShuttingDown
-from elman_server.runner import Runner
-from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, ids, numbers, predicted
-
-INLINE = 0.0
-ON_THE_THREAD = 1.0
-SELECTION = FakeSelection()
-STOPPING = Ending(reason=EndReason.SHUTDOWN, message="stopping")
-
-
-class GatedRunner:
-    """Each step waits until the test lets it go on, then fails if it was told to."""
-
-    def __init__(self) -> None:
-        self._runner = ArithmeticRunner()
-        self._go = threading.Semaphore(0)
-        self._started = asyncio.Queue[Batch]()
-        self._loop = asyncio.get_running_loop()
-        self.error: Exception | None = None
-
-    def run(self, batch: Batch) -> Outputs:
-        self._loop.call_soon_threadsafe(self._started.put_nowait, batch)
-        assert self._go.acquire(timeout=30)
-        if self.error is not None:
-            raise self.error
-        return self._runner.run(batch)
-
-    async def started(self) -> Batch:
-        """The step that runs now."""
-        return await asyncio.wait_for(self._started.get(), 30)
-
-    def go_on(self) -> None:
-        self._go.release()
-
-
-class FailingRunner:
-    """Fails if its batch holds a certain element."""
-
-    def __init__(self, element: int) -> None:
-        self._runner = ArithmeticRunner()
-        self._element = element
-
-    def run(self, batch: Batch) -> Outputs:
-        if any((array == self._element).any() for array in batch.elements):
-            raise RuntimeError("out of luck")
-        return self._runner.run(batch)
-
-
-@dataclass
-class Caller:
-    """Somebody with an outbox, who reads it."""
-
-    engine: Engine
-    limit: float = float("inf")
-    answers: dict[Session, list[int]] = field(default_factory=dict)
-    endings: dict[Session, Ending] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._changed = asyncio.Event()
-        self.outbox = Outbox(limit=self.limit, notify=self._changed.set)
-
-    def open(self) -> Session:
-        session = self.engine.open(number=0, outbox=self.outbox, selection=SELECTION)
-        self.answers[session] = []
-        return session
-
-    def push(self, session: Session, *elements: int) -> None:
-        self.engine.push(session, ids(*elements), self.engine.now())
-
-    def collect(self) -> None:
-        self._changed.clear()
-        mail = self.engine.collect(self.outbox)
-        for delivery in mail.deliveries:
-            found = numbers(delivery.outputs["sum"])
-            for session, first, count in zip(
-                delivery.sessions, delivery.first_positions, delivery.counts, strict=True
-            ):
-                assert first == len(self.answers[session])
-                self.answers[session] += found[:count]
-                del found[:count]
-        for session, ending in mail.ended:
-            assert session not in self.endings, "a session ended twice"
-            self.endings[session] = ending
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                self.collect()
-                if holds():
-                    return
-                await self._changed.wait()
-
-    async def answered(self, session: Session, count: int) -> None:
-        await self.until(lambda: len(self.answers[session]) >= count)
-
-    async def all_ended(self) -> None:
-        await self.until(lambda: self.endings.keys() == self.answers.keys())
-
-
-@dataclass
-class Served:
-    engine: Engine
-    admission: Admission
-    recorder: Recorder
-
-
-Serve = Callable[..., Served]
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Starts engines, and checks that they leave nothing behind."""
-    all_served: list[Served] = []
-
-    def start(
-        runner: Runner | None = None,
-        *,
-        step_seconds: float = INLINE,
-        max_batch_size: int = 8,
-        max_chunk: int = 4,
-        max_sessions: int = 100,
-        clock: Callable[[], float] | None = None,
-    ) -> Served:
-        admission = Admission(
-            max_sessions=max_sessions, max_pending_elements=10**6, retry_after=1.0
-        )
-        recorder = Recorder()
-        limits = StepLimits(
-            max_batch_size=max_batch_size,
-            max_step_elements=1000,
-            max_chunk=max_chunk,
-            chunking=Chunking.RAGGED,
-        )
-        engine = Engine(
-            name="fake",
-            scheduler=Scheduler(limits),
-            runner=runner or ArithmeticRunner(),
-            step_seconds=lambda rows, chunk: step_seconds,
-            admission=admission,
-            observer=recorder,
-            **({} if clock is None else {"clock": clock}),
-        )
-        engine.start()
-        all_served.append(Served(engine, admission, recorder))
-        return all_served[-1]
-
-    yield start
-    for served in all_served:
-        await served.engine.drain(STOPPING, grace=0)
-        await served.engine.stop()
-        # What the last step told the loop is heard first.
-        await asyncio.sleep(0)
-        assert served.engine.sessions == 0
-        assert served.engine.pending == 0
-        assert served.engine.slots == 0
-        assert served.admission.sessions == 0
-        assert len(served.recorder.ended) == served.recorder.opened
-
-
-both = pytest.mark.parametrize(
-    "step_seconds", [INLINE, ON_THE_THREAD], ids=["inline", "on the thread"]
+from tests.server.engine.shell import (
+    ON_THE_THREAD,
+    STOPPING,
+    Caller,
+    FailingRunner,
+    GatedRunner,
+    Serve,
+    both,
 )
+from tests.server.fakes import predicted
 
 
 @both
@@ -248,6 +90,31 @@ async def test_a_step_that_fails_ends_its_sessions_and_the_engine_goes_on(
     }
 
 
+@both
+async def test_a_step_that_fails_on_one_session_ends_it_alone(
+    serve: Serve, step_seconds: float
+) -> None:
+    served = serve(FailingRunner(13), step_seconds=step_seconds, max_batch_size=16)
+    caller, other = Caller(served.engine), Caller(served.engine)
+    sessions = [(caller if place % 2 else other).open() for place in range(11)]
+    for place, session in enumerate(sessions):
+        caller.push(session, 1, 13 if place in (0, 4, 5) else 2)
+    await caller.until(lambda: len(caller.endings) == 1)
+    await other.until(lambda: len(other.endings) == 2)
+    for place, session in enumerate(sessions):
+        if session.ended is None:
+            caller.push(session, place)
+            served.engine.close(session)
+    await caller.all_ended()
+    await other.all_ended()
+    answers, endings = caller.answers | other.answers, caller.endings | other.endings
+    for place, session in enumerate(sessions):
+        failed = place in (0, 4, 5)
+        reason = EndReason.STEP_FAILED if failed else EndReason.FINISHED
+        assert endings[session].reason is reason
+        assert answers[session] == ([] if failed else predicted([1, 2, place]))
+
+
 async def test_nobody_hears_why_the_runtime_failed_but_that_it_did(serve: Serve) -> None:
     served = serve(FailingRunner(13))
     caller = Caller(served.engine)
@@ -296,7 +163,9 @@ async def test_sessions_aborted_in_a_step_that_fails_end_once(serve: Serve) -> N
     await runner.started()
     served.engine.abort(gone)
     runner.error = RuntimeError("out of luck")
-    runner.go_on()
+    # Both together, then each alone.
+    for _ in range(3):
+        runner.go_on()
     await caller.all_ended()
     assert served.recorder.ended == [EndReason.CANCELLED, EndReason.STEP_FAILED]
 

@@ -41,7 +41,7 @@ def add(scheduler: Scheduler, pending: int = 0, box: Outbox | None = None) -> Se
 
 def schedule(scheduler: Scheduler) -> Batch:
     batch = scheduler.schedule()
-    assert batch is not None
+    assert isinstance(batch, Batch)
     return batch
 
 

@@ -16,10 +16,19 @@ from hypothesis.stateful import (
 )
 
 from elman_server.engine.batch import Batch, Delivery, Outputs, deliveries
+from elman_server.engine.beginning import Beginning
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
-from tests.server.fakes import ArithmeticRunner, FakeSelection, ids, numbers, predicted
+from tests.server.fakes import (
+    INITIAL,
+    ArithmeticRunner,
+    FakeSelection,
+    ids,
+    numbers,
+    predicted,
+    seed,
+)
 
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the step failed")
 INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
@@ -37,6 +46,9 @@ class Truth:
     """What a session was given and what it got back, counted by the test itself."""
 
     session: Session
+    initial: int | None
+    """Its context; None for a session without."""
+    begun: bool = False
     pushed: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     taken: int = 0
@@ -57,7 +69,9 @@ class Truth:
 
 @dataclass
 class Step:
-    batch: Batch
+    """A step that runs, or a beginning."""
+
+    work: Batch | Beginning
     outputs: Outputs | None
     """None: the runner gets to it only when the step ends."""
 
@@ -68,6 +82,7 @@ limits = st.builds(
     max_step_elements=st.integers(1, 40),
     max_chunk=st.integers(1, 12),
     chunking=st.sampled_from(Chunking),
+    max_beginning=st.integers(1, 3),
 )
 
 
@@ -89,13 +104,22 @@ class Schedules(RuleBasedStateMachine):
 
     # What callers do.
 
-    @rule(target=sessions, outbox=st.integers(0, 2), selection=st.sampled_from(SELECTIONS))
-    def open(self, outbox: int, selection: FakeSelection) -> Truth:
+    @rule(
+        target=sessions,
+        outbox=st.integers(0, 2),
+        selection=st.sampled_from(SELECTIONS),
+        initial=st.none() | st.integers(0, 1000),
+    )
+    def open(self, outbox: int, selection: FakeSelection, initial: int | None) -> Truth:
         number = len(self.truths)
         session = self.scheduler.add(
-            id=str(number), number=number, outbox=self.outboxes[outbox], selection=selection
+            id=str(number),
+            number=number,
+            outbox=self.outboxes[outbox],
+            selection=selection,
+            contexts=None if initial is None else seed(initial),
         )
-        self.truths[session] = Truth(session)
+        self.truths[session] = Truth(session, initial)
         return self.truths[session]
 
     @rule(truth=sessions, count=st.one_of(st.integers(0, 3), st.integers(0, 60)))
@@ -114,7 +138,9 @@ class Schedules(RuleBasedStateMachine):
         if not truth.live:
             return
         ended = self.scheduler.close(truth.session, ending)
-        assert ended is (not truth.waiting and not self.in_flight(truth))
+        # A session that begins has nothing to answer.
+        answering = self.in_flight(truth) and not self.begins(truth)
+        assert ended is (not truth.waiting and not answering)
         if ended:
             self.ended(truth.session)
 
@@ -138,21 +164,40 @@ class Schedules(RuleBasedStateMachine):
     @rule(run_at_once=st.booleans())
     def start_step(self, run_at_once: bool) -> None:
         able = [truth for truth in self.truths.values() if self.can_go(truth)]
-        batch = self.scheduler.schedule()
-        assert (batch is not None) is bool(able)
-        if batch is None:
+        due = [truth for truth in self.truths.values() if self.can_begin(truth)]
+        work = self.scheduler.schedule()
+        assert (work is not None) is bool(able or due)
+        if work is None:
             return
-        assert all(self.truths[session] in able for session in batch.sessions)
-        self.check_limits(batch)
-        self.check_contents(batch)
-        self.steps.append(Step(batch, self.runner.run(batch) if run_at_once else None))
+        allowed = due if isinstance(work, Beginning) else able
+        assert all(self.truths[session] in allowed for session in work.sessions)
+        if isinstance(work, Beginning):
+            # In the order of their opens, and as many as may.
+            most = self.limits.max_beginning
+            assert work.sessions == [truth.session for truth in due[:most]]
+            assert work.slots == [session.slot.index for session in work.sessions]
+        else:
+            self.check_limits(work)
+            self.check_contents(work)
+        self.steps.append(Step(work, self.run(work) if run_at_once else None))
+
+    def run(self, work: Batch | Beginning) -> Outputs:
+        if isinstance(work, Batch):
+            return self.runner.run(work)
+        self.runner.begin(work)
+        return {}
 
     @precondition(lambda self: self.steps)
     @rule()
     def complete_step(self) -> None:
         step = self.steps.pop(0)
-        batch = step.batch
-        outputs = self.runner.run(batch) if step.outputs is None else step.outputs
+        batch = step.work
+        outputs = self.run(batch) if step.outputs is None else step.outputs
+        if isinstance(batch, Beginning):
+            for session in batch.sessions:
+                self.truths[session].begun = True
+            self.scheduler.begun(batch)
+            return
         # A later step that ran early would have used slots of this one, were any shared.
         positions = [session.position for session in batch.sessions]
         for outbox, delivery in deliveries(batch, positions, outputs):
@@ -164,7 +209,7 @@ class Schedules(RuleBasedStateMachine):
     @precondition(lambda self: self.steps)
     @rule()
     def fail_step(self) -> None:
-        batch = self.steps.pop(0).batch
+        batch = self.steps.pop(0).work
         live = [session for session in batch.sessions if self.truths[session].live]
         failed = self.scheduler.fail(batch, FAILED)
         assert failed == live
@@ -181,7 +226,14 @@ class Schedules(RuleBasedStateMachine):
             session = truth.session
             assert session.pending == truth.waiting
             assert session.pending == sum(len(arrival.elements) for arrival in session.queue)
+            # Contexts are kept for sessions that have yet to begin, and for no others.
+            assert (session.contexts is not None) is self.can_begin(truth)
         for outbox in self.outboxes:
+            assert outbox.contexts_nbytes == 8 * sum(
+                truth.session.outbox is outbox
+                for truth in self.truths.values()
+                if self.can_begin(truth) or self.begins(truth)
+            )
             assert outbox.pending == sum(
                 truth.waiting for truth in self.truths.values() if truth.session.outbox is outbox
             )
@@ -197,7 +249,7 @@ class Schedules(RuleBasedStateMachine):
 
     @invariant()
     def sessions_are_in_one_step_at_most(self) -> None:
-        sessions = [session for step in self.steps for session in step.batch.sessions]
+        sessions = [session for step in self.steps for session in step.work.sessions]
         assert len(set(sessions)) == len(sessions)
 
     def teardown(self) -> None:
@@ -223,13 +275,27 @@ class Schedules(RuleBasedStateMachine):
                 assert truth.session.ended is truth.session.closing
                 assert truth.received == len(truth.pushed)
             assert truth.received == truth.session.position
+        assert [outbox.contexts_nbytes for outbox in self.outboxes] == [0, 0, 0]
 
     # How it is told.
 
     def in_flight(self, truth: Truth) -> bool:
-        return any(truth.session in step.batch.sessions for step in self.steps)
+        return any(truth.session in step.work.sessions for step in self.steps)
+
+    def begins(self, truth: Truth) -> bool:
+        return self.in_flight(truth) and not truth.begun and truth.initial is not None
+
+    def can_begin(self, truth: Truth) -> bool:
+        return (
+            truth.live
+            and truth.initial is not None
+            and not truth.begun
+            and not self.in_flight(truth)
+        )
 
     def can_go(self, truth: Truth) -> bool:
+        if truth.initial is not None and not truth.begun:
+            return False
         return truth.waiting > 0 and not self.in_flight(truth) and not truth.session.outbox.full
 
     def ended(self, session: Session) -> None:
@@ -262,7 +328,7 @@ class Schedules(RuleBasedStateMachine):
         outputs: set[str] = set()
         for row, (session, count) in enumerate(zip(batch.sessions, batch.counts, strict=True)):
             truth = self.truths[session]
-            if truth.taken == 0:
+            if truth.taken == 0 and truth.initial is None:
                 expected_fresh.append(row)
             part = slice(truth.taken, truth.taken + count)
             expected_elements += truth.pushed[part]
@@ -285,7 +351,8 @@ class Schedules(RuleBasedStateMachine):
             truth = self.truths[session]
             assert session.selection is delivery.selection
             assert first == truth.received
-            expected = predicted(truth.pushed)[first : first + count]
+            initial = INITIAL if truth.initial is None else truth.initial
+            expected = predicted(truth.pushed, initial)[first : first + count]
             for name in names:
                 sign = -1 if name == "negated" else 1
                 found = numbers(delivery.outputs[name][start : start + count])

@@ -7,6 +7,7 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning
 from elman_server.runner import Runner
 from tests.server.transport.harness import LocalServer, push
 from tests.stepmodels import ALPHABET
@@ -20,6 +21,9 @@ class UnluckyRunner:
     def __init__(self, runner: Runner, letter: str) -> None:
         self._runner = runner
         self._element = ALPHABET.index(letter)
+
+    def begin(self, beginning: Beginning) -> None:
+        self._runner.begin(beginning)
 
     def run(self, batch: Batch) -> Outputs:
         if any((array == self._element).any() for array in batch.elements):
@@ -59,6 +63,27 @@ async def test_its_sessions_are_told_and_the_rpc_goes_on(
     closed = "elman_sessions_closed_total"
     assert unlucky.metric(closed, reason="step_failed") == 1
     assert unlucky.metric(closed, reason="finished") == 1
+
+
+async def test_sessions_of_the_same_step_go_on(
+    unlucky: LocalServer, logits: Callable[[str], bytes]
+) -> None:
+    """However many share it, only those end on whose elements the runtime fails."""
+    texts = {number: "ab" if number % 5 else "xb" for number in range(1, 16)}
+    stream = unlucky.stream()
+    await stream.send(opens=list(texts), push=push(texts))
+    await stream.ended(5, 10, 15)
+    await stream.send(push=push({number: "c" for number in texts if number % 5}))
+    await stream.half_close()
+    assert await stream.read_all() is grpc.StatusCode.OK
+    for number in texts:
+        [closed] = stream.closed[number]
+        if number % 5:
+            assert closed.reason == pb.CLOSE_REASON_FINISHED
+            assert stream.values(number) == logits("abc")
+        else:
+            assert (closed.reason, closed.position) == (pb.CLOSE_REASON_STEP_FAILED, 0)
+            assert stream.values(number) == b""
 
 
 async def test_a_prediction_fails_with_it(unlucky: LocalServer) -> None:

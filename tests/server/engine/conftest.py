@@ -1,0 +1,65 @@
+"""Engines that are checked to leave nothing behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from elman_server.admission import Admission
+from elman_server.engine.engine import Engine
+from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
+from elman_server.runner import Runner
+from tests.server.engine.shell import INLINE, STOPPING, Serve, Served
+from tests.server.fakes import ArithmeticRunner, Recorder
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts engines, and checks that they leave nothing behind."""
+    all_served: list[Served] = []
+
+    def start(
+        runner: Runner | None = None,
+        *,
+        step_seconds: float = INLINE,
+        max_batch_size: int = 8,
+        max_chunk: int = 4,
+        max_sessions: int = 100,
+        clock: Callable[[], float] | None = None,
+    ) -> Served:
+        admission = Admission(
+            max_sessions=max_sessions, max_pending_elements=10**6, retry_after=1.0
+        )
+        recorder = Recorder()
+        limits = StepLimits(
+            max_batch_size=max_batch_size,
+            max_step_elements=1000,
+            max_chunk=max_chunk,
+            chunking=Chunking.RAGGED,
+            max_beginning=max_batch_size,
+        )
+        engine = Engine(
+            name="fake",
+            scheduler=Scheduler(limits),
+            runner=runner or ArithmeticRunner(),
+            step_seconds=lambda rows, chunk: step_seconds,
+            beginning_seconds=lambda rows: step_seconds,
+            admission=admission,
+            observer=recorder,
+            **({} if clock is None else {"clock": clock}),
+        )
+        engine.start()
+        all_served.append(Served(engine, admission, recorder))
+        return all_served[-1]
+
+    yield start
+    for served in all_served:
+        await served.engine.drain(STOPPING, grace=0)
+        await served.engine.stop()
+        # What the last step told the loop is heard first.
+        await asyncio.sleep(0)
+        assert served.engine.sessions == 0
+        assert served.engine.pending == 0
+        assert served.engine.slots == 0
+        assert served.admission.sessions == 0
+        assert len(served.recorder.ended) == served.recorder.opened

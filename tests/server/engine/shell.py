@@ -1,0 +1,138 @@
+"""Runners that wait or fail, and callers that read, for tests of the asyncio shell."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from elman_server.admission import Admission
+from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.engine import Engine
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import Ending, EndReason, Session
+from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, ids, numbers
+
+INLINE = 0.0
+ON_THE_THREAD = 1.0
+SELECTION = FakeSelection()
+STOPPING = Ending(reason=EndReason.SHUTDOWN, message="stopping")
+
+
+class GatedRunner:
+    """Each step waits until the test lets it go on, then fails if it was told to."""
+
+    def __init__(self) -> None:
+        self._runner = ArithmeticRunner()
+        self._go = threading.Semaphore(0)
+        self._started = asyncio.Queue[Batch | Beginning]()
+        self._loop = asyncio.get_running_loop()
+        self.error: Exception | None = None
+
+    def begin(self, beginning: Beginning) -> None:
+        self._wait(beginning)
+        self._runner.begin(beginning)
+
+    def run(self, batch: Batch) -> Outputs:
+        self._wait(batch)
+        return self._runner.run(batch)
+
+    def _wait(self, work: Batch | Beginning) -> None:
+        self._loop.call_soon_threadsafe(self._started.put_nowait, work)
+        assert self._go.acquire(timeout=30)
+        if self.error is not None:
+            raise self.error
+
+    async def started(self) -> Batch | Beginning:
+        """The step or the beginning that runs now."""
+        return await asyncio.wait_for(self._started.get(), 30)
+
+    def go_on(self) -> None:
+        self._go.release()
+
+
+class FailingRunner:
+    """Fails if a batch holds a certain element, or if a session begins with that number."""
+
+    def __init__(self, element: int) -> None:
+        self._runner = ArithmeticRunner()
+        self._element = element
+
+    def begin(self, beginning: Beginning) -> None:
+        if any(contexts["seed"] == self._element for contexts in beginning.contexts):
+            raise RuntimeError("out of luck")
+        self._runner.begin(beginning)
+
+    def run(self, batch: Batch) -> Outputs:
+        if any((array == self._element).any() for array in batch.elements):
+            raise RuntimeError("out of luck")
+        return self._runner.run(batch)
+
+
+@dataclass
+class Caller:
+    """Somebody with an outbox, who reads it."""
+
+    engine: Engine
+    limit: float = float("inf")
+    answers: dict[Session, list[int]] = field(default_factory=dict)
+    endings: dict[Session, Ending] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._changed = asyncio.Event()
+        self.outbox = Outbox(limit=self.limit, notify=self._changed.set)
+
+    def open(self, contexts: Contexts | None = None) -> Session:
+        session = self.engine.open(
+            number=0, outbox=self.outbox, selection=SELECTION, contexts=contexts
+        )
+        self.answers[session] = []
+        return session
+
+    def push(self, session: Session, *elements: int) -> None:
+        self.engine.push(session, ids(*elements), self.engine.now())
+
+    def collect(self) -> None:
+        self._changed.clear()
+        mail = self.engine.collect(self.outbox)
+        for delivery in mail.deliveries:
+            found = numbers(delivery.outputs["sum"])
+            for session, first, count in zip(
+                delivery.sessions, delivery.first_positions, delivery.counts, strict=True
+            ):
+                assert first == len(self.answers[session])
+                self.answers[session] += found[:count]
+                del found[:count]
+        for session, ending in mail.ended:
+            assert session not in self.endings, "a session ended twice"
+            self.endings[session] = ending
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                self.collect()
+                if holds():
+                    return
+                await self._changed.wait()
+
+    async def answered(self, session: Session, count: int) -> None:
+        await self.until(lambda: len(self.answers[session]) >= count)
+
+    async def all_ended(self) -> None:
+        await self.until(lambda: self.endings.keys() == self.answers.keys())
+
+
+@dataclass
+class Served:
+    engine: Engine
+    admission: Admission
+    recorder: Recorder
+
+
+Serve = Callable[..., Served]
+
+both = pytest.mark.parametrize(
+    "step_seconds", [INLINE, ON_THE_THREAD], ids=["inline", "on the thread"]
+)
