@@ -5,7 +5,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from elman_server.spec import ModelSpec
-from tests.stepmodels import Shape, leaky, lstm
+from tests.stepmodels import Conditioned, Shape, leaky, lstm, tilted
 
 Built = tuple[onnx.ModelProto, ModelSpec]
 
@@ -74,3 +74,26 @@ def last_element_only() -> Built:
         helper.make_node("Slice", ["all next", "last", "end", "time"], ["next"]),
     )
     return built
+
+
+def beginners_that_mix() -> Conditioned:
+    """Each row's first state holds the sum of all rows that begin with it."""
+    model, spec, initial = tilted()
+    initial.graph.node[0].output[0] = "twice"
+    initial.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
+    initial.graph.node.extend(
+        [
+            helper.make_node("ReduceSum", ["start", "batch"], ["all"], keepdims=1),
+            helper.make_node("Add", ["twice", "all"], ["h"]),
+        ]
+    )
+    return model, spec, initial
+
+
+def beginners_one_by_one() -> Conditioned:
+    """The initial-state network takes one row only."""
+    model, spec, initial = tilted()
+    initial.graph.node[0].input[0] = "one start"
+    initial.graph.initializer.append(numpy_helper.from_array(np.array([1, 1]), "one row"))
+    initial.graph.node.insert(0, helper.make_node("Reshape", ["start", "one row"], ["one start"]))
+    return model, spec, initial

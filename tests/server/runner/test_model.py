@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from elman_server import modelfile
@@ -13,7 +15,7 @@ from elman_server.modelfile import ModelFile
 from elman_server.runner.model import StepModel
 from elman_server.runner.probe import probe
 from elman_server.spec import ModelSpec, StateSpec
-from tests.stepmodels import Shape, leaky, lstm, save
+from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, tilted
 
 MAX_BATCH = 8
 
@@ -120,6 +122,96 @@ def test_a_state_that_comes_back_in_another_shape_is_refused(tmp_path: Path) -> 
     with pytest.raises(ModelLoadError) as caught:
         load(modelfile.read(path))
     assert str(caught.value) == "state 'h' comes back in shape [3]; the spec says [1]"
+
+
+# The initial-state network.
+
+
+def other_names(initial: onnx.ModelProto) -> None:
+    initial.graph.input[0].name = "begin"
+    initial.graph.node[0].input[0] = initial.graph.node[0].input[1] = "begin"
+
+
+def other_output(initial: onnx.ModelProto) -> None:
+    initial.graph.output[0].name = initial.graph.node[0].output[0] = "hidden"
+
+
+def other_input_type(initial: onnx.ModelProto) -> None:
+    initial.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    initial.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+
+def one_input_more(initial: onnx.ModelProto) -> None:
+    initial.graph.input.add().CopyFrom(initial.graph.input[0])
+    initial.graph.input[1].name = "more"
+
+
+def nonsense(initial: onnx.ModelProto) -> None:
+    initial.graph.node[0].op_type = "Nonsense"
+
+
+def weights_elsewhere(initial: onnx.ModelProto) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones(1, np.float32), "weight")
+    weight.ClearField("raw_data")
+    weight.data_location = weight.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "../weights.bin"
+    initial.graph.initializer.append(weight)
+    initial.graph.node[0].input[1] = "weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_names, "the spec names input 'start'; the initial-state network has begin"),
+        (other_output, "the spec names output 'h'; the initial-state network has hidden"),
+        (
+            other_input_type,
+            "input 'start' is float32 in the spec and float64 in the initial-state network",
+        ),
+        (one_input_more, "the initial-state network's input 'more' is not in the spec"),
+        (nonsense, "the initial-state network: .*Nonsense"),
+        (weights_elsewhere, "the initial-state network: .*weights.bin"),
+    ],
+)
+def test_an_initial_state_network_that_is_not_as_its_spec_says_is_refused(
+    spoil: Callable[[onnx.ModelProto], None], message: str, tmp_path: Path
+) -> None:
+    np.ones(1, np.float32).tofile(tmp_path / "weights.bin")
+    model, spec, initial = tilted()
+    spoil(initial)
+    (tmp_path / "models").mkdir()
+    path = save_conditioned((model, spec, initial), tmp_path / "models" / "model.onnx")
+    with pytest.raises(ModelLoadError, match=message) as caught:
+        load(modelfile.read(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_it_may_take_contexts_of_the_steps_too(tmp_path: Path) -> None:
+    model, spec, initial = tilted()
+    initial.graph.input.add().CopyFrom(initial.graph.input[0])
+    initial.graph.input[1].name = "tilt"
+    initial.graph.node[0].input[1] = "tilt"
+    load(modelfile.read(save_conditioned((model, spec, initial), tmp_path / "model.onnx")))
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ({"input": "slope"}, "the spec names input 'slope'; the graph has x, h, tilt"),
+        ({"dtype": "float64"}, "input 'tilt' is float64 in the spec and float32 in the graph"),
+    ],
+)
+def test_a_context_that_the_graph_does_not_take_is_refused(
+    context: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    model, spec, initial = tilted()
+    start, tilt = spec.contexts
+    spec = replace(spec, contexts=(start, replace(tilt, **context)))
+    path = save_conditioned((model, spec, initial), tmp_path / "model.onnx")
+    with pytest.raises(ModelLoadError) as caught:
+        load(modelfile.read(path))
+    assert str(caught.value) == message
 
 
 def no_graph(path: Path) -> None:
