@@ -6,7 +6,7 @@ they have values for.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from elman_export.ordinaryfile import open_ordinary
 MAX_BYTES = 2**31 - 1
 """What a model may take, constants included: protobuf holds no more."""
 
-_PACKED = {
+_PACKED: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.INT4: 4,
     TensorProto.FLOAT4E2M1: 4,
@@ -62,7 +62,7 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
             yield from _of(attribute)
 
 
-def _inside(nodes: Iterator[NodeProto] | list[NodeProto]) -> list[GraphProto]:
+def _inside(nodes: Iterable[NodeProto]) -> list[GraphProto]:
     found = []
     for node in nodes:
         for attribute in node.attribute:

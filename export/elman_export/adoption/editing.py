@@ -29,7 +29,8 @@ class Editing:
     def _taken(self) -> set[str]:
         found = {name for n in onnxtensors.nodes(self.model) for name in (*n.input, *n.output)}
         for graph in onnxtensors.graphs(self.model):
-            found.update(each.name for each in (*graph.input, *graph.output, *graph.initializer))
+            found.update(each.name for each in (*graph.input, *graph.output))
+            found.update(each.name for each in graph.initializer)
         return found
 
     def fresh(self, name: str) -> str:
@@ -51,9 +52,12 @@ class Editing:
             for node in graph.node:
                 node.input[:] = [new if name == old else name for name in node.input]
                 node.output[:] = [new if name == old else name for name in node.output]
-            for each in (*graph.input, *graph.output, *graph.initializer):
-                if each.name == old:
-                    each.name = new
+            for value in (*graph.input, *graph.output):
+                if value.name == old:
+                    value.name = new
+            for tensor in graph.initializer:
+                if tensor.name == old:
+                    tensor.name = new
         for node in self._behind:
             node.input[:] = [new if name == old else name for name in node.input]
 

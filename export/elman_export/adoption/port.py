@@ -47,9 +47,12 @@ def read(value: onnx.ValueInfoProto) -> Port:
     except KeyError:
         dtype = "?"
     if dtype not in SUPPORTED:
+        known = onnx.TensorProto.DataType.items()
+        named = {number: name for name, number in known}
+        number = kind.tensor_type.elem_type
         raise UnsupportedGraph(
-            f"{value.name!r} is of type {onnx.TensorProto.DataType.Name(kind.tensor_type.elem_type)}"
-            f"; supported are {', '.join(SUPPORTED)}"
+            f"{value.name!r} is of type {named.get(number, number)}; supported are "
+            f"{', '.join(SUPPORTED)}"
         )
     dims = None
     if kind.tensor_type.HasField("shape"):

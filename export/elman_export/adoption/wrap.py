@@ -92,11 +92,11 @@ class _Wrapper:
 
     def element(self, input: InputSpec) -> tuple[StateSpec, ...]:
         """Lays the elements out; gives the state that keeps what they overlap by."""
-        editing, axes = self._editing, self._layout.element
+        axes = self._layout.element
         inner = self._inner(input.name)
         time = ["time"] if axes.time is not None else []
         self._inputs.append(value_info(input.name, input.dtype, [self._rows, *time, *input.shape]))
-        given, states = input.name, ()
+        given, states = input.name, tuple[StateSpec, ...]()
         if self._overlap:
             given, states = self._joined(input)
         self._enter(given, axes, inner)

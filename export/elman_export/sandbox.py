@@ -1,0 +1,117 @@
+"""Running an export in a process of its own, so that a graph made to do harm only ends that one.
+
+A graph may ask for any amount of memory, or run into a bug of a native library. In a child with a
+bound on its memory the first fails and the second kills the child; either becomes one line. It is
+no jail: the child may do what its user may.
+"""
+
+import contextlib
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from elman_export.errors import ExportError
+
+T = TypeVar("T")
+
+_SHARE = 0.75
+"""Of the machine's memory, by default."""
+
+_CHILD = "import sys; sys.path[:] = {path!r}; from elman_export.sandbox import serve; serve({out})"
+
+
+def run(
+    function: Callable[..., T], *arguments: Any, memory: int | None = None, **options: Any
+) -> T:
+    """`function(*arguments, **options)` in a child process; what it returns or raises.
+
+    The function is found by its module and name, and what goes in and comes out is pickled.
+    `memory` bounds what the child may ask for, in bytes; by default three quarters of the
+    machine's. Where the system can't bound it (macOS), only crashes are caught.
+
+    Raises what the function raises; `ExportError` if the child dies or asks for too much.
+    """
+    memory = memory or int(_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    task = pickle.dumps((function, arguments, options, memory))
+    read, write = os.pipe()
+    path = [str(Path(each).absolute()) for each in sys.path]
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD.format(path=path, out=write)],
+            stdin=subprocess.PIPE,
+            # What native libraries say as they die is told in fewer words.
+            stderr=subprocess.DEVNULL,
+            pass_fds=[write],
+        )
+    finally:
+        os.close(write)
+    with child, os.fdopen(read, "rb") as answers:
+        try:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died; how is told below
+                child.stdin.write(task)
+                child.stdin.close()
+            answer = answers.read()
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if code or not answer:
+        raise ExportError(_death(code, memory))
+    kind, value = pickle.loads(answer)
+    if kind == "returned":
+        result: T = value
+        return result
+    if kind == "raised":
+        raise value
+    raise RuntimeError(f"a bug in the export:\n{value}")
+
+
+def _death(code: int, memory: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the export was killed, most likely for want of memory"
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return (
+        f"the export's process died ({name}): the file asks for more than {memory >> 20:,} MiB of "
+        "memory, or meets a bug of ONNX Runtime"
+    )
+
+
+def serve(out: int) -> None:
+    """The child: reads a task from its standard input and writes the answer to `out`."""
+    # An interrupt at the terminal is the parent's, who ends its child.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    function, arguments, options, memory = pickle.load(sys.stdin.buffer)
+    _limit(memory)
+    try:
+        answer: tuple[str, Any] = "returned", function(*arguments, **options)
+    except (ExportError, OSError) as error:
+        error.__cause__ = error.__context__ = None
+        answer = "raised", error
+    except MemoryError:
+        answer = (
+            "raised",
+            ExportError(f"the file asks for more than {memory >> 20:,} MiB of memory"),
+        )
+    except Exception:
+        answer = "bug", traceback.format_exc()
+    with os.fdopen(out, "wb") as answers:
+        answers.write(pickle.dumps(answer))
+
+
+def _limit(memory: int) -> None:
+    """Bounds the memory that is written to; that of threads' stacks and libraries is not counted
+    before it is used, so that pools of threads can start."""
+    # A core of gigabytes would only fill the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+    with contextlib.suppress(OSError, ValueError):  # not on this system
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
