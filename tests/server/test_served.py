@@ -11,9 +11,19 @@ from elman_server.config import ServerConfig
 from elman_server.engine.scheduler import Chunking, StepLimits
 from elman_server.errors import ModelLoadError, ModelNotFound
 from elman_server.repository import ModelSource
+from elman_server.runner.probe import BeginningCost, StepCost
 from elman_server.served import Catalog, LoadedModel
 from elman_server.spec import ModelSpec
-from tests.stepmodels import Shape, leaky, lstm, save
+from tests.stepmodels import (
+    Conditioned,
+    Shape,
+    leaky,
+    lstm,
+    one_row,
+    save,
+    save_conditioned,
+    tilted,
+)
 
 
 def config(**values: Any) -> ServerConfig:
@@ -23,6 +33,12 @@ def config(**values: Any) -> ServerConfig:
 def load(path: Path, built: tuple[ModelProto, ModelSpec]) -> LoadedModel:
     save(*built, path / "model.onnx")
     return LoadedModel.load(ModelSource(name="m", version="1", path=path / "model.onnx"), config())
+
+
+def load_conditioned(path: Path, built: Conditioned, **settings: Any) -> LoadedModel:
+    save_conditioned(built, path / "model.onnx")
+    source = ModelSource(name="m", version="1", path=path / "model.onnx")
+    return LoadedModel.load(source, config(**settings))
 
 
 def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
@@ -43,6 +59,43 @@ def test_a_model_whose_rows_interact_is_not_batched_unless_allowed(
 ) -> None:
     loaded = load(tmp_path, leaky(mixes_rows=True))
     assert loaded.limits(config(allow_dependent_rows=allowed)).max_batch_size == size
+
+
+def test_a_model_that_takes_one_row_is_not_batched(tmp_path: Path) -> None:
+    loaded = load(tmp_path, one_row(lstm(Shape())))
+    assert loaded.limits(config(allow_dependent_rows=True)).max_batch_size == 1
+
+
+def test_sessions_begin_together_for_no_longer_than_a_step_takes(tmp_path: Path) -> None:
+    loaded = load_conditioned(tmp_path, tilted())
+    cost = StepCost(base=0.001, per_time=0.0, per_element=0.001)
+
+    def most(beginning: BeginningCost) -> int:
+        found = replace(loaded.probe, cost=cost, beginning=beginning)
+        # The longest step is of 8 rows, 9 ms.
+        return replace(loaded, probe=found).limits(config()).max_beginning
+
+    assert most(BeginningCost(per_row=1.0)) == 1
+    assert most(BeginningCost(together=True, base=0.001, per_row=0.002)) == 4
+    assert most(BeginningCost(together=True, per_row=1e-6)) == 8
+
+
+def test_large_contexts_are_not_batched_beyond_what_memory_takes(tmp_path: Path) -> None:
+    loaded = load_conditioned(tmp_path, tilted())
+    start, tilt = loaded.file.spec.contexts
+    large = replace(start, shape=(4 * 1024 * 1024,))
+    spec = replace(loaded.file.spec, contexts=(large, tilt))
+    limits = replace(loaded, file=replace(loaded.file, spec=spec)).limits(config())
+    assert (limits.max_batch_size, limits.max_beginning) == (3, 3)
+
+
+def test_contexts_that_no_message_can_hold_are_told_at_load(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        load_conditioned(tmp_path, tilted(width=800), max_message_bytes=4096)
+    assert str(caught.value) == (
+        f"{tmp_path / 'model.onnx'}: a session's contexts take 6400 bytes; with max_message_bytes "
+        "4096, allowed are 3072"
+    )
 
 
 @pytest.mark.parametrize("built", [lstm(Shape()), leaky()], ids=["lstm", "leaky"])

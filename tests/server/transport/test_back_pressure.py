@@ -18,10 +18,12 @@ class Peer:
     """The other end of a Stream RPC without gRPC: frames are read when the server reads, and a
     write is over when the test says so."""
 
-    def __init__(self, server: LocalServer, frames: Iterable[pb.StreamRequest]) -> None:
+    def __init__(
+        self, server: LocalServer, frames: Iterable[pb.StreamRequest], model: str = "letters"
+    ) -> None:
         config = server.config
         self._rpc = StreamRpc(
-            model=server.catalog.get("letters"),
+            model=server.catalog.get(model),
             admission=server.admission,
             window=config.window,
             max_message_bytes=config.max_message_bytes,
