@@ -6,6 +6,7 @@ torch is loaded with `export`, and not before: an ONNX graph is exported without
 from typing import TYPE_CHECKING, Any
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedModule
+from elman_export.graphfile import export_graph
 from elman_export.interface import (
     Output,
     context,
@@ -33,6 +34,7 @@ __all__ = [
     "UnsupportedModule",
     "context",
     "export",
+    "export_graph",
     "features",
     "logits",
     "probabilities",

@@ -1,46 +1,269 @@
-"""`elman export`: reruns a recipe and says what it wrote. Training and torch load only when it
-runs."""
+"""`elman export`: from what somebody has to a step model's file, and what was proved of it.
 
+Training and torch load only where they are needed.
+"""
+
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from elman_export import declare
+from elman_export.errors import ExportError
+from elman_export.keep import Report
+from elman_server.repository import NAME
+
 RECIPES = ("sentiment", "shakespeare", "weather")
 
 
 @click.command()
-@click.argument("recipe", type=click.Choice(RECIPES))
+@click.argument("source")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    "-o",
+    "target",
+    type=click.Path(path_type=Path),
     required=True,
-    help="The model repository to write to: RECIPE/1/model.onnx and RECIPE/README.md.",
+    metavar="PATH",
+    help="The file to write, or a model repository: then it is NAME/1/model.onnx in it.",
+)
+@click.option("--name", help="The model's name in a repository.  [default: from SOURCE]")
+@click.option("--description", default="", help="One line for people.")
+@click.option(
+    "--input",
+    "input_",
+    metavar="KIND",
+    help="What an element is: text:VOCABULARY_FILE, tokens:SIZE, tokens:NAMES_FILE or "
+    "features:SHAPE. An ONNX graph often shows it by itself.",
+)
+@click.option("--unknown", metavar="CHARACTER", help="Stands for all that the vocabulary lacks.")
+@click.option(
+    "--returns",
+    "outputs",
+    multiple=True,
+    metavar="NAME=KIND",
+    help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE if it has "
+    "labels. Repeatable; for a torch module, in the order in which it returns them.",
 )
 @click.option(
-    "--data",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A data file instead of the recipe's own; shakespeare needs one, any text.",
+    "--weights", type=click.Path(path_type=Path), help="A torch module's state dict (.pt)."
 )
-def export(recipe: str, output: Path, data: Path | None) -> None:
-    """Train one of the bundled models again, prove its step model, and write it with its card.
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="IN:OUT",
+    help="An input of an ONNX graph and the output that is its next value. Repeatable.",
+)
+@click.option(
+    "--constant",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An input that is the same always: numbers, or an .npy file. Repeatable.",
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="NAME",
+    help="An input that a session is given once, when it is opened. Repeatable.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How many of the last values of an element stand before the next one.",
+)
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path),
+    help="An .npy file of sequences, [batch, time, ...], to prove it on beside random ones.",
+)
+@click.option(
+    "--expected",
+    "expected",
+    multiple=True,
+    metavar="OUTPUT=FILE",
+    help="What an output must be for the examples, [batch, time, ...]. Repeatable.",
+)
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Allowed difference.")
+@click.option("--quantize", type=click.Choice(["int8"]), help="Make it smaller and faster.")
+@click.option(
+    "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recipe's data."
+)
+def export(source: str, target: Path, **options: Any) -> None:
+    """Make a step model of a trained network, prove that it is the same network, and write it.
+
+    SOURCE is one of
 
     \b
-    elman export weather --output models/
-    elman export shakespeare --data tinyshakespeare.txt --output models/
-    elman serve models/
-    """
-    from elman_export.errors import ExportError
+      file.onnx                a graph: of whole sequences, or of steps, with states
+      package.module:factory   a torch module, or what makes one
+      weather                  a bundled model, to be trained again (also sentiment, shakespeare)
 
+    \b
+    elman export vad.onnx --constant sr=16000 --input features:512 --overlap 64 -o models/
+    elman export whole.onnx --returns logits=logits -o models/letters/1/model.onnx
+    elman export mymodels.letters:NextLetter --weights letters.pt \\
+        --input text:letters.txt --returns next=logits:letters.txt -o models/
+    elman export shakespeare --data tinyshakespeare.txt -o models/
+    """
     try:
-        report = import_module(f"elman_export.recipes.{recipe}").run(data, output)
+        report = _export(source, target, Options(**options))
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    table = Table(title=f"{report.path} ({report.size:,} bytes)", title_justify="left")
-    for column in ("output", "largest difference", "allowed"):
+    console = Console(highlight=False)
+    console.print(_table(report))
+    console.print(_summary(report), soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was said beside the source and the target."""
+
+    name: str | None
+    description: str
+    input_: str | None
+    unknown: str | None
+    outputs: tuple[str, ...]
+    weights: Path | None
+    states: tuple[str, ...]
+    constants: tuple[str, ...]
+    contexts: tuple[str, ...]
+    overlap: int
+    examples: Path | None
+    expected: tuple[str, ...]
+    tolerance: float | None
+    quantize: str | None
+    data: Path | None
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raises `ExportError` for an option that was given and means nothing for this source."""
+        for name in names:
+            if getattr(self, name):
+                option = _OPTION_NAMES.get(name, name)
+                raise ExportError(f"--{option} means nothing for {source}")
+
+    def common(self) -> dict[str, Any]:
+        """What every export but a recipe's takes."""
+        found: dict[str, Any] = {
+            "outputs": [declare.output(each) for each in self.outputs],
+            "description": self.description,
+            "quantized": self.quantize == "int8",
+        }
+        if self.input_ is not None:
+            found["input"] = declare.input(self.input_, unknown=self.unknown)
+        if self.examples is not None:
+            found["examples"] = declare.array("--examples", self.examples)
+        if self.tolerance is not None:
+            found["tolerance"] = self.tolerance
+        return found
+
+
+_OPTION_NAMES = {
+    "input_": "input",
+    "outputs": "returns",
+    "states": "state",
+    "constants": "constant",
+    "contexts": "context",
+}
+_OF_GRAPHS = ("states", "constants", "contexts", "overlap", "expected")
+_OF_MODULES = ("weights",)
+
+
+def _export(source: str, target: Path, options: Options) -> Report:
+    if source in RECIPES:
+        others = [each.name for each in fields(Options) if each.name != "data"]
+        options.refuse(f"the recipe {source!r}", *others)
+        recipe = import_module(f"elman_export.recipes.{source}")
+        report: Report = recipe.run(options.data, target)
+        return report
+    if ":" in source and not Path(source).exists():
+        options.refuse("a torch module", *_OF_GRAPHS, "data")
+        return _module(source, _place(target, options.name or source.partition(":")[2]), options)
+    if not source.endswith(".onnx") and not Path(source).exists():
+        raise ExportError(
+            f"{source!r} is no recipe ({', '.join(RECIPES)}), no package.module:factory and no file"
+        )
+    options.refuse("an ONNX graph", *_OF_MODULES, "data")
+    return _graph(Path(source), _place(target, options.name or Path(source).stem), options)
+
+
+def _place(target: Path, name: str) -> Path:
+    """The file itself, or a model's place in a repository."""
+    if target.suffix == ".onnx":
+        return target
+    if not NAME.fullmatch(name):
+        raise ExportError(f"the model can't be called {name!r}; pass --name, or a file to --output")
+    return target / name / "1" / "model.onnx"
+
+
+def _module(source: str, target: Path, options: Options) -> Report:
+    from elman_export import factory
+    from elman_export.exporter import export as export_module
+
+    if options.input_ is None or not options.outputs:
+        raise ExportError(
+            "a torch module says neither what its elements are nor what it returns: pass "
+            "--input and --returns"
+        )
+    return export_module(factory.build(source, options.weights), target, **options.common())
+
+
+def _graph(source: Path, target: Path, options: Options) -> Report:
+    from elman_export import sandbox
+    from elman_export.graphfile import export_graph
+
+    # A file of somebody else's may ask for any memory, or crash the runtime.
+    return sandbox.run(
+        export_graph,
+        source,
+        target,
+        states=dict(declare.pair("--state", each) for each in options.states),
+        constants=dict(declare.value("--constant", each) for each in options.constants),
+        contexts=options.contexts,
+        overlap=options.overlap,
+        expected=dict(_expected(each) for each in options.expected),
+        **options.common(),
+    )
+
+
+def _expected(text: str) -> tuple[str, Any]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise ExportError(f"--expected is {text!r}; allowed is OUTPUT=FILE.npy")
+    return name, declare.array("--expected", Path(path))
+
+
+def _table(report: Report) -> Table:
+    """The proof: the largest difference from the original, by output, input and way."""
+    table = Table(title="Differences from the original", title_justify="left")
+    for column in ("output", "on", "the step model is asked", "largest", "allowed"):
         table.add_column(column)
-    for difference in report.differences:
-        table.add_row(difference.output, f"{difference.maximum:.1e}", f"{difference.tolerance:.1e}")
-    Console().print(table)
+    allowed = {each.output: each.tolerance for each in report.differences}
+    above = None
+    for each in report.proof.comparisons:
+        group = (each.output, each.input)
+        largest = f"{each.maximum:.1e}" + ("" if each.exact else " *")
+        shown = ("", "") if group == above else group
+        table.add_row(*shown, each.way, largest, f"{allowed[each.output]:.1e}")
+        above = group
+    return table
+
+
+def _summary(report: Report) -> str:
+    lines = [
+        f"{report.elements:,} elements compared in each way: "
+        + (
+            "the same to the last bit in all of them"
+            if report.proof.exact
+            else "* is not equal to the last bit; the server's probe decides how it batches"
+        ),
+        f"wrote {report.path} ({report.size:,} bytes)",
+    ]
+    return "\n".join(lines)

@@ -1,14 +1,19 @@
-"""`elman export` reruns a recipe, and says in one line what is wrong."""
+"""`elman export` takes graphs, modules and recipes, and says in one line what is wrong."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from elman_export.cli import RECIPES, export
 from elman_export.recipes import shakespeare, weather
 from elman_server import modelfile
+from tests.export.surgery.graphs import FEATURES, per_step
+from tests.oracle import Oracle
 
 Invoke = Callable[..., Result]
 
@@ -25,13 +30,130 @@ def test_every_recipe_is_in_the_help() -> None:
     result = CliRunner().invoke(export, ["--help"])
     assert result.exit_code == 0
     assert all(name in result.output for name in RECIPES)
-    assert "elman export weather --output models/" in result.output
+    assert "elman export shakespeare --data tinyshakespeare.txt -o models/" in result.output
 
 
-def test_an_unknown_recipe_is_a_usage_error(invoke: Invoke) -> None:
+def test_a_source_that_is_nothing_names_what_is_allowed(invoke: Invoke) -> None:
     result = invoke("poems")
-    assert result.exit_code == 2
-    assert "'poems' is not one of 'sentiment', 'shakespeare', 'weather'" in result.output
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: 'poems' is no recipe (sentiment, shakespeare, weather), no package.module:factory "
+        "and no file\n"
+    )
+
+
+def test_an_option_that_means_nothing_for_the_source_is_refused(invoke: Invoke) -> None:
+    result = invoke("weather", "--overlap", "3")
+    assert result.exit_code == 1
+    assert result.output == "Error: --overlap means nothing for the recipe 'weather'\n"
+
+
+def test_a_graph_of_whole_sequences_becomes_a_model_in_a_repository(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    path = per_step("GRU").save(tmp_path / "noise.onnx")
+    np.save(tmp_path / "x.npy", np.ones((2, 5, FEATURES), np.float32))
+    result = invoke(str(path), "--returns", "y=values", "--examples", str(tmp_path / "x.npy"))
+    assert result.exit_code == 0, result.output
+    assert "the same to the last bit in all of them" in result.output
+    assert "examples" in result.output
+    file = modelfile.read(tmp_path / "models" / "noise" / "1" / "model.onnx")
+    assert [state.name for state in file.spec.states] == ["gru0.h"]
+
+
+def test_a_refused_graph_is_one_line_and_no_file(invoke: Invoke, tmp_path: Path) -> None:
+    path = per_step("GRU", direction="reverse").save(tmp_path / "noise.onnx")
+    result = invoke(str(path))
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: GRU 'gru_1' reads each sequence from its end")
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+_MODULE = """
+from torch import nn
+
+class Letters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(3, 4)
+        self.gru = nn.GRU(4, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.gru(self.embedding(x))[0])
+
+def number():
+    return 7
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of somebody's, in the current folder, and its vocabulary."""
+    name = f"letters_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(_MODULE)
+    (tmp_path / "abc.txt").write_text("abc")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+_SAID = ("--input", "text:abc.txt", "--returns", "next=logits")
+
+
+def test_a_torch_module_with_its_weights(package: str, invoke: Invoke, tmp_path: Path) -> None:
+    import importlib
+
+    module = importlib.import_module(package).Letters()
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "w.pt")
+    result = invoke(f"{package}:Letters", "--weights", "w.pt", "--name", "letters", *_SAID)
+    assert result.exit_code == 0, result.output
+    oracle = Oracle(tmp_path / "models" / "letters" / "1" / "model.onnx")
+    with torch.no_grad():
+        expected = module(torch.tensor([[2, 0, 1]]))[0].numpy()
+    found = [each["next"] for each in oracle.run("cab")]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "message"),
+    [
+        ("{}:Letters", (), "a torch module says neither what its elements are nor what it returns"),
+        ("{}:Nothing", _SAID, "has no 'Nothing'"),
+        ("{}:number", _SAID, "gives a int; it must give an nn.Module"),
+        ("no_such_package:x", _SAID, "no module named 'no_such_package'"),
+        ("{}:Letters", (*_SAID, "--weights", "gone.pt"), "--weights gone.pt: No such file"),
+        ("{}:Letters", (*_SAID, "--weights", "abc.txt"), "--weights abc.txt holds no state dict"),
+        ("{}:Letters", (*_SAID, "--weights", "other.pt"), "it lacks embedding.weight"),
+        ("{}:Letters", (*_SAID, "--state", "h:hn"), "--state means nothing for a torch module"),
+    ],
+)
+def test_a_module_that_can_not_be_had_is_one_line(
+    source: str, more: tuple[str, ...], message: str, package: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    torch.save({"linear.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    result = invoke(source.format(package), *more)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_weights_that_would_run_code_are_not_read(
+    package: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    import pickle
+
+    class Harm:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.touch, (Path(tmp_path / "harmed"),)  # type: ignore[return-value]
+
+    (tmp_path / "harm.pt").write_bytes(pickle.dumps(Harm()))
+    result = invoke(f"{package}:Letters", *_SAID, "--weights", "harm.pt")
+    assert result.exit_code == 1
+    assert "holds no state dict" in result.output
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_shakespeare_asks_for_its_text(invoke: Invoke, tmp_path: Path) -> None:

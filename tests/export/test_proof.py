@@ -108,7 +108,7 @@ def test_lengths_that_are_not_read_are_caught(exported: Exported) -> None:
 
 def test_weights_that_are_a_little_off_are_caught(exported: Exported) -> None:
     initializer = next(
-        each for each in exported.model.graph.initializer if each.name.endswith("R1")
+        each for each in exported.model.graph.initializer if each.name.endswith("1.R")
     )
     values = onnx.numpy_helper.to_array(initializer) + np.float32(1e-2)
     initializer.CopyFrom(onnx.numpy_helper.from_array(values, initializer.name))

@@ -18,12 +18,13 @@ from elman_export.adoption.original import Original
 from elman_export.adoption.roles import Roles, has_states
 from elman_export.adoption.wrap import of_stream, wrap
 from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
+from elman_export.finish import finish
 from elman_export.interface import Output
-from elman_export.keep import Report, keep
-from elman_export.proof import TOLERANCE, Proof, Sequences, prove
+from elman_export.keep import Report
+from elman_export.proof import TOLERANCE, Sequences, prove
 from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import Arrays, StepModel
-from elman_server.spec import InputSpec, OutputKind
+from elman_server.spec import InputSpec, ModelSpec, OutputKind
 
 __all__ = ["adopt", "has_states"]
 
@@ -51,6 +52,7 @@ def adopt(
     expected: Mapping[str, np.ndarray] | None = None,
     description: str = "",
     tolerance: float = TOLERANCE,
+    quantized: bool = False,
     seed: int = 0,
 ) -> Report:
     """Writes the streaming graph of the ONNX file `path` as a step model to `output`.
@@ -69,7 +71,8 @@ def adopt(
     `examples` are sequences `[batch, time, *shape]`, or one, `[time, *shape]`, compared beside
     seeded random ones; `expected` says what outputs must be for them, `[batch, time, *shape]`, by
     name. `tolerance` bounds the difference from the graph itself, run alone in ONNX Runtime, one
-    element after another, and as a whole where it takes several at once.
+    element after another, and as a whole where it takes several at once. `quantized`: with 8-bit
+    weights.
 
     Raises `ExportError` for a file that can't be read, for names that don't fit and where something
     is not certain; `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for
@@ -99,16 +102,38 @@ def adopt(
     except ValidationError as error:
         raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
     expectation = Expectation.of(spec, examples, expected or {})
-    proof = _prove(
-        Original(model, found, arranged, overlap=overlap),
+    original = Original(model, found, arranged, overlap=overlap)
+    sequences = _sequences(spec, expectation, seed)
+    loose = _rounds_by_run(model)
+    answers = [_reference(original, each, arranged, tolerance, loose) for each in sequences]
+    by_id = {id(each): answer for each, answer in zip(sequences, answers, strict=True)}
+
+    def whole(each: Sequences) -> Arrays:
+        return by_id[id(each)]
+
+    proof = prove(
+        whole,
         StepModel(step.SerializeToString(), spec),
-        arranged,
-        expectation,
-        loose=_rounds_by_run(model),
+        sequences,
         seed=seed,
         tolerance=tolerance,
+        exact=False,
+        original="graph",
     )
-    return keep(step, spec, proof, output)
+    if expectation.outputs:
+        compared = expectation.compare(answers[-1], tolerance)
+        proof = replace(proof, comparisons=(*proof.comparisons, *compared))
+    return finish(
+        step,
+        spec,
+        proof,
+        output,
+        whole=whole,
+        sequences=sequences,
+        original="graph",
+        quantized=quantized,
+        seed=seed,
+    )
 
 
 def _arranged(
@@ -156,19 +181,10 @@ def _rounds_by_run(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _BY_RUN for node in onnxtensors.nodes(model))
 
 
-def _prove(
-    original: Original,
-    model: StepModel,
-    arranged: Layout,
-    expectation: Expectation,
-    *,
-    loose: bool,
-    seed: int,
-    tolerance: float,
-) -> Proof:
-    spec = model.spec
+def _sequences(spec: ModelSpec, expectation: Expectation, seed: int) -> list[Sequences]:
+    """What the proof runs on: random sequences and the caller's examples."""
     rng = np.random.default_rng(seed)
-    sequences = [
+    found = [
         Sequences(
             elements=random_elements(spec.input, batch, time, rng),
             contexts=random_contexts(spec.contexts, batch, rng),
@@ -177,30 +193,14 @@ def _prove(
     ]
     if expectation.examples is not None:
         elements = expectation.examples
-        sequences.append(
+        found.append(
             Sequences(
                 elements=elements,
                 source="examples",
                 contexts=random_contexts(spec.contexts, len(elements), rng),
             )
         )
-    answers = [_reference(original, each, arranged, tolerance, loose) for each in sequences]
-    by_id = {id(each): answer for each, answer in zip(sequences, answers, strict=True)}
-    proof = prove(
-        lambda each: by_id[id(each)],
-        model,
-        sequences,
-        seed=seed,
-        tolerance=tolerance,
-        exact=False,
-        original="graph",
-    )
-    if expectation.outputs:
-        proof = replace(
-            proof,
-            comparisons=(*proof.comparisons, *expectation.compare(answers[-1], tolerance)),
-        )
-    return proof
+    return found
 
 
 def _reference(

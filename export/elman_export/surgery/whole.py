@@ -9,8 +9,9 @@ import numpy as np
 
 from elman_export import onnxfile
 from elman_export.errors import ExportError, ProofFailed
+from elman_export.finish import finish
 from elman_export.interface import Output
-from elman_export.keep import Report, keep
+from elman_export.keep import Report
 from elman_export.proof import TOLERANCE, Proof, Sequences, prove
 from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import StepModel
@@ -22,7 +23,7 @@ _SAMPLES = ((7, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences that a proof runs on."""
 
 
-def export_graph(
+def lift(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
@@ -33,6 +34,7 @@ def export_graph(
     description: str = "",
     examples: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
+    quantized: bool = False,
     seed: int = 0,
 ) -> Report:
     """Writes the whole-sequence graph of the ONNX file `path` as a step model to `output`.
@@ -45,7 +47,7 @@ def export_graph(
     are the same always, by name; `contexts` are inputs, `[batch, *shape]`, that a session is given
     once: where first states are computed from them, that part of the graph becomes the
     initial-state network. `examples`, `[batch, time, *shape]`, are compared beside seeded
-    random sequences.
+    random sequences. `quantized`: with 8-bit weights.
 
     Raises `UnsupportedGraph` with the node that can't be part of a step, `ProofFailed` for a step
     model that is not the same network, and `ExportError` for a file that can't be read or names
@@ -61,7 +63,18 @@ def export_graph(
         except (heads.HeadError, ProofFailed) as error:
             failure = failure or error
         else:
-            return keep(made.model, made.spec, proof, output, initial=made.initial)
+            return finish(
+                made.model,
+                made.spec,
+                proof,
+                output,
+                whole=lambda each: subject.original.answer(each, subject.outputs),
+                sequences=sequences,
+                original="graph",
+                initial=made.initial,
+                quantized=quantized,
+                seed=seed,
+            )
     assert failure is not None
     raise failure
 

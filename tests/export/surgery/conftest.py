@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from elman_export.graphfile import export_graph
 from elman_export.keep import Report
-from elman_export.surgery.whole import export_graph
 from tests.export.surgery.graphs import FEATURES, OUT, TIME, Graph
 from tests.oracle import Oracle
 

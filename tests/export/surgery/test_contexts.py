@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.graphfile import export_graph
 from elman_export.keep import Report
 from elman_export.stepmodel import StepModel
-from elman_export.surgery.whole import export_graph
 from elman_server import modelfile
 from tests.export.surgery.graphs import (
     FEATURES,

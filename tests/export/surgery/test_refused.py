@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
-from elman_export.surgery.whole import export_graph
+from elman_export.graphfile import export_graph
 from tests.export.surgery.graphs import (
     FEATURES,
     HIDDEN,

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman_export.errors import ProofFailed
+from elman_export.graphfile import export_graph
 from elman_export.proof import Sequences, prove
 from elman_export.stepmodel import Arrays, Session, StepModel
-from elman_export.surgery.whole import export_graph
 from elman_server import modelfile
 from elman_server.spec import ModelSpec
 from tests.export.surgery.graphs import (
