@@ -27,7 +27,7 @@ from elman_server.spec import (
     StateSpec,
 )
 from tests.server.runner.oddmodels import one_row_only
-from tests.stepmodels import Shape, leaky, lstm, save, save_lstm
+from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, save_lstm, tilted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +346,7 @@ def test_scripts_get_every_lag(elman: Run, tmp_path: Path) -> None:
     assert found == {
         "input": "random",
         "examples": None,
+        "random_contexts": 0,
         "perturbation": "each feature moved up or down by 0.1 of its standard deviation in the "
         "sample",
         "rows": 256,
@@ -384,6 +385,16 @@ def test_rows_that_affect_one_another_are_run_alone(elman: Run, tmp_path: Path) 
     [output] = horizon(result)["outputs"]
     assert output["influence"] == pytest.approx([1] * 5, rel=1e-3)
     assert horizon(result)["rows"] == 32
+
+
+def test_contexts_are_random_and_said_to_be(elman: Run, tmp_path: Path) -> None:
+    path = save_conditioned(tilted(), tmp_path / "tilted.onnx")
+    result = elman("inspect", path, "--horizon", "--lags", "8", "--json")
+    [output] = horizon(result)["outputs"]
+    assert output["influence"] == pytest.approx([0.5**lag for lag in range(9)], rel=1e-2)
+    assert horizon(result)["random_contexts"] == 8
+    shown = elman("inspect", path, "--horizon", "--lags", "8")
+    assert "contexts 8 random ones, taken in turn" in shown.words
 
 
 def test_what_is_not_forgotten_is_beyond_the_last_lag(elman: Run, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from elman_server.horizon.sample import (
 
 _ROWS_ALONE = 32
 """Rows of a network that takes one at a time."""
+_CONTEXTS = 8
 
 
 def lags_option(
@@ -53,6 +54,8 @@ class Recalled:
     """What was found."""
 
     examples: Path | None
+    contexts: int
+    """How many random ones the rows took in turn."""
     sample: Sample
     influences: Sequence[Influence]
 
@@ -90,10 +93,16 @@ def measured(recall: Recall, trial: Trial) -> Recalled:
             sequences = read_examples(spec, recall.examples)
             source = str(recall.examples)
             sample = sample_of(spec, sequences, source, lags=lags, at_most=at_most, rows=rows)
-        influences = measure(trial.model, sample, trial.step_size)
+        contexts = trial.contexts(_CONTEXTS)
+        influences = measure(trial.model, sample, trial.step_size, contexts)
     except (ExamplesError, HorizonError) as error:
         raise click.ClickException(str(error)) from None
-    return Recalled(examples=recall.examples, sample=sample, influences=influences)
+    return Recalled(
+        examples=recall.examples,
+        contexts=_CONTEXTS if contexts else 0,
+        sample=sample,
+        influences=influences,
+    )
 
 
 def document(recalled: Recalled) -> dict[str, object]:
@@ -102,6 +111,7 @@ def document(recalled: Recalled) -> dict[str, object]:
     return {
         "input": "random" if recalled.examples is None else "examples",
         "examples": None if recalled.examples is None else str(recalled.examples),
+        "random_contexts": recalled.contexts,
         "perturbation": sample.perturbation,
         "rows": len(sample.elements),
         "warm_up": sample.warm_up,
@@ -135,6 +145,8 @@ def tables(recalled: Recalled) -> Iterator[RenderableType]:
         yield table
         facts = Table.grid(padding=(0, 2))
         facts.add_row("input", f"{sample.source}, {sample.warm_up} elements before the change")
+        if recalled.contexts:
+            facts.add_row("contexts", f"{recalled.contexts} random ones, taken in turn")
         facts.add_row("change", f"{len(sample.elements)} times, {sample.perturbation}")
         facts.add_row("influence", f"{each.distance}; {each.absolute:.3g} is 100 %")
         yield facts

@@ -3,6 +3,7 @@
 ONNX Runtime is loaded when a model is tried out, and not before.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from elman_server.horizon.measure import StepSize
 from elman_server.modelfile import ModelFile
 
 if TYPE_CHECKING:
-    from elman_server.runner.model import StepModel
+    from elman_server.runner.model import Array, StepModel
     from elman_server.runner.probe import Probe
 
 NO_RUNTIME = "needs the server extra: pip install 'elman[server]'"
@@ -70,6 +71,12 @@ class Trial:
             rows=_DEFAULTS.max_batch_size if self.is_batched else 1,
             chunk=1 if single else _DEFAULTS.max_chunk,
         )
+
+    def contexts(self, count: int) -> Mapping[str, "Array"]:
+        """That many random values of each context, `[count, *shape]`; none if there are none."""
+        from elman_server.runner.rows import random_contexts
+
+        return random_contexts(self.model.spec, count)
 
     def document(self) -> dict[str, object]:
         """For scripts."""

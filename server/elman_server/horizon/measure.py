@@ -5,7 +5,7 @@ as a copy with that one element replaced, both with the same elements after it. 
 know what runs a step.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,9 +33,12 @@ class Network(Protocol):
         lengths: NDArray[np.int32] | None,
         states: Sequence[Array],
         outputs: Iterable[str],
+        contexts: Sequence[Array] = (),
     ) -> tuple[dict[str, Array], list[Array]]: ...
 
     def initial_states(self, rows: int) -> list[Array]: ...
+
+    def begin(self, contexts: Mapping[str, Array]) -> list[Array]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +58,52 @@ class _Part:
     changed: dict[str, Array]
 
 
-def measure(network: Network, sample: Sample, most: StepSize) -> tuple[Influence, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """The rows' first states, and what they are given at every step: `[rows, *shape]` each."""
+
+    states: list[Array]
+    contexts: list[Array]
+
+    @staticmethod
+    def of(network: Network, contexts: Mapping[str, Array], rows: Sequence[int]) -> "_Beginning":
+        """Row by row, as rows that begin together may affect one another."""
+        if not contexts:
+            return _Beginning(states=network.initial_states(len(rows)), contexts=[])
+        count = len(next(iter(contexts.values())))
+        begun = [
+            network.begin({name: value[row : row + 1] for name, value in contexts.items()})
+            for row in range(count)
+        ]
+        own = [row % count for row in rows]
+        return _Beginning(
+            states=[np.concatenate(parts)[own] for parts in zip(*begun, strict=True)],
+            contexts=[contexts[context.name][own] for context in network.spec.step_contexts],
+        )
+
+
+def measure(
+    network: Network,
+    sample: Sample,
+    most: StepSize,
+    contexts: Mapping[str, Array] | None = None,
+) -> tuple[Influence, ...]:
     """The influence on each output, in the spec's order, at the lags 0 to `sample.lags`.
 
-    `most` bounds the steps; but for rounding, what comes out does not depend on it. Raises
+    `most` bounds the steps; but for rounding, what comes out does not depend on it. `contexts` are
+    some values of each that the spec names, `[any, *shape]`, which the rows take in turn. Raises
     `HorizonError` if a prediction is not finite; what the runtime raises passes through.
     """
     tallies = [Tally(out, sample.lags) for out in network.spec.outputs]
     # A row and its copy make two.
     fit = max(1, _STEP_NBYTES // (2 * network.spec.output_nbytes))
-    rows = max(1, min(most.rows // 2, fit))
-    chunk = max(1, min(most.chunk, fit // rows))
-    for start in range(0, len(sample.elements), rows):
-        part = sample.rows(start, start + rows)
-        for found in _predictions(network, part, chunk, together=most.rows > 1):
+    together = max(1, min(most.rows // 2, fit))
+    chunk = max(1, min(most.chunk, fit // together))
+    for start in range(0, len(sample.elements), together):
+        part = sample.rows(start, start + together)
+        rows = range(start, start + len(part.elements))
+        beginning = _Beginning.of(network, contexts or {}, rows)
+        for found in _predictions(network, part, beginning, chunk, copies=most.rows > 1):
             for tally in tallies:
                 name = tally.spec.name
                 tally.add(found.lag, found.plain[name], found.changed[name])
@@ -76,28 +111,31 @@ def measure(network: Network, sample: Sample, most: StepSize) -> tuple[Influence
 
 
 def _predictions(
-    network: Network, sample: Sample, chunk: int, *, together: bool
+    network: Network, sample: Sample, beginning: _Beginning, chunk: int, *, copies: bool
 ) -> Iterator[_Part]:
+    """`copies` says whether rows may share a step with their copies."""
     names = [out.name for out in network.spec.outputs]
-    states = network.initial_states(len(sample.elements))
+    states, contexts = beginning.states, beginning.contexts
     for elements in _chunks(sample.elements[:, : sample.warm_up], chunk):
-        _, states = network.step(elements, None, states, names)
+        _, states = network.step(elements, None, states, names, contexts)
     changed_states, lag = states, 0
+    twice = [np.concatenate([context, context]) for context in contexts]
     for elements in _chunks(sample.elements[:, sample.warm_up :], chunk):
         changed = elements
         if lag == 0:
             changed = elements.copy()
             changed[:, 0] = sample.replacements
-        if together:
+        if copies:
             rows = len(elements)
             both = [np.concatenate(pair) for pair in zip(states, changed_states, strict=True)]
-            values, both = network.step(np.concatenate([elements, changed]), None, both, names)
+            pair = np.concatenate([elements, changed])
+            values, both = network.step(pair, None, both, names, twice)
             states, changed_states = [s[:rows] for s in both], [s[rows:] for s in both]
             one = {name: value[:rows] for name, value in values.items()}
             two = {name: value[rows:] for name, value in values.items()}
         else:
-            one, states = network.step(elements, None, states, names)
-            two, changed_states = network.step(changed, None, changed_states, names)
+            one, states = network.step(elements, None, states, names, contexts)
+            two, changed_states = network.step(changed, None, changed_states, names, contexts)
         yield _Part(lag=lag, plain=one, changed=two)
         lag += elements.shape[1]
 

@@ -13,8 +13,8 @@ from tests.stepmodels import save
 Built = tuple[ModelProto, ModelSpec]
 
 
-def load(built: Built, folder: Path) -> StepModel:
-    path = save(*built, folder / "model.onnx")
+def load(built: Built, folder: Path, initial: ModelProto | None = None) -> StepModel:
+    path = save(*built, folder / "model.onnx", initial)
     return StepModel(modelfile.read(path), threads=1, providers=("CPUExecutionProvider",))
 
 

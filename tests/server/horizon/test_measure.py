@@ -9,9 +9,10 @@ import pytest
 from elman_server.horizon.influence import HorizonError
 from elman_server.horizon.measure import StepSize, measure
 from elman_server.horizon.sample import Sample, random_sample
+from elman_server.runner.rows import random_contexts
 from elman_server.selection import softmax
 from tests.server.horizon.networks import Built, delay, load
-from tests.stepmodels import Shape, leaky, lstm
+from tests.stepmodels import Shape, caption, leaky, lstm, one_row
 
 MANY = StepSize(rows=64, chunk=1)
 
@@ -105,6 +106,38 @@ def test_every_output_is_measured_at_every_lag(built: Built, tmp_path: Path) -> 
     found = measure(network, random_sample(network.spec.input, lags=20), MANY)
     assert [each.output for each in found] == [out.name for out in network.spec.outputs]
     assert [len(each.relative) for each in found] == [21] * len(found)
+
+
+def test_rows_take_contexts_in_turn(tmp_path: Path) -> None:
+    model, spec, initial = caption()
+    network = load((model, spec), tmp_path, initial)
+    contexts = random_contexts(spec, 3)
+    sample = random_sample(spec.input, lags=5, rows=7)
+    (found,) = measure(network, sample, StepSize(rows=8, chunk=4), contexts)
+    changed = sample.elements.copy()
+    changed[:, sample.warm_up] = sample.replacements
+    distances = []
+    for row in range(7):
+        own = {name: value[[row % 3]] for name, value in contexts.items()}
+        one, two = (
+            softmax(
+                network.step(elements[[row]], None, network.begin(own), ["next"], [own["gain"]])[0][
+                    "next"
+                ][0, sample.warm_up :]
+            )
+            for elements in (sample.elements, changed)
+        )
+        distances.append(np.abs(one - two).sum(axis=-1) / 2)
+    expected = np.mean(distances, axis=0)
+    assert found.absolute == pytest.approx(expected[0], rel=1e-5)
+    assert found.relative == pytest.approx(expected / expected[0], rel=1e-5)
+
+
+def test_a_graph_of_one_row_is_run_row_by_row(tmp_path: Path) -> None:
+    network = load(one_row(leaky()), tmp_path)
+    sample = random_sample(network.spec.input, lags=8, rows=5)
+    (found,) = measure(network, sample, StepSize(rows=1, chunk=1))
+    assert found.relative == pytest.approx([0.5**lag for lag in range(9)], rel=1e-3)
 
 
 def test_a_sample_without_a_warm_up_begins_with_the_first_element(tmp_path: Path) -> None:
