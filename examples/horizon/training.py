@@ -1,7 +1,7 @@
 """Trains a network on the task, and says how often its answers are right."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ _HELD_OUT_SEED = 2_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is the same for every network."""
+    """What does not differ between networks that are compared."""
 
     lags: tuple[int, ...] = (5, 10, 20, 50)
     hidden: int = 64
@@ -28,12 +28,16 @@ class Plan:
     """Elements of a training stream; gradients go back through all of them."""
     warmup: int = 100
 
+    def alone(self, lag: int) -> "Plan":
+        """The same for one of the lags, with half of the steps."""
+        return replace(self, lags=(lag,), steps=self.steps // 2)
+
     @property
     def task(self) -> Task:
         return Task(lags=self.lags)
 
 
-QUICK = Plan(lags=(2, 4), hidden=16, steps=60, batch=16, time=40, warmup=10)
+QUICK = Plan(lags=(2, 4), hidden=16, steps=30, batch=16, time=40, warmup=10)
 """For a test: some seconds, and networks that have learned little."""
 
 
@@ -43,8 +47,13 @@ class Choice:
 
     kind: str
     init: Init
-    rate: float
+    rate: float = 3e-3
+    """The highest learning rate."""
     seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}, {self.init}"
 
 
 def untrained(plan: Plan, choice: Choice) -> Recaller:
@@ -57,15 +66,13 @@ def train(plan: Plan, choice: Choice) -> Recaller:
     network = untrained(plan, choice)
     rng = np.random.default_rng(choice.seed)
     descent = training.Descent(network, rate=choice.rate, steps=plan.steps, warmup=plan.warmup)
-    with training.progress(f"{choice.kind}, {choice.init}, {choice.rate:g}", plan.steps) as bar:
-        for _ in range(plan.steps):
-            streams = plan.task.streams(plan.batch, plan.time, rng)
-            answers = network(torch.from_numpy(streams.elements)).flatten(0, 1)
-            targets = torch.from_numpy(streams.answers).flatten()
-            asked = torch.from_numpy(streams.lags).flatten() > 0
-            losses = nn.functional.cross_entropy(answers, targets, reduction="none")
-            descent.step(losses[asked].mean() + _ELSEWHERE * losses[~asked].mean())
-            bar.step()
+    for _ in range(plan.steps):
+        streams = plan.task.streams(plan.batch, plan.time, rng)
+        answers = network(torch.from_numpy(streams.elements)).flatten(0, 1)
+        targets = torch.from_numpy(streams.answers).flatten()
+        asked = torch.from_numpy(streams.lags).flatten() > 0
+        losses = nn.functional.cross_entropy(answers, targets, reduction="none")
+        descent.step(losses[asked].mean() + _ELSEWHERE * losses[~asked].mean())
     return network
 
 

@@ -10,8 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from elman_server import modelfile
-from examples.horizon.__main__ import run
+from examples.horizon.__main__ import ALONE, TOGETHER, run
 from examples.horizon.gradient import endings, norms
+from examples.horizon.jobs import Job, work
 from examples.horizon.networks import INITS
 from examples.horizon.task import LETTERS, NOTHING, Task
 from examples.horizon.training import QUICK, Choice, untrained
@@ -47,7 +48,7 @@ def test_letters_to_remember_look_like_those_to_forget() -> None:
 
 @pytest.mark.parametrize("kind", INITS)
 def test_the_gradient_at_lag_0_is_that_of_the_answers_head(kind: str) -> None:
-    network = untrained(QUICK, Choice(kind=kind, init="default", rate=0))
+    network = untrained(QUICK, Choice(kind=kind, init="default"))
     found = norms(QUICK, network, 4, longest=6, warm_up=3)
     x, answers = endings(QUICK.task, 4, 9)
     with torch.no_grad():
@@ -59,7 +60,7 @@ def test_the_gradient_at_lag_0_is_that_of_the_answers_head(kind: str) -> None:
 
 
 def test_the_gradient_further_back_is_the_slope_of_the_loss() -> None:
-    network = untrained(QUICK, Choice(kind="RNN", init="orthogonal", rate=0)).double()
+    network = untrained(QUICK, Choice(kind="RNN", init="orthogonal")).double()
     x, answers = endings(QUICK.task, 4, 9)
     with torch.no_grad():
         embedded = network.embedding(x)
@@ -85,20 +86,34 @@ def test_the_gradient_further_back_is_the_slope_of_the_loss() -> None:
 def test_every_initialisation_that_was_tried_makes_a_network() -> None:
     for kind, inits in INITS.items():
         for init in inits:
-            network = untrained(QUICK, Choice(kind=kind, init=init, rate=0))
+            network = untrained(QUICK, Choice(kind=kind, init=init))
             assert network(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, len(LETTERS) + 1)
 
 
 def test_it_trains_exports_measures_and_draws(tmp_path: Path) -> None:
-    result = CliRunner().invoke(run, ["--quick", "--seeds", "1", "--output", str(tmp_path)])
+    result = CliRunner().invoke(run, ["--quick", "--jobs", "1", "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "figures.json").read_text())
-    for kind in ("LSTM", "RNN"):
-        assert set(figures["accuracy"][kind]) == {"2", "4", "0"}
-        assert set(figures["gradient"][kind]) == {"before", "after"}
-        assert len(figures["horizon"][kind]["influence"]) == 9
-        spec = modelfile.read(tmp_path / kind.lower() / "1" / "model.onnx").spec
+    assert [list(figures[part]) for part in ("alone", "gradient_before")] == [
+        [choice.label for choice in ALONE]
+    ] * 2
+    assert [list(figures[part]) for part in ("together", "gradient_after", "horizon")] == [
+        [choice.label for choice in TOGETHER]
+    ] * 3
+    for choice in TOGETHER:
+        assert set(figures["together"][choice.label]) == {"2", "4"}
+        assert figures["horizon"][choice.label]["lags"] == 8
+        spec = modelfile.read(tmp_path / choice.kind.lower() / "1" / "model.onnx").spec
         assert spec.input.vocabulary == QUICK.task.names
-        assert f"{kind}: right by lag 2: " in result.output
+    assert figures["parameters"]["LSTM"] > figures["parameters"]["RNN"]
     for name in ("accuracy", "gradient", "influence"):
         ElementTree.parse(tmp_path / f"horizon-{name}.svg")
+
+
+def test_a_training_in_another_process_gives_the_same_network() -> None:
+    job = Job(plan=QUICK.alone(2), choice=Choice(kind="RNN", init="default"))
+    [here], [there] = list(work([job], 1)), list(work([job], 2))
+    assert there.job == job
+    assert there.right == here.right
+    for name, value in here.weights.items():
+        assert np.array_equal(there.weights[name], value)
