@@ -296,7 +296,7 @@ def test_it_shows_the_proof_that_the_export_kept(elman: Run, tmp_path: Path) -> 
     path = hollow_with(SPEC, tmp_path / "model.onnx", **{PROOF_KEY: json.dumps(PROOF)})
     result = elman("inspect", path, "--no-probe")
     assert "next random whole 2.0e-07 yes next random alone 3.0e-07 no" in result.words
-    assert "The export's own proof, on 269 elements in each way." in result.words
+    assert "What the export compared, 269 elements in each way: " in result.words
     assert json.loads(elman("inspect", path, "--no-probe", "--json").out)["proof"] == PROOF
 
 

@@ -45,9 +45,12 @@ def _spec(file: ModelFile, served: Mapping[str, str]) -> Table:
 
 
 def _proof(proof: KeptProof) -> Table:
-    caption = f"The export's own proof, on {proof.elements:,} elements in each way."
+    caption = (
+        f"What the export compared, {proof.elements:,} elements in each way: the largest difference "
+        "from the original, and whether the bits were those of the first way."
+    )
     table = Table(title="proof", title_justify="left", caption=caption, caption_justify="left")
-    for column in ("output", "input", "asked", "from the original", "to the bit as the first way"):
+    for column in ("output", "input", "given", "difference", "same bits"):
         table.add_column(column)
     for each in proof.comparisons:
         exact = "yes" if each.exact else "no"
