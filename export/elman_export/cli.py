@@ -46,8 +46,8 @@ RECIPES = ("sentiment", "shakespeare", "weather")
     "outputs",
     multiple=True,
     metavar="NAME=KIND",
-    help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE if it has "
-    "labels. Repeatable; for a torch module, in the order in which it returns them.",
+    help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE behind "
+    "it, or :input for those of the input. Repeatable; for a torch module, in the order in which it returns them.",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="A torch module's state dict (.pt)."
@@ -110,7 +110,7 @@ def export(source: str, target: Path, **options: Any) -> None:
     elman export vad.onnx --constant sr=16000 --input features:512 --overlap 64 -o models/
     elman export whole.onnx --returns logits=logits -o models/letters/1/model.onnx
     elman export mymodels.letters:NextLetter --weights letters.pt \\
-        --input text:letters.txt --returns next=logits:letters.txt -o models/
+        --input text:letters.txt --returns next=logits:input -o models/
     elman export shakespeare --data tinyshakespeare.txt -o models/
     """
     try:
@@ -152,12 +152,14 @@ class Options:
     def common(self) -> dict[str, Any]:
         """What every export but a recipe's takes."""
         found: dict[str, Any] = {
-            "outputs": [declare.output(each) for each in self.outputs],
             "description": self.description,
             "quantized": self.quantize == "int8",
         }
+        vocabulary: tuple[str, ...] = ()
         if self.input_ is not None:
             found["input"] = declare.input(self.input_, unknown=self.unknown)
+            vocabulary = found["input"].vocabulary
+        found["outputs"] = [declare.output(each, vocabulary) for each in self.outputs]
         if self.examples is not None:
             found["examples"] = declare.array("--examples", self.examples)
         if self.tolerance is not None:

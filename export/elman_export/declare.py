@@ -44,16 +44,21 @@ def input(text: str, *, unknown: str | None = None) -> InputSpec:
     raise ExportError(f"--input is {text!r}; allowed are {_INPUTS}")
 
 
-def output(text: str) -> Output:
-    """`NAME=KIND` or `NAME=KIND:FILE`, the file with a label for each entry of the last axis."""
+def output(text: str, vocabulary: Sequence[str] = ()) -> Output:
+    """`NAME=KIND`, or with labels for the entries of the last axis: `NAME=KIND:FILE`, as `tokens`
+    has names, or `NAME=KIND:input`, those of the input's `vocabulary`."""
     name, _, rest = text.partition("=")
     kind, _, labels = rest.partition(":")
     if not name or kind not in _KINDS:
         raise ExportError(
-            f"--output is {text!r}; allowed are NAME=values, NAME=logits and NAME=probabilities, "
-            "each with :FILE behind it to label the entries"
+            f"--returns is {text!r}; allowed are NAME=values, NAME=logits and NAME=probabilities, "
+            "each with :FILE or :input behind it to label the entries"
         )
-    with _one_line("--output", text):
+    with _one_line("--returns", text):
+        if labels == "input" and not vocabulary:
+            raise ExportError(f"--returns is {text!r}, but the input has no vocabulary")
+        if labels == "input":
+            return _KINDS[kind](name, labels=vocabulary)
         return _KINDS[kind](name, labels=_entries(Path(labels)) if labels else ())
 
 

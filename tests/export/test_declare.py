@@ -92,6 +92,9 @@ def test_an_output_has_a_kind_and_perhaps_labels(tmp_path: Path) -> None:
     found = declare.output(f"verdict=logits:{path}")
     assert (found.name, found.kind, found.labels) == ("verdict", OutputKind.LOGITS, ("no", "yes"))
     assert declare.output("y=values").labels == ()
+    assert declare.output("y=logits:input", ("a", "b")).labels == ("a", "b")
+    with pytest.raises(ExportError, match="but the input has no vocabulary"):
+        declare.output("y=logits:input")
 
 
 @pytest.mark.parametrize("text", ["y", "y=", "=logits", "y=softmax", "y:logits"])
