@@ -1,113 +1,159 @@
-"""A module and its layers, traced to the ONNX graph of one step.
+"""One step, a torch module, traced to the ONNX graph that a spec describes.
 
-`build` owns how the step is put together and traced, and what its tensors are called. It does not
-check that the graph computes what the module does: that is `elman_export.proof`'s.
+`build` owns how a step is traced and what its tensors are called. It does not check that the graph
+computes what the module does: that is `elman_export.proof`'s.
 """
 
-import copy
 import logging
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
+from elman_export import functions, precision
 from elman_export.errors import UnsupportedModule
-from elman_export.recurrence import OPSET, Carry, RecurrentLayers, RecurrentOperator
-from elman_export.subject import Subject, select
-from elman_server.spec import ModelSpec
+from elman_export.operators import OPSET
+from elman_export.steps import zeros
+from elman_server.spec import ModelSpec, StateSpec
 
 _BATCH, _TIME = 2, 3
 
 
-class _Step(nn.Module):
-    """`(elements, lengths, *states)` to `(*outputs, *states)`, each laid out as the spec says."""
+def build(
+    step: nn.Module, spec: ModelSpec, original: nn.Module, last_only: Collection[str] = ()
+) -> onnx.ModelProto:
+    """The graph of one step, its tensors called as `spec` says.
 
-    def __init__(self, subject: Subject, operators: Mapping[nn.Module, RecurrentOperator]) -> None:
-        super().__init__()
-        self.subject = subject
-        self.operators = tuple(operators.values())
-        self.module = _replace(subject.module, operators)
+    `step` takes the elements, lengths where the spec has them, the states and the contexts, and
+    returns the outputs, the new states and the first states that are computed from contexts, which
+    are called as `first` says. Outputs in `last_only` have no time axis yet. What the graph calls
+    of `elman_export.functions` comes with it; `finish` has to follow.
 
-    def forward(self, x: Tensor, lengths: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        names = [name for operator in self.operators for name in operator.state_names]
-        carry = Carry(lengths=lengths, taken=dict(zip(names, states, strict=True)))
-        for operator in self.operators:
-            operator.carry = carry
-        returned = self.module(self.subject.arrange(x))
-        final = [state for operator in self.operators for state in operator.final]
-        found = select(returned, self.subject.outputs, final)
-        return (
-            *(self.subject.arrange(tensor) for tensor in found.values()),
-            *(carry.given[name] for name in names),
-        )
-
-
-def build(subject: Subject, layers: Sequence[RecurrentLayers], spec: ModelSpec) -> onnx.ModelProto:
-    """The graph of one step, its tensors called as `spec` says; the subject is left as it is.
-
-    `layers` are those that run, in the order of the spec's states. Raises `UnsupportedModule` where
-    torch can't trace the module for every batch size and length.
+    Raises `UnsupportedModule`, which speaks of `original`, where torch can't trace the step for
+    every batch size and length.
     """
-    step = _Step(subject, {each.module: RecurrentOperator(each) for each in layers}).eval()
-    arguments = (
-        torch.zeros(_BATCH, _TIME, *spec.input.shape, dtype=getattr(torch, spec.input.dtype)),
-        torch.full((_BATCH,), _TIME, dtype=torch.int32),
-        *(torch.zeros(1, _BATCH, state.shape[-1]) for state in spec.states),
-    )
-    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
-    axes = ({0: batch, 1: time}, {0: batch}, tuple({1: batch} for _ in spec.states))
+    arguments, axes = _arguments(spec)
+    name = type(original).__name__
     try:
-        with _quiet():
-            program = torch.export.export(step, arguments, dynamic_shapes=axes)
+        with _quiet(), _symbolic_len(original), precision.float32(original):
+            program = torch.export.export(step.eval(), arguments, dynamic_shapes=axes)
             traced = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
-    except ImportError:
+    except (ImportError, UnsupportedModule):
         raise
     except Exception as error:  # whatever the module's own code raises on symbolic tensors
-        name = type(subject.module).__name__
         if "specialized it to be a constant" in str(error):
             raise UnsupportedModule(
-                f"{name} makes its batch size or length a constant, as len(x), int(x.shape[0]) and "
-                "an if on a shape do; x.shape[0] and x.size(1) stay variable"
+                f"{name} makes its batch size or length a constant, as int(x.shape[0]) and an if "
+                "on a shape do; x.shape[0], x.size(1) and len(x) stay variable"
             ) from error
-        raise UnsupportedModule(f"torch can't trace {name} to a graph: {error}") from error
+        said = str(error).strip().splitlines()
+        raise UnsupportedModule(
+            f"torch can't trace {name} to a graph: {said[0] if said else type(error).__name__}"
+        ) from error
     assert traced is not None
     model = traced.model_proto
-    _name(model.graph, spec)
+    _name(model.graph, spec, last_only)
     _strip(model)
+    functions.attach(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _replace(module: nn.Module, operators: Mapping[nn.Module, RecurrentOperator]) -> nn.Module:
-    """A copy of `module` that has `operators` where it had their layers."""
-    # To deepcopy they are the copies of the layers that it has made already.
-    return copy.deepcopy(module, {id(layer): operator for layer, operator in operators.items()})
+def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph as it goes into the file: plain operators that compute each row by itself."""
+    model = functions.inline(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
-def _name(graph: onnx.GraphProto, spec: ModelSpec) -> None:
-    """Gives the graph's inputs, outputs and dynamic axes the spec's names; others keep clear."""
-    assert spec.lengths is not None
-    inputs = [spec.input.name, spec.lengths, *(state.input for state in spec.states)]
-    outputs = [*(output.name for output in spec.outputs), *(s.output for s in spec.states)]
+def declare(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Gives the graph's outputs the shapes that the spec says."""
+    shapes = _outputs(spec)
+    for value in model.graph.output:
+        _shape(value, value.name, shapes[value.name])
+
+
+def first(state: str) -> str:
+    """What the first value of a state is called in a graph that computes it."""
+    return f"{state}.first"
+
+
+def _arguments(spec: ModelSpec) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """What a step is traced with, and its axes that are of any length."""
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    front = (_BATCH, _TIME) if spec.time_axis else (_BATCH,)
+    arguments = [zeros((*front, *spec.input.shape), spec.input.dtype)]
+    axes: list[Any] = [{0: batch, 1: time} if spec.time_axis else {0: batch}]
+    if spec.lengths is not None:
+        arguments.append(torch.full((_BATCH,), _TIME, dtype=torch.int32))
+        axes.append({0: batch})
+    others: list[Any] = []
+    for state in spec.states:
+        arguments.append(zeros(_laid_out(state, _BATCH), state.dtype))
+        others.append({state.batch_axis: batch})
+    for context in spec.contexts:
+        arguments.append(zeros((_BATCH, *context.shape), context.dtype))
+        others.append({0: batch})
+    return tuple(arguments), (*axes, tuple(others))
+
+
+def _laid_out(state: StateSpec, batch: Any) -> list[Any]:
+    return [*state.shape[: state.batch_axis], batch, *state.shape[state.batch_axis :]]
+
+
+def _inputs(spec: ModelSpec) -> dict[str, list[Any]]:
+    """Shapes by name, in the order in which a step takes them."""
+    front = ["batch", "time"] if spec.time_axis else ["batch"]
+    found: dict[str, list[Any]] = {spec.input.name: [*front, *spec.input.shape]}
+    if spec.lengths is not None:
+        found[spec.lengths] = ["batch"]
+    found |= {state.input: _laid_out(state, "batch") for state in spec.states}
+    return found | {context.name: ["batch", *context.shape] for context in spec.contexts}
+
+
+def _outputs(spec: ModelSpec, last_only: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Shapes by name, in the order in which a step gives them."""
+    front = ["batch", "time"] if spec.time_axis else ["batch"]
+    found: dict[str, list[Any]] = {
+        output.name: [*(front[:1] if output.name in last_only else front), *output.shape]
+        for output in spec.outputs
+    }
+    found |= {state.output: _laid_out(state, "batch") for state in spec.states}
+    return found | {
+        first(state.name): _laid_out(state, "batch")
+        for state in spec.states
+        if state.name in spec.initialized
+    }
+
+
+def _name(graph: onnx.GraphProto, spec: ModelSpec, last_only: Collection[str]) -> None:
+    """Gives the graph's inputs and outputs the spec's names and shapes; others keep clear."""
+    inputs, outputs = _inputs(spec), _outputs(spec, last_only)
     inner = [name for node in graph.node for name in (*node.input, *node.output) if name]
     names = {name: f"inner/{name}" for name in inner}
     names |= dict(zip((value.name for value in graph.input), inputs, strict=True))
-    names |= dict(zip((value.name for value in graph.output), outputs, strict=True))
     for initializer in graph.initializer:
-        initializer.name = names.get(initializer.name, initializer.name)
+        initializer.name = names.setdefault(initializer.name, f"inner/{initializer.name}")
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    batch, time = graph.input[0].type.tensor_type.shape.dim[:2]
-    axes = {batch.dim_param: "batch", time.dim_param: "time"}
-    for value in (*graph.input, *graph.output):
-        value.name = names[value.name]
-        for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param:
-                axis.dim_param = axes[axis.dim_param]
+    for value, shape in zip(graph.input, inputs.values(), strict=True):
+        _shape(value, names[value.name], shape)
+    for value, (name, shape) in zip(graph.output, outputs.items(), strict=True):
+        # Through a node of its own, as one tensor may be several outputs, or an input too.
+        graph.node.append(helper.make_node("Identity", [names[value.name]], [name]))
+        _shape(value, name, shape)
+
+
+def _shape(value: onnx.ValueInfoProto, name: str, shape: list[Any]) -> None:
+    elements = value.type.tensor_type.elem_type
+    value.CopyFrom(helper.make_tensor_value_info(name, elements, shape))
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -117,13 +163,36 @@ def _strip(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
     del model.metadata_props[:]
     del graph.metadata_props[:]
-    for value in (*graph.input, *graph.output):
-        del value.metadata_props[:]
     for initializer in graph.initializer:
         del initializer.metadata_props[:]
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+
+
+@contextmanager
+def _symbolic_len(module: nn.Module) -> Iterator[None]:
+    """Has `len(x)` stay variable in the files that the module's classes are written in.
+
+    Python's own makes a number of what it is given, which ties the graph to one batch size.
+    """
+    namespaces = [
+        vars(sys.modules[cls.__module__])
+        for cls in {type(submodule) for submodule in module.modules()}
+        if cls.__module__ in sys.modules and cls.__module__.partition(".")[0] != "torch"
+    ]
+    patched = [names for names in namespaces if "len" not in names]
+    for names in patched:
+        names["len"] = _len
+    try:
+        yield
+    finally:
+        for names in patched:
+            names.pop("len", None)
+
+
+def _len(value: Any) -> Any:
+    return value.shape[0] if isinstance(value, Tensor) and value.dim() else len(value)
 
 
 @contextmanager

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elman_export.calling import array
 from elman_export.errors import UnsupportedModule
 from elman_export.recurrence import RecurrentLayers
-from elman_export.sample import random_elements
-from elman_export.subject import Call, Subject
-from elman_server.spec import InputSpec
+from elman_export.sample import random_contexts, random_elements
+from elman_export.subject import Call, Run, Subject
+from elman_server.spec import ContextSpec, InputSpec
 
 _SIZES = ((2, 3), (4, 5))
 """(batch, time) of the runs: four different numbers, so that axes can't be taken for one another.
@@ -31,31 +32,53 @@ class Observation:
     initial: Mapping[str, np.ndarray]
     """By state name, `[hidden]`: the initial states that the module gives its layers, if not zeros.
     """
-    outputs: Mapping[str, np.ndarray]
-    """By output name, `[batch, time, *shape]`: those of one run, for their shapes and types."""
+    outputs: Mapping[str, Tensor]
+    """By output name, `[batch, *shape]`: those for the last element of one run, for their shapes
+    and types."""
+    last_only: tuple[str, ...]
+    """The outputs that the module gives for the last element of a sequence only."""
+    computed: tuple[RecurrentLayers, ...]
+    """Those that get initial states that the module makes of the contexts."""
 
 
-def observe(subject: Subject, input: InputSpec) -> Observation:
+def observe(
+    subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec] = ()
+) -> Observation:
     """Runs the module and says what it saw.
 
     Raises `UnsupportedModule` for a layer that runs twice or along another axis than time, for
-    initial states that differ between rows, and for outputs that are not one per element.
+    initial states that differ between rows, and for outputs that are neither one per element nor
+    one per sequence.
     """
     runs = []
     for seed, (batch, time) in enumerate(_SIZES):
-        run = subject.run(random_elements(input, batch, time, np.random.default_rng(seed)))
-        axes = (batch, time) if subject.batch_first else (time, batch)
+        rng = np.random.default_rng(seed)
+        elements = random_elements(input, batch, time, rng)
+        run = subject.run(elements, list(random_contexts(contexts, batch, rng).values()))
         for call in run.calls:
             _check_axes(call, batch, time)
-        for name, value in run.outputs.items():
-            _check_output(name, value, axes, batch, time)
         runs.append(run)
     names = [[call.layers.name for call in run.calls] for run in runs]
     _check_layers(subject, *names)
+    last_only = tuple(
+        output.name for output in subject.outputs if _last_only(subject, output.name, runs)
+    )
+    initial: dict[str, np.ndarray] = {}
+    computed = []
+    for first, second in zip(runs[0].calls, runs[1].calls, strict=True):
+        if contexts and not _constant(first, second):
+            computed.append(first.layers)
+        else:
+            initial.update(_initial(first, second))
     return Observation(
         layers=tuple(call.layers for call in runs[-1].calls),
-        initial=_initial([run.calls for run in runs]),
-        outputs={name: subject.arrange(value).numpy() for name, value in runs[-1].outputs.items()},
+        initial=initial,
+        computed=tuple(computed),
+        outputs={
+            name: value if name in last_only else subject.arrange(value)[:, -1]
+            for name, value in runs[-1].outputs.items()
+        },
+        last_only=last_only,
     )
 
 
@@ -85,34 +108,48 @@ def _check_axes(call: Call, batch: int, time: int) -> None:
         )
 
 
-def _check_output(name: str, value: Tensor, axes: tuple[int, int], batch: int, time: int) -> None:
-    shape = list(value.shape)
-    if tuple(shape[:2]) == axes:
-        return
-    message = (
-        f"output {name!r} has shape {shape} for a batch of {batch} sequences of {time} elements"
-    )
-    if time in shape:
-        raise UnsupportedModule(f"{message}; it must begin with {list(axes)}")
+def _last_only(subject: Subject, name: str, runs: Sequence[Run]) -> bool:
+    """Whether an output is `[batch, *shape]`, not one for each element.
+
+    Raises `UnsupportedModule` where it is neither.
+    """
+    shapes = [tuple(run.outputs[name].shape) for run in runs]
+    fronts = [size if subject.batch_first else size[::-1] for size in _SIZES]
+    if all(shape[:2] == front for shape, front in zip(shapes, fronts, strict=True)):
+        return False
+    batches = [(batch, *shapes[0][1:]) for batch, _ in _SIZES]
+    if shapes == batches:
+        return True
+    (batch, time), shape, front = _SIZES[0], list(shapes[0]), list(fronts[0])
     raise UnsupportedModule(
-        f"{message}: it has no time axis, and a stream has no last step to read. Apply the head to "
-        "every step's output, so that each element has its prediction"
+        f"output {name!r} has shape {shape} for a batch of {batch} sequences of {time} elements; "
+        f"it must begin with {front}, or be {[batch, '...']} for the last element only"
     )
 
 
-def _initial(runs: Sequence[Sequence[Call]]) -> Mapping[str, np.ndarray]:
-    """The initial states that every row of every run was given, where they are not zeros."""
+def _constant(*calls: Call) -> bool:
+    """Whether all rows of all calls were given the same initial states."""
+    parts = zip(*(call.initial for call in calls), strict=True)
+    return all(_alike(torch.cat(rows, dim=1)) for rows in parts)
+
+
+def _alike(rows: Tensor) -> bool:
+    return torch.equal(rows, rows[:, :1].expand_as(rows))
+
+
+def _initial(*calls: Call) -> Mapping[str, np.ndarray]:
+    """The initial states that every row of every call was given, where they are not zeros."""
     initial: dict[str, np.ndarray] = {}
-    for calls in zip(*runs, strict=True):
-        layers = calls[0].layers
-        for index, part in enumerate(layers.parts if calls[0].initial else ()):
-            rows = torch.cat([call.initial[index] for call in calls], dim=1)
-            if not torch.equal(rows, rows[:, :1].expand_as(rows)):
-                raise UnsupportedModule(
-                    f"{layers.name!r} is given initial states ({part}) that differ from row to "
-                    "row; a step model starts every session from the same ones"
-                )
-            for layer, row in enumerate(rows[:, 0].detach().numpy()):
-                if row.any():
-                    initial[f"{layers.name}.{layer}.{part}"] = row
+    layers = calls[0].layers
+    for index, part in enumerate(layers.parts if calls[0].initial else ()):
+        rows = torch.cat([call.initial[index] for call in calls], dim=1)
+        if not _alike(rows):
+            raise UnsupportedModule(
+                f"{layers.name!r} is given initial states ({part}) that differ from row to "
+                "row; a step model starts every session from the same ones, unless contexts are "
+                "named to compute them from"
+            )
+        for layer, row in enumerate(array(rows[:, 0])):
+            if row.any():
+                initial[f"{layers.name}.{layer}.{part}"] = row
     return initial

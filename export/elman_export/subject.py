@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from elman_export import precision
+from elman_export.calling import array, call, tensor
 from elman_export.errors import UnsupportedModule
 from elman_export.interface import Output
 from elman_export.recurrence import RecurrentLayers
@@ -47,34 +48,53 @@ class Subject:
     outputs: tuple[Output, ...]
     batch_first: bool
     """Whether the module takes and returns `[batch, time, ...]`, or else `[time, batch, ...]`."""
+    last_only: tuple[str, ...] = ()
+    """Outputs that it gives for the last element of a sequence only: `[batch, *shape]`."""
 
     def arrange(self, tensor: Tensor) -> Tensor:
         """From `[batch, time, ...]` to the module's own layout, or back: it is its own inverse."""
         return tensor if self.batch_first else tensor.transpose(0, 1)
 
-    def run(self, x: np.ndarray) -> Run:
-        """Runs the module on `x [batch, time, *shape]`.
+    def run(self, x: np.ndarray, contexts: Sequence[np.ndarray] = ()) -> Run:
+        """Runs the module on `x [batch, time, *shape]` and contexts `[batch, *shape]`.
 
-        Raises `UnsupportedModule` where it doesn't return the named outputs, or gives a layer
-        something else than a tensor.
+        Raises `UnsupportedModule` where it can't take them, doesn't return the named outputs, or
+        gives a layer something else than a tensor.
         """
+        dtype = precision.of(self.module)
+        given = [self.arrange(tensor(x, dtype)), *(tensor(each, dtype) for each in contexts)]
         calls: list[Call] = []
         handles = [
             layers.module.register_forward_hook(_record(layers, calls), with_kwargs=True)
             for layers in self.layers
         ]
         try:
-            with torch.no_grad():
-                returned = self.module(self.arrange(torch.from_numpy(x)))
+            returned = call(self.module, given, _described(given, *x.shape[:2]))
         finally:
             for handle in handles:
                 handle.remove()
         found = select(returned, self.outputs, [state for call in calls for state in call.final])
         return Run(calls=tuple(calls), outputs=found)
 
-    def answer(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
-        """The outputs for `x [batch, time, *shape]`, by name, as `[batch, time, *shape]` too."""
-        return {name: self.arrange(value).numpy() for name, value in self.run(x).outputs.items()}
+    def answer(
+        self, x: np.ndarray, contexts: Sequence[np.ndarray] = ()
+    ) -> Mapping[str, np.ndarray]:
+        """The outputs for `x [batch, time, *shape]`, by name, as `[batch, time, *shape]` too.
+
+        For those in `last_only` the module runs on all beginnings of `x`.
+        """
+        outputs = self.run(x, contexts).outputs
+        found = {
+            name: array(self.arrange(value))
+            for name, value in outputs.items()
+            if name not in self.last_only
+        }
+        if self.last_only:
+            lengths = range(1, x.shape[1])
+            runs = [*(self.run(x[:, :length], contexts).outputs for length in lengths), outputs]
+            for name in self.last_only:
+                found[name] = np.stack([array(each[name]) for each in runs], axis=1)
+        return {name: found[name] for name in outputs}
 
 
 def select(
@@ -121,6 +141,11 @@ def _record(layers: RecurrentLayers, calls: list[Call]) -> Any:
         )
 
     return hook
+
+
+def _described(given: Sequence[Tensor], batch: int, time: int) -> str:
+    tensors = (f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in given)
+    return f"{', '.join(tensors)} ({batch} sequences of {time} elements)"
 
 
 def _states(states: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

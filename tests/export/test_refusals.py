@@ -50,9 +50,9 @@ class Custom(nn.LSTM):
     ("layer", "message"),
     [
         (nn.LSTM(3, 4, bidirectional=True, batch_first=True), "'layer' is bidirectional"),
-        (nn.LSTM(3, 4, proj_size=2, batch_first=True), "'layer' has proj_size=2"),
-        (nn.GRU(3, 4, batch_first=True).double(), "'layer' has float64 weights"),
-        (nn.LSTMCell(3, 4), "'layer' is an nn.LSTMCell"),
+        (nn.LSTMCell(3, 4), "'layer' is an nn.LSTMCell: a loop over time in forward keeps"),
+        (nn.LSTMCell(3, 4), "forward(x, (h, c)) -> y, (h, c)"),
+        (nn.GRUCell(3, 4), "states=[elman_export.state('h', 4)]"),
         (Custom(3, 4), "'layer' is a Custom with a forward of its own"),
         (nn.Linear(3, 4), "has no nn.RNN, nn.LSTM or nn.GRU"),
     ],
@@ -64,10 +64,10 @@ def test_layers_without_an_exact_operator(layer: nn.Module, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (lambda lstm, x: lstm(x)[0][:, -1], "output 'y' has shape [2, 4]"),
-        (lambda lstm, x: lstm(x)[0][:, -1], "Apply the head to every step's output"),
-        (lambda lstm, x: lstm(x)[1][0][-1], "it has no time axis"),
+        (lambda lstm, x: lstm(x)[0].transpose(0, 1), "output 'y' has shape [3, 2, 4]"),
         (lambda lstm, x: lstm(x)[0].transpose(0, 1), "it must begin with [2, 3]"),
+        (lambda lstm, x: lstm(x)[0].transpose(1, 2), "or be [2, '...'] for the last element only"),
+        (lambda lstm, x: lstm(x)[0].mean((0, 1)), "output 'y' has shape [4]"),
         (lambda lstm, x: x, "never runs its recurrent layers ('layer')"),
         (lambda lstm, x: lstm(lstm(x)[0][..., :3])[0], "'layer' runs 2 times"),
         (lambda lstm, x: lstm(x[:, ::2])[0].repeat(1, 2, 1)[:, : x.shape[1]], "along time"),

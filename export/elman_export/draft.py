@@ -1,0 +1,93 @@
+"""A step model that is not proved yet, and what it has to be equal to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import onnx
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from elman_export import precision
+from elman_export.errors import ExportError, UnsupportedModule
+from elman_export.interface import Output
+from elman_export.proof import Proof, Sequences, prove
+from elman_export.stepmodel import Arrays, StepModel
+from elman_server.spec import DType, ModelSpec, OutputSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A step model, and the module that it was made of."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    initial: onnx.ModelProto | None = None
+    """The initial-state network, if there is one."""
+    dtype: torch.dtype
+    """The type that the module computes in."""
+    answer: Callable[[Sequences], Arrays]
+    """What the module says to whole sequences, `[batch, time, *shape]` by output name."""
+    twin: Callable[[Sequences], Arrays] | None = None
+    """What the module would say in float32; None for a module that computes in it."""
+
+    def prove(self, sequences: Sequence[Sequences], *, seed: int, tolerance: float | None) -> Proof:
+        """Proves the step model; see `elman_export.proof.prove`.
+
+        `tolerance` is by default the one of the module's type. A module of another type than
+        float32 is compared in float32 first, to float32's tolerance.
+        """
+        initial = None if self.initial is None else self.initial.SerializeToString()
+        model = StepModel(self.model.SerializeToString(), self.spec, initial)
+        if self.twin is not None:
+            close = precision.TOLERANCES[torch.float32]
+            named = "module's float32 copy"
+            prove(self.twin, model, sequences, seed=seed, tolerance=close, original=named)
+        allowed = precision.TOLERANCES[self.dtype] if tolerance is None else tolerance
+        return prove(self.answer, model, sequences, seed=seed, tolerance=allowed)
+
+
+def output_specs(
+    outputs: Sequence[Output], found: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[OutputSpec, ...]:
+    """What is given for one element: `found` are `[batch, *shape]`, of a module that computes in
+    `dtype`. Raises `UnsupportedModule` for other floating types than that."""
+    specs = []
+    for output in outputs:
+        value = found[output.name]
+        kind = str(value.dtype).removeprefix("torch.")
+        if value.dtype in (dtype, torch.float32):
+            kind = "float32"
+        elif value.dtype.is_floating_point or value.dtype.is_complex:
+            raise UnsupportedModule(
+                f"output {output.name!r} is {kind}; supported are float32 or the module's own "
+                "type, integers and bool"
+            )
+        specs.append(
+            OutputSpec(
+                name=output.name,
+                kind=output.kind,
+                dtype=cast(DType, kind),
+                shape=tuple(value.shape[1:]),
+                labels=output.labels,
+            )
+        )
+    return tuple(specs)
+
+
+def spec(**fields: Any) -> ModelSpec:
+    """A `ModelSpec` whose tensors have names of their own. Raises `ExportError` for a misfit."""
+    made = ModelSpec(**fields)
+    taken = {made.input.name, made.lengths, *(state.input for state in made.states)}
+    taken.update(context.name for context in made.contexts)
+    given = [*(output.name for output in made.outputs), *(state.output for state in made.states)]
+    for name in given:
+        if name in taken:
+            raise ExportError(f"{name!r} is the name of an input and of an output; rename one")
+    return made
+
+
+def plain(error: ValidationError) -> str:
+    """What pydantic found, in the words of whoever raised it."""
+    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())

@@ -1,0 +1,117 @@
+"""Recurrent layers that are ONNX functions of ours: a Scan over time instead of one operator.
+
+A layer stands here because ONNX has no operator for it (an LSTM with a projection), or because ONNX
+Runtime's rounds a batch of one otherwise than larger ones (its RNN). A product with a constant
+matrix does not, and the elements go through theirs all at once. While a graph is worked on, such a
+layer is one node that is called as the operator is; `inline` puts the Scan in its place at last.
+
+Each takes `X [time, batch, in]`, `W [in, gates]`, `R [hidden, gates]`, `B [gates]`, int32 `lengths
+[batch]` and the states `[1, batch, size]`, and gives `Y [time, batch, hidden]` and the states at
+each row's own end. What a row gives behind its end is undefined.
+"""
+
+import onnx
+import onnx.inliner
+import onnx.parser
+
+RNN = {"tanh": "elman.tanh", "relu": "elman.relu"}
+"""The domains of `RNN`, by activation."""
+
+PROJECTED = "elman.projected"
+"""The domain of an `LSTM` whose hidden state is a product of its output with `P [hidden, size]`."""
+
+_ALL_TURNS = """
+  first = Constant <value_ints = [0]> ()
+  last = Constant <value_ints = [1]> ()
+  both = Constant <value_ints = [1, 2]> ()
+  zero = Constant <value_int = 0> ()
+  one = Constant <value_int = 1> ()
+  products = MatMul (X, W)
+  inputs = Add (products, B)
+  time = Shape <start = 0, end = 1> (X)
+  end = Squeeze (time)
+  places = Range (zero, end, one)
+  column = Unsqueeze (places, both)
+  counts = Cast <to = 7> (lengths)
+  ends = Unsqueeze (counts, last)
+  live = Less (column, ends)
+"""
+
+_RNN = """
+<opset_import: ["" : {opset}], domain: "{domain}">
+RNN (X, W, R, B, lengths, h) => (Y, Y_h) {{
+  {turns}
+  h_first = Squeeze (h, first)
+  h_last, Y = Scan <num_scan_inputs = 2, body = turn (float h_old, float x, bool alive)
+    => (float h_new, float y) {{
+      product = MatMul (h_old, R)
+      total = Add (x, product)
+      y = {activation} (total)
+      h_new = Where (alive, y, h_old)
+  }}> (h_first, inputs, live)
+  Y_h = Unsqueeze (h_last, first)
+}}
+"""
+
+# The gates stand in torch's order: input, forget, cell, output.
+_LSTM = """
+<opset_import: ["" : {opset}], domain: "{domain}">
+LSTM (X, W, R, B, lengths, h, c, P) => (Y, Y_h, Y_c) {{
+  {turns}
+  h_first = Squeeze (h, first)
+  c_first = Squeeze (c, first)
+  h_last, c_last, Y = Scan <num_scan_inputs = 2,
+    body = turn (float h_old, float c_old, float x, bool alive)
+    => (float h_new, float c_new, float y) {{
+      product = MatMul (h_old, R)
+      total = Add (x, product)
+      i_sum, f_sum, g_sum, o_sum = Split <axis = -1, num_outputs = 4> (total)
+      i = Sigmoid (i_sum)
+      f = Sigmoid (f_sum)
+      g = Tanh (g_sum)
+      o = Sigmoid (o_sum)
+      old_part = Mul (f, c_old)
+      new_part = Mul (i, g)
+      c_made = Add (old_part, new_part)
+      c_shown = Tanh (c_made)
+      hidden = Mul (o, c_shown)
+      y = MatMul (hidden, P)
+      h_new = Where (alive, y, h_old)
+      c_new = Where (alive, c_made, c_old)
+  }}> (h_first, c_first, inputs, live)
+  Y_h = Unsqueeze (h_last, first)
+  Y_c = Unsqueeze (c_last, first)
+}}
+"""
+
+
+def attach(model: onnx.ModelProto) -> None:
+    """Gives the model the functions that it calls, so that it runs as it is."""
+    called = {node.domain for node in model.graph.node}
+    (opset,) = {each.version for each in model.opset_import if not each.domain}
+    for activation, domain in RNN.items():
+        if domain in called:
+            model.functions.append(_parse(_RNN, domain, opset, activation.capitalize()))
+    if PROJECTED in called:
+        model.functions.append(_parse(_LSTM, PROJECTED, opset))
+
+
+def inline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with the functions' nodes where they were called, and no functions."""
+    model = onnx.inliner.inline_local_functions(model)
+    ours = {*RNN.values(), PROJECTED}
+    kept = [each for each in model.opset_import if each.domain not in ours]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return model
+
+
+def _parse(text: str, domain: str, opset: int, activation: str = "") -> onnx.FunctionProto:
+    made = onnx.parser.parse_function(
+        text.format(domain=domain, opset=opset, activation=activation, turns=_ALL_TURNS)
+    )
+    for node in made.node:
+        for attribute in node.attribute:
+            for value in (*attribute.g.input, *attribute.g.output):
+                value.type.tensor_type.ClearField("shape")  # or else "float" says a scalar
+    return made

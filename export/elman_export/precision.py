@@ -1,0 +1,88 @@
+"""The number type that a module computes in, and the same module in float32.
+
+A step model computes in float32 whatever its module does. Where that is another type, it is
+compared twice: with the module itself, to what its own type can tell apart, and with the module's
+twin in float32, to what float32 can. The second sees a swapped state that the first might take for
+rounding.
+"""
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from elman_export.errors import UnsupportedModule
+from elman_export.proof import TOLERANCE
+
+TOLERANCES: Mapping[torch.dtype, float] = {
+    torch.float32: TOLERANCE,
+    torch.float64: TOLERANCE,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}
+"""How far a step model may be from its module by default, by the module's type: see `TOLERANCE`."""
+
+_OTHERS = TOLERANCES.keys() - {torch.float32}
+_CASTS = (Tensor.double, Tensor.half, Tensor.bfloat16)
+
+
+def of(module: nn.Module) -> torch.dtype:
+    """The type of the module's parameters; float32 if it has none.
+
+    Raises `UnsupportedModule` if they are of several types, or of one that is not supported.
+    """
+    named = {
+        parameter.dtype: name
+        for name, parameter in module.named_parameters()
+        if parameter.dtype.is_floating_point or parameter.dtype.is_complex
+    }
+    for dtype, name in named.items():
+        if dtype not in TOLERANCES:
+            raise UnsupportedModule(
+                f"{name!r} is {_short(dtype)}; supported are {', '.join(map(_short, TOLERANCES))}"
+            )
+    if len(named) > 1:
+        parts = " and ".join(f"{name!r} is {_short(dtype)}" for dtype, name in named.items())
+        raise UnsupportedModule(f"{parts}; bring the module to one type, as with .float()")
+    return next(iter(named), torch.float32)
+
+
+def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A copy that computes in float32 inside of `float32`; `memo` is `copy.deepcopy`'s."""
+    made = copy.deepcopy(module, memo)
+    if of(module) is torch.float32:
+        return made
+    for submodule in made.modules():
+        for name, value in vars(submodule).items():
+            if isinstance(value, Tensor) and value.dtype in _OTHERS:
+                setattr(submodule, name, value.float())
+    return made.float()
+
+
+def float32(module: nn.Module) -> AbstractContextManager[object]:
+    """Has torch make float32 where `module`'s twin asks for another floating type.
+
+    Nothing changes for a module that computes in float32: what it asks for beside is its own.
+    """
+    return nullcontext() if of(module) is torch.float32 else _Float32()
+
+
+class _Float32(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function in _CASTS:
+            function = Tensor.float
+        return function(*map(_float32, args), **{k: _float32(v) for k, v in (kwargs or {}).items()})
+
+
+def _float32(value: Any) -> Any:
+    return torch.float32 if isinstance(value, torch.dtype) and value in _OTHERS else value
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
