@@ -14,7 +14,7 @@
 from typing import TYPE_CHECKING
 
 from elman._client import Client, connect
-from elman._model import Input, InputKind, Model, Output, OutputKind
+from elman._model import Context, Input, InputKind, Model, Output, OutputKind
 from elman._outputs import OutputChoice, Probabilities, Raw, Top
 from elman._prediction import Alternative, Prediction, Predictions, TopValues
 from elman._stream import Stream
@@ -41,6 +41,7 @@ __all__ = [
     "Alternative",
     "Client",
     "ClientClosed",
+    "Context",
     "DeadlineExceeded",
     "ElmanError",
     "Input",

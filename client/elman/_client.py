@@ -1,7 +1,7 @@
 """A connection to an Elman server, for threads."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,12 +11,13 @@ import grpc
 from elman._deadline import Deadline
 from elman._model import Model
 from elman._models import KnownModel, ModelCache, model_request, read_model
-from elman._options import Metadata, Options, check_seconds, check_window, rpc_timeout
-from elman._outputs import Layout, OutputChoice, resolve
+from elman._options import Metadata, Options, check_seconds, rpc_timeout
+from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
 from elman._rpc import Line, Rpc
+from elman._session_options import SessionOptions, session_options
 from elman._status import is_too_large, rpc_error
 from elman._stream import Stream
 from elman.errors import ClientClosed, Unavailable
@@ -109,12 +110,14 @@ class Client:
         model: str,
         *,
         version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         window: int | None = None,
         timeout: float | None = None,
     ) -> Stream:
         """Opens a session of a model, from its initial state.
 
+        `context`: an array for each name in `model.contexts`, where there are any.
         `outputs`: names, or `Raw`, `Probabilities` or `Top`; None is every output, raw.
         `window`: how many elements may be unanswered, if fewer than the server allows.
         `timeout`: instead of the client's, for the stream's calls.
@@ -122,9 +125,15 @@ class Client:
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
         known = self._known(model, version)
-        layout = resolve(known.model, outputs)
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            window=window,
+            max_message_bytes=self._options.max_message_bytes,
+        )
         seconds = self._seconds(timeout)
-        line = self._open(known, layout, check_window(window), Deadline(seconds))
+        line = self._open(known, options, Deadline(seconds))
         return Stream(line, known.model, known.codec, seconds)
 
     def predict(
@@ -133,6 +142,7 @@ class Client:
         sequence: Any,
         *,
         version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         timeout: float | None = None,
     ) -> Predictions:
@@ -143,7 +153,13 @@ class Client:
         `InvalidElement`.
         """
         known = self._known(model, version)
-        call = PredictCall(known, resolve(known.model, outputs), sequence)
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            max_message_bytes=self._options.max_message_bytes,
+        )
+        call = PredictCall(known, options, sequence)
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
@@ -153,7 +169,7 @@ class Client:
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
-        line = self._open(known, call.layout, None, deadline)
+        line = self._open(known, options, deadline)
         try:
             pipeline = Pipeline(line.session, call.payload)
             return call.gather(line.run(pipeline.rest(), deadline))
@@ -220,15 +236,13 @@ class Client:
         known = self._cache.get(request)
         return known or self._cache.put(request, self._ask(self._stub.GetModel, request))
 
-    def _open(
-        self, known: KnownModel, layout: Layout, window: int | None, deadline: Deadline
-    ) -> Line:
+    def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""
         key = (known.model.name, known.model.version)
         with self._lock:
             self._check()
             rpc = self._rpcs.get(key)
-            line = rpc.open(layout, window) if rpc else None
+            line = rpc.open(options) if rpc else None
             if line is None:
                 rpc = self._rpcs[key] = Rpc(
                     lambda frames: self._stub.Stream(frames, metadata=self._options.metadata),
@@ -236,7 +250,7 @@ class Client:
                     max_frame_bytes=self._options.max_frame_bytes,
                     broken=lambda: self._cache.forget(known.model.name),
                 )
-                line = rpc.open(layout, window)
+                line = rpc.open(options)
                 assert line is not None, "a new RPC refused a session"
         try:
             line.run(line.session.opening(), deadline)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from elman._arrays import describe, kind, pack
 from elman._model import Input, InputKind, Model
 from elman.errors import InvalidElement
 from elman.v1 import inference_pb2 as pb
@@ -80,7 +81,7 @@ class TextCodec:
             return element
         if not isinstance(element, str):
             raise InvalidElement(
-                f"an element of {self._model!r} is a str of one character, not {_kind(element)}"
+                f"an element of {self._model!r} is a str of one character, not {kind(element)}"
             )
         if len(element) != 1:
             raise InvalidElement(
@@ -92,9 +93,7 @@ class TextCodec:
     def many(self, elements: Any) -> str:
         if not isinstance(elements, str):
             if not isinstance(elements, Iterable) or isinstance(elements, bytes | bytearray):
-                raise InvalidElement(
-                    f"elements of {self._model!r} are a str, not {_kind(elements)}"
-                )
+                raise InvalidElement(f"elements of {self._model!r} are a str, not {kind(elements)}")
             return "".join(_each(self.one, elements))
         strange = set(elements) - self._symbols
         if self._accepts_unknown:
@@ -136,7 +135,7 @@ class TokenCodec:
         if isinstance(elements, str) or not isinstance(elements, Iterable):
             raise InvalidElement(
                 f"elements of {self._model!r} are a sequence of {self._allowed()}, "
-                f"not {_kind(elements)}"
+                f"not {kind(elements)}"
             )
         if isinstance(elements, np.ndarray) and elements.dtype.kind in "iu" and elements.ndim == 1:
             wrong = np.flatnonzero((elements < 0) | (elements >= self._size))
@@ -162,7 +161,7 @@ class TokenCodec:
                 return int(element)
         elif not isinstance(element, str):
             raise InvalidElement(
-                f"an element of {self._model!r} is {self._allowed()}, not {_kind(element)}"
+                f"an element of {self._model!r} is {self._allowed()}, not {kind(element)}"
             )
         raise InvalidElement(f"the element is {element!r}; {self._model!r} takes {self._allowed()}")
 
@@ -196,7 +195,7 @@ class FeatureCodec:
             if isinstance(elements, str | bytes) or not isinstance(elements, Iterable):
                 raise InvalidElement(
                     f"elements of {self._model!r} are an array or a sequence of "
-                    f"{self._allowed()}, not {_kind(elements)}"
+                    f"{self._allowed()}, not {kind(elements)}"
                 )
             elements = list(elements)
             if not elements:
@@ -210,34 +209,18 @@ class FeatureCodec:
         message.raw = payload
 
     def _pack(self, given: Any, shape: tuple[int | None, ...], noun: str, name: str) -> bytes:
-        try:
-            array = np.asarray(given)
-        except ValueError:
-            raise InvalidElement(f"{name}: rows differ in length, not {self._allowed()}") from None
-        if array.dtype.kind not in "fiub" or isinstance(given, str | bytes):
-            raise InvalidElement(
-                f"{noun} of {self._model!r}: numbers of {self._allowed()}, not {_kind(given)} "
-                f"of {array.dtype}"
-            )
-        if array.ndim != len(shape) or array.shape[array.ndim - len(self._shape) :] != self._shape:
-            wanted = list(self._shape) if shape == self._shape else ["n", *self._shape]
-            raise InvalidElement(
-                f"{noun} of {self._model!r} has shape {str(wanted).replace(chr(39), '')}, "
-                f"not {list(array.shape)}"
-            )
-        with np.errstate(over="ignore", invalid="ignore"):
-            packed = array.astype(self._dtype, copy=False)
-        right = np.asarray(np.isfinite(packed) if self._dtype.kind == "f" else packed == array)
-        if not right.all():
-            i = tuple(int(n) for n in np.argwhere(~right)[0])
-            where = f"{name}[{', '.join(map(str, i))}]" if i else name
-            raise InvalidElement(
-                f"{where} is {array[i]}; {self._model!r} takes finite numbers within {self._dtype}"
-            )
-        return packed.tobytes()
+        return pack(
+            given,
+            self._dtype,
+            shape,
+            noun=noun,
+            name=name,
+            model=self._model,
+            error=InvalidElement,
+        )
 
     def _allowed(self) -> str:
-        return f"{self._dtype} of shape {list(self._shape)}" if self._shape else f"{self._dtype}"
+        return describe(self._dtype, self._shape)
 
 
 def _packer(dtype: np.dtype) -> Callable[[Any], bytes]:
@@ -251,12 +234,6 @@ def _each(one: Any, elements: Iterable[Any]) -> Iterable[Any]:
             yield one(element)
         except InvalidElement as error:
             raise InvalidElement(f"elements[{i}]: {error}") from None
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"array{list(value.shape)}"
-    return type(value).__name__
 
 
 def _short(text: str, limit: int = 20) -> str:

@@ -95,6 +95,20 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a session of a model is given once, when it is opened."""
+
+    name: str
+    dtype: np.dtype
+    """The type of its numbers, little-endian."""
+    shape: tuple[int, ...]
+    """Of one session's; empty for a scalar."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {_array(self.dtype, self.shape)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model that the server is ready to serve."""
 
@@ -107,11 +121,19 @@ class Model:
     input: Input
     outputs: tuple[Output, ...]
     state_bytes: int
-    """Bytes of state that the server keeps for each session."""
+    """Bytes that the server keeps for each session."""
+    contexts: tuple[Context, ...] = ()
+    """What each session must be given when it is opened."""
 
     def __str__(self) -> str:
         outputs = ", ".join(map(str, self.outputs))
-        return f"{self.name} (version {self.version}): {self.input} -> {outputs}"
+        return f"{self.name} (version {self.version}): {self.takes} -> {outputs}"
+
+    @property
+    def takes(self) -> str:
+        """For people: what it is given, element by element and once."""
+        once = ", ".join(map(str, self.contexts))
+        return f"{self.input}, once {once}" if once else str(self.input)
 
 
 def model_from_proto(message: pb.Model) -> Model:
@@ -138,6 +160,14 @@ def model_from_proto(message: pb.Model) -> Model:
         ),
         outputs=tuple(_output(output, message.name) for output in message.outputs),
         state_bytes=message.state_bytes,
+        contexts=tuple(
+            Context(
+                name=context.name,
+                dtype=_dtype(context.data_type, message.name),
+                shape=tuple(context.shape),
+            )
+            for context in message.contexts
+        ),
     )
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from itertools import repeat
 
 from elman._codec import Payload
+from elman._contexts import Contexts, contexts_bytes
 from elman._models import KnownModel
 from elman._outputs import Layout
 from elman._session import Session
+from elman._session_options import SessionOptions
 from elman._status import closed_failure, lost_failure
 from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
@@ -43,19 +45,18 @@ class Multiplexer:
         self._next_number = 1
         self._sessions: dict[int, Session] = {}
         self._layouts: dict[object, Layout] = {}
-        self._opens: deque[Session] = deque()
+        self._opens: deque[tuple[Session, Contexts]] = deque()
         self._pushes: deque[Session] = deque()
         self._closes: deque[Session] = deque()
 
-    def open(
-        self, layout: Layout, wake: Callable[[], None], window_limit: int | None = None
-    ) -> Session:
-        """A new session, not yet opened by the server. `layout` is of this multiplexer's model."""
-        layout = self._layouts.setdefault(layout.key, layout)
-        session = Session(self._next_number, layout, self._codec, self, wake, window_limit)
+    def open(self, options: SessionOptions, wake: Callable[[], None]) -> Session:
+        """A new session, not yet opened by the server. Its options are for this multiplexer's
+        model."""
+        layout = self._layouts.setdefault(options.layout.key, options.layout)
+        session = Session(self._next_number, layout, self._codec, self, wake, options.window)
         self._next_number += 1
         self._sessions[session.number] = session
-        self._opens.append(session)
+        self._opens.append((session, options.contexts))
         self._writable()
         return session
 
@@ -94,8 +95,13 @@ class Multiplexer:
 
     def _take_opens(self, frame: pb.StreamRequest, budget: int) -> int:
         while self._opens and budget > 0:
-            session = self._opens.popleft()
+            session, contexts = self._opens[0]
+            if frame.opens and contexts_bytes(contexts) > budget:
+                break
+            self._opens.popleft()
             message = frame.opens.add(session=session.number, outputs=session.layout.requests)
+            if contexts:
+                message.contexts.extend(contexts)
             budget -= message.ByteSize() + SESSION_BYTES
         return budget
 
@@ -104,7 +110,8 @@ class Multiplexer:
         counts: list[int] = []
         parts: list[Payload] = []
         width = self._codec.width
-        while self._pushes and (budget > 0 or not numbers):
+        # What is larger than a frame goes alone.
+        while self._pushes and (budget > 0 or not (numbers or frame.opens)):
             session = self._pushes.popleft()
             count = session.take(max(1, budget // width), parts)
             if count:

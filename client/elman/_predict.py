@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from elman._codec import Payload
+from elman._contexts import contexts_bytes
 from elman._mailbox import Run
 from elman._models import KnownModel
 from elman._outputs import Frame, Layout
 from elman._prediction import Predictions
+from elman._session_options import SessionOptions
 from elman.v1 import inference_pb2 as pb
 
 ENVELOPE_BYTES = 2048
@@ -19,21 +21,26 @@ ENVELOPE_BYTES = 2048
 class PredictCall:
     """Elements of one model, checked, and what is asked about them."""
 
-    def __init__(self, known: KnownModel, layout: Layout, elements: Any) -> None:
+    def __init__(self, known: KnownModel, options: SessionOptions, elements: Any) -> None:
         self.model = known.model
         self.codec = known.codec
-        self.layout = layout
+        self.options = options
+        self.layout = options.layout
         self.payload: Payload = known.codec.many(elements)
         self.count = len(self.payload) // known.codec.unit
 
     def fits(self, max_message_bytes: int) -> bool:
         """Whether both the request and the answer stay under the limit of a message."""
-        largest = self.count * max(self.codec.width, self.layout.row_bytes)
-        return largest + ENVELOPE_BYTES <= max_message_bytes
+        asked = self.count * self.codec.width + contexts_bytes(self.options.contexts)
+        answered = self.count * self.layout.row_bytes
+        return max(asked, answered) + ENVELOPE_BYTES <= max_message_bytes
 
     def request(self) -> pb.PredictRequest:
         request = pb.PredictRequest(
-            model=self.model.name, version=self.model.version, outputs=self.layout.requests
+            model=self.model.name,
+            version=self.model.version,
+            outputs=self.layout.requests,
+            contexts=self.options.contexts,
         )
         self.codec.place(request, self.payload)
         return request

@@ -15,8 +15,8 @@ from elman._deadline import Deadline
 from elman._models import KnownModel
 from elman._monitor import Monitor, Waiters, rest
 from elman._multiplexer import Multiplexer
-from elman._outputs import Layout
 from elman._session import Operation
+from elman._session_options import SessionOptions
 from elman._status import stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -36,13 +36,11 @@ class Line:
 
     __slots__ = ("_multiplexer", "_waiters", "monitor", "session")
 
-    def __init__(
-        self, monitor: Monitor, multiplexer: Multiplexer, layout: Layout, window: int | None
-    ) -> None:
+    def __init__(self, monitor: Monitor, multiplexer: Multiplexer, options: SessionOptions) -> None:
         self.monitor = monitor
         self._multiplexer = multiplexer
         self._waiters: Waiters = []
-        self.session = multiplexer.open(layout, self._wake, window)
+        self.session = multiplexer.open(options, self._wake)
 
     def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
@@ -107,12 +105,12 @@ class Rpc:
         self._call: Call | None = None
         self._reader = threading.Thread(target=self._read, name="elman-reader", daemon=True)
 
-    def open(self, layout: Layout, window: int | None) -> Line | None:
+    def open(self, options: SessionOptions) -> Line | None:
         """A new session; None if this RPC is over."""
         with self._monitor.lock:
             if self._multiplexer.finished:
                 return None
-            line = Line(self._monitor, self._multiplexer, layout, window)
+            line = Line(self._monitor, self._multiplexer, options)
             if self._call is None:
                 self._call = self._start(self._frames())
                 self._reader.start()

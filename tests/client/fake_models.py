@@ -70,13 +70,23 @@ MODELS = {
             input=pb.Input(kind=pb.INPUT_KIND_FEATURES, data_type=pb.DATA_TYPE_FLOAT64),
             outputs=[_LEVEL],
         ),
+        pb.Model(
+            name="begun",
+            version="1",
+            input=pb.Input(kind=pb.INPUT_KIND_TEXT, size=len(LETTERS), vocabulary=LETTERS),
+            outputs=[_TOTAL, _NEXT],
+            contexts=[
+                pb.Context(name="start", data_type=pb.DATA_TYPE_INT64),
+                pb.Context(name="pair", data_type=pb.DATA_TYPE_FLOAT32, shape=[2]),
+            ],
+        ),
     )
 }
 
 
-def letter_totals(text: str) -> list[int]:
-    """What `letters` predicts as `total` for each element of `text`."""
-    return _totals([LETTERS.index(letter) for letter in text])
+def letter_totals(text: str, start: int = 0) -> list[int]:
+    """What `letters` predicts as `total` for each element of `text`, and `begun` from a start."""
+    return _totals([LETTERS.index(letter) for letter in text], total=start)
 
 
 def _totals(ids: Sequence[int], position: int = 0, total: int = 0) -> list[int]:
@@ -90,11 +100,20 @@ def _totals(ids: Sequence[int], position: int = 0, total: int = 0) -> list[int]:
 class FakeSession:
     """One session: consumes elements, remembers their sum."""
 
-    def __init__(self, model: pb.Model, outputs: Sequence[pb.OutputRequest]) -> None:
+    def __init__(
+        self,
+        model: pb.Model,
+        outputs: Sequence[pb.OutputRequest],
+        contexts: Sequence[pb.ContextValue] = (),
+    ) -> None:
+        given = {value.name: value.raw for value in contexts}
+        assert given.keys() == {context.name for context in model.contexts}
         self.model = model
         self.outputs = list(outputs) or [pb.OutputRequest(name=o.name) for o in model.outputs]
         self.position = 0
-        self._total = 0
+        # `begun` begins with its start and the sum of its pair.
+        self._total = int.from_bytes(given.get("start", b""), "little", signed=True)
+        self._total += int(np.frombuffer(given.get("pair", b""), "<f4").sum())
         self._sums = np.zeros(tuple(model.input.shape))
 
     @property

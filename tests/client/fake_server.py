@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ class FakeServer(pb_grpc.InferenceServicer):
     """Serves `MODELS` on a free port of the loopback while it is entered."""
 
     def __init__(self) -> None:
+        self.models = deepcopy(MODELS)
         self.window = 8
         self.frames: list[pb.StreamRequest] = []
         """Every frame of every Stream RPC, in order."""
@@ -96,7 +98,7 @@ class FakeServer(pb_grpc.InferenceServicer):
 
     def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         self._begin("ListModels", context)
-        return pb.ListModelsResponse(models=MODELS.values())
+        return pb.ListModelsResponse(models=self.models.values())
 
     def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         self._begin("GetModel", context)
@@ -107,7 +109,7 @@ class FakeServer(pb_grpc.InferenceServicer):
         self.predicting.set()
         self._released.wait()
         model = self._model(request.model, request.version, context)
-        session = FakeSession(model, request.outputs)
+        session = FakeSession(model, request.outputs, request.contexts)
         elements = request.text if request.WhichOneof("elements") == "text" else request.raw
         count, outputs = session.run(elements) if elements else (0, [pb.Values()] * 9)
         if count > self.max_answer:
@@ -157,7 +159,7 @@ class FakeServer(pb_grpc.InferenceServicer):
             context.abort(code, message)
 
     def _model(self, name: str, version: str, context: Any) -> pb.Model:
-        model = MODELS.get(name)
+        model = self.models.get(name)
         if model is None or version not in ("", model.version):
             context.abort(grpc.StatusCode.NOT_FOUND, f"model {name!r} is unknown")
         assert model is not None
@@ -182,7 +184,9 @@ class FakeRpc:
                 closed.session = opened.session
                 yield pb.StreamResponse(closed=[closed])
                 continue
-            self._sessions[opened.session] = FakeSession(self._model, opened.outputs)
+            self._sessions[opened.session] = FakeSession(
+                self._model, opened.outputs, opened.contexts
+            )
             yield pb.StreamResponse(
                 opened=[
                     pb.Opened(session=opened.session, id=f"s{opened.session}", window=self._window)

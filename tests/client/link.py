@@ -6,6 +6,7 @@ from elman._multiplexer import Multiplexer
 from elman._outputs import resolve
 from elman._prediction import Prediction
 from elman._session import Operation, Session
+from elman._session_options import SessionOptions
 from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL, Peer
 
@@ -25,7 +26,8 @@ class Link:
 
     def open(self, outputs: Any = None) -> Session:
         number = len(self.peer.answered) + 1
-        return self.multiplexer.open(resolve(MODEL, outputs), lambda: self.woken.append(number))
+        options = SessionOptions(layout=resolve(MODEL, outputs))
+        return self.multiplexer.open(options, lambda: self.woken.append(number))
 
     def opened(self, outputs: Any = None) -> Session:
         """A session that the peer has opened."""

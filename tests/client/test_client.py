@@ -17,7 +17,7 @@ UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "restarting", ())
 
 
 def test_it_lists_the_models(client: elman.Client) -> None:
-    letters, tokens, pairs, scalars = client.models()
+    letters, tokens, pairs, scalars, begun = client.models()
     assert (letters.name, letters.version, letters.fingerprint) == ("letters", "2", "f00d")
     assert letters.description == "sums of letters"
     assert letters.input == elman.Input(
@@ -32,6 +32,10 @@ def test_it_lists_the_models(client: elman.Client) -> None:
     assert tokens.input.kind is elman.InputKind.TOKENS
     assert pairs.input.shape == (2,)
     assert str(scalars) == "scalars (version 1): features float64 -> level: values float64"
+    assert (letters.contexts, [context.name for context in begun.contexts]) == (
+        (),
+        ["start", "pair"],
+    )
 
 
 def test_it_describes_one_model(client: elman.Client) -> None:

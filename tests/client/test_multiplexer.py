@@ -5,6 +5,7 @@ import pytest
 import elman
 from elman._outputs import resolve
 from elman._pipeline import Pipeline
+from elman._session_options import SessionOptions
 from elman.v1 import inference_pb2 as pb
 from tests.client.link import Link, finished, read
 from tests.client.peer import MODEL, letters
@@ -90,7 +91,8 @@ def test_a_push_is_timed_anew_after_every_answer() -> None:
 
 def test_a_session_of_its_own_smaller_window_holds_that() -> None:
     link = Link(window=100)
-    session = link.multiplexer.open(LAYOUT, lambda: None, 3)
+    options = SessionOptions(layout=LAYOUT, window=3)
+    session = link.multiplexer.open(options, lambda: None)
     link.write()
     assert session.window == 3
 

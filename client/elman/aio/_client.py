@@ -1,7 +1,7 @@
 """A connection to an Elman server, for asyncio."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,11 +11,12 @@ from grpc import aio
 from elman._deadline import Deadline
 from elman._model import Model
 from elman._models import KnownModel, ModelCache, model_request, read_model
-from elman._options import Metadata, Options, check_seconds, check_window, rpc_timeout
-from elman._outputs import Layout, OutputChoice, resolve
+from elman._options import Metadata, Options, check_seconds, rpc_timeout
+from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
+from elman._session_options import SessionOptions, session_options
 from elman._status import is_too_large, rpc_error
 from elman.aio._opening import Opening
 from elman.aio._rpc import Line, Rpc
@@ -99,12 +100,13 @@ class Client:
         model: str,
         *,
         version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         window: int | None = None,
         timeout: float | None = None,
     ) -> Opening[Stream]:
         """Opens a session of a model, from its initial state. As `elman.Client.stream`."""
-        return Opening(self._stream(model, version, outputs, window, timeout))
+        return Opening(self._stream(model, version, context, outputs, window, timeout))
 
     async def predict(
         self,
@@ -112,6 +114,7 @@ class Client:
         sequence: Any,
         *,
         version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         timeout: float | None = None,
     ) -> Predictions:
@@ -120,7 +123,13 @@ class Client:
         As `elman.Client.predict`.
         """
         known = await self._known(model, version)
-        call = PredictCall(known, resolve(known.model, outputs), sequence)
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            max_message_bytes=self._options.max_message_bytes,
+        )
+        call = PredictCall(known, options, sequence)
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
@@ -130,7 +139,7 @@ class Client:
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
-        line = await self._open(known, call.layout, None, deadline)
+        line = await self._open(known, options, deadline)
         try:
             pipeline = Pipeline(line.session, call.payload)
             return call.gather(await line.run(pipeline.rest(), deadline))
@@ -177,14 +186,21 @@ class Client:
         self,
         model: str,
         version: str | int | None,
+        context: Mapping[str, Any] | None,
         outputs: OutputChoice | Sequence[OutputChoice] | None,
         window: int | None,
         timeout: float | None,
     ) -> Stream:
         known = await self._known(model, version)
-        layout = resolve(known.model, outputs)
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            window=window,
+            max_message_bytes=self._options.max_message_bytes,
+        )
         seconds = self._seconds(timeout)
-        line = await self._open(known, layout, check_window(window), Deadline(seconds))
+        line = await self._open(known, options, Deadline(seconds))
         return Stream(line, known.model, known.codec, seconds)
 
     async def _call(
@@ -225,14 +241,12 @@ class Client:
     async def _fetch(self, request: pb.GetModelRequest) -> KnownModel:
         return self._cache.put(request, await self._ask(self._stub.GetModel, request))
 
-    async def _open(
-        self, known: KnownModel, layout: Layout, window: int | None, deadline: Deadline
-    ) -> Line:
+    async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""
         self._check()
         key = (known.model.name, known.model.version)
         rpc = self._rpcs.get(key)
-        line = rpc.open(layout, window) if rpc else None
+        line = rpc.open(options) if rpc else None
         if line is None:
             rpc = self._rpcs[key] = Rpc(
                 lambda: self._stub.Stream(metadata=self._options.metadata),
@@ -240,7 +254,7 @@ class Client:
                 max_frame_bytes=self._options.max_frame_bytes,
                 broken=lambda: self._cache.forget(known.model.name),
             )
-            line = rpc.open(layout, window)
+            line = rpc.open(options)
             assert line is not None, "a new RPC refused a session"
         try:
             await line.run(line.session.opening(), deadline)

@@ -14,8 +14,8 @@ from grpc import aio
 from elman._deadline import Deadline
 from elman._models import KnownModel
 from elman._multiplexer import Multiplexer
-from elman._outputs import Layout
 from elman._session import Operation
+from elman._session_options import SessionOptions
 from elman._status import stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
@@ -31,12 +31,10 @@ class Line:
 
     __slots__ = ("_alarm", "_waiters", "session")
 
-    def __init__(
-        self, multiplexer: Multiplexer, layout: Layout, window: int | None, alarm: Alarm
-    ) -> None:
+    def __init__(self, multiplexer: Multiplexer, options: SessionOptions, alarm: Alarm) -> None:
         self._alarm = alarm
         self._waiters: list[asyncio.Future[None]] = []
-        self.session = multiplexer.open(layout, self._wake, window)
+        self.session = multiplexer.open(options, self._wake)
 
     async def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
@@ -88,11 +86,11 @@ class Rpc:
         self._writer = asyncio.create_task(self._write(), name="elman-writer")
         self._reader = asyncio.create_task(self._read(), name="elman-reader")
 
-    def open(self, layout: Layout, window: int | None) -> Line | None:
+    def open(self, options: SessionOptions) -> Line | None:
         """A new session; None if this RPC is over."""
         if self._multiplexer.finished:
             return None
-        return Line(self._multiplexer, layout, window, self._alarm)
+        return Line(self._multiplexer, options, self._alarm)
 
     def close_sessions(self) -> None:
         self._multiplexer.close_sessions()
