@@ -1,0 +1,164 @@
+"""One step of an LSTM, GRU or RNN with int8 weights.
+
+The formulas are those of ONNX's operators. What the input adds to a gate comes in one of two ways:
+as codes, multiplied together with the hidden state's by the weights of both (`TogetherInput`), or
+computed beforehand for all elements of a chunk (`ReadyInput`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from elman_export.quantization.arithmetic import Arithmetic, Encoded, Nodes
+from elman_export.quantization.operator import Activation, Cell, Gate
+
+
+class Input(Protocol):
+    """An element's part in the gates."""
+
+    def with_hidden(self, letter: str, hidden: Encoded) -> str:
+        """`x @ w + w_bias + h @ r + r_bias`."""
+        ...
+
+    def alone(self, letter: str) -> str:
+        """`x @ w + w_bias`."""
+        ...
+
+
+class TogetherInput:
+    """An element's codes, which times `gain` (`[features]`) are its values."""
+
+    def __init__(
+        self,
+        codes: str,
+        gain: np.ndarray,
+        gates: Mapping[str, Gate],
+        nodes: Nodes,
+        arithmetic: Arithmetic,
+    ) -> None:
+        self._codes = codes
+        self._gain = gain
+        self._gates = gates
+        self._nodes = nodes
+        self._arithmetic = arithmetic
+        self._joined: dict[str, str] = {}
+
+    def with_hidden(self, letter: str, hidden: Encoded) -> str:
+        gate = self._gates[letter]
+        if hidden.codes not in self._joined:
+            both = [self._codes, hidden.codes]
+            self._joined[hidden.codes] = self._nodes.node("Concat", both, axis=-1)
+        return self._arithmetic.multiply(
+            self._nodes,
+            Encoded(self._joined[hidden.codes]),
+            np.concatenate([gate.w * self._gain[:, None], gate.r]),
+            gate.w_bias + gate.r_bias,
+        )
+
+    def alone(self, letter: str) -> str:
+        gate = self._gates[letter]
+        weights = gate.w * self._gain[:, None]
+        return self._arithmetic.multiply(self._nodes, Encoded(self._codes), weights, gate.w_bias)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyInput:
+    """What an element adds to each gate, the biases included."""
+
+    parts: Mapping[str, str]
+    gates: Mapping[str, Gate]
+    nodes: Nodes
+    arithmetic: Arithmetic
+
+    def with_hidden(self, letter: str, hidden: Encoded) -> str:
+        product = self.arithmetic.multiply(self.nodes, hidden, self.gates[letter].r)
+        return self.nodes.node("Add", [self.parts[letter], product])
+
+    def alone(self, letter: str) -> str:
+        return self.parts[letter]
+
+
+def ready_bias(cell: Cell, letter: str) -> np.ndarray:
+    """The bias that a `ReadyInput` of `cell` has in a gate's part."""
+    gate = cell.gates[letter]
+    return gate.w_bias if _resets_late(cell, letter) else gate.w_bias + gate.r_bias
+
+
+def _resets_late(cell: Cell, letter: str) -> bool:
+    return cell.kind == "GRU" and cell.resets_late and letter == "h"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Writes the nodes of one step."""
+
+    cell: Cell
+    input: Input
+    nodes: Nodes
+    arithmetic: Arithmetic
+    bounded: bool
+    """Whether the hidden state always lies between -1 and 1."""
+
+    def write(self, h: str, c: str) -> tuple[str, str]:
+        """From the state to the next one; `c` is empty where there is none, and stays so."""
+        match self.cell.kind:
+            case "LSTM":
+                return self._lstm(h, c)
+            case "GRU":
+                return self._gru(h), ""
+            case _:
+                gate = self.input.with_hidden("h", self._encode(h))
+                return self._activate(0, gate), ""
+
+    def _lstm(self, h: str, c: str) -> tuple[str, str]:
+        hidden = self._encode(h)
+        taken = self._activate(0, self._gate("i", hidden, c))
+        if self.cell.couples_gates:
+            kept = self._node("Sub", self.arithmetic.shared("one", np.float32(1)), taken)
+        else:
+            kept = self._activate(0, self._gate("f", hidden, c))
+        new = self._activate(1, self._gate("c", hidden, ""))
+        following = self._node("Add", self._node("Mul", taken, new), self._node("Mul", kept, c))
+        shown = self._activate(0, self._gate("o", hidden, following))
+        return self._node("Mul", shown, self._activate(2, following)), following
+
+    def _gru(self, h: str) -> str:
+        hidden = self._encode(h)
+        kept = self._activate(0, self._gate("z", hidden, ""))
+        reset = self._activate(0, self._gate("r", hidden, ""))
+        if self.cell.resets_late:
+            gate = self.cell.gates["h"]
+            product = self.arithmetic.multiply(self.nodes, hidden, gate.r, gate.r_bias)
+            product = self._node("Mul", reset, product)
+            candidate = self._node("Add", self.input.alone("h"), product)
+        else:
+            hidden = self._encode(self._node("Mul", reset, h))
+            candidate = self.input.with_hidden("h", hidden)
+        new = self._activate(1, candidate)
+        # (1 - z) * new + z * h
+        return self._node("Add", new, self._node("Mul", kept, self._node("Sub", h, new)))
+
+    def _gate(self, letter: str, hidden: Encoded, c: str) -> str:
+        gate = self.input.with_hidden(letter, hidden)
+        peephole = self.cell.gates[letter].peephole
+        if peephole is None or not c:
+            return gate
+        return self._node("Add", gate, self._node("Mul", c, self.arithmetic.constant(peephole)))
+
+    def _activate(self, index: int, value: str) -> str:
+        activation: Activation = self.cell.activations[index]
+        if self.cell.clip:
+            clip = np.float32(self.cell.clip)
+            limits = [self.arithmetic.constant(limit) for limit in (-clip, clip)]
+            value = self._node("Clip", value, *limits)
+        return self.nodes.node(activation.operator, [value], "", **activation.parameters)
+
+    def _encode(self, h: str) -> Encoded:
+        if self.bounded:
+            return self.arithmetic.encode(self.nodes, h)
+        return self.arithmetic.encode_rows(self.nodes, h)
+
+    def _node(self, operator: str, *given: str) -> str:
+        return self.nodes.node(operator, given)

@@ -1,0 +1,134 @@
+"""Which tensors of a graph are known to be small, and their codes (see `arithmetic`).
+
+A tensor between -1 and 1 has codes as it is; that of an embedding, after its columns are divided by
+their largest entries, so that the table itself can be kept as codes. Operators that only move
+values about (Transpose, Squeeze, ...) are repeated on codes, which are four times smaller.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from elman_export.quantization.arithmetic import Arithmetic, Encoded
+from elman_export.quantization.bounds import MOVES, bounded, makers
+from elman_export.surgery.editor import Editor, attributes, outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A tensor in codes."""
+
+    name: str
+    gain: np.ndarray | None = None
+    """`[n]`: what the last axis is multiplied by to come to the tensor's values; None for 1."""
+    stacked: str = ""
+    """The same codes as `[time, 1, batch, n]`, where a layer gives them so."""
+
+
+class Codebook:
+    """Finds and adds the codes of a graph's tensors."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        arithmetic: Arithmetic,
+        constants: Mapping[str, np.ndarray],
+        layers: Mapping[str, onnx.NodeProto],
+        known: Collection[str],
+    ) -> None:
+        """`layers` are recurrent operators that are becoming int8, by the names of their outputs,
+        where those are bounded; they are to give its codes as a fourth output. `known` are other
+        bounded tensors."""
+        self._editor = editor
+        self._arithmetic = arithmetic
+        self._layers = layers
+        self._known = {*known, *(outputs(node, at) for node in layers.values() for at in (0, 1))}
+        self._constants = constants
+        self._makers = makers(editor.graph)
+        self._found: dict[str, Codes | None] = {}
+        self._scaled: dict[str, Encoded] = {}
+
+    def find(self, name: str) -> Codes | None:
+        """The codes of a tensor, or None where its values may be of any size."""
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def scaled(self, name: str) -> Encoded:
+        """The codes of a tensor of any values, each row divided by its largest one."""
+        if name not in self._scaled:
+            self._scaled[name] = self._arithmetic.encode_rows(self._editor, name)
+        return self._scaled[name]
+
+    def _find(self, name: str) -> Codes | None:
+        node = self._makers.get(name)
+        if node is None:
+            return None
+        if node.op_type in MOVES:
+            return self._moved(node)
+        if node.op_type == "Gather":
+            return self._embedded(node)
+        layer = self._layers.get(name)
+        if layer is not None and name == outputs(layer, 0):
+            name = _coded_output(self._editor, layer)
+            return Codes(name, stacked=name)
+        if bounded(name, self._makers, self._known.__contains__):
+            return Codes(self._arithmetic.encode(self._editor, name).codes)
+        return None
+
+    def _moved(self, node: onnx.NodeProto) -> Codes | None:
+        source = self.find(node.input[0])
+        if source is None or (source.gain is not None and not self._keeps_last_axis(node)):
+            return None
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = copy.output[0] = self._editor.fresh(f"{node.output[0]}/codes")
+        copy.input[0] = source.name
+        self._editor.graph.node.append(copy)
+        behind = node.op_type == "Squeeze" and list(self._axes(node)) == [1]
+        stacked = source.stacked if behind and source.stacked == source.name else ""
+        return Codes(copy.output[0], source.gain, stacked)
+
+    def _keeps_last_axis(self, node: onnx.NodeProto) -> bool:
+        """Whether an operator leaves `[..., n]` with the same last axis, as far as one can see."""
+        match node.op_type:
+            case "Identity":
+                return True
+            case "Transpose":
+                perm = attributes(node).get("perm", [])
+                return bool(perm) and perm[-1] == len(perm) - 1
+            case "Squeeze" | "Unsqueeze":
+                # Of [batch, time, n] or more, with an axis more or less in front.
+                return set(self._axes(node)) <= {0, 1} and bool(self._axes(node))
+        return False
+
+    def _axes(self, node: onnx.NodeProto) -> Iterable[int]:
+        if len(node.input) > 1:
+            return [int(axis) for axis in self._constants.get(node.input[1], np.array([-1]))]
+        return [int(axis) for axis in attributes(node).get("axes", [])]
+
+    def _embedded(self, node: onnx.NodeProto) -> Codes | None:
+        table = self._constants.get(node.input[0])
+        if (
+            table is None
+            or table.ndim != 2
+            or table.dtype != np.float32
+            or not np.isfinite(table).all()
+            or attributes(node).get("axis", 0) != 0
+        ):
+            return None
+        gain = np.abs(table).max(0)
+        gain[gain == 0] = 1
+        codes = (np.rint(table / gain * 127) + 128).astype(np.uint8)
+        constant = self._editor.constant(codes, f"{node.input[0]}/codes")
+        return Codes(self._editor.node("Gather", [constant, node.input[1]], axis=0), gain)
+
+
+def _coded_output(editor: Editor, layer: onnx.NodeProto) -> str:
+    while len(layer.output) < 4:
+        layer.output.append("")
+    if not layer.output[3]:
+        layer.output[3] = editor.fresh(f"{layer.output[0]}/codes")
+    return str(layer.output[3])

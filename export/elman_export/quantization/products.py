@@ -1,0 +1,88 @@
+"""The products with constant matrices (MatMul, Gemm) of a graph, made int8 where that pays."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from elman_export.quantization.arithmetic import Arithmetic, Encoded
+from elman_export.quantization.codes import Codebook
+from elman_export.quantization.operator import Kept
+from elman_export.surgery.editor import Editor, attributes, inputs
+
+KINDS = ("MatMul", "Gemm")
+
+_SMALLEST = 4096
+"""Weights that a matrix has at least."""
+_SMALLEST_SCALED = 16384
+"""The same where the other factor's rows have to be scaled first: seven operators for one."""
+
+
+class Products:
+    """Makes products int8, one by one."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        arithmetic: Arithmetic,
+        codebook: Codebook,
+        constants: Mapping[str, np.ndarray],
+    ) -> None:
+        self._editor = editor
+        self._arithmetic = arithmetic
+        self._codebook = codebook
+        self._constants = constants
+
+    def quantize(self, node: onnx.NodeProto) -> None:
+        """Has other nodes make the output of a MatMul or Gemm, which makes it no more.
+
+        Raises `Kept` where the product stays as it is.
+        """
+        given = attributes(node)
+        matrix = constant_matrix(node, self._constants)
+        if given.get("transA", 0):
+            raise Kept("its first factor is transposed")
+        if given.get("transB", 0):
+            matrix = matrix.T
+        factor = node.input[0]
+        codes = self._codebook.find(factor)
+        check_size(matrix, scaled=codes is None)
+        if given.get("alpha", 1.0) != 1:
+            matrix = matrix * np.float32(given["alpha"])
+        if codes is None:
+            encoded = self._codebook.scaled(factor)
+        else:
+            encoded = Encoded(codes.name)
+            if codes.gain is not None:
+                matrix = matrix * codes.gain[:, None]
+        output = node.output[0]
+        node.output[0] = self._editor.fresh(f"{output}/float")
+        addend = inputs(node, 2)
+        product = self._arithmetic.multiply(
+            self._editor, encoded, matrix, output="" if addend else output
+        )
+        if addend:
+            beta = np.float32(given.get("beta", 1.0))
+            if beta != 1:
+                addend = self._editor.node("Mul", [addend, self._arithmetic.constant(beta)])
+            self._editor.node("Add", [product, addend], output)
+
+
+def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The second factor of a product. Raises `Kept` if it has no int8 form."""
+    matrix = constants.get(node.input[1])
+    if matrix is None:
+        raise Kept("its second factor is not constant")
+    if matrix.ndim != 2:
+        raise Kept(f"its matrix has {matrix.ndim} axes")
+    if matrix.dtype != np.float32:
+        raise Kept(f"its matrix is {matrix.dtype}")
+    if not np.isfinite(matrix).all():
+        raise Kept("its matrix is not finite")
+    return matrix
+
+
+def check_size(matrix: np.ndarray, *, scaled: bool) -> None:
+    """Raises `Kept` for a matrix that is too small; `scaled` says that rows have to be scaled."""
+    if matrix.size < (_SMALLEST_SCALED if scaled else _SMALLEST):
+        raise Kept(f"{matrix.shape[0]} x {matrix.shape[1]} weights are too few to gain by it")

@@ -1,0 +1,165 @@
+"""`quantize`: a step model with int8 weights that answers each row as if it were alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from elman_export import functions
+from elman_export.errors import UnsupportedGraph
+from elman_export.quantization import operator, products, turns
+from elman_export.quantization.arithmetic import RUNTIME, Arithmetic
+from elman_export.quantization.bounds import begins_bounded, makers, scan_bounds
+from elman_export.quantization.codes import Codebook
+from elman_export.quantization.layer import Layer
+from elman_export.quantization.operator import Kept
+from elman_export.surgery.editor import Editor, describe, inputs, places
+from elman_server.spec import ModelSpec
+
+_OLDEST_OPSET = 11
+
+Tell = Callable[[str], None]
+
+
+def quantize(
+    model: onnx.ModelProto, spec: ModelSpec, *, tell: Tell = lambda line: None
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A smaller, faster step model that computes nearly the same, and its spec.
+
+    Recurrent operators of the main graph become Scans over steps with int8 weights, large products
+    with constant matrices become int8 products. Scales are constants, or are taken from one row for
+    that row, so that results are bit-identical for every batch and chunk. The new model takes a
+    time axis if the old one did, but, where a recurrent operator was changed, no lengths: the rows
+    of a step then have equally many elements. Inputs, outputs and states are the same otherwise.
+    `model` is left as it is.
+
+    `tell` is called with a line for each operator that could have become int8 and did not.
+
+    Raises `UnsupportedGraph` where nothing can become int8.
+    """
+    return _Quantization(model, spec, tell).run()
+
+
+class _Quantization:
+    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, tell: Tell) -> None:
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        if self._model.functions:
+            self._model = functions.inline(self._model)
+        self._spec = spec
+        self._tell = tell
+        opset = _opset(self._model)
+        if opset < _OLDEST_OPSET:
+            raise UnsupportedGraph(
+                f"the graph is of operator set {opset}; int8 takes {_OLDEST_OPSET} or newer"
+            )
+        self._editor = Editor(self._model)
+        self._editor.lift_constants()
+        self._arithmetic = Arithmetic(self._editor, opset)
+        self._constants = self._editor.constants()
+        self._makers = makers(self._model.graph)
+
+    def run(self) -> tuple[onnx.ModelProto, ModelSpec]:
+        layers = self._layers()
+        turned, known = self._turns()
+        multiplied = self._products(layers, known)
+        if not (layers or turned or multiplied):
+            raise UnsupportedGraph("the graph has nothing that can become int8")
+        self._editor.sort()
+        self._editor.prune()
+        self._write(layers)
+        if all(each.domain != RUNTIME for each in self._model.opset_import):
+            self._model.opset_import.append(onnx.helper.make_opsetid(RUNTIME, 1))
+        spec = self._drop_lengths() if layers else self._spec
+        self._editor.sort()
+        self._editor.prune()
+        return self._model, spec
+
+    def _layers(self) -> list[Layer]:
+        """The recurrent operators that become Scans."""
+        found = []
+        for place in places(self._model.graph):
+            node = place.node
+            if node.op_type not in operator.KINDS:
+                continue
+            try:
+                if place.branches:
+                    raise Kept(f"it stands inside {describe(place.branches[0].node)}")
+                if inputs(node, 4) not in ("", self._spec.lengths):
+                    raise Kept("its lengths are not those of the step")
+                cell = operator.read(node, self._constants)
+            except Kept as reason:
+                self._tell(f"{describe(node)} stays float32: {reason}")
+            else:
+                bounded = cell.bounded and self._begins_bounded(inputs(node, 5))
+                found.append(Layer(cell=cell, node=node, bounded=bounded))
+        return found
+
+    def _turns(self) -> tuple[int, set[str]]:
+        """Makes products inside of Scans int8; how many, and what bounded tensors they give."""
+        count, known = 0, set[str]()
+        for node in self._model.graph.node:
+            if node.op_type != turns.KIND:
+                continue
+            body = onnx.helper.get_node_attr_value(node, "body")
+            bounds = scan_bounds(node, body, self._begins_bounded)
+            count += turns.quantize_turns(
+                self._editor, self._arithmetic, node, self._constants, bounds, self._tell
+            )
+            known |= bounds.outputs
+        return count, known
+
+    def _products(self, layers: list[Layer], known: set[str]) -> int:
+        """Has layers read codes, and makes products of the main graph int8; how many."""
+        bounded = {
+            name: layer.node for layer in layers if layer.bounded for name in layer.node.output
+        }
+        codebook = Codebook(self._editor, self._arithmetic, self._constants, bounded, known)
+        for layer in layers:
+            layer.read_codes(self._editor, self._arithmetic, codebook)
+        found = products.Products(
+            self._editor, self._arithmetic, codebook, self._editor.constants()
+        )
+        count = 0
+        for node in list(self._model.graph.node):
+            if node.op_type in products.KINDS:
+                try:
+                    found.quantize(node)
+                    count += 1
+                except Kept as reason:
+                    if node.output[0] in self._makers:
+                        self._tell(f"{describe(node)} stays float32: {reason}")
+        return count
+
+    def _write(self, layers: list[Layer]) -> None:
+        """Puts Scans where the layers' operators are."""
+        needed = self._editor.needed()
+        by_name = {node.name: node for node in self._model.graph.node}
+        for layer in layers:
+            node = by_name.get(layer.name)
+            if node is not None:
+                node.CopyFrom(layer.scan(self._editor, self._arithmetic, node, needed))
+
+    def _drop_lengths(self) -> ModelSpec:
+        """Makes the lengths of the elements' shape, for what still reads them."""
+        name, graph = self._spec.lengths, self._editor
+        if name is None:
+            return self._spec
+        graph.drop_inputs({name})
+        if name in graph.needed():
+            shape = graph.node("Shape", [self._spec.input.name])
+            rows, steps = (
+                graph.node("Gather", [shape, graph.constant(np.array(index))]) for index in ([0], 1)
+            )
+            steps = graph.node("Cast", [steps], to=TensorProto.INT32)
+            graph.node("Expand", [steps, rows], name)
+        return replace(self._spec, lengths=None)
+
+    def _begins_bounded(self, name: str) -> bool:
+        return begins_bounded(name, self._makers, self._spec)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
