@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+import elman_server
 from elman.cli import main
 from elman_server.cli import trial
 from elman_server.horizon import plot
@@ -43,6 +44,8 @@ class Result:
 
 
 Run = Callable[..., Result]
+
+BUNDLED = Path(elman_server.__file__).parent / "models"
 
 SPEC = ModelSpec(
     description="Letters of nonsense.",
@@ -330,7 +333,7 @@ def test_it_shows_how_far_back_a_network_remembers(elman: Run, tmp_path: Path) -
     path = save(*leaky(), tmp_path / "leaky.onnx")
     result = elman("inspect", path, "--horizon", "--lags", "20")
     assert result.code == 0
-    assert "horizon of y: 7 lags; from there on an element's influence is under 1 %" in result.out
+    assert "horizon of y: 7 lags; from there on, influence is under 1 %" in result.out
     for lag, percent in ((0, "100.0"), (1, "50.0"), (2, "25.0"), (4, "6.25"), (8, "0.39")):
         assert f"{lag} {percent} % {percent} %" in result.words
     assert "input random input, 64 elements before the change" in result.words
@@ -400,7 +403,21 @@ def test_contexts_are_random_and_said_to_be(elman: Run, tmp_path: Path) -> None:
 def test_what_is_not_forgotten_is_beyond_the_last_lag(elman: Run, tmp_path: Path) -> None:
     path = save(*leaky(), tmp_path / "leaky.onnx")
     result = elman("inspect", path, "--horizon", "--lags", "3")
-    assert "horizon of y: beyond 3; 12.5 % of an element's influence is left at lag 3" in result.out
+    assert (
+        "horizon of y: beyond 3; at lag 3, 12.5 % of an element's influence is left" in result.out
+    )
+
+
+def test_the_weather_model_remembers_yesterday(elman: Run, tmp_path: Path) -> None:
+    folder = BUNDLED / "weather"
+    hours = np.loadtxt(folder / "holdout.csv", delimiter=",", skiprows=1, usecols=1)
+    np.save(tmp_path / "hours.npy", hours)
+    arguments = ["--horizon", "--examples", tmp_path / "hours.npy", "--lags", "72", "--json"]
+    [output] = horizon(elman("inspect", folder / "1" / "model.onnx", *arguments))["outputs"]
+    # The prediction is of the next hour: 23 hours back lies the same hour of the day before.
+    later = output["influence"][10:]
+    assert 10 + later.index(max(later)) == 23
+    assert 24 < output["horizon"] < 48
 
 
 @pytest.mark.parametrize("name", ["horizon.svg", "horizon.PNG"])

@@ -158,12 +158,10 @@ def verdict(influence: Influence) -> str:
     if not influence.absolute:
         return f"no element has any influence, at any lag up to {last:,}"
     if influence.horizon is None:
-        return (
-            f"beyond {last:,}; {_percent(influence.largest_from(last))} of an element's influence "
-            f"is left at lag {last:,}"
-        )
+        left = _percent(influence.largest_from(last))
+        return f"beyond {last:,}; at lag {last:,}, {left} of an element's influence is left"
     lags = "lag" if influence.horizon == 1 else "lags"
-    return f"{influence.horizon:,} {lags}; from there on an element's influence is under 1 %"
+    return f"{influence.horizon:,} {lags}; from there on, influence is under 1 %"
 
 
 def draw(path: Path, recalled: Recalled, model: Path) -> None:
