@@ -47,7 +47,8 @@ RECIPES = ("sentiment", "shakespeare", "weather")
     multiple=True,
     metavar="NAME=KIND",
     help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE behind "
-    "it, or :input for those of the input. Repeatable; for a torch module, in the order in which it returns them.",
+    "it, or :input for the labels of the input. Repeatable; for a torch module, in the order in "
+    "which it returns them.",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="A torch module's state dict (.pt)."
