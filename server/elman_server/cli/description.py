@@ -46,8 +46,8 @@ def _spec(file: ModelFile, served: Mapping[str, str]) -> Table:
 
 def _proof(proof: KeptProof) -> Table:
     caption = (
-        f"What the export compared, {proof.elements:,} elements in each way: the largest difference "
-        "from the original, and whether the bits were those of the first way."
+        f"What the export compared, {proof.elements:,} elements in each way: the largest "
+        "difference from the original, and whether the bits were those of the first way."
     )
     table = Table(title="proof", title_justify="left", caption=caption, caption_justify="left")
     for column in ("output", "input", "given", "difference", "same bits"):
