@@ -49,6 +49,10 @@ def _document(model: elman.Model) -> dict[str, object]:
             "vocabulary": model.input.vocabulary,
             "accepts_unknown": model.input.accepts_unknown,
         },
+        "contexts": [
+            {"name": context.name, "dtype": context.dtype.name, "shape": context.shape}
+            for context in model.contexts
+        ],
         "outputs": [
             {
                 "name": output.name,
@@ -70,6 +74,6 @@ def _table(models: list[elman.Model]) -> Table:
     table.add_column("takes and gives", overflow="fold")
     for model in models:
         outputs = "\n".join(map(str, model.outputs))
-        what = Text.assemble(f"{model.input} -> {outputs}", ("\n" + model.description, "dim"))
+        what = Text.assemble(f"{model.takes} -> {outputs}", ("\n" + model.description, "dim"))
         table.add_row(model.name, model.version, f"{model.state_bytes:,} B", what)
     return table

@@ -62,8 +62,8 @@ SUBCOMMANDS = {
     ),
     "export": Subcommand(
         target="elman_export.cli:export",
-        summary="Train one of the bundled models again, prove its step model, and write it with "
-        "its card.",
+        summary="Make a step model of a trained network, prove that it is the same network, and "
+        "write it.",
         extra=EXPORT,
     ),
     "demo": Subcommand(

@@ -2,14 +2,18 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import click
+import numpy as np
 from rich.console import Console
 
 from elman import Client, Input, InputKind, Model
+from elman.cli import contexts as given_contexts
 from elman.cli.connection import connected, target_option
+from elman.cli.contexts import Given, context_option
 from elman.cli.elements import Element, characters, sequences
 from elman.cli.show import View
 from elman.cli.terminal import keys
@@ -28,11 +32,13 @@ _INVITATIONS = {
       echo 'happy birthday' | elman stream sentiment
       elman stream shakespeare --top 3 < sonnet.txt
       seq 50 60 | elman stream weather --json | jq .outputs.temperature
+      elman stream captions --context image=image.npy --context style=2
     """
 )
 @click.argument("model")
 @target_option
 @click.option("--version", help="The model's version.  [default: the newest]")
+@context_option
 @click.option(
     "--output", "names", metavar="NAME", multiple=True, help="An output to print; may be repeated."
 )
@@ -45,7 +51,13 @@ _INVITATIONS = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each prediction.")
 def stream(
-    model: str, target: str, version: str | None, names: tuple[str, ...], top: int, as_json: bool
+    model: str,
+    target: str,
+    version: str | None,
+    contexts: tuple[Given, ...],
+    names: tuple[str, ...],
+    top: int,
+    as_json: bool,
 ) -> None:
     """Push what is typed or piped to a model and print its predictions.
 
@@ -65,21 +77,34 @@ def stream(
             view = View.of(known, names, top)
         except LookupError as error:
             raise click.UsageError(str(error.args[0])) from None
+        context = given_contexts.read(contexts, known)
+        run = partial(_run, client, known, context, view, as_json=as_json)
         if not sys.stdin.isatty():
-            _run(client, known, view, characters(descriptor), as_json)
+            run(characters(descriptor))
             return
         typed = _fitting(characters(descriptor), known.input)
         with keys(descriptor) if known.input.kind is InputKind.TEXT else nullcontext():
             click.echo(_INVITATIONS[known.input.kind], err=True)
-            _run(client, known, view, typed, as_json)
+            run(typed)
 
 
-def _run(client: Client, model: Model, view: View, text: Iterator[str], as_json: bool) -> None:
-    """One session after another, until the text ends."""
+def _run(
+    client: Client,
+    model: Model,
+    context: Mapping[str, np.ndarray],
+    view: View,
+    text: Iterator[str],
+    *,
+    as_json: bool,
+) -> None:
+    """One session after another, until the text ends. All have the same context."""
     console = Console(highlight=False, soft_wrap=True)
     for number, elements in enumerate(sequences(text, model.input)):
         pushed: deque[Element] = deque()
-        with client.stream(model.name, version=model.version, outputs=view.choices()) as session:
+        opening = client.stream(
+            model.name, version=model.version, context=context, outputs=view.choices()
+        )
+        with opening as session:
             for prediction in session.map(_noted(elements, pushed)):
                 element = pushed.popleft()
                 if as_json:

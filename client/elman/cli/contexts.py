@@ -1,0 +1,109 @@
+"""Contexts as they are given on the command line: `NAME=FILE.npy`, or `NAME=` and numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import click
+import numpy as np
+
+from elman import Context, Model
+
+_FILE = ".npy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One of them, not read yet."""
+
+    name: str
+    text: str
+
+
+def _split(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Given, ...]:
+    return tuple(_given(value) for value in values)
+
+
+def _given(value: str) -> Given:
+    name, _, text = value.partition("=")
+    if not name or not text:
+        raise click.BadParameter(
+            f"{value!r} is no context; expected is NAME=FILE{_FILE}, or NAME= and numbers with "
+            "commas between"
+        )
+    return Given(name=name, text=text)
+
+
+context_option = click.option(
+    "--context",
+    "contexts",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_split,
+    help=f"What each session is given once, where the model takes that: a {_FILE} file, or numbers "
+    "with commas between. Once for each context of the model.",
+)
+
+
+def read(given: Iterable[Given], model: Model) -> dict[str, np.ndarray]:
+    """The contexts of the model's sessions. Raises `UsageError` for what is not there, not asked
+    for, or not of its context's shape."""
+    expected = {context.name: context for context in model.contexts}
+    found: dict[str, np.ndarray] = {}
+    for each in given:
+        if each.name not in expected:
+            takes = ", ".join(map(str, model.contexts)) or "none"
+            raise click.UsageError(f"--context {each.name}: {model.name!r} takes {takes}")
+        if each.name in found:
+            raise click.UsageError(f"--context {each.name} is given twice; allowed is once")
+        found[each.name] = _array(each, expected[each.name])
+    for context in model.contexts:
+        if context.name not in found:
+            raise click.UsageError(
+                f"{model.name!r} needs --context {context.name}=..., {_expected(context)}"
+            )
+    return found
+
+
+def _array(given: Given, context: Context) -> np.ndarray:
+    array = _loaded(given) if given.text.endswith(_FILE) else _typed(given, context)
+    if array.shape != context.shape:
+        raise click.UsageError(
+            f"--context {given.name} is {given.text!r} of shape {list(array.shape)}; expected is "
+            f"{_expected(context)}"
+        )
+    return array
+
+
+def _loaded(given: Given) -> np.ndarray:
+    try:
+        with open(given.text, "rb") as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise click.UsageError(f"--context {given.name}: {given.text}: {error.strerror}") from None
+    except ValueError:
+        raise click.UsageError(
+            f"--context {given.name}: {given.text} is no {_FILE} file of numbers"
+        ) from None
+    return array
+
+
+def _typed(given: Given, context: Context) -> np.ndarray:
+    read = float if context.dtype.kind == "f" else int
+    try:
+        return np.array([read(word) for word in given.text.replace(",", " ").split()]).reshape(
+            context.shape
+        )
+    except ValueError:
+        raise click.UsageError(
+            f"--context {given.name} is {given.text!r}; expected is {_expected(context)}"
+        ) from None
+
+
+def _expected(context: Context) -> str:
+    """What to write, for people."""
+    count = prod(context.shape)
+    numbers = "a number" if count == 1 else f"{count} numbers with commas between"
+    return f"{numbers} or a {_FILE} file: {context}"
