@@ -117,7 +117,7 @@ def read_examples(spec: InputSpec, path: Path) -> Array:
         return _read_text(spec, path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, MemoryError):
         raise ExamplesError(
             f"{path} is no .npy array of numbers; a model that takes {spec.kind} needs one"
         ) from None

@@ -175,6 +175,14 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
         read_examples(TOKENS, path)
 
 
+def test_an_absurd_size_is_not_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "array.npy"
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ExamplesError, match=r"is no \.npy array"):
+        read_examples(SCALAR, path)
+
+
 def test_several_arrays_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "arrays.npz"
     np.savez(path, a=[1], b=[2])
