@@ -11,14 +11,11 @@ from torch import nn
 from elman_export import sequence
 from elman_export.draft import plain
 from elman_export.errors import ExportError
+from elman_export.finish import finish
 from elman_export.interface import Output
-from elman_export.keep import Report, keep
-from elman_export.proof import Sequences
-from elman_export.sample import random_contexts, random_elements
+from elman_export.keep import Report
+from elman_export.trials import trials
 from elman_server.spec import ContextSpec, InputSpec
-
-_SAMPLES = ((13, 20), (2, 1), (1, 7))
-"""(batch, time) of the random sequences that a proof runs on."""
 
 
 def export(
@@ -32,6 +29,7 @@ def export(
     batch_first: bool | None = None,
     examples: np.ndarray | None = None,
     tolerance: float | None = None,
+    quantized: bool = False,
     seed: int = 0,
 ) -> Report:
     """Writes `module` as a step model to `path`, after proving that it is the same network.
@@ -50,13 +48,13 @@ def export(
     layers unless given. `examples`, `[batch, time, *shape]`, are compared beside seeded random
     sequences. `tolerance` bounds the difference from the module (see
     `elman_export.proof.TOLERANCE`); the step model's own answers must be equal however a sequence
-    is cut up.
+    is cut up. `quantized`: with 8-bit weights (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
     model that is not the same network, and `ExportError` for names, labels or examples that don't
     fit. Nothing is written then, and a file that was there before stays.
     """
-    sequences = _sequences(input, contexts, examples, seed)
+    sequences = trials(input, contexts, examples=examples, seed=seed)
     with _evaluation(module):
         try:
             draft = sequence.make(
@@ -70,35 +68,18 @@ def export(
         except ValidationError as error:
             raise ExportError(plain(error)) from None
         proof = draft.prove(sequences, seed=seed, tolerance=tolerance)
-    return keep(draft.model, draft.spec, proof, path, initial=draft.initial)
-
-
-def _sequences(
-    input: InputSpec, contexts: Sequence[ContextSpec], examples: np.ndarray | None, seed: int
-) -> list[Sequences]:
-    """What the proof runs on: random sequences and the caller's examples."""
-    rng = np.random.default_rng(seed)
-    sequences = [
-        Sequences(
-            elements=random_elements(input, batch, time, rng),
-            contexts=random_contexts(contexts, batch, rng),
+        return finish(
+            draft.model,
+            draft.spec,
+            proof,
+            path,
+            whole=draft.answer,
+            sequences=sequences,
+            original="module",
+            initial=draft.initial,
+            quantized=quantized,
+            seed=seed,
         )
-        for batch, time in _SAMPLES
-    ]
-    if examples is not None:
-        if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
-            raise ExportError(
-                f"examples have shape {list(examples.shape)}; expected is "
-                f"{['batch', 'time', *input.shape]}"
-            )
-        sequences.append(
-            Sequences(
-                elements=examples.astype(input.dtype),
-                source="examples",
-                contexts=random_contexts(contexts, len(examples), rng),
-            )
-        )
-    return sequences
 
 
 @contextmanager

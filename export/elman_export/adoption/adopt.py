@@ -22,14 +22,11 @@ from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
 from elman_export.proof import TOLERANCE, Sequences, prove
-from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import Arrays, StepModel
-from elman_server.spec import InputSpec, ModelSpec, OutputKind
+from elman_export.trials import trials
+from elman_server.spec import InputSpec, OutputKind
 
 __all__ = ["adopt", "has_states"]
-
-_SAMPLES = ((7, 20), (2, 1), (1, 7))
-"""(batch, time) of the random sequences that a proof runs on."""
 
 _BY_RUN = frozenset(["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"])
 """Operators that round by all the values of one run, so that steps must not share one."""
@@ -103,7 +100,7 @@ def adopt(
         raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
     expectation = Expectation.of(spec, examples, expected or {})
     original = Original(model, found, arranged, overlap=overlap)
-    sequences = _sequences(spec, expectation, seed)
+    sequences = trials(spec.input, spec.contexts, examples=expectation.examples, seed=seed)
     loose = _rounds_by_run(model)
     answers = [_reference(original, each, arranged, tolerance, loose) for each in sequences]
     by_id = {id(each): answer for each, answer in zip(sequences, answers, strict=True)}
@@ -179,28 +176,6 @@ def _arranged(
 
 def _rounds_by_run(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _BY_RUN for node in onnxtensors.nodes(model))
-
-
-def _sequences(spec: ModelSpec, expectation: Expectation, seed: int) -> list[Sequences]:
-    """What the proof runs on: random sequences and the caller's examples."""
-    rng = np.random.default_rng(seed)
-    found = [
-        Sequences(
-            elements=random_elements(spec.input, batch, time, rng),
-            contexts=random_contexts(spec.contexts, batch, rng),
-        )
-        for batch, time in _SAMPLES
-    ]
-    if expectation.examples is not None:
-        elements = expectation.examples
-        found.append(
-            Sequences(
-                elements=elements,
-                source="examples",
-                contexts=random_contexts(spec.contexts, len(elements), rng),
-            )
-        )
-    return found
 
 
 def _reference(

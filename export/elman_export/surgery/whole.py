@@ -13,14 +13,11 @@ from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
 from elman_export.proof import TOLERANCE, Proof, Sequences, prove
-from elman_export.sample import random_contexts, random_elements
 from elman_export.stepmodel import StepModel
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
+from elman_export.trials import trials
 from elman_server.spec import InputSpec
-
-_SAMPLES = ((7, 20), (2, 1), (1, 7))
-"""(batch, time) of the random sequences that a proof runs on."""
 
 
 def lift(
@@ -54,7 +51,7 @@ def lift(
     that don't fit. Nothing is written then.
     """
     subject = WholeGraph.of(onnxfile.load(Path(path)), input, outputs, constants or {}, contexts)
-    sequences = _sequences(subject, examples, seed)
+    sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed)
     failure: ExportError | None = None
     for build in (step.chunked, step.single):
         try:
@@ -77,33 +74,6 @@ def lift(
             )
     assert failure is not None
     raise failure
-
-
-def _sequences(subject: WholeGraph, examples: np.ndarray | None, seed: int) -> list[Sequences]:
-    """What the proof runs on: random sequences and the caller's examples."""
-    rng = np.random.default_rng(seed)
-    found = [
-        Sequences(
-            elements=random_elements(subject.input, batch, time, rng),
-            contexts=random_contexts(subject.contexts, batch, rng),
-        )
-        for batch, time in _SAMPLES
-    ]
-    shape = subject.input.shape
-    if examples is not None:
-        if examples.ndim != 2 + len(shape) or examples.shape[2:] != shape:
-            raise ExportError(
-                f"examples have shape {list(examples.shape)}; expected is "
-                f"{['batch', 'time', *shape]}"
-            )
-        found.append(
-            Sequences(
-                elements=examples.astype(subject.input.dtype),
-                source="examples",
-                contexts=random_contexts(subject.contexts, len(examples), rng),
-            )
-        )
-    return found
 
 
 def _prove(
