@@ -265,7 +265,7 @@ def test_addresses_of_memory_are_no_files(write: Write) -> None:
     ],
 )
 def test_values_beyond_the_end_of_their_file(
-    write: Write, entries: dict[str, int], reason: str
+    write: Write, entries: dict[str, Any], reason: str
 ) -> None:
     path = write(adding(external("w.bin", **entries)))
     (path.parent / "w.bin").write_bytes(bytes(16))

@@ -15,6 +15,7 @@ from elman_export.adoption import element, layout, roles
 from elman_export.adoption.expectation import Expectation
 from elman_export.adoption.layout import Layout
 from elman_export.adoption.original import Original
+from elman_export.adoption.port import open_zeros
 from elman_export.adoption.roles import Roles, has_states
 from elman_export.adoption.wrap import of_stream, wrap
 from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
@@ -76,6 +77,7 @@ def adopt(
     a step model that is not the same network. Nothing is written then.
     """
     model = onnxfile.load(Path(path))
+    open_zeros([*model.graph.input, *model.graph.output])
     if overlap < 0:
         raise ExportError(f"overlap is {overlap}; it is a number of values, 0 or more")
     found = roles.assign(

@@ -49,7 +49,7 @@ class Axes:
             x = np.squeeze(x, 0)
         kept = sorted(self.order)
         x = x.transpose([self.order.index(axis) for axis in kept])
-        return np.ascontiguousarray(np.expand_dims(x, self.units))
+        return np.asarray(np.expand_dims(x, self.units), order="C")
 
     def normal(self, y: np.ndarray) -> np.ndarray:
         """`[batch, time, *shape]` of what the graph gives; an axis that it lacks is 1 long."""
@@ -114,10 +114,10 @@ def _elements(
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The units among the axes in `rest`, and the shape of the element in the others."""
     if shape is None:
-        sizes = [dims[axis] for axis in rest]
-        if None not in sizes:
-            units = tuple(axis for axis in rest if dims[axis] == 1)
-            yield units, tuple(size for size in sizes if size is not None and size != 1)
+        sizes = tuple(dims[axis] for axis in rest)
+        found = tuple(size for size in sizes if size is not None and size != 1)
+        if found or None not in sizes:
+            yield tuple(axis for axis in rest if dims[axis] in (None, 1)), found
         return
     for element in combinations(rest, len(shape)):
         units = tuple(axis for axis in rest if axis not in element)

@@ -56,11 +56,19 @@ def read(value: onnx.ValueInfoProto) -> Port:
         )
     dims = None
     if kind.tensor_type.HasField("shape"):
-        # A declared 0 stands for an open axis in several exporters' files.
         dims = tuple(
             dim.dim_value if dim.dim_value > 0 else None for dim in kind.tensor_type.shape.dim
         )
     return Port(name=value.name, dtype=dtype, dims=dims)
+
+
+def open_zeros(values: Iterable[onnx.ValueInfoProto]) -> None:
+    """Leaves axes open that are declared as 0: some exporters write it for a size that varies, and
+    ONNX Runtime would take nothing else."""
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value == 0:
+                dim.Clear()
 
 
 def ports(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Port]:
