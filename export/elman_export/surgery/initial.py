@@ -83,20 +83,16 @@ def extract(
     del network.metadata_props[:]
     del network.graph.output[:]
     editor = Editor(network)
+    made: dict[str, StateSpec] = {}
     for state in states:
-        if state.name not in tensors:
-            continue
-        axes = [
-            state.batch_axis,
-            *(a for a in range(len(state.shape) + 1) if a != state.batch_axis),
-        ]
-        made = editor.node("Transpose", [tensors[state.name]], editor.fresh(state.name), perm=axes)
-        if made != state.name:
-            raise UnsupportedGraph(f"the graph has a tensor called {state.name!r} already")
+        if state.name in tensors:
+            others = [axis for axis in range(len(state.shape) + 1) if axis != state.batch_axis]
+            perm = [state.batch_axis, *others]
+            made[editor.node("Transpose", [tensors[state.name]], perm=perm)] = state
+    for name, state in made.items():
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(state.dtype))
-        editor.graph.output.append(
-            helper.make_tensor_value_info(state.name, kind, ["batch", *state.shape])
-        )
+        dims: list[str | int | None] = ["batch", *state.shape]
+        editor.graph.output.append(helper.make_tensor_value_info(name, kind, dims))
     editor.sort()
     editor.prune()
     needed = editor.needed()
@@ -113,4 +109,9 @@ def extract(
         editor.graph.input.append(
             helper.make_tensor_value_info(context.name, kind, ["batch", *context.shape])
         )
+    # Only now: the step's graph has an input of that name.
+    for node in editor.graph.node:
+        node.output[:] = [made[name].name if name in made else name for name in node.output]
+    for value in editor.graph.output:
+        value.name = made[value.name].name
     return network
