@@ -185,7 +185,7 @@ def test_a_state_begins_with_what_the_graph_itself_says(tmp_path: Path) -> None:
     graph.inputs[1].type.tensor_type.shape.dim[0].dim_value = 1
     graph.constants.append(numpy_helper.from_array(np.array([[8, 16]], np.float32), "h"))
     report = adopted(graph, tmp_path, states={"h": "h_out"})
-    assert report.spec.states[0].initial == (8, 16)
+    assert report.spec.states[0].initial == (8.0, 16.0)
     assert said(report, np.zeros((2, 2))) == [[4, 8], [2, 4]]
 
 
