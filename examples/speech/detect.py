@@ -92,8 +92,9 @@ class Segmenter:
         self._start = self._quiet = None
 
 
-def chunks(path: Path, *, live: bool) -> Iterator[np.ndarray]:
-    """The samples, -1 to 1, as a microphone gives them: so many at once; `live`, as fast."""
+@contextmanager
+def opened(path: Path) -> Iterator[wave.Wave_read]:
+    """The file, if it is one that the model takes."""
     try:
         with wave.open(str(path), "rb") as file:
             if (file.getframerate(), file.getsampwidth()) != (RATE, 2):
@@ -101,16 +102,21 @@ def chunks(path: Path, *, live: bool) -> Iterator[np.ndarray]:
                     f"{path} has {file.getframerate()} samples a second of "
                     f"{8 * file.getsampwidth()} bits; the model takes {RATE} of 16"
                 )
-            started = time.monotonic()
-            heard = 0
-            while data := file.readframes(CHUNK):
-                channels = np.frombuffer(data, "<i2").reshape(-1, file.getnchannels())
-                heard += len(channels)
-                if live:
-                    time.sleep(max(0.0, started + heard / RATE - time.monotonic()))
-                yield channels.mean(axis=1).astype(np.float32) / 32768
+            yield file
     except (OSError, EOFError, wave.Error) as error:
         raise Problem(f"{path}: {error}") from None
+
+
+def chunks(file: wave.Wave_read, *, live: bool) -> Iterator[np.ndarray]:
+    """The samples, -1 to 1, as a microphone gives them: so many at once; `live`, as fast."""
+    started = time.monotonic()
+    heard = 0
+    while data := file.readframes(CHUNK):
+        channels = np.frombuffer(data, "<i2").reshape(-1, file.getnchannels())
+        heard += len(channels)
+        if live:
+            time.sleep(max(0.0, started + heard / RATE - time.monotonic()))
+        yield channels.mean(axis=1).astype(np.float32) / 32768
 
 
 def frames(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -181,8 +187,8 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="no faster than it was spoken")
     asked = parser.parse_args()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            sound = chunks(asked.file, live=asked.live)
+        with tempfile.TemporaryDirectory() as folder, opened(asked.file) as file:
+            sound = chunks(file, live=asked.live)
             if asked.server:
                 show(detect(asked.server, asked.model, sound))
             else:
