@@ -96,7 +96,7 @@ class Multiplexer:
     def _take_opens(self, frame: pb.StreamRequest, budget: int) -> int:
         while self._opens and budget > 0:
             session, contexts = self._opens[0]
-            if frame.opens and contexts_bytes(contexts) > budget:
+            if contexts and frame.opens and contexts_bytes(contexts) > budget:
                 break
             self._opens.popleft()
             message = frame.opens.add(session=session.number, outputs=session.layout.requests)

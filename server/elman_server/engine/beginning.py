@@ -90,10 +90,10 @@ class Beginners:
             session.outbox.contexts_nbytes -= _nbytes(contexts)
 
     def drop(self, session: "Session") -> None:
-        """Lets go of what a session that ends was to begin from."""
-        if session.contexts is not None:
-            session.outbox.contexts_nbytes -= _nbytes(session.contexts)
-            session.contexts = None
+        """A session ends that is due."""
+        assert session.contexts is not None
+        session.outbox.contexts_nbytes -= _nbytes(session.contexts)
+        session.contexts = None
 
 
 def _nbytes(contexts: Contexts) -> int:

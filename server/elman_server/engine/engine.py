@@ -241,10 +241,11 @@ class Engine:
         return [Result(work=work, outputs=outputs, start=start, end=self._clock())]
 
     def _settle(self, results: list[Result]) -> list[_Settled]:
-        failures = [result for result in results if isinstance(result.outputs, Exception)]
-        if failures:
-            self._log.error("step failed", error=str(failures[0].outputs), sessions=len(failures))
-        return [self._settle_one(result.work, result.outputs) for result in results]
+        settled = [self._settle_one(result.work, result.outputs) for result in results]
+        errors = [result.outputs for result in results if isinstance(result.outputs, Exception)]
+        if errors:
+            self._log.error("step failed", error=str(errors[0]), sessions=len(errors))
+        return settled
 
     def _settle_one(self, work: Work, outputs: Outputs | Exception) -> _Settled:
         """Puts predictions into the outboxes and counts their elements as answered."""

@@ -283,7 +283,8 @@ class Scheduler:
         if not session.outbox.pending:
             self._held.discard(session.outbox)
         self.sessions.discard(session)
-        self._beginners.drop(session)
+        if session.contexts is not None:
+            self._beginners.drop(session)
         # A slot that is in a step is written to when the step ends, so it is freed only then.
         if not session.in_flight and session.start is not Start.UNDER_WAY:
             self.pool.free(session.slot)

@@ -113,7 +113,8 @@ class StepModel:
             feeds[spec.lengths] = lengths
         for layout, array in zip(self._layouts, states, strict=True):
             feeds[layout.input] = np.ascontiguousarray(array.transpose(layout.from_rows_first))
-        feeds |= zip(self._context_inputs, contexts, strict=True)
+        for context, array in zip(self._context_inputs, contexts, strict=True):
+            feeds[context] = array
         names = list(outputs)
         results = self._session.run(names + self._state_outputs, feeds)
         values = dict(zip(names, results, strict=False))

@@ -50,14 +50,21 @@ class OnnxRunner:
         slots = np.array(batch.slots)
         self._reserve(max(batch.slots) + 1)
         elements, lengths = self._input(batch)
-        outputs, states = self._model.step(
-            elements,
-            lengths,
-            self._gather(slots, batch.fresh),
-            batch.outputs,
-            [array.take(slots, axis=0) for array in self._contexts],
-        )
-        self._check(outputs, states, elements)
+        before = self._gather(slots, batch.fresh)
+        contexts = [array.take(slots, axis=0) for array in self._contexts]
+        outputs, states = self._model.step(elements, lengths, before, batch.outputs, contexts)
+        rows, chunk = elements.shape[:2]
+        for name, values in outputs.items():
+            if values.shape[:2] != (rows, chunk):
+                raise ValueError(
+                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
+                )
+        # All of them are looked at before any is changed.
+        for old, new in zip(before, states, strict=True):
+            if old.shape != new.shape:
+                raise ValueError(
+                    f"a state of shape {list(old.shape)} comes back in shape {list(new.shape)}"
+                )
         for array, state in zip(self._arrays, states, strict=True):
             array[slots] = state
         return outputs
@@ -82,22 +89,6 @@ class OnnxRunner:
                 rows[fresh] = initial
             gathered.append(rows)
         return gathered
-
-    def _check(self, outputs: Outputs, states: list[Array], elements: Array) -> None:
-        """Raises `ValueError` before any state is changed if the model did not do as its spec
-        says."""
-        rows, chunk = elements.shape[:2]
-        for name, values in outputs.items():
-            if values.shape[:2] != (rows, chunk):
-                raise ValueError(
-                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
-                )
-        for spec, state in zip(self._spec.states, states, strict=True):
-            if state.shape != (rows, *spec.shape):
-                raise ValueError(
-                    f"state {spec.name!r} comes back in shape {list(state.shape)} for {rows} rows; "
-                    f"the spec says {[rows, *spec.shape]}"
-                )
 
     def _input(self, batch: Batch) -> tuple[Array, NDArray[np.int32] | None]:
         """The elements as `[rows, chunk, *shape]`, and the rows' lengths if they differ."""

@@ -1,10 +1,12 @@
 """Step models that do not quite do what they seem to."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from elman_server.spec import ModelSpec
+from elman_server.spec import ContextSpec, ModelSpec
 from tests.stepmodels import Conditioned, Shape, leaky, lstm, tilted
 
 Built = tuple[onnx.ModelProto, ModelSpec]
@@ -46,6 +48,17 @@ def one_row_out() -> Built:
         len(built[0].graph.node),
         helper.make_node("ReduceSum", ["y all", "batch"], ["y"], keepdims=1),
     )
+    return built
+
+
+def one_state_out() -> Built:
+    """Gives one state, however many rows it is given."""
+    built = leaky(width=3)
+    [last] = [node for node in built[0].graph.node if "h_next" in node.output]
+    last.output[0] = "h all"
+    nodes = built[0].graph.node
+    nodes[-1].input[0] = "h all"
+    insert(built, len(nodes), helper.make_node("ReduceSum", ["h all", "batch"], ["h_next"]))
     return built
 
 
@@ -97,3 +110,17 @@ def beginners_one_by_one() -> Conditioned:
     initial.graph.initializer.append(numpy_helper.from_array(np.array([1, 1]), "one row"))
     initial.graph.node.insert(0, helper.make_node("Reshape", ["start", "one row"], ["one start"]))
     return model, spec, initial
+
+
+def picky_steps(*, width: int = 3) -> Built:
+    """Each step adds row `tilt` of a table of two, and fails on other tilts."""
+    model, spec, _ = tilted(width=width)
+    table = np.array([[0.0] * width, [10.0] * width], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(table, "table"))
+    tilt = next(value for value in model.graph.input if value.name == "tilt")
+    tilt.CopyFrom(helper.make_tensor_value_info("tilt", onnx.TensorProto.INT64, ["batch"]))
+    adding = next(node for node in model.graph.node if "tilt" in node.input)
+    adding.input[1] = "chosen"
+    model.graph.node.insert(0, helper.make_node("Gather", ["table", "tilt"], ["chosen"]))
+    context = ContextSpec(name="tilt", dtype="int64", input="tilt")
+    return model, replace(spec, contexts=(context,), initialized=())

@@ -13,7 +13,7 @@ from elman_server.engine.batch import Arrivals, Batch
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
 from tests.oracle import Oracle
-from tests.server.runner.oddmodels import one_row_out
+from tests.server.runner.oddmodels import one_row_out, one_state_out
 from tests.stepmodels import ALPHABET, Shape, leaky, lstm, save
 
 HIDDEN = 16
@@ -159,3 +159,15 @@ def test_outputs_that_do_not_fit_the_batch_fail_the_step(tmp_path: Path) -> None
     assert runner.run(batch(rows[:1], [0], "y"))["y"].shape == (1, 1, 3)
     with pytest.raises(ValueError, match=r"^output 'y' has shape \[1, 1, 3\] for 2 x 1 elements$"):
         runner.run(batch(rows, [0, 1], "y"))
+
+
+def test_states_that_do_not_fit_the_batch_fail_the_step_and_change_nothing(tmp_path: Path) -> None:
+    runner = OnnxRunner(load(save(*one_state_out(), tmp_path / "model.onnx")))
+    rows = [(slot, np.full((1, 3), 8, np.float32)) for slot in range(2)]
+    for row in rows:
+        runner.run(batch([row], [0], "y"))
+    with pytest.raises(
+        ValueError, match=r"^a state of shape \[2, 3\] comes back in shape \[1, 3\]$"
+    ):
+        runner.run(batch(rows, [], "y"))
+    assert runner.run(batch(rows[:1], [], "y"))["y"].tolist() == [[[12, 12, 12]]]

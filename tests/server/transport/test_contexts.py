@@ -13,6 +13,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.repository import ModelSource
 from elman_server.served import LoadedModel
 from tests.oracle import Oracle
+from tests.server.runner.oddmodels import picky_steps
 from tests.server.transport.conftest import make_config
 from tests.server.transport.harness import SECONDS, LocalServer, push
 from tests.server.transport.test_back_pressure import Peer
@@ -34,10 +35,12 @@ Contexts = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[LoadedModel]:
-    """`letters` takes none; `caption` and `tilted` take some; `single` takes one row a step."""
+    """`letters` takes none; `caption`, `tilted` and `picky` take some; `single` takes one row a
+    step."""
     root = tmp_path_factory.mktemp("models")
     save(*lstm(Shape()), root / "letters/1/model.onnx")
     save(*one_row(lstm(Shape(seed=1))), root / "single/1/model.onnx")
+    save(*picky_steps(), root / "picky/1/model.onnx")
     save_conditioned(caption(), root / "caption/1/model.onnx")
     save_conditioned(tilted(width=3), root / "tilted/1/model.onnx")
     return [
@@ -273,6 +276,34 @@ async def test_contexts_that_the_model_fails_on_end_their_session_alone(
                 assert stream.values(number) == answers(alone, "abc", values)
         closed_total = "elman_sessions_closed_total"
         assert server.metric(closed_total, reason="step_failed", model="caption") == 3
+
+
+async def test_contexts_that_the_steps_fail_on_end_their_session_alone(
+    loaded: list[LoadedModel],
+) -> None:
+    async with serve(loaded) as server:
+        stream = server.stream("picky")
+        numbers = range(1, 40)
+
+        def tilt(number: int) -> int:
+            return 7 if number in (3, 4, 30) else number % 2
+
+        await stream.send(
+            opens=[opening(n, {"tilt": np.array(tilt(n), "<i8")}) for n in numbers],
+            push=push({n: np.full((2, 3), n, "<f4").tobytes() for n in numbers}),
+        )
+        await stream.half_close()
+        assert await stream.read_all() is grpc.StatusCode.OK
+        for number in numbers:
+            [closed] = stream.closed[number]
+            if tilt(number) == 7:
+                assert (closed.reason, closed.position) == (pb.CLOSE_REASON_STEP_FAILED, 0)
+                assert stream.values(number) == b""
+            else:
+                first = number + 10 * tilt(number)
+                expected = np.repeat(np.array([first, 1.5 * first], "<f4"), 3)
+                assert closed.reason == pb.CLOSE_REASON_FINISHED
+                assert stream.values(number) == expected.tobytes()
 
 
 # What it may take.
