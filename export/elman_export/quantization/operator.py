@@ -87,11 +87,11 @@ def read(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Cell:
         raise Kept("it has its batch first")
     if not inputs(node, 5) or (node.op_type == "LSTM" and not inputs(node, 6)):
         raise Kept("it starts from zeros at every step")
-    hidden = int(given["hidden_size"])
+    gates = _gates(node, constants)
     return Cell(
         kind=node.op_type,
-        hidden=hidden,
-        gates=_gates(node, hidden, constants),
+        hidden=len(next(iter(gates.values())).r),
+        gates=gates,
         activations=tuple(_activations(node.op_type, given)),
         clip=float(given.get("clip", 0.0)),
         couples_gates=bool(given.get("input_forget", 0)),
@@ -99,9 +99,7 @@ def read(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Cell:
     )
 
 
-def _gates(
-    node: onnx.NodeProto, hidden: int, constants: Mapping[str, np.ndarray]
-) -> Mapping[str, Gate]:
+def _gates(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Mapping[str, Gate]:
     letters = _GATES[node.op_type]
 
     def constant(index: int) -> np.ndarray | None:
@@ -120,7 +118,7 @@ def _gates(
     w, r, b, p = constant(1), constant(2), constant(3), constant(7)
     assert w is not None and r is not None
     if b is None:
-        b = np.zeros(2 * len(letters) * hidden, np.float32)
+        b = np.zeros(2 * len(r), np.float32)
     w_bias, r_bias = np.split(b, 2)
     peepholes = {} if p is None else dict(zip("iof", np.split(p, 3), strict=True))
     parts = (np.split(each, len(letters)) for each in (w, r, w_bias, r_bias))
