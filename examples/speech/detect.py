@@ -155,9 +155,9 @@ def adopt(path: Path) -> None:
 def serving(model: Path) -> Iterator[str]:
     """A server of its own on any free port; gives its address."""
     command = [sys.executable, "-m", "elman_server", str(model), "--log-format", "json"]
-    with subprocess.Popen(
-        [*command, "--port", "0", "--metrics-port", "0"], stderr=subprocess.PIPE, text=True
-    ) as server:
+    # For one session there is no need to try large batches when the model is loaded.
+    command += ["--port", "0", "--metrics-port", "0", "--max-batch-size", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
             for text in server.stderr:

@@ -95,9 +95,9 @@ def _names(ports: Sequence[Port]) -> str:
     return ", ".join(map(str, ports))
 
 
-def may_have_states(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
-    """Whether an input beside that of the elements can have a next value among the outputs."""
-    return len(inputs) > 1 and bool(_candidates(inputs, outputs))
+def may_pair(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
+    """Whether any of these inputs can have a next value among the outputs."""
+    return bool(_candidates(inputs, outputs))
 
 
 def _check_given(inputs: Sequence[Port], outputs: Sequence[Port], given: Mapping[str, str]) -> None:

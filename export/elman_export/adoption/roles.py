@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from elman_export import onnxtensors
 from elman_export.adoption import pairs
 from elman_export.adoption.port import Port, merged, ports, shape_text
+from elman_export.adoption.sources import feeding_states
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.onnxtensors import describe
 
@@ -130,7 +131,11 @@ def has_states(
     lengths = _lengths(model, asked, set())
     left = [port for name, port in asked.items() if name != lengths]
     found = [port for value in model.graph.output if (port := _port(value)) is not None]
-    return pairs.may_have_states(left, found)
+    carried = feeding_states(model)
+    if carried is not None:
+        left = [port for port in left if port.name in carried]
+        return pairs.may_pair(left, found)
+    return len(left) > 1 and pairs.may_pair(left, found)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port | None:

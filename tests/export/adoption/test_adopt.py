@@ -12,7 +12,7 @@ from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
 from elman_export.interface import features, values
 from elman_export.keep import Report
 from elman_export.proof import Proof
-from tests.export.adoption.graphs import FEATURES, Graph, answers, leaky, lstm
+from tests.export.adoption.graphs import FEATURES, HIDDEN, Graph, answers, leaky, lstm
 from tests.oracle import Oracle
 
 X = np.random.default_rng(4).standard_normal((2, 8, FEATURES)).astype(np.float32)
@@ -272,8 +272,31 @@ def test_a_graph_without_states(tmp_path: Path) -> None:
     graph.gives("y", ["batch", "time", 3])
     assert "the graph has no state" in refusal(graph, tmp_path)
     assert not has_states(graph.model())
+
+
+def test_what_has_states_is_told_from_whole_sequences() -> None:
     assert has_states(leaky().model())
     assert has_states(lstm(lengths=True).model())
+    whole = lstm("btf").model()
+    # The same LSTM from zeros as large as the input asks for, beside an input that is no state.
+    del whole.graph.input[1:], whole.graph.output[1:]
+    added = Graph()
+    added.constant("places", [0])
+    added.node("Shape", "x", "sizes")
+    added.node("Gather", "sizes places", "rows")
+    added.node("Concat", "places1 rows width", "shape", axis=0)
+    added.constant("places1", [1])
+    added.constant("width", [HIDDEN])
+    for name in ("h0", "c0"):
+        added.node("ConstantOfShape", "shape", name)
+    nodes = [*added.nodes, *whole.graph.node]
+    del whole.graph.node[:]
+    whole.graph.node.extend(nodes)
+    whole.graph.initializer.extend(added.constants)
+    other = helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", "time", 2])
+    whole.graph.input.append(other)
+    onnx.checker.check_model(whole)
+    assert not has_states(whole)
 
 
 def test_a_state_that_grows_is_named(tmp_path: Path) -> None:
