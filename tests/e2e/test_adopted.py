@@ -101,7 +101,8 @@ def reports(repository: Path) -> dict[str, Report]:
 
 @pytest.fixture(scope="module")
 def server(reports: dict[str, Report], repository: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(str(repository), "--max-batch-size", str(SESSIONS)) as server:
+    # Larger batches are no faster: this network's time goes into convolutions.
+    with ServerProcess(str(repository), "--max-batch-size", "16") as server:
         yield server
 
 
@@ -151,6 +152,7 @@ async def test_the_variant_of_whole_sequences_says_the_same(
         np.testing.assert_allclose(one, heard(session, other), atol=1e-5)
 
 
+@pytest.mark.timeout(400)  # 120,000 elements
 async def test_the_probabilities_of_a_minute_of_speech_in_64_sessions_at_once(
     server: ServerProcess,
 ) -> None:

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from elman_export.adoption.adopt import adopt
+from elman_export.errors import ExportError
+from elman_export.keep import Report
 
 FEATURES, HIDDEN, ANSWERS = 3, 4, 2
 
@@ -173,3 +178,20 @@ def leaky() -> Graph:
     graph.gives("y", dims)
     graph.gives("h_out", dims)
     return graph
+
+
+SWAPPED = {"h0": "cn", "c0": "hn"}
+"""A wrong pairing of `lstm`'s states."""
+
+
+def adopted(graph: Graph, folder: Path, **options: object) -> Report:
+    return adopt(graph.save(folder), folder / "m.onnx", **options)  # type: ignore[arg-type]
+
+
+def refusal(graph: Graph, folder: Path, **options: object) -> str:
+    with pytest.raises(ExportError) as caught:
+        adopted(graph, folder, **options)
+    assert [path.name for path in folder.iterdir()] == ["given.onnx"]
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

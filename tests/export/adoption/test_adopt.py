@@ -1,5 +1,6 @@
 """A stranger's graph becomes a step model that says the same, or none is written."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -7,29 +8,23 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.adoption.adopt import adopt, has_states
-from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
-from elman_export.interface import features, values
+from elman_export.interface import values
 from elman_export.keep import Report
 from elman_export.proof import Proof
-from tests.export.adoption.graphs import FEATURES, HIDDEN, Graph, answers, leaky, lstm
+from tests.export.adoption.graphs import (
+    FEATURES,
+    SWAPPED,
+    Graph,
+    adopted,
+    answers,
+    leaky,
+    lstm,
+    refusal,
+)
 from tests.oracle import Oracle
 
 X = np.random.default_rng(4).standard_normal((2, 8, FEATURES)).astype(np.float32)
 EXPECTED = np.stack([answers(row) for row in X])
-
-
-def adopted(graph: Graph, folder: Path, **options: object) -> Report:
-    return adopt(graph.save(folder), folder / "m.onnx", **options)  # type: ignore[arg-type]
-
-
-def refusal(graph: Graph, folder: Path, **options: object) -> str:
-    with pytest.raises(ExportError) as caught:
-        adopted(graph, folder, **options)
-    assert [path.name for path in folder.iterdir()] == ["given.onnx"]
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def said(report: Report, x: np.ndarray, name: str = "y") -> list[object]:
@@ -53,9 +48,6 @@ def test_the_proof_stands_in_the_file_way_by_way(tmp_path: Path) -> None:
     kept = {each.key: each.value for each in onnx.load(report.path).metadata_props}
     assert kept["elman.proof"] == report.proof.to_json()
     assert isinstance(report.proof, Proof)
-
-
-SWAPPED = {"h0": "cn", "c0": "hn"}
 
 
 def test_swapped_states_are_caught_where_whole_sequences_tell(tmp_path: Path) -> None:
@@ -94,6 +86,49 @@ def test_a_wrong_constant_is_caught_by_what_the_caller_knows(tmp_path: Path) -> 
     assert "constants" in refusal(graph, tmp_path, constants={"gain": 1.0}, **options)
     report = adopted(graph, tmp_path, constants={"gain": 2.0}, **options)
     assert said(report, ones, "scaled")[:2] == [[2, 2], [3, 3]]
+
+
+def bank() -> Graph:
+    """Three leaky sums that forget differently; rows of 2."""
+    graph = Graph()
+    graph.takes("x", ["batch", 2])
+    for name, kept in (("a", 0.9), ("b", 0.5), ("c", 0.1)):
+        graph.takes(name, ["batch", 2])
+        graph.constant(f"{name}_kept", np.float32(kept))
+        graph.node("Mul", f"{name} {name}_kept", f"{name}_decayed")
+        graph.node("Add", f"{name}_decayed x", f"{name}_out")
+        graph.gives(f"{name}_out", ["batch", 2])
+    graph.node("Sum", "a_out b_out c_out", "y")
+    graph.gives("y", ["batch", 2])
+    return graph
+
+
+@pytest.mark.parametrize("order", [*permutations("abc")])
+def test_every_wrong_pairing_is_caught_by_what_the_caller_knows(
+    order: tuple[str, ...], tmp_path: Path
+) -> None:
+    x = np.random.default_rng(6).standard_normal((6, 2)).astype(np.float32)
+    sums, known = np.zeros((3, 2)), []
+    for element in x:
+        sums = sums * [[0.9], [0.5], [0.1]] + element
+        known.append(sums.sum(0))
+    options = {"examples": x, "expected": {"y": np.array(known)}}
+    states = {name: f"{other}_out" for name, other in zip("abc", order, strict=True)}
+    if order == tuple("abc"):
+        assert adopted(bank(), tmp_path, states=states, **options).proof.exact
+        # Names say it too.
+        assert adopted(bank(), tmp_path, **options).spec.batched
+    else:
+        assert "pairs right?" in refusal(bank(), tmp_path, states=states, **options)
+
+
+def test_a_state_that_is_dropped_is_asked_for(tmp_path: Path) -> None:
+    graph = bank()
+    graph.node("Identity", "c_out", "renamed")
+    graph.outputs[2].name = "renamed"
+    message = refusal(graph, tmp_path)
+    assert "one of the inputs x [?, 2], c [?, 2] takes the elements" in message
+    assert "--state c:renamed" in message
 
 
 @pytest.mark.parametrize(
@@ -260,125 +295,3 @@ def test_rows_that_leak_into_one_another_are_served_alone(tmp_path: Path) -> Non
     report = adopted(quantized(), tmp_path)
     assert not report.spec.batched
     assert report.proof.exact
-
-
-# What is refused.
-
-
-def test_a_graph_without_states(tmp_path: Path) -> None:
-    graph = Graph()
-    graph.takes("x", ["batch", "time", 3])
-    graph.node("Relu", "x", "y")
-    graph.gives("y", ["batch", "time", 3])
-    assert "the graph has no state" in refusal(graph, tmp_path)
-    assert not has_states(graph.model())
-
-
-def test_what_has_states_is_told_from_whole_sequences() -> None:
-    assert has_states(leaky().model())
-    assert has_states(lstm(lengths=True).model())
-    whole = lstm("btf").model()
-    # The same LSTM from zeros as large as the input asks for, beside an input that is no state.
-    del whole.graph.input[1:], whole.graph.output[1:]
-    added = Graph()
-    added.constant("places", [0])
-    added.node("Shape", "x", "sizes")
-    added.node("Gather", "sizes places", "rows")
-    added.node("Concat", "places1 rows width", "shape", axis=0)
-    added.constant("places1", [1])
-    added.constant("width", [HIDDEN])
-    for name in ("h0", "c0"):
-        added.node("ConstantOfShape", "shape", name)
-    nodes = [*added.nodes, *whole.graph.node]
-    del whole.graph.node[:]
-    whole.graph.node.extend(nodes)
-    whole.graph.initializer.extend(added.constants)
-    other = helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", "time", 2])
-    whole.graph.input.append(other)
-    onnx.checker.check_model(whole)
-    assert not has_states(whole)
-
-
-def test_a_state_that_grows_is_named(tmp_path: Path) -> None:
-    graph = Graph()
-    graph.takes("x", ["batch", 2])
-    graph.takes("past", ["batch", "length", 2])
-    graph.node("Unsqueeze", f"x {graph.constant('one', [1])}", "row")
-    graph.node("Concat", "past row", "present", axis=1)
-    graph.node("ReduceSum", "present one", "y", keepdims=0)
-    graph.gives("present", ["batch", "longer", 2])
-    graph.gives("y", ["batch", 2])
-    message = refusal(graph, tmp_path, states={"past": "present"})
-    assert message.startswith("state 'past' goes in as [1, 1, 2] and comes back as [1, 2, 2]")
-
-
-def test_random_numbers_are_refused_by_their_nodes_name(tmp_path: Path) -> None:
-    graph = leaky()
-    graph.node("RandomNormalLike", "y", "noise", name="dice")
-    graph.gives("noise", ["batch", 2])
-    assert "RandomNormalLike 'dice' draws random numbers" in refusal(graph, tmp_path)
-
-
-def test_an_output_that_does_not_come_for_each_row(tmp_path: Path) -> None:
-    graph = leaky()
-    graph.node("ReduceSum", f"y {graph.constant('axis', [0])}", "all", keepdims=0)
-    graph.gives("all", [2])
-    message = refusal(graph, tmp_path)
-    assert message == (
-        "output 'all' has shape [2] for one row and for 3: it does not come for each row; choose "
-        "the outputs that do with --returns"
-    )
-    assert adopted(graph, tmp_path, outputs=[values("y")]).spec.batched
-
-
-def test_an_output_that_the_graph_lacks(tmp_path: Path) -> None:
-    message = refusal(leaky(), tmp_path, outputs=[values("z")])
-    assert message == "output 'z' is none of the graph's; it has 'y', 'h_out'"
-
-
-def of_any_width() -> Graph:
-    graph = leaky()
-    for value in (*graph.inputs, *graph.outputs):
-        value.type.tensor_type.shape.dim[1].dim_param = "n"
-    return graph
-
-
-def test_an_element_whose_shape_nobody_says_is_asked_for(tmp_path: Path) -> None:
-    states = {"h": "h_out"}
-    assert "--input features:SHAPE" in refusal(of_any_width(), tmp_path, states=states)
-    report = adopted(of_any_width(), tmp_path, states=states, input=features(5))
-    assert report.spec.states[0].shape == (5,)
-
-
-def test_a_state_of_any_width_is_not_guessed(tmp_path: Path) -> None:
-    graph = of_any_width()
-    graph.nodes[1].input[1] = "half"  # the elements do not go in
-    graph.node("Add", "x half", "z")
-    graph.gives("z", ["batch", "n"])
-    message = refusal(
-        graph, tmp_path, states={"h": "h_out"}, input=features(4), outputs=[values("z")]
-    )
-    assert "the shape of state 'h' is not declared, and the graph runs with several" in message
-
-
-def test_a_type_that_no_element_has(tmp_path: Path) -> None:
-    graph = Graph()
-    for name in ("x", "h"):
-        graph.takes(name, ["batch", 2], TensorProto.BOOL)
-    graph.node("Xor", "x h", "h_out")
-    graph.node("Identity", "h_out", "y")
-    for name in ("y", "h_out"):
-        graph.gives(name, ["batch", 2], TensorProto.BOOL)
-    assert "takes elements of bool" in refusal(graph, tmp_path)
-
-
-def test_a_file_that_was_there_stays_when_the_proof_fails(tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes(b"before")
-    with pytest.raises(ProofFailed):
-        adopted(lstm("btf"), tmp_path, states=SWAPPED)
-    assert (tmp_path / "m.onnx").read_bytes() == b"before"
-
-
-def test_the_graph_says_why_no_layout_runs(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedGraph, match=r"takes elements of \[7\]"):
-        adopted(lstm("bf", features=None), tmp_path, input=features(7))

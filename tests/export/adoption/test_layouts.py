@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from elman_export.adoption.adopt import adopt
 from elman_export.errors import ExportError
 from elman_export.interface import features, logits, probabilities, tokens
 from elman_export.keep import Report
 from elman_export.stepmodel import StepModel
-from tests.export.adoption.graphs import ANSWERS, FEATURES, HIDDEN, Dims, Graph, answers, lstm
+from tests.export.adoption.graphs import (
+    ANSWERS,
+    FEATURES,
+    HIDDEN,
+    Dims,
+    Graph,
+    adopted,
+    answers,
+    lstm,
+)
 from tests.oracle import Oracle
 
 X = np.random.default_rng(3).standard_normal((9, FEATURES)).astype(np.float32)
-
-
-def adopted(graph: Graph, folder: Path, **options: object) -> Report:
-    return adopt(graph.save(folder), folder / "m.onnx", **options)  # type: ignore[arg-type]
 
 
 def said(report: Report, x: np.ndarray = X, name: str = "y") -> np.ndarray:
