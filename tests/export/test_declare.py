@@ -121,7 +121,7 @@ def test_a_constant_is_an_array_in_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["sr", "sr=", "sr=fast", "sr=[1", "=3", 'sr="16"', "sr=null"])
 def test_a_constant_that_can_not_be_names_what_is_allowed(text: str) -> None:
-    with pytest.raises(ExportError, match="--constant .* allowed (is|are) "):
+    with pytest.raises(ExportError, match=r"--constant .* allowed (is|are) "):
         declare.value("--constant", text)
 
 
@@ -136,7 +136,7 @@ def test_an_array_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> No
 def test_an_array_of_objects_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.array([{"run": "me"}], object), allow_pickle=True)
-    with pytest.raises(ExportError, match="no .npy file"):
+    with pytest.raises(ExportError, match=r"no \.npy file"):
         declare.array("--examples", path)
 
 
