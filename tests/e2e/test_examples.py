@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import elman
-from elman_server import modelfile
 from examples.basket.shop import ITEMS, OTHERS, RECIPES, held_out
+from examples.captions.__main__ import captions_of
+from examples.captions.scenes import LONGEST
+from examples.captions.scenes import held_out as held_out_scenes
+from examples.captions.scenes import scenes as all_scenes
 from tests.serverprocess import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-MODELS = {name: ROOT / "examples" / name / "models" for name in ("basket",)}
+MODELS = {name: ROOT / "examples" / name / "models" for name in ("basket", "captions")}
 
 
 def run(*arguments: str, timeout: float = 110) -> str:
@@ -35,6 +39,12 @@ def run(*arguments: str, timeout: float = 110) -> str:
 @pytest.fixture(scope="module")
 def basket() -> Iterator[ServerProcess]:
     with ServerProcess(str(MODELS["basket"])) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def captions() -> Iterator[ServerProcess]:
+    with ServerProcess(str(MODELS["captions"])) as server:
         yield server
 
 
@@ -82,3 +92,36 @@ def test_the_network_knows_what_a_dish_lacks(basket: ServerProcess) -> None:
         for before, recipe in (("flour", "pancakes"), ("spaghetti", "carbonara")):
             best = client.predict("basket", [ITEMS[0], before, "eggs"])[-1].top(1)[0].label
             assert best in {*RECIPES[recipe], *OTHERS}
+
+
+# Captions.
+
+
+def test_no_caption_that_is_held_out_is_in_training() -> None:
+    scenes = list(islice(all_scenes(np.random.default_rng(0)), 2000))
+    trained = {scene.caption for scene in scenes if not scene.held_out}
+    assert not trained & {scene.caption for scene in scenes if scene.held_out}
+    assert all(len(scene.ids) <= 1 + LONGEST for scene in scenes)
+
+
+def test_captions_are_said_for_many_pictures_at_once(captions: ServerProcess) -> None:
+    output = run(
+        *("examples.captions", "caption", "--target", captions.target),
+        *("--pictures", "100", "--show", "2"),
+    )
+    assert len(output.split("\n\n")) == 3
+    assert re.search(r"^  a (small|large) ", output, re.MULTILINE)
+    assert "█" in output or "▒" in output
+    count = re.search(r"(\d+) of 100 captions are right to the word", output)
+    assert count
+    assert int(count[1]) > 40
+
+
+def test_a_caption_is_of_its_picture(captions: ServerProcess) -> None:
+    """The same pictures in another order, and one by one: the same captions."""
+    pictures = [scene.picture for scene in islice(held_out_scenes(new_captions=False), 30)]
+    with elman.connect(captions.target) as client:
+        together = captions_of(client, pictures)
+        assert captions_of(client, pictures[::-1]) == together[::-1]
+        assert [captions_of(client, [picture])[0] for picture in pictures[:5]] == together[:5]
+    assert len(set(together)) > 10

@@ -1,0 +1,99 @@
+"""Pictures in, captions out: one to many. `python -m examples.captions`."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import click
+import numpy as np
+
+import elman
+from examples.captions.scenes import END, LONGEST, START, Scene, held_out
+
+_MODELS = Path(__file__).parent / "models"
+
+
+@click.group()
+def run() -> None:
+    """Say in words what is in a picture."""
+
+
+@run.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_MODELS,
+    help="The model repository to write captions/1/model.onnx into.  [default: the example's own]",
+)
+@click.option("--steps", default=4000, show_default=True, help="Training steps.")
+@click.option("--seed", default=0, show_default=True)
+def train(output: Path, steps: int, seed: int) -> None:
+    """Train the network, say how good it is, and export it."""
+    from examples.captions import training  # torch is for training only
+
+    network = training.train(steps=steps, seed=seed)
+    for name, share in training.accuracy(network).items():
+        click.echo(f"{name}: {share:.1%} of the captions are right to the word")
+    click.echo(f"wrote {training.export(network, output / 'captions/1/model.onnx')}")
+
+
+@run.command()
+@click.option("--target", default="localhost:50051", show_default=True, help="The server.")
+@click.option("--pictures", default=200, show_default=True, help="How many to caption.")
+@click.option("--show", default=3, show_default=True, help="How many of them to print.")
+@click.option(
+    "--temperature", default=0.0, show_default=True, help="0 takes the most probable words."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the pictures and of sampling.")
+def caption(target: str, pictures: int, show: int, temperature: float, seed: int) -> None:
+    """Caption pictures whose captions were not in training, all of them at once."""
+    scenes = list(islice(held_out(new_captions=True, seed=seed), pictures))
+    started = perf_counter()
+    with elman.connect(target) as client:
+        captions = captions_of(client, [each.picture for each in scenes], temperature, seed)
+    seconds = perf_counter() - started
+    for scene, words in list(zip(scenes, captions, strict=True))[:show]:
+        _print(scene, words)
+    right = sum(words == scene.caption for scene, words in zip(scenes, captions, strict=True))
+    click.echo(
+        f"{right} of {len(scenes)} captions are right to the word; they took {seconds:.1f} s"
+    )
+
+
+def captions_of(
+    client: elman.Client,
+    pictures: Sequence[np.ndarray],
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> list[str]:
+    """One session for each picture, all open at once, each in turn asked for a word more.
+
+    Their captions come word by word; a session whose caption has ended is closed.
+    """
+    captions: list[list[str]] = [[] for _ in pictures]
+    streams = [client.stream("captions", context={"picture": picture}) for picture in pictures]
+    saying = {
+        number: stream.generate([START], length=LONGEST, temperature=temperature, seed=seed)
+        for number, stream in enumerate(streams)
+    }
+    while saying:
+        for number, words in list(saying.items()):
+            word = next(words, END)
+            if word == END:
+                del saying[number]
+                streams[number].close()
+            else:
+                captions[number].append(word)
+    return [" ".join(words) for words in captions]
+
+
+def _print(scene: Scene, words: str) -> None:
+    click.echo(f"{scene}\n  {words}")
+    if words != scene.caption:
+        click.echo(f"  (not: {scene.caption})")
+    click.echo()
+
+
+if __name__ == "__main__":
+    run()
