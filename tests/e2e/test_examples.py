@@ -125,3 +125,18 @@ def test_a_caption_is_of_its_picture(captions: ServerProcess) -> None:
         assert captions_of(client, pictures[::-1]) == together[::-1]
         assert [captions_of(client, [picture])[0] for picture in pictures[:5]] == together[:5]
     assert len(set(together)) > 10
+
+
+# Trained again.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_little_training_ends_in_a_served_model(name: str, tmp_path: Path) -> None:
+    arguments = ("train", "--output", str(tmp_path), "--steps", "20")
+    output = run(f"examples.{name}", *arguments, timeout=500)
+    assert f"wrote {tmp_path / name / '1' / 'model.onnx'}" in output
+    assert "%" in output
+    with ServerProcess(str(tmp_path)) as server, elman.connect(server.target) as client:
+        assert [model.name for model in client.models()] == [name]
