@@ -62,6 +62,13 @@ def array(value: Tensor) -> np.ndarray:
     return found
 
 
+def described(tensors: Sequence[Tensor]) -> str:
+    """Types and shapes, for people."""
+    return ", ".join(
+        f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in tensors
+    )
+
+
 def _watch(name: str, submodule: nn.Module, running: list[tuple[str, nn.Module]]) -> Any:
     def before(*_: Any) -> None:
         running.append((name, submodule))

@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import ValidationError
 from torch import nn
 
-from elman_export import sequence
+from elman_export import cells, sequence
 from elman_export.draft import plain
 from elman_export.errors import ExportError
 from elman_export.finish import finish
-from elman_export.interface import Output
+from elman_export.interface import Output, States
 from elman_export.keep import Report
 from elman_export.trials import trials
 from elman_server.spec import ContextSpec, InputSpec
@@ -24,6 +24,7 @@ def export(
     *,
     input: InputSpec,
     outputs: Sequence[Output],
+    states: Sequence[States] = (),
     contexts: Sequence[ContextSpec] = (),
     description: str = "",
     batch_first: bool | None = None,
@@ -57,13 +58,24 @@ def export(
     sequences = trials(input, contexts, examples=examples, seed=seed)
     with _evaluation(module):
         try:
-            draft = sequence.make(
-                module,
-                input=input,
-                outputs=outputs,
-                contexts=contexts,
-                description=description,
-                batch_first=batch_first,
+            draft = (
+                cells.make(
+                    module,
+                    input=input,
+                    outputs=outputs,
+                    states=states,
+                    contexts=contexts,
+                    description=description,
+                )
+                if states
+                else sequence.make(
+                    module,
+                    input=input,
+                    outputs=outputs,
+                    contexts=contexts,
+                    description=description,
+                    batch_first=batch_first,
+                )
             )
         except ValidationError as error:
             raise ExportError(plain(error)) from None

@@ -16,7 +16,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from elman_export import functions, precision
+from elman_export import functions, precision, rounding
 from elman_export.errors import UnsupportedModule
 from elman_export.operators import OPSET
 from elman_export.steps import zeros
@@ -52,10 +52,7 @@ def build(
                 f"{name} makes its batch size or length a constant, as int(x.shape[0]) and an if "
                 "on a shape do; x.shape[0], x.size(1) and len(x) stay variable"
             ) from error
-        said = str(error).strip().splitlines()
-        raise UnsupportedModule(
-            f"torch can't trace {name} to a graph: {said[0] if said else type(error).__name__}"
-        ) from error
+        raise UnsupportedModule(f"torch can't trace {name} to a graph: {_cause(error)}") from error
     assert traced is not None
     model = traced.model_proto
     _name(model.graph, spec, last_only)
@@ -68,6 +65,7 @@ def build(
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph as it goes into the file: plain operators that compute each row by itself."""
     model = functions.inline(model)
+    rounding.settle(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -77,6 +75,14 @@ def declare(model: onnx.ModelProto, spec: ModelSpec) -> None:
     shapes = _outputs(spec)
     for value in model.graph.output:
         _shape(value, value.name, shapes[value.name])
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that all others came of."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def first(state: str) -> str:
@@ -203,6 +209,9 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)  # "torchvision is not installed"
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The tensor attributes .* were assigned during export"
+            )
             warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
             yield
     finally:

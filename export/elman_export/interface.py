@@ -1,15 +1,20 @@
-"""What the caller says about a module's input and outputs, in words as short as the thing said.
+"""What the caller says about a module's tensors, in words as short as the thing said.
 
 `text`, `tokens` and `features` describe the input; `values`, `logits` and `probabilities` an
-output, whose shape and type are not said but found by running the module. This module knows neither
-torch nor ONNX.
+output, whose shape and type are not said but found by running the module; `state` a state that the
+module takes and returns itself. This module knows neither torch nor ONNX.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeAlias, cast
 
-from elman_server.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind
+import numpy as np
+
+from elman_server.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind, StateSpec
+
+States: TypeAlias = "StateSpec | Sequence[States]"
+"""States nested as a module takes and returns them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,34 @@ def features(*shape: int, name: str = "input") -> InputSpec:
 def context(name: str, *shape: int, dtype: str = "float32") -> ContextSpec:
     """An input that a session is given once: the module takes it, `[batch, *shape]`, behind `x`."""
     return ContextSpec(name=name, dtype=cast(DType, dtype), shape=shape)
+
+
+def state(
+    name: str, *shape: int, initial: Any = None, dtype: str = "float32", batch_axis: int = 0
+) -> StateSpec:
+    """A state that a module takes beside an element and returns anew: `[batch, *shape]`, or with
+    the batch at another axis.
+
+    `initial` are one session's first values, an array or tensor of `shape`; zeros if not given.
+    Raises `ValueError` for an initial value of another shape or type.
+    """
+    first = None
+    if initial is not None:
+        value = np.array(initial.tolist() if hasattr(initial, "tolist") else initial)
+        if value.shape != shape:
+            raise ValueError(
+                f"state {name!r} has shape {list(shape)}, and its initial value {list(value.shape)}"
+            )
+        first = tuple(float(each) for each in value.ravel())
+    return StateSpec(
+        name=name,
+        input=name,
+        output=f"{name}.next",
+        dtype=cast(DType, dtype),
+        shape=shape,
+        batch_axis=batch_axis,
+        initial=first,
+    )
 
 
 def values(name: str, *, labels: Sequence[str] = ()) -> Output:

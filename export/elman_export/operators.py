@@ -40,9 +40,12 @@ class Carry:
 class RecurrentOperator(nn.Module):
     """Stands in for `layers` in a step: called the same way, it returns the same tensors.
 
-    An initial state in the call is noted only: the state comes from `carry`, and the first one of
-    a session is part of the spec or computed apart. The final hidden state is the output at the
-    last step, which is the same where no row is padded, and can be told for every other step too.
+    With a `carry`, the state comes from there, and an initial state in the call is noted only: the
+    first one of a session is part of the spec or computed apart. Without, the state is the call's,
+    and the number of steps is fixed.
+
+    The final hidden state is the output at the last step, which is the same where no row is padded,
+    and can be told for every other step too.
     """
 
     carry: Carry | None = None
@@ -57,31 +60,39 @@ class RecurrentOperator(nn.Module):
         _resemble(self, module)
         self.batch_first = module.batch_first
         self.states = tuple(layers.states)
-        self.parts = len(layers.parts)
-        self.layers = nn.ModuleList(
-            [_layer(module, layer, layers.parts) for layer in range(module.num_layers)]
-        )
+        self.sizes = tuple(layers.parts.values())
+        self.layers = nn.ModuleList([_layer(module, layer) for layer in range(module.num_layers)])
 
     def forward(
         self, x: Tensor, hx: Tensor | Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         """`x` is `[batch, time, features]`, or `[time, batch, features]` without `batch_first`."""
-        if self.carry is None:
-            raise RuntimeError("a RecurrentOperator runs only while a step is traced")
-        if hx is not None:
-            self.first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         if self.batch_first:
             x = x.transpose(0, 1)
+        if hx is not None:
+            self.first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        elif self.carry is None:
+            front = (len(self.layers), x.shape[1])
+            self.first = tuple(x.new_zeros(*front, size) for size in self.sizes)
         final = []
         for number, layer in enumerate(self.layers):
-            names = self.states[number * self.parts :][: self.parts]
-            x, *states = layer(x, self.carry.lengths, [self.carry.taken[name] for name in names])
-            self.carry.given.update(zip(names, states, strict=True))
+            x, *states = self._run(number, layer, x)
             final.append((x[-1:], *states[1:]))
         self.final = tuple(torch.cat(states) for states in zip(*final, strict=True))
         if self.batch_first:
             x = x.transpose(0, 1)
         return x, self.final if len(self.final) > 1 else self.final[0]
+
+    def _run(self, number: int, layer: nn.Module, x: Tensor) -> Sequence[Tensor]:
+        if self.carry is None:
+            given = [states[number : number + 1] for states in self.first]
+            found: Sequence[Tensor] = layer(x, None, given)
+            return found
+        parts = len(self.sizes)
+        names = self.states[number * parts :][:parts]
+        found = layer(x, self.carry.lengths, [self.carry.taken[name] for name in names])
+        self.carry.given.update(zip(names, found[1:], strict=True))
+        return found
 
 
 class CellOperator(nn.Module):
@@ -110,12 +121,12 @@ def _resemble(operator: nn.Module, layer: nn.Module) -> None:
             setattr(operator, name, value)
 
 
-def _layer(module: nn.RNNBase, layer: int, parts: Mapping[str, int]) -> nn.Module:
+def _layer(module: nn.RNNBase, layer: int) -> nn.Module:
     weights = _weights(module, f"_l{layer}")
     if isinstance(module, nn.RNN):
         return _Plain(module.nonlinearity, weights)
     if module.proj_size:
-        return _Projected(tuple(parts.values()), weights)
+        return _Projected(weights)
     return _Operator("LSTM" if isinstance(module, nn.LSTM) else "GRU", module.hidden_size, weights)
 
 
@@ -189,8 +200,11 @@ class _Plain(_Ours):
     def forward(self, x: Tensor, lengths: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
         (h,) = states
         if lengths is None:
-            y = _ACTIVATIONS[self.activation](x @ self.W + self.B + h @ self.R)
-            return [y, y]
+            steps = []
+            for inputs in (x @ self.W + self.B).unbind(0):
+                h = _ACTIVATIONS[self.activation](inputs + h @ self.R)
+                steps.append(h)
+            return [torch.cat(steps), h]
         return torch.onnx.ops.symbolic_multi_out(
             f"{functions.RNN[self.activation]}::RNN",
             [x, self.W, self.R, self.B, lengths, h],
@@ -203,18 +217,20 @@ class _Plain(_Ours):
 class _Projected(_Ours):
     """A layer of an `nn.LSTM` with `proj_size`."""
 
-    def __init__(self, sizes: tuple[int, ...], weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__(weights)
-        self.sizes = sizes
         self.P = _fixed(weights["weight_hr"].T.contiguous())
 
     def forward(self, x: Tensor, lengths: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
         h, c = states
         if lengths is None:
-            i, f, g, o = (x @ self.W + self.B + h @ self.R).chunk(4, dim=-1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            y = (o.sigmoid() * c.tanh()) @ self.P
-            return [y, y, c]
+            steps = []
+            for inputs in (x @ self.W + self.B).unbind(0):
+                i, f, g, o = (inputs + h @ self.R).chunk(4, dim=-1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = (o.sigmoid() * c.tanh()) @ self.P
+                steps.append(h)
+            return [torch.cat(steps), h, c]
         return torch.onnx.ops.symbolic_multi_out(
             f"{functions.PROJECTED}::LSTM",
             [x, self.W, self.R, self.B, lengths, h, c, self.P],

@@ -66,6 +66,12 @@ def find(module: nn.Module) -> tuple[RecurrentLayers, ...]:
     return tuple(found)
 
 
+def plain(module: nn.RNNBase | nn.RNNCellBase) -> bool:
+    """Whether torch's own forward computes it, step after step."""
+    ours = {each.forward for each in (*KINDS, *CELLS)}
+    return type(module).forward in ours and not getattr(module, "bidirectional", False)
+
+
 def kind(module: nn.Module) -> str:
     """The class for people: `nn.LSTM`, or the name of a class that is not torch's."""
     cls = type(module)

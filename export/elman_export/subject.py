@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from elman_export import precision
-from elman_export.calling import array, call, tensor
+from elman_export.calling import array, call, described, tensor
 from elman_export.errors import UnsupportedModule
 from elman_export.interface import Output
 from elman_export.recurrence import RecurrentLayers
@@ -61,6 +61,7 @@ class Subject:
         Raises `UnsupportedModule` where it can't take them, doesn't return the named outputs, or
         gives a layer something else than a tensor.
         """
+        batch, time = x.shape[:2]
         dtype = precision.of(self.module)
         given = [self.arrange(tensor(x, dtype)), *(tensor(each, dtype) for each in contexts)]
         calls: list[Call] = []
@@ -69,7 +70,9 @@ class Subject:
             for layers in self.layers
         ]
         try:
-            returned = call(self.module, given, _described(given, *x.shape[:2]))
+            returned = call(
+                self.module, given, f"{described(given)} ({batch} sequences of {time} elements)"
+            )
         finally:
             for handle in handles:
                 handle.remove()
@@ -141,11 +144,6 @@ def _record(layers: RecurrentLayers, calls: list[Call]) -> Any:
         )
 
     return hook
-
-
-def _described(given: Sequence[Tensor], batch: int, time: int) -> str:
-    tensors = (f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in given)
-    return f"{', '.join(tensors)} ({batch} sequences of {time} elements)"
 
 
 def _states(states: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
