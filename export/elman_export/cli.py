@@ -58,7 +58,8 @@ RECIPES = ("sentiment", "shakespeare", "weather")
     "states",
     multiple=True,
     metavar="IN:OUT",
-    help="An input of an ONNX graph and the output that is its next value. Repeatable.",
+    help="An input of an ONNX graph and the output that is its next value; or NAME:SHAPE, as "
+    "h:128, for a torch module of one element that takes and returns its states. Repeatable.",
 )
 @click.option(
     "--constant",
@@ -175,7 +176,7 @@ _OPTION_NAMES = {
     "constants": "constant",
     "contexts": "context",
 }
-_OF_GRAPHS = ("states", "constants", "contexts", "overlap", "expected")
+_OF_GRAPHS = ("constants", "contexts", "overlap", "expected")
 _OF_MODULES = ("weights",)
 
 
@@ -215,7 +216,9 @@ def _module(source: str, target: Path, options: Options) -> Report:
             "a torch module says neither what its elements are nor what it returns: pass "
             "--input and --returns"
         )
-    return export_module(factory.build(source, options.weights), target, **options.common())
+    states = [declare.state(each) for each in options.states]
+    module = factory.build(source, options.weights)
+    return export_module(module, target, states=states, **options.common())
 
 
 def _graph(source: Path, target: Path, options: Options) -> Report:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from elman_export import interface
 from elman_export.errors import ExportError
 from elman_export.interface import Output
-from elman_server.spec import InputSpec
+from elman_server.spec import InputSpec, StateSpec
 
 _INPUTS = "text:FILE, tokens:SIZE, tokens:FILE or features:SHAPE (as features:257 or features:3x4)"
 _KINDS: Mapping[str, Callable[..., Output]] = {
@@ -72,6 +72,17 @@ def pair(option: str, text: str) -> tuple[str, str]:
             "names have colons"
         )
     return before, after
+
+
+def state(text: str) -> StateSpec:
+    """`NAME:SHAPE` of a state that a torch module takes and returns itself, as `h:128`."""
+    name, _, rest = text.partition(":")
+    sizes = rest.split("x")
+    if not name or not all(size.isdigit() and int(size) for size in sizes):
+        raise ExportError(
+            f"--state is {text!r}; allowed for a torch module is NAME:SHAPE, as h:128"
+        )
+    return interface.state(name, *map(int, sizes))
 
 
 def value(option: str, text: str) -> tuple[str, np.ndarray]:

@@ -83,6 +83,17 @@ class Letters(nn.Module):
     def forward(self, x):
         return self.head(self.gru(self.embedding(x))[0])
 
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(3, 4)
+        self.cell = nn.GRUCell(4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x, h):
+        h = self.cell(self.embedding(x), h)
+        return self.head(h), h
+
 def number():
     return 7
 """
@@ -116,6 +127,16 @@ def test_a_torch_module_with_its_weights(package: str, invoke: Invoke, tmp_path:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_torch_module_of_one_element_and_its_state(
+    package: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    result = invoke(f"{package}:Cell", "--state", "h:5", *_SAID)
+    assert result.exit_code == 0, result.output
+    spec = modelfile.read(tmp_path / "models" / "Cell" / "1" / "model.onnx").spec
+    assert [(state.name, state.shape) for state in spec.states] == [("h", (5,))]
+    assert not spec.time_axis
+
+
 @pytest.mark.parametrize(
     ("source", "more", "message"),
     [
@@ -126,7 +147,8 @@ def test_a_torch_module_with_its_weights(package: str, invoke: Invoke, tmp_path:
         ("{}:Letters", (*_SAID, "--weights", "gone.pt"), "--weights gone.pt: No such file"),
         ("{}:Letters", (*_SAID, "--weights", "abc.txt"), "--weights abc.txt holds no state dict"),
         ("{}:Letters", (*_SAID, "--weights", "other.pt"), "it lacks embedding.weight"),
-        ("{}:Letters", (*_SAID, "--state", "h:hn"), "--state means nothing for a torch module"),
+        ("{}:Letters", (*_SAID, "--state", "h:hn"), "allowed for a torch module is NAME:SHAPE"),
+        ("{}:Letters", (*_SAID, "--overlap", "3"), "--overlap means nothing for a torch module"),
     ],
 )
 def test_a_module_that_can_not_be_had_is_one_line(
