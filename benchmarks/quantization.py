@@ -74,8 +74,9 @@ class Load:
             else rng.standard_normal(shape).astype(np.float32)
         }
         for state in spec.states:
-            laid_out = np.insert(state.shape, state.batch_axis, rows)
-            self._feed[state.input] = np.tanh(rng.standard_normal(laid_out)).astype(np.float32)
+            self._feed[state.input] = np.stack(
+                [state.initial_value()] * rows, axis=state.batch_axis
+            )
         if spec.lengths is not None:
             self._feed[spec.lengths] = np.full(rows, chunk, np.int32)
         self._elements = rows * chunk

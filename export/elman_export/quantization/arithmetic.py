@@ -56,6 +56,12 @@ class Encoded:
     """float32 `[..., 1]`."""
 
 
+def codes(values: np.ndarray) -> np.ndarray:
+    """The codes of values between -1 and 1, as `Arithmetic.encode` makes them."""
+    found: np.ndarray = (np.rint(values * 127) + 128).astype(np.uint8)
+    return found
+
+
 class Arithmetic:
     """Adds int8 arithmetic to a model; its constants go to the main graph."""
 

@@ -100,20 +100,22 @@ class Step:
     arithmetic: Arithmetic
     bounded: bool
     """Whether the hidden state always lies between -1 and 1."""
+    coded: bool
+    """Whether it comes as codes."""
 
     def write(self, h: str, c: str) -> tuple[str, str]:
-        """From the state to the next one; `c` is empty where there is none, and stays so."""
+        """From the state to the next one, which is in float32; `c` is empty where there is none."""
         match self.cell.kind:
             case "LSTM":
                 return self._lstm(h, c)
             case "GRU":
                 return self._gru(h), ""
             case _:
-                gate = self.input.with_hidden("h", self._encode(h))
+                gate = self.input.with_hidden("h", self._hidden(h))
                 return self._activate(0, gate), ""
 
     def _lstm(self, h: str, c: str) -> tuple[str, str]:
-        hidden = self._encode(h)
+        hidden = self._hidden(h)
         taken = self._activate(0, self._gate("i", hidden, c))
         if self.cell.couples_gates:
             kept = self._node("Sub", self.arithmetic.shared("one", np.float32(1)), taken)
@@ -125,7 +127,7 @@ class Step:
         return self._node("Mul", shown, self._activate(2, following)), following
 
     def _gru(self, h: str) -> str:
-        hidden = self._encode(h)
+        hidden = self._hidden(h)
         kept = self._activate(0, self._gate("z", hidden, ""))
         reset = self._activate(0, self._gate("r", hidden, ""))
         if self.cell.resets_late:
@@ -154,6 +156,9 @@ class Step:
             limits = [self.arithmetic.constant(limit) for limit in (-clip, clip)]
             value = self._node("Clip", value, *limits)
         return self.nodes.node(activation.operator, [value], "", **activation.parameters)
+
+    def _hidden(self, h: str) -> Encoded:
+        return Encoded(h) if self.coded else self._encode(h)
 
     def _encode(self, h: str) -> Encoded:
         if self.bounded:

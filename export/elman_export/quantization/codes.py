@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from elman_export.quantization.arithmetic import Arithmetic, Encoded
+from elman_export.quantization.arithmetic import Arithmetic, Encoded, codes
 from elman_export.quantization.bounds import MOVES, bounded, makers
 from elman_export.surgery.editor import Editor, attributes, outputs
 
@@ -121,8 +121,7 @@ class Codebook:
             return None
         gain = np.abs(table).max(0)
         gain[gain == 0] = 1
-        codes = (np.rint(table / gain * 127) + 128).astype(np.uint8)
-        constant = self._editor.constant(codes, f"{node.input[0]}/codes")
+        constant = self._editor.constant(codes(table / gain), f"{node.input[0]}/codes")
         return Codes(self._editor.node("Gather", [constant, node.input[1]], axis=0), gain)
 
 

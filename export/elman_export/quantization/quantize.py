@@ -12,9 +12,11 @@ from elman_export.errors import UnsupportedGraph
 from elman_export.quantization import operator, products, turns
 from elman_export.quantization.arithmetic import RUNTIME, Arithmetic
 from elman_export.quantization.bounds import begins_bounded, makers, scan_bounds
+from elman_export.quantization.carried import carried, carry_codes
 from elman_export.quantization.codes import Codebook
 from elman_export.quantization.layer import Layer
 from elman_export.quantization.operator import Kept
+from elman_export.quantization.scan import scan
 from elman_export.surgery.editor import Editor, describe, inputs, places
 from elman_server.spec import ModelSpec
 
@@ -32,8 +34,8 @@ def quantize(
     with constant matrices become int8 products. Scales are constants, or are taken from one row for
     that row, so that results are bit-identical for every batch and chunk. The new model takes a
     time axis if the old one did, but, where a recurrent operator was changed, no lengths: the rows
-    of a step then have equally many elements. Inputs, outputs and states are the same otherwise.
-    `model` is left as it is.
+    of a step then have equally many elements. Hidden states of LSTMs become bytes where nothing
+    else reads them. Inputs, outputs and states are the same otherwise. `model` is left as it is.
 
     `tell` is called with a line for each operator that could have become int8 and did not.
 
@@ -72,7 +74,7 @@ class _Quantization:
         self._write(layers)
         if all(each.domain != RUNTIME for each in self._model.opset_import):
             self._model.opset_import.append(onnx.helper.make_opsetid(RUNTIME, 1))
-        spec = self._drop_lengths() if layers else self._spec
+        spec = self._respecify(layers)
         self._editor.sort()
         self._editor.prune()
         return self._model, spec
@@ -94,7 +96,8 @@ class _Quantization:
                 self._tell(f"{describe(node)} stays float32: {reason}")
             else:
                 bounded = cell.bounded and self._begins_bounded(inputs(node, 5))
-                found.append(Layer(cell=cell, node=node, bounded=bounded))
+                state = carried(self._model.graph, node, self._spec.states) if bounded else None
+                found.append(Layer(cell=cell, node=node, bounded=bounded, carried=state))
         return found
 
     def _turns(self) -> tuple[int, set[str]]:
@@ -140,13 +143,22 @@ class _Quantization:
         for layer in layers:
             node = by_name.get(layer.name)
             if node is not None:
-                node.CopyFrom(layer.scan(self._editor, self._arithmetic, node, needed))
+                node.CopyFrom(scan(self._editor, self._arithmetic, layer, node, needed))
 
-    def _drop_lengths(self) -> ModelSpec:
+    def _respecify(self, layers: list[Layer]) -> ModelSpec:
+        coded = {
+            layer.carried.name: carry_codes(self._model.graph, layer.carried)
+            for layer in layers
+            if layer.carried is not None
+        }
+        states = tuple(coded.get(state.name, state) for state in self._spec.states)
+        if layers and self._spec.lengths is not None:
+            self._drop_lengths(self._spec.lengths)
+        return replace(self._spec, states=states, lengths=None if layers else self._spec.lengths)
+
+    def _drop_lengths(self, name: str) -> None:
         """Makes the lengths of the elements' shape, for what still reads them."""
-        name, graph = self._spec.lengths, self._editor
-        if name is None:
-            return self._spec
+        graph = self._editor
         graph.drop_inputs({name})
         if name in graph.needed():
             shape = graph.node("Shape", [self._spec.input.name])
@@ -155,7 +167,6 @@ class _Quantization:
             )
             steps = graph.node("Cast", [steps], to=TensorProto.INT32)
             graph.node("Expand", [steps, rows], name)
-        return replace(self._spec, lengths=None)
 
     def _begins_bounded(self, name: str) -> bool:
         return begins_bounded(name, self._makers, self._spec)

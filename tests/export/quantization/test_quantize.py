@@ -69,14 +69,38 @@ def test_an_int8_model_computes_nearly_the_same(net: Net) -> None:
     assert (found != expected).any()
 
 
-def test_all_but_the_lengths_stays_as_the_spec_says() -> None:
+def test_the_spec_changes_in_its_lengths_and_hidden_states_only() -> None:
     model, spec = Net(layers=2).build()
     before = model.SerializeToString()
     small, small_spec = quantize(model, spec)
-    assert small_spec == replace(spec, lengths=None)
+    h0, c0, h1, c1 = spec.states
+    h0, h1 = (replace(h, dtype="uint8", initial=(128.0,) * 16) for h in (h0, h1))
+    states = (h0, c0, h1, c1)
+    assert small_spec == replace(spec, lengths=None, states=states)
     assert [each.name for each in small.graph.input] == ["x", "h0", "c0", "h1", "c1"]
-    assert list(small.graph.output) == list(model.graph.output)
+    assert [each.name for each in small.graph.output] == [each.name for each in model.graph.output]
     assert model.SerializeToString() == before
+
+
+def test_an_initial_state_becomes_bytes_as_a_state_does() -> None:
+    _, spec = quantize(*Net(initial=0.5).build())
+    assert spec.states[0].initial == (192.0,) * 16
+    assert spec.states[1].initial == (0.5,) * 16
+
+
+@pytest.mark.parametrize("net", [Net(cell="GRU"), Net(initial=1.5)], ids=str)
+def test_a_hidden_state_that_a_step_needs_as_it_is_stays_float32(net: Net) -> None:
+    _, spec = quantize(*net.build())
+    assert {state.dtype for state in spec.states} == {"float32"}
+
+
+def test_a_hidden_state_that_something_else_reads_stays_float32() -> None:
+    for name in ("h0", "h0.next"):
+        model, spec = Net().build()
+        model.graph.node.append(helper.make_node("Abs", [name], ["size"]))
+        model.graph.output.append(helper.make_empty_tensor_value_info("size"))
+        _, small_spec = quantize(model, spec)
+        assert small_spec.states == spec.states
 
 
 def test_lengths_that_something_else_reads_are_made_of_the_elements_shape() -> None:
