@@ -14,10 +14,12 @@ from elman_export.recurrence import kind
 
 
 class CallFailed(UnsupportedModule):
-    """A module that raised an error of its own; `culprit` is the innermost submodule that did."""
+    """A module that raised an error of its own; `culprit`, called `name`, is the innermost
+    submodule that did."""
 
-    def __init__(self, message: str, culprit: nn.Module) -> None:
+    def __init__(self, message: str, name: str, culprit: nn.Module) -> None:
         super().__init__(message)
+        self.name = name
         self.culprit = culprit
 
 
@@ -44,7 +46,7 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
             where = f", in {name!r} ({kind(culprit)})" if name else ""
             said = " ".join(str(error).split()) or type(error).__name__
             raise CallFailed(
-                f"{type(module).__name__} can't take {given}{where}: {said}", culprit
+                f"{type(module).__name__} can't take {given}{where}: {said}", name, culprit
             ) from error
 
 

@@ -12,6 +12,7 @@ from elman_export import draft, graph, precision
 from elman_export.calling import array, call, described, tensor
 from elman_export.draft import Draft
 from elman_export.errors import UnsupportedModule
+from elman_export.explain import explained, mixing, sizes
 from elman_export.interface import Output, States
 from elman_export.operators import CellOperator, RecurrentOperator
 from elman_export.proof import Sequences
@@ -140,7 +141,14 @@ def make(
         time_axis=False,
         contexts=tuple(replace(each, input=each.name) for each in contexts),
     )
-    model, spec, _ = split(graph.build(CellStep(subject), spec, module), spec, {})
+
+    def explain() -> str:
+        batch, _ = sizes(module)
+        return mixing(module, lambda: _run(subject, input, contexts, batch, 0), batch)
+
+    with explained(explain):
+        model = graph.build(CellStep(subject), spec, module)
+    model, spec, _ = split(model, spec, {})
     twin = replace(subject, module=precision.twin(module))
 
     def in_float32(each: Sequences) -> Arrays:
@@ -153,6 +161,7 @@ def make(
         dtype=dtype,
         answer=subject.answer,
         twin=None if dtype is torch.float32 else in_float32,
+        explain=explain,
     )
 
 
@@ -169,15 +178,7 @@ def _observe(
     subject: CellSubject, input: InputSpec, contexts: Sequence[ContextSpec]
 ) -> Mapping[str, Tensor]:
     """The outputs for one element, after seeing that they are one for each row."""
-    dtype = precision.of(subject.module)
-    found: list[Mapping[str, Tensor]] = []
-    for seed, batch in enumerate(_BATCHES):
-        rng = np.random.default_rng(seed)
-        x = tensor(random_elements(input, batch, 1, rng)[:, 0], dtype)
-        states = [tensor(_rows(state, batch), dtype) for state in subject.flat]
-        given = [tensor(each, dtype) for each in random_contexts(contexts, batch, rng).values()]
-        outputs, _ = subject.run(x, states, given)
-        found.append(outputs)
+    found = [_run(subject, input, contexts, batch, seed) for seed, batch in enumerate(_BATCHES)]
     for name, value in found[0].items():
         again = found[1][name]
         if value.shape[1:] != again.shape[1:] or (len(value), len(again)) != _BATCHES:
@@ -187,6 +188,18 @@ def _observe(
                 "['batch', ...]"
             )
     return found[0]
+
+
+def _run(
+    subject: CellSubject, input: InputSpec, contexts: Sequence[ContextSpec], batch: int, seed: int
+) -> Mapping[str, Tensor]:
+    """The outputs for one random element of each row."""
+    rng = np.random.default_rng(seed)
+    dtype = precision.of(subject.module)
+    x = tensor(random_elements(input, batch, 1, rng)[:, 0], dtype)
+    states = [tensor(_rows(state, batch), dtype) for state in subject.flat]
+    given = [tensor(each, dtype) for each in random_contexts(contexts, batch, rng).values()]
+    return subject.run(x, states, given)[0]
 
 
 def _rows(state: StateSpec, batch: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elman_export import precision
 from elman_export.errors import ExportError, UnsupportedModule
+from elman_export.explain import explained
 from elman_export.interface import Output
 from elman_export.proof import Proof, Sequences, prove
 from elman_export.stepmodel import Arrays, StepModel
@@ -31,6 +32,8 @@ class Draft:
     """What the module says to whole sequences, `[batch, time, *shape]` by output name."""
     twin: Callable[[Sequences], Arrays] | None = None
     """What the module would say in float32; None for a module that computes in it."""
+    explain: Callable[[], str]
+    """Which submodule is why the proof fails, if one is found."""
 
     def prove(self, sequences: Sequence[Sequences], *, seed: int, tolerance: float | None) -> Proof:
         """Proves the step model; see `elman_export.proof.prove`.
@@ -40,12 +43,13 @@ class Draft:
         """
         initial = None if self.initial is None else self.initial.SerializeToString()
         model = StepModel(self.model.SerializeToString(), self.spec, initial)
-        if self.twin is not None:
-            close = precision.TOLERANCES[torch.float32]
-            named = "module's float32 copy"
-            prove(self.twin, model, sequences, seed=seed, tolerance=close, original=named)
         allowed = precision.TOLERANCES[self.dtype] if tolerance is None else tolerance
-        return prove(self.answer, model, sequences, seed=seed, tolerance=allowed)
+        with explained(self.explain):
+            if self.twin is not None:
+                close = precision.TOLERANCES[torch.float32]
+                named = "module's float32 copy"
+                prove(self.twin, model, sequences, seed=seed, tolerance=close, original=named)
+            return prove(self.answer, model, sequences, seed=seed, tolerance=allowed)
 
 
 def output_specs(

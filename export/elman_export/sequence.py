@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from elman_export import draft, graph, precision, recurrence
+from elman_export.calling import CallFailed
 from elman_export.draft import Draft
-from elman_export.errors import UnsupportedGraph
+from elman_export.errors import UnsupportedGraph, UnsupportedModule
+from elman_export.explain import explained, fixed_length, mixing, sizes
 from elman_export.interface import Output
 from elman_export.observation import Observation, observe
 from elman_export.proof import Sequences
@@ -36,10 +38,16 @@ def make(
 ) -> Draft:
     """The draft of a module in evaluation mode; `elman_export.export` says what it takes."""
     subject = _subject(module, outputs, batch_first)
-    observation = observe(subject, input, contexts)
+    observation = _observe(subject, input, contexts)
     subject = replace(subject, last_only=observation.last_only)
     spec = _spec(subject, observation, input, contexts, description)
-    model, spec = _step(subject, observation, spec)
+
+    def explain() -> str:
+        batch, time = sizes(module)
+        return mixing(module, lambda: _run(subject, input, contexts, batch, time), batch, time)
+
+    with explained(explain):
+        model, spec = _step(subject, observation, spec)
     first = {name: graph.first(name) for name in spec.initialized}
     model, spec, initial = split(model, spec, first)
     return Draft(
@@ -49,6 +57,7 @@ def make(
         dtype=precision.of(module),
         answer=lambda each: subject.answer(each.elements, list(each.contexts.values())),
         twin=_twin(subject),
+        explain=explain,
     )
 
 
@@ -60,6 +69,41 @@ def _subject(module: nn.Module, outputs: Sequence[Output], batch_first: bool | N
         outputs=tuple(outputs),
         batch_first=layers[0].module.batch_first if batch_first is None else batch_first,
     )
+
+
+def _observe(subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec]) -> Observation:
+    try:
+        return observe(subject, input, contexts)
+    except CallFailed as error:
+
+        def runs(time: int) -> bool:
+            try:
+                _run(subject, input, contexts, 2, time)
+            except CallFailed:
+                return False
+            return True
+
+        length = fixed_length(error.culprit, runs)
+        if length is not None:
+            raise UnsupportedModule(
+                f"{error.name!r} ({recurrence.kind(error.culprit)}) takes sequences of {length} "
+                "elements only: its weights are for steps, so it mixes them or tells them apart by "
+                "their place, and a stream has no fixed length"
+            ) from error
+        if isinstance(error.__cause__, TypeError) and "required positional" in str(error):
+            raise UnsupportedModule(
+                f"{error}; a module that takes its state as an argument, as forward(x, h), is "
+                "exported one element at a time, with states=[elman_export.state('h', SIZE)]"
+            ) from error
+        raise
+
+
+def _run(
+    subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec], batch: int, time: int
+) -> None:
+    rng = np.random.default_rng(0)
+    elements = random_elements(input, batch, time, rng)
+    subject.run(elements, list(random_contexts(contexts, batch, rng).values()))
 
 
 def _step(
