@@ -119,7 +119,7 @@ def export(source: str, target: Path, **options: Any) -> None:
         report = _export(source, target, Options(**options))
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(_table(report))
     console.print(_summary(report), soft_wrap=True)
 
@@ -195,11 +195,16 @@ def _export(source: str, target: Path, options: Options) -> Report:
             f"{source!r} is no recipe ({', '.join(RECIPES)}), no package.module:factory and no file"
         )
     options.refuse("an ONNX graph", *_OF_MODULES, "data")
-    return _graph(Path(source), _place(target, options.name or Path(source).stem), options)
+    place = _place(target, options.name or Path(source).stem)
+    if place.exists() and place.samefile(source):
+        raise ExportError(f"--output {place} is the source itself; write to another place")
+    return _graph(Path(source), place, options)
 
 
 def _place(target: Path, name: str) -> Path:
     """The file itself, or a model's place in a repository."""
+    if target == Path():
+        raise ExportError("--output is empty; it is a file or a model repository")
     if target.suffix == ".onnx":
         return target
     if not NAME.fullmatch(name):

@@ -8,6 +8,8 @@ ExportError            nothing was written; the message says what to change
 ```
 """
 
+from pydantic import ValidationError
+
 
 class ExportError(Exception):
     """An export that wrote no file; the message says why and, where one can, what to do."""
@@ -23,3 +25,8 @@ class UnsupportedGraph(ExportError):
 
 class ProofFailed(ExportError):
     """A step model whose outputs are not the module's, or depend on how a sequence is cut up."""
+
+
+def misfit(error: ValidationError) -> str:
+    """What a spec's own rules found, in their words."""
+    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())

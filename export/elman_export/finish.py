@@ -10,9 +10,9 @@ from elman_export.proof import Proof, Sequences, prove
 from elman_export.stepmodel import Arrays, StepModel
 from elman_server.spec import ModelSpec
 
-QUANTIZED_TOLERANCE = 0.5
-"""Allowed difference of a quantized step model from the original, times the largest value in its
-output where that is over 1. It only catches a broken one: what it costs is told by figures of the
+QUANTIZED_TOLERANCE = 3.0
+"""Allowed difference of a quantized step model from the original, times the scale of its output
+(its median size). It only catches a broken one: what it costs is told by figures of the
 task, accuracy or perplexity."""
 
 

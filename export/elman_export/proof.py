@@ -13,17 +13,19 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from elman_export.errors import ProofFailed
+from elman_export.errors import ExportError, ProofFailed
 from elman_export.stepmodel import Answer, Arrays, StepModel
 
 TOLERANCE = 1e-4
-"""Allowed difference from the original, times the largest value in its output where that is over 1.
-"""
+"""Allowed difference from the original, times the scale of its output."""
+
+_FLOOR = 1e-6
+"""What is always allowed: rounding of values around 1 on the way to smaller ones."""
 
 _ROUNDING = 1e-5
 
 _MIXES = (
-    "the module mixes time steps or rows outside of its recurrent layers, or keeps a state "
+    "the {original} mixes time steps or rows outside of its recurrent layers, or keeps a state "
     "elsewhere"
 )
 _ROUNDS = (
@@ -66,7 +68,8 @@ class Difference:
     maximum: float
     """The largest absolute difference."""
     scale: float
-    """The largest absolute value in the original's output."""
+    """The median size of the values in the original's output, zeros aside: a few that are huge, as
+    masks are, or an output of small values only must not hide a difference."""
     tolerance: float
     """What `maximum` may be at most."""
 
@@ -98,12 +101,17 @@ class _Tally:
     def __init__(self) -> None:
         self.maximum: dict[tuple[str, str, str], float] = {}
         self.exact: dict[tuple[str, str, str], bool] = {}
-        self.scale: dict[str, float] = {}
+        self.sizes: dict[str, list[np.ndarray]] = {}
 
     def add(self, output: str, input: str, way: str, *, maximum: float, exact: bool) -> None:
         key = (output, input, way)
         self.maximum[key] = max(self.maximum.get(key, 0.0), maximum)
         self.exact[key] = self.exact.get(key, True) and exact
+
+    def see(self, output: str, values: np.ndarray) -> None:
+        """Remembers how large the original's values are."""
+        sizes = np.abs(values.astype(float))
+        self.sizes.setdefault(output, []).append(sizes[sizes > 0])
 
     def comparisons(self) -> tuple[Comparison, ...]:
         return tuple(
@@ -114,12 +122,13 @@ class _Tally:
         )
 
     def differences(self, tolerance: float) -> Iterator[Difference]:
-        for output, scale in self.scale.items():
+        for output, sizes in self.sizes.items():
+            scale = float(np.median(np.concatenate(sizes))) if any(map(len, sizes)) else 0.0
             yield Difference(
                 output=output,
                 maximum=max(v for key, v in self.maximum.items() if key[0] == output),
                 scale=scale,
-                tolerance=tolerance * max(1.0, scale),
+                tolerance=max(_FLOOR, tolerance * scale) if tolerance else 0.0,
             )
 
 
@@ -135,12 +144,15 @@ def prove(
 ) -> Proof:
     """Compares `whole`, the original on whole sequences, with `model`, by output.
 
-    `whole` gives `[batch, time, *shape]` by output name. With `exact` the step model's own answers
-    must be equal to the last bit in every way; without, it is only told whether they were.
+    `whole` gives `[batch, time, *shape]` by output name; what it masks is not compared. With
+    `exact` the step model's own answers must be equal to the last bit in every way; without, it is
+    only told whether they were.
     `original` is what the original is called in messages.
 
     Raises `ProofFailed` with the largest difference that is not allowed, saying what was compared.
     """
+    if not 0 <= tolerance < np.inf:
+        raise ExportError(f"tolerance is {tolerance}; allowed is a number from 0 up")
     rng = np.random.default_rng(seed)
     tally = _Tally()
     for each in sequences:
@@ -148,13 +160,14 @@ def prove(
         answers = list(_answers(model, each, rng))
         first_way, first = answers[0]
         if exact:
-            _check_equal(first_way, first, answers[1:])
+            _check_equal(first_way, first, answers[1:], original)
         for name, value in expected.items():
-            if not np.isfinite(value).all():
+            if not np.ma.filled(np.isfinite(value), True).all():
                 raise ProofFailed(f"the {original}'s own output {name!r} is not finite")
-            tally.scale[name] = max(tally.scale.get(name, 0.0), float(np.abs(value).max(initial=0)))
+            tally.see(name, np.ma.compressed(value))
             for way, answer in answers:
-                difference = np.abs(answer.outputs[name].astype(float) - value)
+                apart = np.abs(answer.outputs[name].astype(float) - value)
+                difference = np.asarray(np.ma.filled(apart, 0.0))
                 if not np.isfinite(difference).all():
                     raise ProofFailed(f"the step model's output {name!r} is not finite")
                 tally.add(
@@ -166,14 +179,15 @@ def prove(
                 )
     differences = tuple(tally.differences(tolerance))
     for found in differences:
-        if found.maximum > found.tolerance:
+        if not found.maximum <= found.tolerance:
             way = max(
                 (each for each in tally.comparisons() if each.output == found.output),
                 key=lambda each: each.maximum,
             ).way
             raise ProofFailed(
                 f"output {found.output!r} of the step model differs from the {original}'s by "
-                f"{found.maximum:.3g} ({way}); allowed are {found.tolerance:.3g}: {_MIXES}"
+                f"{found.maximum:.3g} ({way}); allowed are {found.tolerance:.3g}: "
+                f"{_MIXES.format(original=original)}"
             )
     return Proof(
         differences=differences,
@@ -220,7 +234,9 @@ def _equal(one: Answer, two: Answer) -> bool:
     )
 
 
-def _check_equal(way: str, answer: Answer, others: Sequence[tuple[str, Answer]]) -> None:
+def _check_equal(
+    way: str, answer: Answer, others: Sequence[tuple[str, Answer]], original: str
+) -> None:
     """Raises `ProofFailed` with the largest difference of another way from `way`, if any."""
     worst, message, rounding = 0.0, "", 0.0
     for other_way, other in others:
@@ -241,4 +257,6 @@ def _check_equal(way: str, answer: Answer, others: Sequence[tuple[str, Answer]])
                     f"model is given {way} and {other_way}"
                 )
     if message:
-        raise ProofFailed(f"{message}: {_ROUNDS if worst <= rounding else _MIXES}")
+        raise ProofFailed(
+            f"{message}: {_ROUNDS if worst <= rounding else _MIXES.format(original=original)}"
+        )

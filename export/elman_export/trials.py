@@ -11,6 +11,8 @@ from elman_server.spec import ContextSpec, InputSpec
 
 _SIZES = ((13, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences."""
+_LARGE = ((2, 300), (40, 3))
+"""The same for graphs of others, which may do otherwise beyond some length or number of rows."""
 
 
 def trials(
@@ -19,14 +21,21 @@ def trials(
     *,
     examples: np.ndarray | None = None,
     seed: int,
+    large: bool = False,
 ) -> list[Sequences]:
     """Seeded random sequences, and `examples [batch, time, *shape]` behind them.
 
     Contexts are random for both. Raises `ExportError` for examples of another shape.
     """
     rng = np.random.default_rng(seed)
-    given = [("random", random_elements(input, batch, time, rng)) for batch, time in _SIZES]
+    sizes = (*_SIZES, *_LARGE) if large else _SIZES
+    given = [("random", random_elements(input, batch, time, rng)) for batch, time in sizes]
     if examples is not None:
+        if not examples.size or examples.dtype.kind not in "buif":
+            raise ExportError(
+                f"examples have shape {list(examples.shape)} and type {examples.dtype}; expected "
+                "are numbers, and at least one sequence of one element"
+            )
         if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
             raise ExportError(
                 f"examples have shape {list(examples.shape)}; expected is "

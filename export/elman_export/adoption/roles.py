@@ -132,10 +132,9 @@ def has_states(
     left = [port for name, port in asked.items() if name != lengths]
     found = [port for value in model.graph.output if (port := _port(value)) is not None]
     carried = feeding_states(model)
-    if carried is not None:
-        left = [port for port in left if port.name in carried]
-        return pairs.may_pair(left, found)
-    return len(left) > 1 and pairs.may_pair(left, found)
+    # One input takes the elements, even where a first state is computed from them.
+    states = left if carried is None else [port for port in left if port.name in carried]
+    return len(left) > 1 and pairs.may_pair(states, found)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port | None:

@@ -36,10 +36,9 @@ def chunks(
         inner = _renamed(editor, output, ["batch", "time"])
         if batch is None:
             _reshape(editor, inner, [1, -1, *output.shape], output.name)
-        elif batch > time:
-            _swap(editor, inner, 2 + len(output.shape), output.name)
         else:
-            editor.node("Identity", [inner], output.name)
+            others = [axis for axis in range(2 + len(output.shape)) if axis not in (batch, time)]
+            editor.node("Transpose", [inner], output.name, perm=[batch, time, *others])
     _finish(editor)
 
 

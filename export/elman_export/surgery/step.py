@@ -71,8 +71,7 @@ def single(subject: WholeGraph, description: str) -> Step:
     editor, found = work.editor, work.layout
     heads.check(editor.model, work.feed, sizes(found))
     spec = _spec(subject, work, description, time_axis=False)
-    lengths = subject.lengths.name if subject.lengths is not None else _LENGTHS
-    normal.single(editor, subject.input, spec.outputs, found, lengths)
+    normal.single(editor, subject.input, spec.outputs, found, work.lengths)
     return _finished(work, spec)
 
 
@@ -84,6 +83,8 @@ class _Working:
     before: onnx.ModelProto
     """The graph before its states were lifted."""
     states: Sequence[Lifted]
+    lengths: str
+    """Its input of lengths."""
     layout: Layout
     feed: Callable[[int, int], Arrays]
     """Zeros for (batch, time), states and lengths included."""
@@ -138,19 +139,18 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
             **{each.name: np.zeros((batch, *each.shape), each.dtype) for each in subject.contexts},
         }
 
-    return _Working(editor=editor, before=before, states=states, layout=found, feed=feed)
+    return _Working(
+        editor=editor, before=before, states=states, lengths=lengths, layout=found, feed=feed
+    )
 
 
 def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
     """A new input of lengths, int32; an old one is made from it."""
-    name = _LENGTHS
+    name = lengths.name if lengths is not None else editor.fresh(_LENGTHS)
     if lengths is not None:
         old = editor.fresh(f"{lengths.name}/inner")
         editor.replace(lengths.name, old)
         editor.drop_inputs({lengths.name})
-        name = lengths.name
-    elif any(value.name == _LENGTHS for value in editor.graph.input):
-        name = editor.fresh(_LENGTHS)
     editor.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT32, ["batch"]))
     if lengths is not None:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(lengths.dtype))
@@ -202,11 +202,6 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
             )
         )
     batched = work.layout.batch is not None and work.layout.fixed_batch is None
-    lengths = next(
-        each.name
-        for each in work.editor.graph.input
-        if each.name in (_LENGTHS, subject.lengths.name if subject.lengths else _LENGTHS)
-    )
     return ModelSpec(
         description=description,
         input=subject.input,
@@ -224,7 +219,7 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
             for each in work.states
         ),
         time_axis=time_axis,
-        lengths=lengths if time_axis else None,
+        lengths=work.lengths if time_axis else None,
         batched=batched,
         contexts=tuple(replace(each, input=each.name) for each in subject.contexts),
         initialized=tuple(each.name for each in work.states if each.computed is not None),

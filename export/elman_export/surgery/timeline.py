@@ -5,7 +5,7 @@ than one step at a time. `check` goes through the nodes, knowing where each tens
 axis, refuses those that mix steps, and returns those that pick the last one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class _View:
     axes: Mapping[str, Axes]
     values: Mapping[str, np.ndarray]
     opset: int
+    constants: Container[str]
 
     def timed(self, name: str) -> tuple[int, ...]:
         """The axes of a tensor that hold the steps, also together with something else."""
@@ -77,7 +78,7 @@ def check(
     recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
     last: list[LastStep] = []
     for node in model.graph.node:
-        view = _View(node, axes, {**constants, **values}, opset)
+        view = _View(node, axes, {**constants, **values}, opset, constants)
         if tuple(node.output) in recurrent or not any(view.timed(name) for name in node.input):
             continue
         if node.op_type in ("Gather", "Slice"):
@@ -197,7 +198,7 @@ def _loops(view: _View) -> str:
 
 
 def _cumulates(view: _View) -> str:
-    axis = view.normal(int(view.values[view.input(1)]))
+    axis = view.normal(int(np.reshape(view.values[view.input(1)], -1)[0]))
     if axis in view.timed(view.input(0)):
         return "sums over time and hands the sum on; no state carries it"
     return ""
@@ -277,7 +278,9 @@ def _gathered(view: _View, data: str) -> Sequence[LastStep]:
         return []
     length = view.values[data].shape[axis]
     index = view.values[view.input(1)]
-    if index.size == 1 and int(index.reshape(-1)[0]) in (-1, length - 1):
+    written = view.input(1) in view.constants
+    picked = int(index.reshape(-1)[0]) if index.size == 1 else 0
+    if index.size == 1 and (picked == -1 or (picked == length - 1 and not written)):
         return [
             LastStep(output=view.node.output[0], data=data, axis=axis, keeps_axis=index.ndim > 0)
         ]
@@ -301,10 +304,13 @@ def _sliced(view: _View, data: str) -> Sequence[LastStep]:
         length = view.values[data].shape[axis]
         if stride < 0:
             raise UnsupportedGraph(f"{describe(view.node)} {_reverses(view)}")
-        to_end = end >= min(length, _FAR)
-        if start in (0, -length) and to_end and stride == 1:
+        # A number that happens to be the length of this run is not the end of every sequence.
+        written = view.opset < 10 or view.input(2) in view.constants
+        to_end = end >= (_FAR if written else length)
+        begins = view.opset < 10 or view.input(1) in view.constants
+        if (start == 0 or (start == -length and not begins)) and to_end and stride == 1:
             continue
-        if start in (-1, length - 1) and to_end:
+        if (start == -1 or (start == length - 1 and not begins)) and to_end:
             found.append(
                 LastStep(output=view.node.output[0], data=data, axis=axis, keeps_axis=True)
             )

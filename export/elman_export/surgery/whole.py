@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from elman_export import onnxfile
-from elman_export.errors import ExportError, ProofFailed
+from elman_export.errors import ExportError, ProofFailed, misfit
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
 from elman_export.proof import TOLERANCE, Proof, Sequences, prove
-from elman_export.stepmodel import StepModel
+from elman_export.stepmodel import RuntimeFailed, StepModel
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
 from elman_export.trials import trials
@@ -50,14 +51,25 @@ def lift(
     model that is not the same network, and `ExportError` for a file that can't be read or names
     that don't fit. Nothing is written then.
     """
-    subject = WholeGraph.of(onnxfile.load(Path(path)), input, outputs, constants or {}, contexts)
-    sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed)
+    try:
+        subject = WholeGraph.of(
+            onnxfile.load(Path(path)), input, outputs, constants or {}, contexts
+        )
+    except ValidationError as error:
+        raise ExportError(misfit(error)) from None
+    sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed, large=True)
     failure: ExportError | None = None
     for build in (step.chunked, step.single):
         try:
             made = build(subject, description)
+        except ValidationError as error:
+            raise ExportError(misfit(error)) from None
+        except (heads.HeadError, RuntimeFailed) as error:
+            failure = failure or error
+            continue
+        try:
             proof = _prove(subject, made, sequences, seed=seed, tolerance=tolerance)
-        except (heads.HeadError, ProofFailed) as error:
+        except (ProofFailed, RuntimeFailed) as error:
             failure = failure or error
         else:
             return finish(

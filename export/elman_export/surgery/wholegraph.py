@@ -12,12 +12,16 @@ from elman_export.interface import Output
 from elman_export.sample import random_elements
 from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import given, heads, inline, layout, loosen, recurrent, trace
-from elman_export.surgery.editor import Editor, describe
+from elman_export.surgery.editor import Editor, attributes, describe, inputs, places
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.original import Original, Seen
 from elman_server.spec import ContextSpec, InputSpec
 
+_RANDOM = (
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial"),
+)
 _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
 
 
@@ -49,6 +53,8 @@ class WholeGraph:
         editor = Editor(model)
         editor.lift_constants()
         given.fix(editor, constants)
+        _only_wanted(editor, outputs)
+        _check_repeatable(model)
         if not recurrent.find(model.graph):
             raise UnsupportedGraph(_no_recurrence(model))
         lengths = given.lengths_input(model)
@@ -116,6 +122,41 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return other
 
 
+def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
+    """Drops what the wanted outputs do not need, and what was declared of the rest: exporters
+    declare sizes of their examples."""
+    graph = editor.graph
+    names = [each.name for each in graph.output]
+    for each in outputs:
+        if each.name not in names:
+            raise ExportError(
+                f"output {each.name!r} is none of the graph's; those are "
+                f"{', '.join(map(repr, names))}"
+            )
+    wanted = {each.name for each in outputs} or set(names)
+    for value in [each for each in graph.output if each.name not in wanted]:
+        graph.output.remove(value)
+    for value in graph.output:
+        if not value.type.HasField("tensor_type"):
+            raise UnsupportedGraph(f"output {value.name!r} is no tensor")
+        value.type.tensor_type.ClearField("shape")
+    editor.prune()
+
+
+def _check_repeatable(model: onnx.ModelProto) -> None:
+    """Raises `UnsupportedGraph` for a node that draws random numbers."""
+    constants = Editor(model).constants()
+    for place in places(model.graph):
+        node = place.node
+        training = node.op_type == "BatchNormalization" and attributes(node).get("training_mode")
+        if node.op_type == "Dropout" and inputs(node, 2):
+            training = bool(np.any(constants.get(node.input[2], True)))
+        if node.op_type in _RANDOM or training:
+            raise UnsupportedGraph(
+                f"{describe(node)} draws random numbers or learns; export the network for inference"
+            )
+
+
 def _no_recurrence(model: onnx.ModelProto) -> str:
     weights = {each.name for each in model.graph.initializer}
     users: dict[str, int] = {}
@@ -144,12 +185,6 @@ def _wanted(
 ) -> Mapping[str, Seen]:
     by_name = {each.name: each for each in seen}
     if outputs:
-        for each in outputs:
-            if each.name not in by_name:
-                raise ExportError(
-                    f"output {each.name!r} is none of the graph's; those are "
-                    f"{', '.join(map(repr, by_name))}"
-                )
         return {each.name: by_name[each.name] for each in outputs}
     kept = {each.name: each for each in seen if not _is_final_state(model, each.name)}
     if not kept:
