@@ -6,6 +6,7 @@ no jail: the child may do what its user may.
 """
 
 import contextlib
+import ctypes
 import os
 import pickle
 import resource
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _SHARE = 0.75
 """Of the machine's memory, by default."""
+
+_PR_SET_PDEATHSIG = 1
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from elman_export.sandbox import serve; serve({out})"
 
@@ -88,6 +91,7 @@ def serve(out: int) -> None:
     """The child: reads a task from its standard input and writes the answer to `out`."""
     # An interrupt at the terminal is the parent's, who ends its child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
     function, arguments, options, memory = pickle.load(sys.stdin.buffer)
     _limit(memory)
     try:
@@ -104,6 +108,12 @@ def serve(out: int) -> None:
         answer = "bug", traceback.format_exc()
     with os.fdopen(out, "wb") as answers:
         answers.write(pickle.dumps(answer))
+
+
+def _die_with_parent() -> None:
+    """A parent that is killed can't end its child, which may never end by itself."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit(memory: int) -> None:
