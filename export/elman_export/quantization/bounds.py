@@ -1,12 +1,13 @@
 """Which tensors are known to lie between -1 and 1."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import helper
 
-from elman_server.spec import ModelSpec
+from elman_server.spec import ModelSpec, StateSpec
 
 UNIT = ("Sigmoid", "HardSigmoid", "Softmax")
 """Operators whose results lie between 0 and 1."""
@@ -42,14 +43,50 @@ def bounded(name: str, made_by: Makers, known: Callable[[str], bool]) -> bool:
     return node.op_type in BOUNDED
 
 
-def begins_bounded(name: str, made_by: Makers, spec: ModelSpec) -> bool:
-    """Whether a tensor is (a part of) a state that is bounded at a session's begin."""
+def source(name: str, made_by: Makers) -> str:
+    """The tensor that another is a view of, or a part of; itself if of none."""
     while (node := made_by.get(name)) is not None and node.op_type in _VIEWS:
         name = node.input[0]
-    state = next((state for state in spec.states if state.input == name), None)
-    if state is None or state.name in spec.initialized:
-        return False
-    return bool(np.abs(state.initial_value()).max(initial=0) <= 1)
+    return name
+
+
+def bounded_states(
+    graph: onnx.GraphProto, spec: ModelSpec, layers: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """The inputs of the states that begin bounded and stay so from step to step.
+
+    `layers` are, by the name of an initial state, what is bounded if that is.
+    """
+    made_by = makers(graph)
+    found = {state.input for state in spec.states if _begins_bounded(state, spec)}
+    while True:
+        known = set(found)
+        for given, made in layers.items():
+            if source(given, made_by) in found:
+                known.update(made)
+        for scan, body in scans(graph):
+            begins = {name for name in scan.input if source(name, made_by) in found}
+            known |= scan_bounds(scan, body, begins).outputs
+        kept = {
+            state.input
+            for state in spec.states
+            if state.input in found and bounded(state.output, made_by, known.__contains__)
+        }
+        if kept == found:
+            return found
+        found = kept
+
+
+def _begins_bounded(state: StateSpec, spec: ModelSpec) -> bool:
+    begins = np.abs(state.initial_value()).max(initial=0) <= 1
+    return bool(begins) and state.name not in spec.initialized
+
+
+def scans(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphProto]]:
+    """The Scans of a graph and their bodies."""
+    for node in graph.node:
+        if node.op_type == "Scan":
+            yield node, helper.get_node_attr_value(node, "body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +99,12 @@ class ScanBounds:
     """Names around it of what it gives."""
 
 
-def scan_bounds(
-    scan: onnx.NodeProto, body: onnx.GraphProto, begins: Callable[[str], bool]
-) -> ScanBounds:
-    """`begins` says whether a tensor is bounded with which a state begins."""
+def scan_bounds(scan: onnx.NodeProto, body: onnx.GraphProto, begins: Container[str]) -> ScanBounds:
+    """`begins` are the tensors with which a state begins bounded."""
     turns = next(each.i for each in scan.attribute if each.name == "num_scan_inputs")
     count = len(scan.input) - turns
     following = {body.input[at].name: body.output[at].name for at in range(count)}
-    states = {body.input[at].name for at in range(count) if begins(scan.input[at])}
+    states = {body.input[at].name for at in range(count) if scan.input[at] in begins}
     made_by = makers(body)
     while True:
         kept = {name for name in states if bounded(following[name], made_by, states.__contains__)}

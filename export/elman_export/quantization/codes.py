@@ -44,7 +44,10 @@ class Codebook:
         self._editor = editor
         self._arithmetic = arithmetic
         self._layers = layers
-        self._known = {*known, *(outputs(node, at) for node in layers.values() for at in (0, 1))}
+        self._known = {
+            *known,
+            *(name for name, node in layers.items() if name in node.output[:2]),
+        }
         self._constants = constants
         self._makers = makers(editor.graph)
         self._found: dict[str, Codes | None] = {}

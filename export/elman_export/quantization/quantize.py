@@ -11,7 +11,7 @@ from elman_export import functions
 from elman_export.errors import UnsupportedGraph
 from elman_export.quantization import operator, products, turns
 from elman_export.quantization.arithmetic import RUNTIME, Arithmetic
-from elman_export.quantization.bounds import begins_bounded, makers, scan_bounds
+from elman_export.quantization.bounds import bounded_states, makers, scan_bounds, scans, source
 from elman_export.quantization.carried import carried, carry_codes
 from elman_export.quantization.codes import Codebook
 from elman_export.quantization.layer import Layer
@@ -81,7 +81,7 @@ class _Quantization:
 
     def _layers(self) -> list[Layer]:
         """The recurrent operators that become Scans."""
-        found = []
+        cells: list[tuple[onnx.NodeProto, operator.Cell]] = []
         for place in places(self._model.graph):
             node = place.node
             if node.op_type not in operator.KINDS:
@@ -91,25 +91,30 @@ class _Quantization:
                     raise Kept(f"it stands inside {describe(place.branches[0].node)}")
                 if inputs(node, 4) not in ("", self._spec.lengths):
                     raise Kept("its lengths are not those of the step")
-                cell = operator.read(node, self._constants)
+                cells.append((node, operator.read(node, self._constants)))
             except Kept as reason:
                 self._tell(f"{describe(node)} stays float32: {reason}")
-            else:
-                bounded = cell.bounded and self._begins_bounded(inputs(node, 5))
-                state = carried(self._model.graph, node, self._spec.states) if bounded else None
-                found.append(Layer(cell=cell, node=node, bounded=bounded, carried=state))
-        return found
+        states = {
+            inputs(node, 5): [name for name in node.output[:2] if name]
+            for node, cell in cells
+            if cell.bounded
+        }
+        self._bounded_states = bounded_states(self._model.graph, self._spec, states)
+        return [self._layer(node, cell) for node, cell in cells]
+
+    def _layer(self, node: onnx.NodeProto, cell: operator.Cell) -> Layer:
+        bounded = cell.bounded and self._is_bounded_state(inputs(node, 5))
+        state = carried(self._model.graph, node, self._spec.states) if bounded else None
+        return Layer(cell=cell, node=node, bounded=bounded, carried=state)
 
     def _turns(self) -> tuple[int, set[str]]:
         """Makes products inside of Scans int8; how many, and what bounded tensors they give."""
         count, known = 0, set[str]()
-        for node in self._model.graph.node:
-            if node.op_type != turns.KIND:
-                continue
-            body = onnx.helper.get_node_attr_value(node, "body")
-            bounds = scan_bounds(node, body, self._begins_bounded)
+        for node, body in scans(self._model.graph):
+            begins = {name for name in node.input if self._is_bounded_state(name)}
+            bounds = scan_bounds(node, body, begins)
             count += turns.quantize_turns(
-                self._editor, self._arithmetic, node, self._constants, bounds, self._tell
+                self._editor, self._arithmetic, node, body, self._constants, bounds, self._tell
             )
             known |= bounds.outputs
         return count, known
@@ -117,7 +122,11 @@ class _Quantization:
     def _products(self, layers: list[Layer], known: set[str]) -> int:
         """Has layers read codes, and makes products of the main graph int8; how many."""
         bounded = {
-            name: layer.node for layer in layers if layer.bounded for name in layer.node.output
+            name: layer.node
+            for layer in layers
+            if layer.bounded
+            for name in layer.node.output
+            if name
         }
         codebook = Codebook(self._editor, self._arithmetic, self._constants, bounded, known)
         for layer in layers:
@@ -168,8 +177,8 @@ class _Quantization:
             steps = graph.node("Cast", [steps], to=TensorProto.INT32)
             graph.node("Expand", [steps, rows], name)
 
-    def _begins_bounded(self, name: str) -> bool:
-        return begins_bounded(name, self._makers, self._spec)
+    def _is_bounded_state(self, name: str) -> bool:
+        return source(name, self._makers) in self._bounded_states
 
 
 def _opset(model: onnx.ModelProto) -> int:

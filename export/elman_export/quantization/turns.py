@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from elman_export.quantization.arithmetic import Arithmetic, Body
 from elman_export.quantization.bounds import ScanBounds, bounded, makers
@@ -12,19 +12,17 @@ from elman_export.quantization.operator import Kept
 from elman_export.quantization.products import check_size, constant_matrix
 from elman_export.surgery.editor import Editor, describe
 
-KIND = "Scan"
-
 
 def quantize_turns(
     editor: Editor,
     arithmetic: Arithmetic,
     scan: onnx.NodeProto,
+    body: onnx.GraphProto,
     constants: Mapping[str, np.ndarray],
     bounds: ScanBounds,
     tell: Callable[[str], None],
 ) -> int:
     """Makes the products of a Scan's body int8, in place; how many."""
-    body: onnx.GraphProto = helper.get_node_attr_value(scan, "body")
     made_by = makers(body)
     known = dict(constants) | {each.name: numpy_helper.to_array(each) for each in body.initializer}
     written = Body(editor)

@@ -103,6 +103,20 @@ def test_a_hidden_state_that_something_else_reads_stays_float32() -> None:
         assert small_spec.states == spec.states
 
 
+def test_a_state_that_the_graph_makes_larger_between_steps_is_not_cut_off() -> None:
+    net = Net(cell="GRU")
+    model, spec = net.build()
+    for node in model.graph.node:
+        node.output[:] = ["h" if name == "h0.next" else name for name in node.output]
+    model.graph.node.append(helper.make_node("Mul", ["h", "three"], ["h0.next"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(3, np.float32), "three"))
+    small, small_spec = quantize(model, spec)
+    x, singles = net.elements(3, TIME), [[1] * TIME] * 3
+    expected = StepModel(model.SerializeToString(), spec).run(x, singles).outputs["y"]
+    found = StepModel(small.SerializeToString(), small_spec).run(x, singles).outputs["y"]
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_lengths_that_something_else_reads_are_made_of_the_elements_shape() -> None:
     model, spec = Net().build()
     model.graph.node.extend(
