@@ -15,7 +15,7 @@ from rich.table import Table
 from elman_export import declare
 from elman_export.errors import ExportError
 from elman_export.keep import Report
-from elman_server.repository import NAME
+from elman_server.modelfile import NAME
 
 RECIPES = ("sentiment", "shakespeare", "weather")
 

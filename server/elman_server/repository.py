@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elman_server.errors import ModelLoadError
+from elman_server.modelfile import NAME
 
 MODEL_FILE = "model.onnx"
 BUNDLED = Path(__file__).parent / "models"
 """The repository of the models that come with the package."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What a model may be called."""
 _VERSION = re.compile(r"[1-9][0-9]*")
 
 
