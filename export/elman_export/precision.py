@@ -21,10 +21,15 @@ from elman_export.proof import TOLERANCE
 TOLERANCES: Mapping[torch.dtype, float] = {
     torch.float32: TOLERANCE,
     torch.float64: TOLERANCE,
-    torch.float16: 2e-2,
-    torch.bfloat16: 1e-1,
+    torch.float16: 3e-2,
+    torch.bfloat16: 2e-1,
 }
-"""How far a step model may be from its module by default, by the module's type: see `TOLERANCE`."""
+"""How far a step model may be from its module by default, by the module's type: see `TOLERANCE`.
+
+Measured on untrained RNNs, GRUs and LSTMs (1 and 3 layers of 16 to 256, weights as torch draws them
+and twice as large, 40 steps), a module in float16 is up to 9e-3 of its median output away from
+float32, one in bfloat16 up to 7e-2; a ReLU RNN whose state explodes is farther.
+"""
 
 _OTHERS = TOLERANCES.keys() - {torch.float32}
 _CASTS = (Tensor.double, Tensor.half, Tensor.bfloat16)

@@ -17,6 +17,9 @@ from elman_export.errors import UnsupportedModule
 from elman_export.interface import Output
 from elman_export.recurrence import RecurrentLayers
 
+_BEGINNINGS = 64
+"""On how many beginnings of a sequence a module runs that answers for the last element only."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -84,7 +87,8 @@ class Subject:
     ) -> Mapping[str, np.ndarray]:
         """The outputs for `x [batch, time, *shape]`, by name, as `[batch, time, *shape]` too.
 
-        For those in `last_only` the module runs on all beginnings of `x`.
+        For those in `last_only` the module runs on all beginnings of `x`, or on some of them where
+        there are many; then the others are masked.
         """
         outputs = self.run(x, contexts).outputs
         found = {
@@ -93,11 +97,26 @@ class Subject:
             if name not in self.last_only
         }
         if self.last_only:
-            lengths = range(1, x.shape[1])
-            runs = [*(self.run(x[:, :length], contexts).outputs for length in lengths), outputs]
-            for name in self.last_only:
-                found[name] = np.stack([array(each[name]) for each in runs], axis=1)
+            found |= self._for_each_beginning(x, contexts)
         return {name: found[name] for name in outputs}
+
+    def _for_each_beginning(
+        self, x: np.ndarray, contexts: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        time = x.shape[1]
+        places = np.unique(np.linspace(0, time - 1, min(time, _BEGINNINGS)).astype(int))
+        runs = [self.run(x[:, : place + 1], contexts).outputs for place in places]
+        found = {}
+        for name in self.last_only:
+            known = np.stack([array(each[name]) for each in runs], axis=1)
+            if len(places) == time:
+                found[name] = known
+                continue
+            shape = (len(x), time, *known.shape[2:])
+            masked = np.ma.array(np.zeros(shape, known.dtype), mask=np.ones(shape, bool))
+            masked[:, places] = known
+            found[name] = masked
+        return found
 
 
 def select(

@@ -1,6 +1,7 @@
 """Networks to export, and a plain ONNX Runtime loop to run what came of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.onnx._internal._lazy_import import onnxscript_apis  # type: ignore[attr-defined]
 
 from elman_server import modelfile
 
@@ -33,6 +35,14 @@ class Network(nn.Module):
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table() -> Iterator[None]:
+    """torch makes its table of ONNX functions anew for every export, which is two fifths of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", cache(onnxscript_apis.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +72,12 @@ def step_by_step() -> Steps:
         names = [output.name for output in spec.outputs]
         steps: list[Sequence[np.ndarray]] = []
         for position in range(x.shape[1]):
-            element = x[:, position : position + 1]
-            lengths = {spec.lengths: np.ones(batch, np.int32)}
+            element = x[:, position : position + 1] if spec.time_axis else x[:, position]
+            lengths = {spec.lengths: np.ones(batch, np.int32)} if spec.lengths else {}
             feed = {spec.input.name: element, **lengths, **states}
             fetched = session.run([*names, *(state.output for state in spec.states)], feed)
-            steps.append(fetched[: len(names)])
+            answers = fetched[: len(names)]
+            steps.append(answers if spec.time_axis else [each[:, None] for each in answers])
             states = {
                 state.input: value
                 for state, value in zip(spec.states, fetched[len(names) :], strict=True)
