@@ -32,12 +32,39 @@ def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
                 f"constant {name!r} is no input of the graph; its inputs are "
                 f"{', '.join(map(repr, by_name))}"
             )
-        kind = by_name[name].type.tensor_type.elem_type
-        editor.fix(name, np.asarray(value, helper.tensor_dtype_to_np_dtype(kind)))
+        editor.fix(name, _constant(by_name[name], value))
     for name in by_name:
         if name in initialized and name not in constants:
             # Old graphs list their weights among their inputs.
             editor.drop_inputs({name})
+
+
+def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
+    """A value in the type and shape of an input. Raises `ExportError` where it does not fit."""
+    kind = helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
+    given = np.asarray(value)
+    dims = layout.dims(declared)
+    with np.errstate(all="ignore"):
+        try:
+            cast = given.astype(kind)
+        except (TypeError, ValueError, OverflowError):
+            cast = None
+    exact = cast is not None and (
+        np.issubdtype(kind, np.floating) or np.array_equal(cast.astype(float), given.astype(float))
+    )
+    if cast is None or not exact:
+        raise ExportError(f"constant {declared.name!r} is {value!r}; allowed is {kind}")
+    fits = len(dims) == cast.ndim and all(
+        size in (None, actual) for size, actual in zip(dims, cast.shape, strict=True)
+    )
+    if declared.type.tensor_type.HasField("shape") and not fits:
+        if cast.size == 1 and all(size in (None, 1) for size in dims):
+            return cast.reshape([1] * len(dims))
+        raise ExportError(
+            f"constant {declared.name!r} has shape {list(cast.shape)}; allowed is "
+            f"{['?' if size is None else size for size in dims]}"
+        )
+    return cast
 
 
 def lengths_input(model: onnx.ModelProto) -> Lengths | None:

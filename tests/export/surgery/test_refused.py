@@ -1,5 +1,6 @@
 """What no stream can compute is refused, naming the node and the reason; nothing is written."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,3 +356,23 @@ def test_two_inputs_that_could_be_the_sequence(refused: Refused) -> None:
 def test_a_constant_that_is_no_input(refused: Refused) -> None:
     message = refused(per_step(), ExportError, constants={"rate": 1})
     assert message == "constant 'rate' is no input of the graph; its inputs are 'x'"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.7, "constant 'rate' is 1.7; allowed is int64"),
+        (float("nan"), "constant 'rate' is nan; allowed is int64"),
+        ("fast", "constant 'rate' is 'fast'; allowed is int64"),
+        ([1, 2], r"constant 'rate' has shape \[2\]; allowed is \[\]"),
+    ],
+)
+def test_a_constant_that_does_not_fit_its_input(
+    value: object, message: str, refused: Refused
+) -> None:
+    graph = per_step()
+    graph.input("rate", [], TensorProto.INT64)
+    graph.nodes.append(helper.make_node("Cast", ["rate"], ["as_float"], to=TensorProto.FLOAT))
+    graph.nodes.append(helper.make_node("Mul", ["y", "as_float"], ["z"]))
+    graph.output("z")
+    assert re.search(message, refused(graph, ExportError, constants={"rate": value}))
