@@ -9,7 +9,11 @@ import onnx
 from elman_export.errors import UnsupportedGraph
 from elman_export.surgery.editor import Branch, Place, attributes, describe, inputs, outputs, places
 
-_KINDS = ("RNN", "GRU", "LSTM", "DynamicQuantizeLSTM")
+_KINDS = {
+    **{(domain, kind): kind for domain in ("", "ai.onnx") for kind in ("RNN", "GRU", "LSTM")},
+    ("com.microsoft", "DynamicQuantizeLSTM"): "LSTM",
+}
+"""By domain and operator."""
 _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 """Where ONNX's recurrent operators, and ONNX Runtime's quantized LSTM, have these inputs."""
 
@@ -70,7 +74,11 @@ def find(graph: onnx.GraphProto) -> list[Recurrent]:
 
     Raises `UnsupportedGraph` for one that reads a stream from its end, or stands in a loop.
     """
-    found = [Recurrent(place) for place in places(graph) if place.node.op_type in _KINDS]
+    found = [
+        Recurrent(place)
+        for place in places(graph)
+        if (place.node.domain, place.node.op_type) in _KINDS
+    ]
     for each in found:
         _check(each)
     return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import Output
@@ -50,6 +51,8 @@ class WholeGraph:
         constants: Mapping[str, Any],
         contexts: Sequence[str],
     ) -> "WholeGraph":
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
         editor = Editor(model)
         editor.lift_constants()
         given.fix(editor, constants)

@@ -1,6 +1,7 @@
 """States of whole-sequence graphs become inputs and outputs, and the network stays the same."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from elman_export.graphfile import export_graph
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.lift import lift as lift_states
 from elman_export.surgery.trace import run
@@ -265,3 +267,28 @@ def test_a_state_in_a_branch_that_is_not_taken_stays_as_it_is() -> None:
         unchanged = np.array_equal(made[state.output], given[state.input])
         # ONNX keeps an If's branches by name: else before then.
         assert unchanged is state.name.startswith("lstm0")
+
+
+def _in_function(graph: Graph, *, named: str) -> onnx.ModelProto:
+    """The graph with its recurrent operator inside a function of the model's own."""
+    model = graph.model()
+    (operator,) = [node for node in model.graph.node if node.op_type == "GRU"]
+    inner = onnx.NodeProto()
+    inner.CopyFrom(operator)
+    function = helper.make_function(
+        "mine", named, list(operator.input), list(operator.output), [inner], model.opset_import
+    )
+    operator.op_type, operator.domain = named, "mine"
+    del operator.attribute[:]
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    return model
+
+
+@pytest.mark.parametrize("named", ["Layer", "LSTM"])
+def test_an_operator_in_a_function_of_the_model_is_lifted(named: str, tmp_path: Path) -> None:
+    path = tmp_path / "whole.onnx"
+    path.write_bytes(_in_function(per_step("GRU"), named=named).SerializeToString())
+    report = export_graph(path, tmp_path / "step.onnx")
+    assert [state.name for state in report.spec.states] == ["gru0.h"]
+    assert report.proof.exact
