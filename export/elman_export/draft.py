@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import onnx
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from elman_export import precision
@@ -90,8 +89,3 @@ def spec(**fields: Any) -> ModelSpec:
         if name in taken:
             raise ExportError(f"{name!r} is the name of an input and of an output; rename one")
     return made
-
-
-def plain(error: ValidationError) -> str:
-    """What pydantic found, in the words of whoever raised it."""
-    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())

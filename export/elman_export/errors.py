@@ -28,5 +28,12 @@ class ProofFailed(ExportError):
 
 
 def misfit(error: ValidationError) -> str:
-    """What a spec's own rules found, in their words."""
-    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+    """What a spec's own rules found, in their words; other misfits with the field and what came."""
+    said = []
+    for each in error.errors():
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] != "value_error":
+            field = ".".join(map(str, each["loc"]))
+            message = f"{field} is {each['input']!r}: {message[:1].lower()}{message[1:]}"
+        said.append(message)
+    return "; ".join(said)

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from elman_export import cells, sequence
-from elman_export.draft import plain
-from elman_export.errors import ExportError
+from elman_export.errors import ExportError, misfit
 from elman_export.finish import finish
 from elman_export.interface import Output, States
 from elman_export.keep import Report
@@ -37,24 +36,39 @@ def export(
 
     `module(x)` takes whole sequences, `[batch, time, *shape]`, or `[time, batch, *shape]` where its
     layers are not `batch_first`; it returns a tensor, a sequence or a dict of tensors with those
-    two axes first. Its state lives in `nn.RNN`, `nn.LSTM` and `nn.GRU` submodules, each run once
-    per sequence; everything else treats each element by itself. Final states that it returns beside
-    its outputs are left out. It is run in evaluation mode, and left in the mode that it was in.
+    two axes first. An output that is `[batch, *shape]` is taken for that of the last element; the
+    step model gives it for every element. The module's state lives in `nn.RNN`, `nn.LSTM` and
+    `nn.GRU` submodules, each run once per sequence; everything else treats each element by itself.
+    Final states that it returns beside its outputs are left out.
+
+    With `states`, the module takes one element of each row and keeps no state itself:
+    `module(x, *states)`, with `x [batch, *shape]`, returns outputs and then the new states. States
+    that it takes as a tuple are named in a tuple: `states=[h]` for `forward(x, h)`, `[(h, c)]` for
+    `forward(x, (h, c))`, `[(h0, c0), (h1, c1)]` for `forward(x, first, second)`, where each is made
+    by `elman_export.state`. They come back in the same order behind the outputs, nested or not, or
+    by name in the dict of the outputs. Such a module computes its state however it likes.
+
+    The module is run in evaluation mode, and left in the mode that it was in. It may be in float64,
+    float16 or bfloat16; its step model computes in float32.
 
     `input` and `outputs` say what the tensors mean (`elman_export.text`, `elman_export.logits`,
     ...); a dict's outputs are found by name, others by order. `contexts` are what a session is
-    given once: the module is called as `module(x, *contexts)`, each `[batch, *shape]`. Where the
-    module makes initial states of them, that part of it becomes the initial-state network, which
-    runs when a session is opened. `batch_first` is taken from the
+    given once: the module is called with them behind all else, each `[batch, *shape]`. Where a
+    module of whole sequences makes initial states of them, that part of it becomes the
+    initial-state network, which runs when a session is opened. `batch_first` is taken from the
     layers unless given. `examples`, `[batch, time, *shape]`, are compared beside seeded random
-    sequences. `tolerance` bounds the difference from the module (see
-    `elman_export.proof.TOLERANCE`); the step model's own answers must be equal however a sequence
-    is cut up. `quantized`: with 8-bit weights (`elman_export.quantization`).
+    sequences. `tolerance` bounds the difference from the module, by default as its type allows (see
+    `elman_export.precision.TOLERANCES`); the step model's own answers must be equal however a
+    sequence is cut up. `quantized`: with 8-bit weights (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
     model that is not the same network, and `ExportError` for names, labels or examples that don't
     fit. Nothing is written then, and a file that was there before stays.
     """
+    if states and batch_first is not None:
+        raise ExportError(
+            "batch_first is of whole sequences; with states, a module takes one element"
+        )
     sequences = trials(input, contexts, examples=examples, seed=seed)
     with _evaluation(module):
         try:
@@ -78,7 +92,7 @@ def export(
                 )
             )
         except ValidationError as error:
-            raise ExportError(plain(error)) from None
+            raise ExportError(misfit(error)) from None
         proof = draft.prove(sequences, seed=seed, tolerance=tolerance)
         return finish(
             draft.model,

@@ -7,11 +7,15 @@ module takes and returns itself. This module knows neither torch nor ONNX.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
+from pydantic import ValidationError
 
+from elman_export.errors import misfit
 from elman_server.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind, StateSpec
+
+_Spec = TypeVar("_Spec", InputSpec, ContextSpec, StateSpec)
 
 States: TypeAlias = "StateSpec | Sequence[States]"
 """States nested as a module takes and returns them."""
@@ -37,7 +41,8 @@ def text(
     """
     if unknown is not None and unknown not in vocabulary:
         raise ValueError(f"unknown is {unknown!r}, which the vocabulary does not hold")
-    return InputSpec(
+    return _made(
+        InputSpec,
         name=name,
         kind=InputKind.TEXT,
         dtype="int64",
@@ -53,19 +58,24 @@ def tokens(size: int, *, names: Sequence[str] = (), name: str = "input") -> Inpu
     `names` says what the ids stand for: none, or one for each.
     Raises `ValueError` for a size under 1 or a wrong number of names.
     """
-    return InputSpec(
-        name=name, kind=InputKind.TOKENS, dtype="int64", size=size, vocabulary=tuple(names)
+    return _made(
+        InputSpec,
+        name=name,
+        kind=InputKind.TOKENS,
+        dtype="int64",
+        size=size,
+        vocabulary=tuple(names),
     )
 
 
 def features(*shape: int, name: str = "input") -> InputSpec:
     """An input of numbers: the module takes float32 `[batch, time, *shape]`."""
-    return InputSpec(name=name, kind=InputKind.FEATURES, dtype="float32", shape=shape)
+    return _made(InputSpec, name=name, kind=InputKind.FEATURES, dtype="float32", shape=shape)
 
 
 def context(name: str, *shape: int, dtype: str = "float32") -> ContextSpec:
     """An input that a session is given once: the module takes it, `[batch, *shape]`, behind `x`."""
-    return ContextSpec(name=name, dtype=cast(DType, dtype), shape=shape)
+    return _made(ContextSpec, name=name, dtype=cast(DType, dtype), shape=shape)
 
 
 def state(
@@ -85,7 +95,8 @@ def state(
                 f"state {name!r} has shape {list(shape)}, and its initial value {list(value.shape)}"
             )
         first = tuple(float(each) for each in value.ravel())
-    return StateSpec(
+    return _made(
+        StateSpec,
         name=name,
         input=name,
         output=f"{name}.next",
@@ -109,3 +120,11 @@ def logits(name: str, *, labels: Sequence[str] = ()) -> Output:
 def probabilities(name: str, *, labels: Sequence[str] = ()) -> Output:
     """An output of probabilities; `labels` name the entries of its last axis."""
     return Output(name=name, kind=OutputKind.PROBABILITIES, labels=tuple(labels))
+
+
+def _made(part: type[_Spec], /, **fields: Any) -> _Spec:
+    """A spec's part. Raises `ValueError` in the words of its own rules."""
+    try:
+        return part(**fields)
+    except ValidationError as error:
+        raise ValueError(misfit(error)) from None

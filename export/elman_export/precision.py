@@ -40,11 +40,10 @@ def of(module: nn.Module) -> torch.dtype:
 
     Raises `UnsupportedModule` if they are of several types, or of one that is not supported.
     """
-    named = {
-        parameter.dtype: name
-        for name, parameter in module.named_parameters()
-        if parameter.dtype.is_floating_point or parameter.dtype.is_complex
-    }
+    named: dict[torch.dtype, str] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.dtype.is_floating_point or parameter.dtype.is_complex:
+            named.setdefault(parameter.dtype, name)
     for dtype, name in named.items():
         if dtype not in TOLERANCES:
             raise UnsupportedModule(
