@@ -38,6 +38,11 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_table() -> Iterator[None]:
     """torch makes its table of ONNX functions anew for every export, which is two fifths of it."""
     with pytest.MonkeyPatch.context() as patch:
