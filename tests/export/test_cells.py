@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import elman_export
+from tests.export.refusing import refuse
 
 Steps = Callable[[Path, np.ndarray], Mapping[str, np.ndarray]]
 
@@ -118,3 +119,70 @@ def test_a_cell_by_itself_says_its_hidden_state(
         expected = cell(torch.from_numpy(x[:, 0]))
     expected = expected[0] if isinstance(expected, tuple) else expected
     np.testing.assert_allclose(step_by_step(report.path, x)["y"][:, 0], expected, atol=1e-6)
+
+
+class Step(nn.Module):
+    """One element and a state in, whatever a test wants out."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+        self.function = forward
+
+    def forward(self, *given: Any) -> Any:
+        return self.function(self.cell, *given)
+
+
+H = elman_export.state("h", 4)
+
+
+def pair(cell: Any, x: Tensor, h: Tensor) -> Any:
+    h = cell(x, h)
+    return h, h
+
+
+@pytest.mark.parametrize(
+    ("forward", "states", "message"),
+    [
+        (lambda cell, x, h: cell(x, h), [H], "the module returns 1 tensors; expected are outputs"),
+        (lambda cell, x, h: (x, x, cell(x, h)), [H], "returns 2 outputs, and outputs name 'y'"),
+        (lambda cell, x, h: {"z": cell(x, h), "h": h}, [H], "returns none, and outputs name 'y'"),
+        (lambda cell, x, h: (x, None), [H], "the module returns 2 tensors; expected are outputs"),
+        (lambda cell, x, h: (x, cell(x, h)[:, :3]), [H], "comes back as float32 [2, 3]"),
+        (lambda cell, x, h: (x, cell(x, h).double()), [H], "comes back as float64 [2, 4]"),
+        (lambda cell, x, h: (x.sum(), cell(x, h)), [H], "output 'y' has shape [] for one element"),
+        (lambda cell, x, h: (x.mT, cell(x, h)), [H], "output 'y' has shape [3, 2] for one element"),
+        (pair, [H, H], "Step can't take float32 [2, 3], float32 [2, 4], float32 [2, 4]: "),
+        (pair, [elman_export.state("h", 5)], "in 'cell' (nn.GRUCell): hidden0 has inconsistent"),
+        (pair, [elman_export.state("input", 4)], "input names are not unique"),
+        (pair, [elman_export.state("y", 4)], "'y' is the name of an input and of an output"),
+    ],
+)
+def test_steps_that_do_not_fit_what_is_said_of_them(
+    forward: Callable[..., Any], states: Any, message: str, tmp_path: Path
+) -> None:
+    assert message in refuse(Step(forward), tmp_path, states=states)
+
+
+class Across(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+def test_a_step_that_mixes_rows(tmp_path: Path) -> None:
+    step = Step(lambda cell, x, h: pair(cell, step.get_submodule("norm")(x), h))
+    step.add_module("norm", Across())
+    message = refuse(step, tmp_path, states=[H])
+    assert message.startswith("'norm' (Across) mixes rows of a batch; so that sessions would meet")
+
+
+def test_what_is_said_of_a_sequence_is_nothing_to_a_step(tmp_path: Path) -> None:
+    message = refuse(Step(pair), tmp_path, states=[H], batch_first=True)
+    assert message == "batch_first is of whole sequences; with states, a module takes one element"
+
+
+def test_a_state_says_what_is_wrong_with_its_first_value() -> None:
+    with pytest.raises(ValueError, match=r"'h' has shape \[4\], and its initial value \[3\]"):
+        elman_export.state("h", 4, initial=np.zeros(3))
+    with pytest.raises(ValueError, match="'h' has an initial value that is no float32"):
+        elman_export.state("h", 2, initial=[0.0, float("nan")])

@@ -1,6 +1,6 @@
 """What can't become a step model is refused by name and reason, and nothing is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +9,8 @@ import pytest
 from torch import Tensor, nn
 
 import elman_export
-from elman_export import ExportError, Output, UnsupportedModule
-
-Y: Sequence[Output] = (elman_export.values("y"),)
-
-
-def refuse(module: nn.Module, path: Path, outputs: Sequence[Output] = Y, **options: Any) -> str:
-    """The message with which `module`, which takes 3 features, is refused."""
-    with pytest.raises(ExportError) as caught:
-        elman_export.export(
-            module, path / "m.onnx", input=elman_export.features(3), outputs=outputs, **options
-        )
-    assert list(path.iterdir()) == []
-    return str(caught.value)
-
-
-class Of(nn.Module):
-    """A module with one layer, and a forward of the test's own."""
-
-    def __init__(self, layer: nn.Module, forward: Callable[[Any, Tensor], Any]) -> None:
-        super().__init__()
-        self.layer = layer
-        self.function = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self.layer, x)
-
-
-def run(layer: Any, x: Tensor) -> Tensor:
-    result: Tensor = layer(x)[0]
-    return result
+from elman_export import UnsupportedModule
+from tests.export.refusing import Of, Y, behind, refuse, run
 
 
 class Custom(nn.LSTM):
@@ -133,119 +105,6 @@ def test_what_only_rounds_otherwise_is_told_apart(tmp_path: Path) -> None:
 
     message = refuse(Of(nn.LSTM(3, 33, batch_first=True), angle), tmp_path)
     assert "an operator rounds otherwise when it is given another number of rows" in message
-
-
-class Causal(nn.Module):
-    """A convolution over what was, not over what will be: it has a state, but none of ours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(4, 4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        past = nn.functional.pad(x.transpose(1, 2), (2, 0))
-        result: Tensor = self.conv(past).transpose(1, 2)
-        return result
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = nn.MultiheadAttention(4, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.heads(x, x, x)[0]
-        return result
-
-
-class Pool(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.amax(dim=1)
-
-
-class Channels(nn.Module):
-    """Has the features where torch's convolutions and normalisations have them."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.inner(x.transpose(1, 2)).transpose(1, 2)
-        return result
-
-
-def behind(*modules: nn.Module) -> nn.Module:
-    """An LSTM of 4 with modules behind it."""
-    return nn.Sequential(First(nn.LSTM(3, 4, batch_first=True)), *modules)
-
-
-class First(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return run(self.layer, x)
-
-
-ENCODER = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
-
-
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (behind(Channels(nn.Conv1d(4, 4, 3, padding=1))), "'1.inner' (nn.Conv1d) mixes time"),
-        (behind(nn.Linear(4, 4), Causal()), "'2' (Causal) mixes time steps"),
-        (behind(Attention()), "'1.heads' (nn.MultiheadAttention) mixes time steps"),
-        (behind(ENCODER), "'1.self_attn' (nn.MultiheadAttention) mixes time steps"),
-        (behind(nn.Softmax(1)), "'1' (nn.Softmax) mixes time steps"),
-        (
-            behind(Channels(nn.BatchNorm1d(4, track_running_stats=False))),
-            "'1.inner' (nn.BatchNorm1d) mixes time steps",
-        ),
-        (behind(Pool(), nn.Linear(4, 2)), "'1' (Pool) mixes time steps"),
-    ],
-    ids=["convolution", "causal", "attention", "encoder", "softmax", "batch norm", "pooling"],
-)
-def test_a_submodule_that_mixes_steps_is_named(
-    module: nn.Module, message: str, tmp_path: Path
-) -> None:
-    said = refuse(module, tmp_path)
-    assert said.startswith(message)
-    assert "output 'y'" in said
-
-
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (behind(nn.LayerNorm((20, 4))), "'1' (nn.LayerNorm) takes sequences of 20 elements only"),
-        (behind(nn.BatchNorm1d(20)), "'1' (nn.BatchNorm1d) takes sequences of 20 elements only"),
-        (
-            behind(Channels(nn.Linear(20, 20))),
-            "'1.inner' (nn.Linear) takes sequences of 20 elements only",
-        ),
-        (
-            behind(nn.Linear(5, 2)),
-            "Sequential can't take float32 [2, 3, 3] (2 sequences of 3 elements), in '1' "
-            "(nn.Linear): mat1 and mat2 shapes cannot be multiplied (6x4 and 5x2)",
-        ),
-        (
-            nn.Sequential(nn.Linear(4, 3), First(nn.LSTM(3, 4))),
-            "Sequential can't take float32 [3, 2, 3] (2 sequences of 3 elements), in '0' "
-            "(nn.Linear): mat1 and mat2",
-        ),
-        (
-            nn.Sequential(nn.Embedding(9, 3), First(nn.LSTM(3, 4, batch_first=True))),
-            "in '0' (nn.Embedding): Expected tensor for argument #1 'indices'",
-        ),
-    ],
-    ids=["layer norm", "batch norm", "linear", "features", "features first", "ids"],
-)
-def test_a_submodule_that_can_not_take_its_input_is_named(
-    module: nn.Module, message: str, tmp_path: Path
-) -> None:
-    assert message in refuse(module, tmp_path)
 
 
 def test_a_module_that_needs_its_state_is_told_of_states(tmp_path: Path) -> None:
@@ -357,73 +216,6 @@ def test_no_keyword_is_swallowed(tmp_path: Path) -> None:
             outputs=Y,
             opset=20,  # type: ignore[call-arg]
         )
-
-
-class Step(nn.Module):
-    """One element and a state in, whatever a test wants out."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(3, 4)
-        self.function = forward
-
-    def forward(self, *given: Any) -> Any:
-        return self.function(self.cell, *given)
-
-
-H = elman_export.state("h", 4)
-
-
-def pair(cell: Any, x: Tensor, h: Tensor) -> Any:
-    h = cell(x, h)
-    return h, h
-
-
-@pytest.mark.parametrize(
-    ("forward", "states", "message"),
-    [
-        (lambda cell, x, h: cell(x, h), [H], "the module returns 1 tensors; expected are outputs"),
-        (lambda cell, x, h: (x, x, cell(x, h)), [H], "returns 2 outputs, and outputs name 'y'"),
-        (lambda cell, x, h: {"z": cell(x, h), "h": h}, [H], "returns none, and outputs name 'y'"),
-        (lambda cell, x, h: (x, None), [H], "the module returns 2 tensors; expected are outputs"),
-        (lambda cell, x, h: (x, cell(x, h)[:, :3]), [H], "comes back as float32 [2, 3]"),
-        (lambda cell, x, h: (x, cell(x, h).double()), [H], "comes back as float64 [2, 4]"),
-        (lambda cell, x, h: (x.sum(), cell(x, h)), [H], "output 'y' has shape [] for one element"),
-        (lambda cell, x, h: (x.mT, cell(x, h)), [H], "output 'y' has shape [3, 2] for one element"),
-        (pair, [H, H], "Step can't take float32 [2, 3], float32 [2, 4], float32 [2, 4]: "),
-        (pair, [elman_export.state("h", 5)], "in 'cell' (nn.GRUCell): hidden0 has inconsistent"),
-        (pair, [elman_export.state("input", 4)], "input names are not unique"),
-        (pair, [elman_export.state("y", 4)], "'y' is the name of an input and of an output"),
-    ],
-)
-def test_steps_that_do_not_fit_what_is_said_of_them(
-    forward: Callable[..., Any], states: Any, message: str, tmp_path: Path
-) -> None:
-    assert message in refuse(Step(forward), tmp_path, states=states)
-
-
-class Across(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(0)
-
-
-def test_a_step_that_mixes_rows(tmp_path: Path) -> None:
-    step = Step(lambda cell, x, h: pair(cell, step.get_submodule("norm")(x), h))
-    step.add_module("norm", Across())
-    message = refuse(step, tmp_path, states=[H])
-    assert message.startswith("'norm' (Across) mixes rows of a batch; so that sessions would meet")
-
-
-def test_what_is_said_of_a_sequence_is_nothing_to_a_step(tmp_path: Path) -> None:
-    message = refuse(Step(pair), tmp_path, states=[H], batch_first=True)
-    assert message == "batch_first is of whole sequences; with states, a module takes one element"
-
-
-def test_a_state_says_what_is_wrong_with_its_first_value() -> None:
-    with pytest.raises(ValueError, match=r"'h' has shape \[4\], and its initial value \[3\]"):
-        elman_export.state("h", 4, initial=np.zeros(3))
-    with pytest.raises(ValueError, match="'h' has an initial value that is no float32"):
-        elman_export.state("h", 2, initial=[0.0, float("nan")])
 
 
 def test_a_vocabulary_is_one_character_each() -> None:
