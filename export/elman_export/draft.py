@@ -37,18 +37,22 @@ class Draft:
     def prove(self, sequences: Sequence[Sequences], *, seed: int, tolerance: float | None) -> Proof:
         """Proves the step model; see `elman_export.proof.prove`.
 
-        `tolerance` is by default the one of the module's type. A module of another type than
+        `tolerance` is by default what the module's type allows. A module of another type than
         float32 is compared in float32 first, to float32's tolerance.
         """
         initial = None if self.initial is None else self.initial.SerializeToString()
         model = StepModel(self.model.SerializeToString(), self.spec, initial)
-        allowed = precision.TOLERANCES[self.dtype] if tolerance is None else tolerance
+        answers = {id(each): self.answer(each) for each in sequences}
+        if tolerance is None:
+            tolerance = precision.tolerance(self.dtype, list(answers.values()))
         with explained(self.explain):
             if self.twin is not None:
-                close = precision.TOLERANCES[torch.float32]
+                close = precision.tolerance(torch.float32, ())
                 named = "module's float32 copy"
                 prove(self.twin, model, sequences, seed=seed, tolerance=close, original=named)
-            return prove(self.answer, model, sequences, seed=seed, tolerance=allowed)
+            return prove(
+                lambda each: answers[id(each)], model, sequences, seed=seed, tolerance=tolerance
+            )
 
 
 def output_specs(

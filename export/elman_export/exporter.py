@@ -58,7 +58,7 @@ def export(
     initial-state network, which runs when a session is opened. `batch_first` is taken from the
     layers unless given. `examples`, `[batch, time, *shape]`, are compared beside seeded random
     sequences. `tolerance` bounds the difference from the module, by default as its type allows (see
-    `elman_export.precision.TOLERANCES`); the step model's own answers must be equal however a
+    `elman_export.precision`); the step model's own answers must be equal however a
     sequence is cut up. `quantized`: with 8-bit weights (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
