@@ -61,7 +61,7 @@ def gradient(path: Path, norms: Mapping[str, Sequence[float]], lags: Sequence[in
         title = "Norm of the gradient before training, of that at lag 0"
         axes.set_title(title, fontsize=11, loc="left")
         axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16))
 
 
 @contextmanager

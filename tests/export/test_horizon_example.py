@@ -14,6 +14,7 @@ from examples.horizon.__main__ import ALONE, TOGETHER, run
 from examples.horizon.gradient import endings, norms
 from examples.horizon.jobs import Job, work
 from examples.horizon.networks import INITS
+from examples.horizon.tables import FIGURES, TRIED, tables
 from examples.horizon.task import LETTERS, NOTHING, Task
 from examples.horizon.training import QUICK, Choice, untrained
 
@@ -118,3 +119,9 @@ def test_a_training_in_another_process_gives_the_same_network() -> None:
     assert there.right == here.right
     for name, value in here.weights.items():
         assert np.array_equal(there.weights[name], value)
+
+
+def test_the_page_says_what_the_run_found() -> None:
+    page = (ROOT / "docs" / "horizon.md").read_text(encoding="utf-8")
+    for table in tables(json.loads(FIGURES.read_text()), json.loads(TRIED.read_text())):
+        assert table in page

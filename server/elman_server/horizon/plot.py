@@ -32,8 +32,8 @@ STYLE: dict[Any, Any] = {
 }
 """matplotlib's settings: text stays text, and the same data makes the same file."""
 
-_LEAST = 1e-5
-"""What the picture's vertical axis may go down to; anything under it is left out."""
+_LEAST = 1e-4
+"""How far down the picture goes at most; curves leave it at its lower edge."""
 
 
 def is_available() -> bool:
@@ -56,15 +56,15 @@ def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
         longest = max(len(curve) for curve in curves.values()) - 1
         lowest = THRESHOLD
         for (label, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
-            lags = [lag or 0.5 for lag, value in enumerate(curve) if value >= _LEAST]
-            values = [value for value in curve if value >= _LEAST]
+            lags = [lag or 0.5 for lag in range(len(curve))]
+            values = [max(value, _LEAST / 10) for value in curve]
             axes.plot(lags, values, color=colour, label=label, linewidth=1.8)
             lowest = min([lowest, *values])
         axes.axhline(THRESHOLD, color=INK, linewidth=1, linestyle="--")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xlim(0.45, longest * 1.1)
-        axes.set_ylim(bottom=lowest / 2)
+        axes.set_ylim(bottom=max(lowest / 2, _LEAST))
         ticks = [0.5, *(2.0**power for power in range(longest.bit_length()))]
         axes.set_xticks(ticks, ["0", *(f"{tick:.0f}" for tick in ticks[1:])])
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
@@ -74,7 +74,7 @@ def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
         axes.set_title(title, fontsize=11, loc="left")
         axes.grid(color=INK, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16))
         figure.savefig(path, dpi=150, transparent=True, metadata=_metadata(path))
 
 
