@@ -1,12 +1,13 @@
 """A `Multiplexer` on a real Stream RPC, for threads.
 
 gRPC takes the frames from an iterator, in a thread of its own and one at a time, so that what is
-pushed while a write is in flight gathers for the next. One more thread reads the answers. Both are
-daemons and end with the RPC.
+pushed while a write is in flight gathers for the next. One more thread makes the call, where no
+signal comes between its parts, and reads the answers. Both are daemons and end with the RPC.
 """
 
 import threading
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Protocol, TypeVar
 
 import grpc
@@ -31,14 +32,35 @@ class Call(Protocol):
     def cancel(self) -> object: ...
 
 
+class _Guard:
+    """Around a change that all sessions share. A Ctrl-C may come between two halves of it: then the
+    RPC ends, and the next session gets another."""
+
+    __slots__ = ("_multiplexer",)
+
+    def __init__(self, multiplexer: Multiplexer) -> None:
+        self._multiplexer = multiplexer
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._multiplexer.fail(Unavailable("interrupted in the middle of a change"))
+
+
 class Line:
     """A session, and where the threads that use it wait."""
 
-    __slots__ = ("_multiplexer", "_waiters", "monitor", "session")
+    __slots__ = ("_guard", "_waiters", "monitor", "session")
 
     def __init__(self, monitor: Monitor, multiplexer: Multiplexer, options: SessionOptions) -> None:
         self.monitor = monitor
-        self._multiplexer = multiplexer
+        self._guard = _Guard(multiplexer)
         self._waiters: Waiters = []
         self.session = multiplexer.open(options, self._wake)
 
@@ -53,7 +75,8 @@ class Line:
                     if waiter is not None:
                         monitor.returned(waiters, waiter)
                         waiter = None
-                    owed = self._advance(operation)
+                    with self._guard:
+                        owed = next(operation)
                     seconds = deadline.remaining(owed)
                     waiter = monitor.enlist(waiters)
                 rest(waiter, seconds)
@@ -66,18 +89,8 @@ class Line:
                 operation.close()
 
     def close(self) -> None:
-        with self.monitor.lock:
+        with self.monitor.lock, self._guard:
             self.session.close()
-
-    def _advance(self, operation: Operation[T]) -> int:
-        try:
-            return next(operation)
-        except Exception:
-            raise
-        except BaseException:
-            # A Ctrl-C may have come between two halves of a change that all sessions share.
-            self._multiplexer.fail(Unavailable("interrupted in the middle of a push"))
-            raise
 
     def _wake(self) -> None:
         if self._waiters:
@@ -100,6 +113,7 @@ class Rpc:
         self._multiplexer = Multiplexer(
             known, writable=self._wake_writer, max_frame_bytes=max_frame_bytes
         )
+        self._guard = _Guard(self._multiplexer)
         self._start = start
         self._broken = broken
         self._call: Call | None = None
@@ -107,12 +121,11 @@ class Rpc:
 
     def open(self, options: SessionOptions) -> Line | None:
         """A new session; None if this RPC is over."""
-        with self._monitor.lock:
+        with self._monitor.lock, self._guard:
             if self._multiplexer.finished:
                 return None
             line = Line(self._monitor, self._multiplexer, options)
-            if self._call is None:
-                self._call = self._start(self._frames())
+            if not self._reader.is_alive():
                 self._reader.start()
             return line
 
@@ -120,17 +133,19 @@ class Rpc:
         with self._monitor.lock:
             self._multiplexer.close_sessions()
 
-    def join(self, timeout: float) -> None:
+    def join(self, timeout: float | None = None) -> None:
         """Waits until every session has ended."""
-        self._reader.join(timeout)
+        if self._reader.is_alive():
+            self._reader.join(timeout)
 
     def cancel(self, error: ElmanError) -> None:
         """Ends the RPC at once; sessions that have not ended raise `error`."""
         with self._monitor.lock:
             self._multiplexer.fail(error)
-        if self._call is not None:
-            self._call.cancel()
-            self._reader.join()
+            call = self._call
+        if call is not None:
+            call.cancel()
+        self.join()
 
     def _wake_writer(self) -> None:
         if self._writers:
@@ -155,11 +170,19 @@ class Rpc:
             # They are about to push their next elements, which then go out together.
             monitor.let_others_return()
 
+    def _begin(self) -> Call:
+        call = self._start(self._frames())
+        with self._monitor.lock:
+            self._call = call
+            finished = self._multiplexer.finished
+        if finished:
+            call.cancel()
+        return call
+
     def _read(self) -> None:
-        assert self._call is not None
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
-            for response in self._call:
+            for response in self._begin():
                 with self._monitor.lock:
                     self._monitor.settle()
                     self._multiplexer.receive(response)
@@ -172,6 +195,7 @@ class Rpc:
             with self._monitor.lock:
                 finished = self._multiplexer.finished
                 self._multiplexer.fail(error)
-            self._call.cancel()
+            if self._call is not None:
+                self._call.cancel()
             if not finished:
                 self._broken()

@@ -2,8 +2,11 @@
 
 import gc
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import FrameType
 
 import pytest
 
@@ -84,6 +87,48 @@ def test_an_interrupted_thread_leaves_the_client_usable(threads: elman.Client) -
         signal.signal(signal.SIGALRM, before)
     with threads.stream("letters") as stream:
         assert stream.step("a").position == 0
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
+    """Runs `work` until the `chance`-th time that a signal could interrupt it: Python looks for one
+    whenever a function begins or C code returns. False if it was done before."""
+    left = chance
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code is not look.__code__:
+            left -= 1
+            if not left:
+                raise Interrupt
+
+    sys.setprofile(look)
+    try:
+        work()
+    except Interrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+
+# One that comes while a generator is finalised is told and ignored by Python itself.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_anywhere_leaves_the_client_usable(threads: elman.Client) -> None:
+    def work() -> None:
+        with threads.stream("letters") as stream:
+            stream.step("a")
+
+    work()
+    for chance in count(1):
+        if not interrupted_at(chance, work):
+            break
+        with threads.stream("letters") as stream:
+            assert stream.step("a").position == 0
+    assert chance > 100
 
 
 def test_answers_may_be_larger_than_what_the_client_sends(server: FakeServer) -> None:
