@@ -12,7 +12,7 @@ from elman_export import precision
 from elman_export.errors import ExportError, UnsupportedModule
 from elman_export.explain import explained
 from elman_export.interface import Output
-from elman_export.proof import Proof, Sequences, prove
+from elman_export.proof import Case, Proof, Sequences, prove
 from elman_export.stepmodel import Arrays, StepModel
 from elman_server.spec import DType, ModelSpec, OutputSpec
 
@@ -34,25 +34,25 @@ class Draft:
     explain: Callable[[], str]
     """Which submodule is why the proof fails, if one is found."""
 
-    def prove(self, sequences: Sequence[Sequences], *, seed: int, tolerance: float | None) -> Proof:
-        """Proves the step model; see `elman_export.proof.prove`.
+    def cases(self, sequences: Sequence[Sequences]) -> list[Case]:
+        return [Case(each, self.answer(each)) for each in sequences]
+
+    def prove(self, cases: Sequence[Case], *, seed: int, tolerance: float | None) -> Proof:
+        """Proves the step model on `cases` of this draft; see `elman_export.proof.prove`.
 
         `tolerance` is by default what the module's type allows. A module of another type than
         float32 is compared in float32 first, to float32's tolerance.
         """
-        initial = None if self.initial is None else self.initial.SerializeToString()
-        model = StepModel(self.model.SerializeToString(), self.spec, initial)
-        answers = {id(each): self.answer(each) for each in sequences}
+        model = StepModel.of(self.model, self.spec, self.initial)
         if tolerance is None:
-            tolerance = precision.tolerance(self.dtype, list(answers.values()))
+            tolerance = precision.tolerance(self.dtype, [case.expected for case in cases])
         with explained(self.explain):
             if self.twin is not None:
                 close = precision.tolerance(torch.float32, ())
                 named = "module's float32 copy"
-                prove(self.twin, model, sequences, seed=seed, tolerance=close, original=named)
-            return prove(
-                lambda each: answers[id(each)], model, sequences, seed=seed, tolerance=tolerance
-            )
+                twins = [Case(case.sequences, self.twin(case.sequences)) for case in cases]
+                prove(model, twins, seed=seed, tolerance=close, original=named)
+            return prove(model, cases, seed=seed, tolerance=tolerance)
 
 
 def output_specs(

@@ -8,6 +8,9 @@ ExportError            nothing was written; the message says what to change
 ```
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic import ValidationError
 
 
@@ -25,6 +28,15 @@ class UnsupportedGraph(ExportError):
 
 class ProofFailed(ExportError):
     """A step model whose outputs are not the module's, or depend on how a sequence is cut up."""
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Raises `ExportError` for a spec, made inside, that breaks its own rules."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ExportError(misfit(error)) from None
 
 
 def misfit(error: ValidationError) -> str:

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from pydantic import ValidationError
 from torch import nn
 
 from elman_export import cells, sequence
-from elman_export.errors import ExportError, misfit
+from elman_export.errors import ExportError, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output, States
 from elman_export.keep import Report
@@ -71,7 +70,7 @@ def export(
         )
     sequences = trials(input, contexts, examples=examples, seed=seed)
     with _evaluation(module):
-        try:
+        with fitting():
             draft = (
                 cells.make(
                     module,
@@ -91,16 +90,14 @@ def export(
                     batch_first=batch_first,
                 )
             )
-        except ValidationError as error:
-            raise ExportError(misfit(error)) from None
-        proof = draft.prove(sequences, seed=seed, tolerance=tolerance)
+        cases = draft.cases(sequences)
+        proof = draft.prove(cases, seed=seed, tolerance=tolerance)
         return finish(
             draft.model,
             draft.spec,
             proof,
             path,
-            whole=draft.answer,
-            sequences=sequences,
+            cases=cases,
             original="module",
             initial=draft.initial,
             quantized=quantized,

@@ -1,15 +1,15 @@
 """The end of every export: what was proved is quantized, if that is wanted, and kept."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
 from elman_export.errors import ProofFailed
 from elman_export.keep import Report, keep
-from elman_export.proof import Proof, Sequences, prove
-from elman_export.stepmodel import Arrays, StepModel
+from elman_export.proof import Case, Proof, prove
+from elman_export.stepmodel import StepModel
 from elman_server.spec import ModelSpec
 
 _TYPICAL = 0.5
@@ -27,8 +27,7 @@ def finish(
     proof: Proof,
     output: str | os.PathLike[str],
     *,
-    whole: Callable[[Sequences], Arrays],
-    sequences: Sequence[Sequences],
+    cases: Sequence[Case],
     original: str,
     initial: onnx.ModelProto | None = None,
     quantized: bool = False,
@@ -36,20 +35,18 @@ def finish(
 ) -> Report:
     """Keeps a proved step model; or, `quantized`, one of 8-bit weights in its place.
 
-    The quantized one is compared anew with `whole` on `sequences`, and must be equal to the last
+    The quantized one is compared anew on the same `cases`, and must be equal to the last
     bit in every way if the proved one was. Raises `ProofFailed` if it is not, or if it is far off.
     """
     if quantized:
         from elman_export.quantization import quantize
 
         model, spec = quantize(model, spec)
-        network = None if initial is None else initial.SerializeToString()
-        step = StepModel(model.SerializeToString(), spec, network)
-        _check_typical(step, whole, sequences, original)
+        step = StepModel.of(model, spec, initial)
+        _check_typical(step, cases, original)
         proof = prove(
-            whole,
             step,
-            sequences,
+            cases,
             seed=seed,
             tolerance=_ANY,
             exact=proof.exact,
@@ -58,18 +55,14 @@ def finish(
     return keep(model, spec, proof, output, initial=initial)
 
 
-def _check_typical(
-    step: StepModel,
-    whole: Callable[[Sequences], Arrays],
-    sequences: Sequence[Sequences],
-    original: str,
-) -> None:
+def _check_typical(step: StepModel, cases: Sequence[Case], original: str) -> None:
     differences: dict[str, list[np.ndarray]] = {}
     sizes: dict[str, list[np.ndarray]] = {}
-    for each in sequences:
+    for case in cases:
+        each = case.sequences
         rows, time = each.elements.shape[:2]
         found = step.run(each.elements, [[1] * time] * rows, each.contexts).outputs
-        for name, value in whole(each).items():
+        for name, value in case.expected.items():
             apart = _plain(np.abs(found[name].astype(float) - value))
             differences.setdefault(name, []).append(apart)
             sizes.setdefault(name, []).append(_plain(np.abs(value.astype(float))))

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,10 @@ def export_graph(
         "quantized": quantized,
         "seed": seed,
     }
-    model = onnxfile.load(Path(path))
+    model = onnxfile.load(path)
     if states or has_states(model, constants=[*(constants or {})], contexts=contexts):
-        return adopt(path, output, states=states, overlap=overlap, expected=expected, **common)
+        return adopt(model, output, states=states, overlap=overlap, expected=expected, **common)
     for name, given in (("overlap", overlap), ("expected", expected)):
         if given:
             raise ExportError(f"{name} is for graphs with states; this one takes whole sequences")
-    return lift(path, output, **common)
+    return lift(model, output, **common)

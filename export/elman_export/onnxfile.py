@@ -18,9 +18,10 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto
 
-from elman_export import onnxtensors
+from elman_export import onnxnodes, onnxtensors
 from elman_export.errors import ExportError
-from elman_export.onnxtensors import MAX_BYTES, describe
+from elman_export.onnxnodes import describe
+from elman_export.onnxtensors import MAX_BYTES
 from elman_export.ordinaryfile import open_ordinary
 
 _MAX_VALUES = 2**31
@@ -44,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> ModelProto:
         onnxtensors.inline(model, path.parent, len(data))
         onnxtensors.check(model)
         _check_ports(model.graph)
-        for graph in onnxtensors.graphs(model):
+        for graph in onnxnodes.graphs(model):
             _sort(graph)
         _check_runs(model)
     except ExportError as error:
@@ -221,7 +222,7 @@ def _declared(model: ModelProto) -> bytes:
     """The model with a shape for each output. The format asks for one, ONNX Runtime does not, and
     many exporters leave it out."""
     copy = ModelProto.FromString(model.SerializeToString())
-    for graph in onnxtensors.graphs(copy):
+    for graph in onnxnodes.graphs(copy):
         for value in graph.output:
             if value.type.WhichOneof("value") in (None, "tensor_type"):
                 value.type.tensor_type.shape.SetInParent()
@@ -246,7 +247,7 @@ def _explain(model: ModelProto, message: str) -> str:
         said = re.search(pattern, message)
         if said is None:
             continue
-        for node in onnxtensors.nodes(model):
+        for node in onnxnodes.nodes(model):
             if (node.domain, node.op_type) in functions:
                 continue
             if said[1].split(":")[-1] in (node.op_type, node.domain) or (

@@ -6,14 +6,14 @@ they have values for.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from elman_export.errors import ExportError
+from elman_export.onnxnodes import graphs, nodes
 from elman_export.ordinaryfile import open_ordinary
 
 MAX_BYTES = 2**31 - 1
@@ -29,25 +29,6 @@ _PACKED: dict[int, int] = {
 """Types of less than a byte, and their bits."""
 
 
-def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The model's graph and every graph inside of a node, whatever their depth."""
-    waiting = [model.graph]
-    bodies: list[NodeProto] = [node for each in model.functions for node in each.node]
-    waiting.extend(_inside(bodies))
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        waiting.extend(_inside(graph.node))
-
-
-def nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Every node, those inside of others and those of functions included."""
-    for each in model.functions:
-        yield from each.node
-    for graph in graphs(model):
-        yield from graph.node
-
-
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every constant: initializers and attributes, sparse ones as their parts."""
     for graph in graphs(model):
@@ -60,16 +41,6 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
     for node in nodes(model):
         for attribute in node.attribute:
             yield from _of(attribute)
-
-
-def _inside(nodes: Iterable[NodeProto]) -> list[GraphProto]:
-    found = []
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found.append(attribute.g)
-            found.extend(attribute.graphs)
-    return found
 
 
 def _of(attribute: AttributeProto) -> Iterator[TensorProto]:
@@ -183,9 +154,3 @@ def _nbytes(tensor: TensorProto) -> int:
     if nbytes > MAX_BYTES:
         raise ValueError(f"its shape {shape} takes {nbytes:,} bytes; at most {MAX_BYTES:,} fit")
     return nbytes
-
-
-def describe(node: onnx.NodeProto) -> str:
-    """The node for people: its operator and its name, or an output's where it has none."""
-    name = node.name or next((output for output in node.output if output), "")
-    return f"{node.op_type} {name!r}"

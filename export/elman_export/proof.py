@@ -8,8 +8,9 @@ states included, whichever way they were asked for.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -44,6 +45,15 @@ class Sequences:
     """Where they come from, for people: `random` or `examples`."""
     contexts: Arrays = field(default_factory=dict)
     """`[batch, *shape]` by context name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Sequences, and what the original says to them as a whole."""
+
+    sequences: Sequences
+    expected: Arrays
+    """`[batch, time, *shape]` by output name; what is masked is not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,21 +143,18 @@ class _Tally:
 
 
 def prove(
-    whole: Callable[[Sequences], Arrays],
     model: StepModel,
-    sequences: Sequence[Sequences],
+    cases: Sequence[Case],
     *,
     seed: int,
     tolerance: float,
     exact: bool = True,
     original: str = "module",
 ) -> Proof:
-    """Compares `whole`, the original on whole sequences, with `model`, by output.
+    """Compares `model` with what its original said, by output.
 
-    `whole` gives `[batch, time, *shape]` by output name; what it masks is not compared. With
-    `exact` the step model's own answers must be equal to the last bit in every way; without, it is
-    only told whether they were.
-    `original` is what the original is called in messages.
+    With `exact` the step model's own answers must be equal to the last bit in every way; without,
+    it is only told whether they were. `original` is what the original is called in messages.
 
     Raises `ProofFailed` with the largest difference that is not allowed, saying what was compared.
     """
@@ -155,13 +162,13 @@ def prove(
         raise ExportError(f"tolerance is {tolerance}; allowed is a number from 0 up")
     rng = np.random.default_rng(seed)
     tally = _Tally()
-    for each in sequences:
-        expected = whole(each)
+    for case in cases:
+        each = case.sequences
         answers = list(_answers(model, each, rng))
         first_way, first = answers[0]
         if exact:
             _check_equal(first_way, first, answers[1:], original)
-        for name, value in expected.items():
+        for name, value in case.expected.items():
             if not np.ma.filled(np.isfinite(value), True).all():
                 raise ProofFailed(f"the {original}'s own output {name!r} is not finite")
             tally.see(name, np.ma.compressed(value))
@@ -192,7 +199,7 @@ def prove(
     return Proof(
         differences=differences,
         comparisons=tally.comparisons(),
-        elements=sum(each.elements.shape[0] * each.elements.shape[1] for each in sequences),
+        elements=sum(prod(case.sequences.elements.shape[:2]) for case in cases),
         seed=seed,
     )
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from elman_export.errors import ExportError
@@ -65,6 +66,14 @@ class StepModel:
         self.spec = spec
         self._session = Session(model)
         self._initial = None if initial is None else Session(initial)
+
+    @staticmethod
+    def of(
+        model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None = None
+    ) -> "StepModel":
+        """The same of protos. Raises `RuntimeFailed`."""
+        network = None if initial is None else initial.SerializeToString()
+        return StepModel(model.SerializeToString(), spec, network)
 
     def run(
         self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None

@@ -32,11 +32,11 @@ def draft() -> Draft:
 
 
 def test_what_is_allowed_follows_the_type(draft: Draft) -> None:
-    sequences = trials(INPUT, (), examples=None, seed=0)
-    (found,) = draft.prove(sequences, seed=0, tolerance=None).differences
+    cases = draft.cases(trials(INPUT, (), examples=None, seed=0))
+    (found,) = draft.prove(cases, seed=0, tolerance=None).differences
     assert 1e-5 < found.maximum < 0.01 < found.tolerance < 0.1
     with pytest.raises(ProofFailed, match="differs from the module's by"):
-        draft.prove(sequences, seed=0, tolerance=1e-4)
+        draft.prove(cases, seed=0, tolerance=1e-4)
 
 
 def test_what_its_type_might_hide_is_seen_in_float32(draft: Draft) -> None:
@@ -46,10 +46,10 @@ def test_what_its_type_might_hide_is_seen_in_float32(draft: Draft) -> None:
     values = numpy_helper.to_array(weight) * 1.002
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     off = replace(draft, model=model)
-    sequences = trials(INPUT, (), examples=None, seed=0)
+    cases = draft.cases(trials(INPUT, (), examples=None, seed=0))
     with pytest.raises(ProofFailed, match="differs from the module's float32 copy's by"):
-        off.prove(sequences, seed=0, tolerance=None)
-    assert replace(off, twin=None).prove(sequences, seed=0, tolerance=None)
+        off.prove(cases, seed=0, tolerance=None)
+    assert replace(off, twin=None).prove(cases, seed=0, tolerance=None)
 
 
 def test_a_twin_is_the_module_in_float32_and_leaves_it_as_it_is() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 import elman_export
 from elman_export import ProofFailed
-from elman_export.proof import Sequences, prove
+from elman_export.proof import Case, Sequences, prove
 from elman_export.stepmodel import StepModel
 from elman_server.spec import ModelSpec, StateSpec
 
@@ -33,12 +33,12 @@ class Exported:
     model: onnx.ModelProto
 
     def prove(self, spec: ModelSpec | None = None) -> tuple[elman_export.Difference, ...]:
-        def whole(x: Sequences) -> dict[str, np.ndarray]:
-            with torch.no_grad():
-                return {"y": self.module(torch.from_numpy(x.elements)).numpy()}
-
-        model = StepModel(self.model.SerializeToString(), spec or self.spec)
-        return prove(whole, model, SEQUENCES, seed=0, tolerance=1e-4).differences
+        with torch.no_grad():
+            cases = [
+                Case(x, {"y": self.module(torch.from_numpy(x.elements)).numpy()}) for x in SEQUENCES
+            ]
+        model = StepModel.of(self.model, spec or self.spec)
+        return prove(model, cases, seed=0, tolerance=1e-4).differences
 
     def with_states(self, *states: StateSpec) -> ModelSpec:
         return replace(self.spec, states=states)

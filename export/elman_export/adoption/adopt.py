@@ -3,14 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from pydantic import ValidationError
 
-from elman_export import onnxfile, onnxtensors
+from elman_export import onnxfile, onnxnodes
 from elman_export.adoption import element, layout, roles
 from elman_export.adoption.expectation import Expectation
 from elman_export.adoption.layout import Layout
@@ -18,11 +16,11 @@ from elman_export.adoption.original import Original
 from elman_export.adoption.port import open_zeros
 from elman_export.adoption.roles import Roles, has_states
 from elman_export.adoption.wrap import of_stream, wrap
-from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
+from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
-from elman_export.proof import TOLERANCE, Sequences, prove
+from elman_export.proof import TOLERANCE, Case, Sequences, prove
 from elman_export.stepmodel import Arrays, StepModel
 from elman_export.trials import trials
 from elman_server.spec import InputSpec, OutputKind
@@ -37,7 +35,7 @@ _LOOSE = 0.25
 
 
 def adopt(
-    path: str | os.PathLike[str],
+    graph: str | os.PathLike[str] | onnx.ModelProto,
     output: str | os.PathLike[str],
     *,
     states: Mapping[str, str] | None = None,
@@ -53,7 +51,7 @@ def adopt(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes the streaming graph of the ONNX file `path` as a step model to `output`.
+    """Writes a streaming graph, an ONNX file or its model, as a step model to `output`.
 
     The graph has states among its inputs and their next values among its outputs. `states` are such
     pairs, `{input: output}`; those whose names or shapes leave no doubt need not be given.
@@ -76,7 +74,7 @@ def adopt(
     is not certain; `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for
     a step model that is not the same network. Nothing is written then.
     """
-    model = onnxfile.load(Path(path))
+    model = graph if isinstance(graph, onnx.ModelProto) else onnxfile.load(graph)
     open_zeros([*model.graph.input, *model.graph.output])
     if overlap < 0:
         raise ExportError(f"overlap is {overlap}; it is a number of values, 0 or more")
@@ -88,7 +86,7 @@ def adopt(
         outputs=[each.name for each in outputs],
     )
     taken, arranged = _arranged(model, found, input, outputs, overlap, tolerance)
-    try:
+    with fitting():
         step, spec = wrap(
             model,
             found,
@@ -98,37 +96,30 @@ def adopt(
             meanings={each.name: each for each in outputs},
             description=description,
         )
-    except ValidationError as error:
-        raise ExportError("; ".join(each["msg"] for each in error.errors())) from None
     expectation = Expectation.of(spec, examples, expected or {})
     original = Original(model, found, arranged, overlap=overlap)
     sequences = trials(spec.input, spec.contexts, examples=expectation.examples, seed=seed)
     loose = _rounds_by_run(model)
-    answers = [_reference(original, each, arranged, tolerance, loose) for each in sequences]
-    by_id = {id(each): answer for each, answer in zip(sequences, answers, strict=True)}
-
-    def whole(each: Sequences) -> Arrays:
-        return by_id[id(each)]
-
+    cases = [
+        Case(each, _reference(original, each, arranged, tolerance, loose)) for each in sequences
+    ]
     proof = prove(
-        whole,
-        StepModel(step.SerializeToString(), spec),
-        sequences,
+        StepModel.of(step, spec),
+        cases,
         seed=seed,
         tolerance=tolerance,
         exact=False,
         original="graph",
     )
     if expectation.outputs:
-        compared = expectation.compare(answers[-1], tolerance)
+        compared = expectation.compare(cases[-1].expected, tolerance)
         proof = replace(proof, comparisons=(*proof.comparisons, *compared))
     return finish(
         step,
         spec,
         proof,
         output,
-        whole=whole,
-        sequences=sequences,
+        cases=cases,
         original="graph",
         quantized=quantized,
         seed=seed,
@@ -177,7 +168,7 @@ def _arranged(
 
 
 def _rounds_by_run(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in _BY_RUN for node in onnxtensors.nodes(model))
+    return any(node.op_type in _BY_RUN for node in onnxnodes.nodes(model))
 
 
 def _reference(

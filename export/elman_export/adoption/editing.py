@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from elman_export import onnxtensors
+from elman_export import onnxnodes
+from elman_export.onnxnodes import Names
 
 
 class Editing:
@@ -24,22 +25,8 @@ class Editing:
             model.opset_import.append(helper.make_opsetid("", self._opset))
         self._before: list[onnx.NodeProto] = []
         self._behind: list[onnx.NodeProto] = []
-        self._names = self._taken()
-
-    def _taken(self) -> set[str]:
-        found = {name for n in onnxtensors.nodes(self.model) for name in (*n.input, *n.output)}
-        for graph in onnxtensors.graphs(self.model):
-            found.update(each.name for each in (*graph.input, *graph.output))
-            found.update(each.name for each in graph.initializer)
-        return found
-
-    def fresh(self, name: str) -> str:
-        """`name`, or that with a number, if it is taken."""
-        unique, number = name, 1
-        while unique in self._names:
-            unique, number = f"{name}.{number}", number + 1
-        self._names.add(unique)
-        return unique
+        self._names = Names(model)
+        self.fresh = self._names.fresh
 
     def constant(self, name: str, value: np.ndarray) -> None:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
@@ -48,7 +35,7 @@ class Editing:
         """Everywhere but in nodes that were put before the graph: those read what is outside.
 
         Names mean the same in a graph and in those inside of it."""
-        for graph in onnxtensors.graphs(self.model):
+        for graph in onnxnodes.graphs(self.model):
             for node in graph.node:
                 node.input[:] = [new if name == old else name for name in node.input]
                 node.output[:] = [new if name == old else name for name in node.output]

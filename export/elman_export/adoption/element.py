@@ -5,7 +5,7 @@ from typing import cast
 
 import onnx
 
-from elman_export import onnxtensors
+from elman_export import onnxnodes
 from elman_export.adoption.port import Port
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_server.spec import DType, InputKind, InputSpec
@@ -53,7 +53,7 @@ def _ids(model: onnx.ModelProto, name: str) -> int | None:
     tables = {each.name: each.dims[0] for each in model.graph.initializer if len(each.dims) > 1}
     found = None
     # Nodes stand behind those that they read from.
-    for node in onnxtensors.nodes(model):
+    for node in onnxnodes.nodes(model):
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             dims = node.attribute[0].t.dims
             if len(dims) > 1:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import helper
 
@@ -92,7 +91,3 @@ def merged(one: Dims | None, other: Dims | None) -> Dims | None:
     if any(a is not None and b is not None and a != b for a, b in pairs):
         return None
     return tuple(b if a is None else a for a, b in pairs)
-
-
-def as_dtype(port: Port) -> np.dtype:
-    return np.dtype(port.dtype)

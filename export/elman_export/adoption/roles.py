@@ -8,25 +8,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from elman_export import onnxtensors
+from elman_export import onnxnodes
 from elman_export.adoption import pairs
 from elman_export.adoption.port import Port, merged, ports, shape_text
 from elman_export.adoption.sources import feeding_states
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.onnxtensors import describe
-
-_LENGTHS_INPUT = {"LSTM": 4, "GRU": 4, "RNN": 4, "DynamicQuantizeLSTM": 4}
-
-_RANDOM = frozenset(
-    [
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-    ]
-)
+from elman_export.onnxnodes import RANDOM, before_casts, describe, makers
+from elman_export.surgery import recurrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +56,8 @@ def assign(
 ) -> Roles:
     """Raises `ExportError` for names that the graph lacks, and where a role is not certain;
     `UnsupportedGraph` for a graph that draws random numbers."""
-    for node in onnxtensors.nodes(model):
-        if node.op_type in _RANDOM:
+    for node in onnxnodes.nodes(model):
+        if node.op_type in RANDOM:
             raise UnsupportedGraph(
                 f"{describe(node)} draws random numbers, so that no two runs are the same"
             )
@@ -155,12 +143,11 @@ def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], inputs: ob
 
 def _lengths(model: onnx.ModelProto, asked: Mapping[str, Port], named: set[str]) -> str | None:
     """The input that tells recurrent operators how many elements each row has."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    for node in onnxtensors.nodes(model):
-        index = _LENGTHS_INPUT.get(node.op_type, len(node.input))
-        name = node.input[index] if index < len(node.input) else ""
-        while name in makers and makers[name].op_type in ("Cast", "Identity"):
-            name = makers[name].input[0]
+    by_made = makers(model.graph)
+    for node in onnxnodes.nodes(model):
+        if not recurrent.is_recurrent(node):
+            continue
+        name = before_casts(by_made, recurrent.lengths(node))
         if name in asked and name not in named and asked[name].dtype in ("int32", "int64"):
             return name
     return None

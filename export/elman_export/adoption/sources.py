@@ -2,14 +2,10 @@
 
 import onnx
 
-from elman_export import onnxtensors
+from elman_export import onnxnodes
+from elman_export.surgery import recurrent
+from elman_export.surgery.editor import inputs
 
-_FIRST_STATES = {
-    "LSTM": (5, 6),
-    "GRU": (5,),
-    "RNN": (5,),
-    "DynamicQuantizeLSTM": (5, 6),
-}
 _SIZES_ONLY = ("Shape", "Size")
 
 
@@ -18,18 +14,18 @@ def feeding_states(model: onnx.ModelProto) -> set[str] | None:
     None if the graph has no such operators."""
     reads: dict[str, set[str]] = {}
     waiting: list[str] = []
-    recurrent = False
-    for node in onnxtensors.nodes(model):
+    found_any = False
+    for node in onnxnodes.nodes(model):
         given = set() if node.op_type in _SIZES_ONLY else {name for name in node.input if name}
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 given.update(value.name for value in graph.output)
         for name in node.output:
             reads.setdefault(name, set()).update(given)
-        places = _FIRST_STATES.get(node.op_type, ())
-        recurrent = recurrent or bool(places)
-        waiting += [node.input[place] for place in places if place < len(node.input)]
-    if not recurrent:
+        if recurrent.is_recurrent(node):
+            found_any = True
+            waiting += [inputs(node, state.given) for state in recurrent.states(node)]
+    if not found_any:
         return None
     found: set[str] = set()
     while waiting:

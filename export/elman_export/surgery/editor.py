@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from elman_export.errors import UnsupportedGraph
+from elman_export.onnxnodes import Names, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,6 @@ def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
     return found
 
 
-def describe(node: onnx.NodeProto) -> str:
-    """The node for people: its operator and its name, or an output's where it has none."""
-    name = node.name or next((output for output in node.output if output), "")
-    return f"{node.op_type} {name!r}"
-
-
 def inputs(node: onnx.NodeProto, index: int) -> str:
     """The name of an input, empty where an optional one is not given."""
     return node.input[index] if index < len(node.input) else ""
@@ -111,20 +106,8 @@ class Editor:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.graph = model.graph
-        self._names = {value.name for value in (*self.graph.input, *self.graph.output)}
-        self._names.update(each.name for each in self.graph.initializer)
-        for place in places(self.graph):
-            self._names.update((place.node.name, *place.node.output))
-            for branch in branches(place.node):
-                self._names.update(each.name for each in branch.graph.initializer)
-
-    def fresh(self, name: str) -> str:
-        """`name`, or that with a number, if it is taken."""
-        unique, number = name, 1
-        while unique in self._names:
-            unique, number = f"{name}.{number}", number + 1
-        self._names.add(unique)
-        return unique
+        self._names = Names(model)
+        self.fresh = self._names.fresh
 
     def constant(self, value: object, name: str = "constant") -> str:
         unique = self.fresh(name)
@@ -135,16 +118,14 @@ class Editor:
         """A node of one output at the graph's end; `sort` puts it in its place."""
         name = self.fresh(f"elman/{operator}")
         made = output or name
-        self._names.add(made)
+        self._names.take(made)
         self.graph.node.append(helper.make_node(operator, given, [made], name=name, **attributes))
         return made
 
-    def replace(self, old: str, new: str, *, but: Iterable[str] = ()) -> None:
-        """Has whatever reads `old` read `new`, except nodes that make a name in `but`."""
-        kept = set(but)
+    def replace(self, old: str, new: str) -> None:
+        """Has whatever reads `old` read `new`."""
         for place in places(self.graph):
-            if kept.isdisjoint(place.node.output):
-                place.node.input[:] = [new if name == old else name for name in place.node.input]
+            place.node.input[:] = [new if name == old else name for name in place.node.input]
             for branch in branches(place.node):
                 for value in branch.graph.output:
                     if value.name == old:
@@ -203,8 +184,8 @@ class Editor:
         Raises `UnsupportedGraph` for a graph that goes in circles.
         """
         nodes = list(self.graph.node)
-        makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
-        waits = [{makers[name] for name in reads(node) if name in makers} for node in nodes]
+        made_at = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+        waits = [{made_at[name] for name in reads(node) if name in made_at} for node in nodes]
         order: list[int] = []
         done: set[int] = set()
         waiting = list(range(len(nodes)))

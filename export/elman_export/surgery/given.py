@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.onnxnodes import before_casts, makers
 from elman_export.surgery import layout, recurrent
 from elman_export.surgery.editor import Editor, attributes, inputs
 from elman_server.spec import ContextSpec, DType, InputKind, InputSpec
@@ -69,12 +70,10 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
 
 def lengths_input(model: onnx.ModelProto) -> Lengths | None:
     """The graph's input that says how long each row is, if recurrent operators read one."""
-    makers = {name: node for node in model.graph.node for name in node.output}
+    by_made = makers(model.graph)
     by_name = {value.name: value for value in model.graph.input}
     for operator in recurrent.find(model.graph):
-        name = operator.lengths
-        while name in makers and makers[name].op_type in ("Cast", "Identity"):
-            name = makers[name].input[0]
+        name = before_casts(by_made, operator.lengths)
         if name in by_name:
             kind = by_name[name].type.tensor_type.elem_type
             return Lengths(name=name, dtype=str(helper.tensor_dtype_to_np_dtype(kind)))
@@ -159,15 +158,15 @@ def element_spec(
 def _table_size(model: onnx.ModelProto, name: str) -> int | None:
     """How many rows the table has that an input picks from."""
     tables = {each.name: each for each in model.graph.initializer}
-    makers = {output: node for node in model.graph.node for output in node.output}
+    by_made = makers(model.graph)
     aliases = {name}
     for node in model.graph.node:
         if node.op_type in ("Cast", "Identity", "Transpose") and node.input[0] in aliases:
             aliases.update(node.output)
         if node.op_type == "Gather" and inputs(node, 1) in aliases:
             table = node.input[0]
-            while table not in tables and table in makers and makers[table].input:
-                table = makers[table].input[0]
+            while table not in tables and table in by_made and by_made[table].input:
+                table = by_made[table].input[0]
             if table in tables:
                 return int(tables[table].dims[attributes(node).get("axis", 0)])
     return None

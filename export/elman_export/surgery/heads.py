@@ -4,16 +4,18 @@ Such a head treats each row of its batch by itself. So the steps become rows: in
 time is folded into the batch, and behind it taken out again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 
 from elman_export.errors import ExportError
+from elman_export.onnxnodes import describe
 from elman_export.stepmodel import Arrays
 from elman_export.surgery import recurrent, timeline, trace
-from elman_export.surgery.editor import Editor, describe
-from elman_export.surgery.trace import Axes
+from elman_export.surgery.editor import Editor
+from elman_export.surgery.timeline import LastStep
+from elman_export.surgery.trace import Traced
 
 
 class HeadError(ExportError):
@@ -43,72 +45,57 @@ def answer_at_every_step(
     Raises `UnsupportedGraph` for a node that mixes steps, and `HeadError` where a head can't be
     told from the rest or reads what is known of the last step only (an LSTM's cell).
     """
-    axes, values = trace.track(model, feed)
-    last = timeline.check(model, axes, values)
+    traced = trace.track(model, feed)
+    last = timeline.check(model, traced)
     editor = Editor(model)
     for each in last:
-        _fold(editor, each.data, each.axis, axes, values, each.output, keeps_axis=each.keeps_axis)
-    folded = _fold_final_states(editor, kept, axes, values)
+        _fold(editor, each, traced)
+    folded = _fold_final_states(editor, kept, traced)
     if not last and not folded:
-        if lost := [name for name in outputs if not axes[name].timed]:
+        if lost := [name for name in outputs if not traced.axes[name].timed]:
             raise HeadError(f"it can't be told how output {lost[0]!r} picks the last step")
         return
     editor.sort()
-    axes, values = trace.track(model, feed)
-    timeline.check(model, axes, values)
+    traced = trace.track(model, feed)
+    timeline.check(model, traced)
     for name in outputs:
-        if axes[name].folded:
-            _unfold(editor, name, axes, values, element, batch_axis, time_axis)
-        elif not axes[name].time:
+        if traced.axes[name].folded:
+            _unfold(editor, name, traced, element, batch_axis, time_axis)
+        elif not traced.axes[name].time:
             raise HeadError(f"output {name!r} does not follow the last step that is picked")
     editor.sort()
 
 
 def check(model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: trace.Sizes) -> None:
     """Raises `UnsupportedGraph` for a node that mixes steps."""
-    timeline.check(model, *trace.track(model, feed, sizes))
+    timeline.check(model, trace.track(model, feed, sizes))
 
 
-def _fold(
-    editor: Editor,
-    data: str,
-    time: int,
-    axes: Mapping[str, Axes],
-    values: Mapping[str, np.ndarray],
-    replaced: str,
-    *,
-    keeps_axis: bool,
-) -> None:
-    """Has what reads `replaced` read `data` with its steps as further rows of the batch."""
-    found = axes[data]
-    if found.time != (time,) or len(found.batch) != 1:
+def _fold(editor: Editor, last: LastStep, traced: Traced) -> None:
+    """Has what reads the last step read all steps, as further rows of the batch."""
+    found = traced.axes[last.data]
+    if found.time != (last.axis,) or len(found.batch) != 1:
         raise HeadError(
-            f"the last step of {data!r} is picked where batch and time are one axis; the head "
+            f"the last step of {last.data!r} is picked where batch and time are one axis; the head "
             "can't be told from the rest"
         )
     (batch,) = found.batch
-    shape = values[data].shape
     perm, dims = [], []
-    for axis, length in enumerate(shape):
+    for axis, length in enumerate(traced.values[last.data].shape):
         if axis == batch:
-            perm += [batch, time]
+            perm += [batch, last.axis]
             dims.append(-1)
-        elif axis == time:
-            dims += [1] if keeps_axis else []
+        elif axis == last.axis:
+            dims += [1] if last.keeps_axis else []
         else:
             perm.append(axis)
             dims.append(length)
-    turned = editor.node("Transpose", [data], perm=perm)
+    turned = editor.node("Transpose", [last.data], perm=perm)
     rows = editor.node("Reshape", [turned, editor.constant(np.array(dims, np.int64), "elman/rows")])
-    editor.replace(replaced, rows)
+    editor.replace(last.output, rows)
 
 
-def _fold_final_states(
-    editor: Editor,
-    kept: Sequence[str],
-    axes: Mapping[str, Axes],
-    values: Mapping[str, np.ndarray],
-) -> bool:
+def _fold_final_states(editor: Editor, kept: Sequence[str], traced: Traced) -> bool:
     """The same for heads that read a layer's final state instead of its last output."""
     carried = {
         name: node.input[0]
@@ -135,50 +122,37 @@ def _fold_final_states(
         if not h or h not in readers:
             continue
         y = operator.output(0)
-        if not y or y not in axes:
+        if not y or y not in traced.axes:
             raise HeadError(
                 f"a head reads the final state of {describe(operator.node)}, which gives no other "
                 "output"
             )
         kept_reader = [name for name, source in carried.items() if source == h]
-        _fold_behind(editor, y, h, axes, values, kept_reader)
+        _fold_behind(editor, y, h, traced, kept_reader)
         found = True
     return found
 
 
-def _fold_behind(
-    editor: Editor,
-    y: str,
-    h: str,
-    axes: Mapping[str, Axes],
-    values: Mapping[str, np.ndarray],
-    kept: Sequence[str],
-) -> None:
-    steps = axes[y].time
-    if len(steps) != 1 or len(axes[y].batch) != 1:
+def _fold_behind(editor: Editor, y: str, h: str, traced: Traced, kept: Sequence[str]) -> None:
+    steps = traced.axes[y].time
+    if len(steps) != 1 or len(traced.axes[y].batch) != 1:
         raise HeadError(f"the layer that gives {h!r} does not run along time")
     saved = editor.fresh(f"{h}/state")
     for node in editor.graph.node:
         if set(node.output) & set(kept):
             node.input[:] = [saved if name == h else name for name in node.input]
-    _fold(editor, y, steps[0], axes, values, h, keeps_axis=False)
+    _fold(editor, LastStep(output=h, data=y, axis=steps[0], keeps_axis=False), traced)
     for node in editor.graph.node:
         if set(node.output) & set(kept):
             node.input[:] = [h if name == saved else name for name in node.input]
 
 
 def _unfold(
-    editor: Editor,
-    name: str,
-    axes: Mapping[str, Axes],
-    values: Mapping[str, np.ndarray],
-    element: str,
-    batch_axis: int,
-    time_axis: int,
+    editor: Editor, name: str, traced: Traced, element: str, batch_axis: int, time_axis: int
 ) -> None:
     """`[batch x time, *shape]` as `[batch, time, *shape]`, under the same name."""
-    shape = values[name].shape
-    rows = axes[name].folded[0]
+    shape = traced.values[name].shape
+    rows = traced.axes[name].folded[0]
     inner = editor.fresh(f"{name}/rows")
     for node in editor.graph.node:
         node.output[:] = [inner if each == name else each for each in node.output]

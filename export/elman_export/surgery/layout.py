@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
+from elman_export.onnxnodes import describe
 from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import lift, recurrent
-from elman_export.surgery.editor import describe
 from elman_server.spec import InputSpec
 
 _BATCH, _TIME = 3, 5

@@ -7,12 +7,15 @@ from typing import Any
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.surgery.editor import Branch, Place, attributes, describe, inputs, outputs, places
+from elman_export.onnxnodes import describe
+from elman_export.surgery.editor import Branch, Place, attributes, inputs, outputs, places
 
-_KINDS = {
-    **{(domain, kind): kind for domain in ("", "ai.onnx") for kind in ("RNN", "GRU", "LSTM")},
-    ("com.microsoft", "DynamicQuantizeLSTM"): "LSTM",
-}
+_OPERATORS = frozenset(
+    {
+        *((domain, kind) for domain in ("", "ai.onnx") for kind in ("RNN", "GRU", "LSTM")),
+        ("com.microsoft", "DynamicQuantizeLSTM"),
+    }
+)
 """By domain and operator."""
 _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 """Where ONNX's recurrent operators, and ONNX Runtime's quantized LSTM, have these inputs."""
@@ -48,13 +51,11 @@ class Recurrent:
 
     @property
     def states(self) -> tuple[State, ...]:
-        h = State(part="h", given=_INITIAL_H, made=1)
-        c = State(part="c", given=_INITIAL_C, made=2)
-        return (h, c) if self.node.op_type.endswith("LSTM") else (h,)
+        return states(self.node)
 
     @property
     def lengths(self) -> str:
-        return inputs(self.node, _LENGTHS)
+        return lengths(self.node)
 
     def set_input(self, index: int, name: str) -> None:
         _set(self.node.input, index, name)
@@ -69,16 +70,28 @@ class Recurrent:
         _set(self.node.output, index, name)
 
 
+def is_recurrent(node: onnx.NodeProto) -> bool:
+    return (node.domain, node.op_type) in _OPERATORS
+
+
+def states(node: onnx.NodeProto) -> tuple[State, ...]:
+    """The states of a recurrent operator."""
+    h = State(part="h", given=_INITIAL_H, made=1)
+    c = State(part="c", given=_INITIAL_C, made=2)
+    return (h, c) if node.op_type.endswith("LSTM") else (h,)
+
+
+def lengths(node: onnx.NodeProto) -> str:
+    """The name of a recurrent operator's input of lengths, empty if it has none."""
+    return inputs(node, _LENGTHS)
+
+
 def find(graph: onnx.GraphProto) -> list[Recurrent]:
     """The recurrent operators, those inside If branches included.
 
     Raises `UnsupportedGraph` for one that reads a stream from its end, or stands in a loop.
     """
-    found = [
-        Recurrent(place)
-        for place in places(graph)
-        if (place.node.domain, place.node.op_type) in _KINDS
-    ]
+    found = [Recurrent(place) for place in places(graph) if is_recurrent(place.node)]
     for each in found:
         _check(each)
     return found

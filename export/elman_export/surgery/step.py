@@ -109,9 +109,6 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
     for each in [*model.graph.output]:
         if each.name not in subject.outputs:
             model.graph.output.remove(each)
-        else:
-            each.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
     input = subject.input
     rng = np.random.default_rng(0)
     declared = subject.layout

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.surgery.editor import attributes, describe, inputs
+from elman_export.onnxnodes import describe
+from elman_export.surgery.editor import attributes, inputs
 from elman_export.surgery.recurrent import find
-from elman_export.surgery.trace import Axes
+from elman_export.surgery.trace import Axes, Traced
 
 _FAR = 2**31
 """Slices to the end name it by a number at least this large, or by the length itself."""
@@ -69,16 +70,15 @@ class _View:
         return None if found is None else [int(each) for each in np.atleast_1d(found)]
 
 
-def check(
-    model: onnx.ModelProto, axes: Mapping[str, Axes], values: Mapping[str, np.ndarray]
-) -> list[LastStep]:
+def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
     """The nodes that pick the last step. Raises `UnsupportedGraph` for those that mix steps."""
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
+    known = {**constants, **traced.values}
     last: list[LastStep] = []
     for node in model.graph.node:
-        view = _View(node, axes, {**constants, **values}, opset, constants)
+        view = _View(node, traced.axes, known, opset, constants)
         if tuple(node.output) in recurrent or not any(view.timed(name) for name in node.input):
             continue
         if node.op_type in ("Gather", "Slice"):

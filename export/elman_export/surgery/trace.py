@@ -38,6 +38,15 @@ class Axes:
         return bool(self.time or self.folded or self.odd)
 
 
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The tensors of a graph's main part, by name."""
+
+    axes: Mapping[str, Axes]
+    values: Mapping[str, np.ndarray]
+    """In the first run."""
+
+
 def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None) -> Arrays:
     """The tensors of the main graph by name: all, or those named and no more than they need."""
     seeing = onnx.ModelProto()
@@ -69,21 +78,16 @@ def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None
 
 def track(
     model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES
-) -> tuple[Mapping[str, Axes], Mapping[str, np.ndarray]]:
-    """The axes of every tensor of the main graph, and their values in the first run.
-
-    `feed(batch, time)` is what the graph is given.
-    """
+) -> Traced:
+    """Runs the graph in three sizes; `feed(batch, time)` is what it is given."""
     feeds = [feed(*size) for size in sizes]
     runs = [{**given, **run(model, given)} for given in feeds]
-    return (
-        {
-            name: _axes([np.shape(each[name]) for each in runs], sizes)
-            for name, value in runs[0].items()
-            if isinstance(value, np.ndarray)
-        },
-        runs[0],
-    )
+    axes = {
+        name: _axes([np.shape(each[name]) for each in runs], sizes)
+        for name, value in runs[0].items()
+        if isinstance(value, np.ndarray)
+    }
+    return Traced(axes, runs[0])
 
 
 def _axes(shapes: Sequence[tuple[int, ...]], sizes: Sizes) -> Axes:

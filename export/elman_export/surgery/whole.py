@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+import onnx
 
-from elman_export import onnxfile
-from elman_export.errors import ExportError, ProofFailed, misfit
+from elman_export.errors import ExportError, ProofFailed, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
-from elman_export.proof import TOLERANCE, Proof, Sequences, prove
+from elman_export.proof import TOLERANCE, Case, prove
 from elman_export.stepmodel import RuntimeFailed, StepModel
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
@@ -22,7 +20,7 @@ from elman_server.spec import InputSpec
 
 
 def lift(
-    path: str | os.PathLike[str],
+    model: onnx.ModelProto,
     output: str | os.PathLike[str],
     *,
     input: InputSpec | None = None,
@@ -35,9 +33,9 @@ def lift(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes the whole-sequence graph of the ONNX file `path` as a step model to `output`.
+    """Writes a whole-sequence graph as a step model to `output`; `model` is changed.
 
-    The graph has RNN, LSTM or GRU operators and no states among its inputs. Their states become
+    It has RNN, LSTM or GRU operators and no states among its inputs. Their states become
     inputs and outputs; sizes that its exporter wrote into it become dynamic; a head that reads the
     last step answers at every step. `input` says what the elements are where the graph does not
     (names of characters, a shape that is left open); `outputs` which outputs are wanted and what
@@ -48,64 +46,39 @@ def lift(
     random sequences. `quantized`: with 8-bit weights.
 
     Raises `UnsupportedGraph` with the node that can't be part of a step, `ProofFailed` for a step
-    model that is not the same network, and `ExportError` for a file that can't be read or names
-    that don't fit. Nothing is written then.
+    model that is not the same network, and `ExportError` for names that don't fit. Nothing is
+    written then.
     """
-    try:
-        subject = WholeGraph.of(
-            onnxfile.load(Path(path)), input, outputs, constants or {}, contexts
-        )
-    except ValidationError as error:
-        raise ExportError(misfit(error)) from None
+    with fitting():
+        subject = WholeGraph.of(model, input, outputs, constants or {}, contexts)
     sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed, large=True)
+    cases = [Case(each, subject.original.answer(each, subject.outputs)) for each in sequences]
     failure: ExportError | None = None
     for build in (step.chunked, step.single):
         try:
-            made = build(subject, description)
-        except ValidationError as error:
-            raise ExportError(misfit(error)) from None
-        except (heads.HeadError, RuntimeFailed) as error:
+            with fitting():
+                made = build(subject, description)
+            proof = prove(
+                StepModel.of(made.model, made.spec, made.initial),
+                cases,
+                seed=seed,
+                tolerance=tolerance,
+                exact=False,
+                original="graph",
+            )
+        except (heads.HeadError, ProofFailed, RuntimeFailed) as error:
             failure = failure or error
             continue
-        try:
-            proof = _prove(subject, made, sequences, seed=seed, tolerance=tolerance)
-        except (ProofFailed, RuntimeFailed) as error:
-            failure = failure or error
-        else:
-            return finish(
-                made.model,
-                made.spec,
-                proof,
-                output,
-                whole=lambda each: subject.original.answer(each, subject.outputs),
-                sequences=sequences,
-                original="graph",
-                initial=made.initial,
-                quantized=quantized,
-                seed=seed,
-            )
+        return finish(
+            made.model,
+            made.spec,
+            proof,
+            output,
+            cases=cases,
+            original="graph",
+            initial=made.initial,
+            quantized=quantized,
+            seed=seed,
+        )
     assert failure is not None
     raise failure
-
-
-def _prove(
-    subject: WholeGraph,
-    made: step.Step,
-    sequences: Sequence[Sequences],
-    *,
-    seed: int,
-    tolerance: float,
-) -> Proof:
-    return prove(
-        lambda each: subject.original.answer(each, subject.outputs),
-        StepModel(
-            made.model.SerializeToString(),
-            made.spec,
-            None if made.initial is None else made.initial.SerializeToString(),
-        ),
-        sequences,
-        seed=seed,
-        tolerance=tolerance,
-        exact=False,
-        original="graph",
-    )

@@ -10,19 +10,16 @@ import onnx.inliner
 
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import Output
+from elman_export.onnxnodes import RANDOM, describe, makers
 from elman_export.sample import random_elements
 from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import given, heads, inline, layout, loosen, recurrent, trace
-from elman_export.surgery.editor import Editor, attributes, describe, inputs, places
+from elman_export.surgery.editor import Editor, attributes, inputs, places
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.original import Original, Seen
 from elman_server.spec import ContextSpec, InputSpec
 
-_RANDOM = (
-    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-    *("Bernoulli", "Multinomial"),
-)
 _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
 
 
@@ -154,7 +151,7 @@ def _check_repeatable(model: onnx.ModelProto) -> None:
         training = node.op_type == "BatchNormalization" and attributes(node).get("training_mode")
         if node.op_type == "Dropout" and inputs(node, 2):
             training = bool(np.any(constants.get(node.input[2], True)))
-        if node.op_type in _RANDOM or training:
+        if node.op_type in RANDOM or training:
             raise UnsupportedGraph(
                 f"{describe(node)} draws random numbers or learns; export the network for inference"
             )
@@ -197,7 +194,7 @@ def _wanted(
 
 def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
     """Whether an output is nothing but final states of recurrent operators, laid out somehow."""
-    makers = {output: node for node in model.graph.node for output in node.output}
+    by_made = makers(model.graph)
     constants = {each.name for each in model.graph.initializer}
     states = {
         operator.output(state.made)
@@ -209,7 +206,7 @@ def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
         each = waiting.pop()
         if each in states:
             continue
-        maker = makers.get(each)
+        maker = by_made.get(each)
         if maker is None or maker.op_type not in _LAYOUT_ONLY:
             return False
         waiting.extend(
@@ -236,9 +233,6 @@ def _loosen_time(
     dim = value.type.tensor_type.shape.dim[found.time]
     dim.Clear()
     dim.dim_param = "time"
-    for each in model.graph.output:
-        each.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
     loosen.loosen(
         editor,
         element=value.name,

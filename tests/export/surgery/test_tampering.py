@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from elman_export.errors import ProofFailed
 from elman_export.graphfile import export_graph
-from elman_export.proof import Sequences, prove
-from elman_export.stepmodel import Arrays, Session, StepModel
+from elman_export.proof import Case, Sequences, prove
+from elman_export.stepmodel import Session, StepModel
 from elman_server import modelfile
 from elman_server.spec import ModelSpec
 from tests.export.surgery.graphs import (
@@ -35,15 +35,14 @@ class Lifted:
     model: onnx.ModelProto
     spec: ModelSpec
 
-    def prove(self, spec: ModelSpec, model: onnx.ModelProto | None = None) -> None:
-        def whole(sequences: Sequences) -> Arrays:
-            return self.whole.run(["y"], {"x": sequences.elements})
+    def case(self, x: np.ndarray) -> Case:
+        return Case(Sequences(elements=x), self.whole.run(["y"], {"x": x}))
 
+    def prove(self, spec: ModelSpec, model: onnx.ModelProto | None = None) -> None:
         x = np.random.default_rng(0).normal(size=(3, TIME, FEATURES)).astype("f")
         prove(
-            whole,
-            StepModel((model or self.model).SerializeToString(), spec),
-            [Sequences(elements=x)],
+            StepModel.of(model or self.model, spec),
+            [self.case(x)],
             seed=0,
             tolerance=1e-4,
             exact=False,
@@ -119,9 +118,8 @@ def test_a_true_step_model_is_proved_on_any_sequences(
 ) -> None:
     x = np.random.default_rng(seed).normal(size=(batch, time, FEATURES)).astype("f")
     proof = prove(
-        lambda each: lifted.whole.run(["y"], {"x": each.elements}),
-        StepModel(lifted.model.SerializeToString(), lifted.spec),
-        [Sequences(elements=x)],
+        StepModel.of(lifted.model, lifted.spec),
+        [lifted.case(x)],
         seed=seed,
         tolerance=1e-4,
         exact=True,

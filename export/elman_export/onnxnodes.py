@@ -1,0 +1,83 @@
+"""The nodes of an ONNX model, those inside of others too, and the names that are taken in it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+RANDOM = frozenset(
+    {
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        *("Bernoulli", "Multinomial"),
+    }
+)
+"""Operators that draw random numbers."""
+
+
+def graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The model's graph and every graph inside of a node, whatever their depth."""
+    waiting = [model.graph]
+    bodies: list[NodeProto] = [node for each in model.functions for node in each.node]
+    waiting.extend(_inside(bodies))
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        waiting.extend(_inside(graph.node))
+
+
+def nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node, those inside of others and those of functions included."""
+    for each in model.functions:
+        yield from each.node
+    for graph in graphs(model):
+        yield from graph.node
+
+
+def _inside(nodes: Iterable[NodeProto]) -> list[GraphProto]:
+    found = []
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found.append(attribute.g)
+            found.extend(attribute.graphs)
+    return found
+
+
+def describe(node: NodeProto) -> str:
+    """The node for people: its operator and its name, or an output's where it has none."""
+    name = node.name or next((output for output in node.output if output), "")
+    return f"{node.op_type} {name!r}"
+
+
+def makers(graph: GraphProto) -> Mapping[str, NodeProto]:
+    """The nodes of a graph by what they make."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def before_casts(makers: Mapping[str, NodeProto], name: str) -> str:
+    """What a tensor is but for its type: the name that comes into its Casts and Identities."""
+    while name in makers and makers[name].op_type in ("Cast", "Identity"):
+        name = makers[name].input[0]
+    return name
+
+
+class Names:
+    """The names that are taken in a model, and new ones."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._taken: set[str] = set()
+        for node in nodes(model):
+            self._taken.update((node.name, *node.input, *node.output))
+        for graph in graphs(model):
+            self._taken.update(each.name for each in (*graph.input, *graph.output))
+            self._taken.update(each.name for each in graph.initializer)
+
+    def fresh(self, name: str) -> str:
+        """`name`, or that with a number, if it is taken."""
+        unique, number = name, 1
+        while unique in self._taken:
+            unique, number = f"{name}.{number}", number + 1
+        self._taken.add(unique)
+        return unique
+
+    def take(self, name: str) -> None:
+        self._taken.add(name)
