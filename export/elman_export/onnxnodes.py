@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto
 
+SIZES_ONLY = ("Shape", "Size")
+"""Operators that do not read the values of what they are given."""
 RANDOM = frozenset(
     {
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),

@@ -3,10 +3,9 @@
 import onnx
 
 from elman_export import onnxnodes
+from elman_export.onnxnodes import SIZES_ONLY
 from elman_export.surgery import recurrent
 from elman_export.surgery.editor import inputs
-
-_SIZES_ONLY = ("Shape", "Size")
 
 
 def feeding_states(model: onnx.ModelProto) -> set[str] | None:
@@ -16,7 +15,7 @@ def feeding_states(model: onnx.ModelProto) -> set[str] | None:
     waiting: list[str] = []
     found_any = False
     for node in onnxnodes.nodes(model):
-        given = set() if node.op_type in _SIZES_ONLY else {name for name in node.input if name}
+        given = set() if node.op_type in SIZES_ONLY else {name for name in node.input if name}
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 given.update(value.name for value in graph.output)

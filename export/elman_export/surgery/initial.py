@@ -8,6 +8,7 @@ import onnx
 from onnx import helper
 
 from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.onnxnodes import SIZES_ONLY
 from elman_export.surgery.editor import Editor, places, reads
 from elman_server.spec import ContextSpec, ModelSpec, StateSpec
 
@@ -29,7 +30,7 @@ def sources(graph: onnx.GraphProto, name: str) -> set[str]:
             found.add(each)
             continue
         maker = makers.get(each) or inner.get(each)
-        if maker is not None and maker.op_type not in ("Shape", "Size"):
+        if maker is not None and maker.op_type not in SIZES_ONLY:
             waiting.extend(reads(maker))
     return found
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from elman_export.onnxnodes import SIZES_ONLY
 from elman_export.stepmodel import Arrays
 from elman_export.surgery import trace
 from elman_export.surgery.editor import Editor, branches, places, reads
-
-_SIZES_ONLY = ("Shape", "Size")
 
 
 def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:
@@ -48,7 +47,7 @@ def _fixed(editor: Editor) -> set[str]:
     """The names that depend on nothing but constants and on sizes of inputs."""
     fixed = {each.name for each in editor.graph.initializer}
     for node in editor.graph.node:
-        if node.op_type in _SIZES_ONLY or reads(node) <= fixed:
+        if node.op_type in SIZES_ONLY or reads(node) <= fixed:
             fixed.update(name for name in node.output if name)
     return fixed
 

@@ -6,12 +6,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.graphfile import export_graph
 from elman_export.keep import Report
 from tests.export.surgery.graphs import FEATURES, OUT, TIME, Graph
 from tests.oracle import Oracle
 
 Lift = Callable[..., Report]
+Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -44,3 +46,19 @@ def lift(tmp_path: Path) -> Lift:
         return report
 
     return compare
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    """The message of the refusal; there is no file and no rest of one."""
+
+    def run(graph: Graph, error: type[ExportError] = UnsupportedGraph, **rest: Any) -> str:
+        path = graph.save(tmp_path / "whole.onnx")
+        with pytest.raises(error) as caught:
+            export_graph(path, tmp_path / "out" / "model.onnx", **rest)
+        assert not (tmp_path / "out").exists()
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return run

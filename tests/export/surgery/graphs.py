@@ -102,6 +102,19 @@ def batch_major(graph: Graph, y: str) -> str:
     return graph.add("Transpose", [flat], perm=[1, 0, 2])
 
 
+def behind_a_layer() -> tuple[Graph, str]:
+    """A graph that is not finished, and a layer's answers in it, `[batch, time, hidden]`."""
+    graph = Graph()
+    graph.input("x", ["batch", "time", FEATURES])
+    return graph, batch_major(graph, graph.recurrent("GRU", time_major(graph, "x")))
+
+
+def channels_over_time() -> tuple[Graph, str]:
+    """The same laid out for a convolution, `[batch, hidden, time]`."""
+    graph, hidden = behind_a_layer()
+    return graph, graph.add("Transpose", [hidden], perm=[0, 2, 1])
+
+
 def linear(graph: Graph, x: str, made: str, size: int = HIDDEN, out: int = OUT) -> str:
     product = graph.add("MatMul", [x, graph.weight(size, out)])
     return graph.add("Add", [product, graph.weight(out)], made)

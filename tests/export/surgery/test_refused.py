@@ -1,57 +1,25 @@
 """What no stream can compute is refused, naming the node and the reason; nothing is written."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
-from elman_export.graphfile import export_graph
+from elman_export.errors import ExportError, ProofFailed
+from tests.export.surgery.conftest import Refused
 from tests.export.surgery.graphs import (
     FEATURES,
     HIDDEN,
-    OUT,
     TIME,
     Graph,
     batch_major,
+    behind_a_layer,
     linear,
     per_step,
     time_major,
 )
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(tmp_path: Path) -> Refused:
-    """The message of the refusal; there is no file and no rest of one."""
-
-    def run(graph: Graph, error: type[ExportError] = UnsupportedGraph, **rest: Any) -> str:
-        path = graph.save(tmp_path / "whole.onnx")
-        with pytest.raises(error) as caught:
-            export_graph(path, tmp_path / "out" / "model.onnx", **rest)
-        assert not (tmp_path / "out").exists()
-        message = str(caught.value)
-        assert "\n" not in message
-        return message
-
-    return run
-
-
-def _behind(operator: str, *more: str, **rest: Any) -> Graph:
-    """A graph whose last node works on `[batch, time, hidden]`."""
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
-    graph.add(operator, [hidden, *more], "y", name="culprit", **rest)
-    graph.output("y")
-    return graph
 
 
 def test_bidirectional_layers(refused: Refused) -> None:
@@ -72,120 +40,6 @@ def test_bidirectional_layers(refused: Refused) -> None:
 def test_reversed_layers(refused: Refused) -> None:
     message = refused(per_step("GRU", direction="reverse"))
     assert message.startswith("GRU 'gru_1' reads each sequence from its end")
-
-
-def test_a_convolution_over_time(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
-    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
-    kernel = graph.weight(OUT, HIDDEN, 3)
-    graph.add("Conv", [flat, kernel], "y", name="smooth", pads=[1, 1])
-    graph.output("y")
-    message = refused(graph)
-    assert message.startswith("Conv 'smooth' convolves over time (3 steps at once)")
-
-
-@pytest.mark.parametrize(
-    ("operator", "options"), [("MaxPool", {}), ("AveragePool", {}), ("LpPool", {})]
-)
-def test_pooling_over_a_window_of_time(
-    operator: str, options: dict[str, Any], refused: Refused
-) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
-    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
-    pooled = graph.add(operator, [flat], name="pool", kernel_shape=[3], pads=[1, 1], **options)
-    graph.add("Transpose", [pooled], "y", perm=[0, 2, 1])
-    graph.output("y")
-    assert refused(graph).startswith(f"{operator} 'pool' pools over time")
-
-
-@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax"])
-def test_pooling_over_all_of_time(operator: str, refused: Refused) -> None:
-    message = refused(_behind(operator, axes=[1], keepdims=0))
-    assert message == f"{operator} 'culprit' pools over time"
-
-
-def test_a_global_pool(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
-    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
-    graph.add("GlobalAveragePool", [flat], "y", name="pool")
-    graph.output("y")
-    assert refused(graph) == "GlobalAveragePool 'pool' pools over time"
-
-
-def test_attention(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
-    keys = graph.add("Transpose", [hidden], perm=[0, 2, 1])
-    scores = graph.add("MatMul", [hidden, keys], name="scores")
-    weights = graph.add("Softmax", [scores], axis=-1)
-    graph.add("MatMul", [weights, hidden], "y")
-    graph.output("y")
-    assert (
-        refused(graph) == "MatMul 'scores' compares every step with every other, as attention does"
-    )
-
-
-def test_a_learned_attention_over_the_outputs(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
-    scores = graph.add("MatMul", [hidden, graph.weight(HIDDEN, 1)])
-    graph.add("Softmax", [scores], name="weigh", axis=1)
-    turned = graph.add("Transpose", [graph.nodes[-1].output[0]], perm=[0, 2, 1])
-    graph.add("MatMul", [turned, hidden], "y")
-    graph.output("y")
-    assert refused(graph).startswith("Softmax 'weigh' weighs the steps against each other")
-
-
-@pytest.mark.parametrize(
-    ("operator", "options"),
-    [("LayerNormalization", {"axis": 1}), ("LpNormalization", {"axis": 1})],
-)
-def test_normalisation_over_time(operator: str, options: dict[str, Any], refused: Refused) -> None:
-    more: list[str] = []
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
-    if operator == "LayerNormalization":
-        more = [graph.constant(np.ones(1, np.float32))]
-    graph.add(operator, [hidden, *more], "y", name="norm", **options)
-    graph.output("y")
-    assert refused(graph) == f"{operator} 'norm' normalises over time"
-
-
-def test_instance_normalisation(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    channels = graph.add("Transpose", [y], perm=[2, 1, 3, 0])
-    flat = graph.add("Squeeze", [channels, graph.constant(np.array([1]))])
-    ones = [graph.constant(np.ones(HIDDEN, np.float32)) for _ in range(2)]
-    graph.add("InstanceNormalization", [flat, *ones], "y", name="norm")
-    graph.output("y")
-    assert refused(graph) == "InstanceNormalization 'norm' normalises over time"
-
-
-def test_running_sums(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
-    graph.add("CumSum", [hidden, graph.constant(np.array(1))], "y", name="sum")
-    graph.output("y")
-    assert refused(graph).startswith("CumSum 'sum' sums over time")
 
 
 def test_elements_that_are_read_backwards(refused: Refused) -> None:
@@ -233,10 +87,7 @@ def test_a_head_that_reads_the_first_step(refused: Refused) -> None:
 
 
 def test_a_sequence_that_is_joined_to_another(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
+    graph, hidden = behind_a_layer()
     graph.add("Concat", [hidden, hidden], "y", name="joined", axis=1)
     graph.output("y")
     assert refused(graph) == "Concat 'joined' joins other steps onto the sequence"
@@ -317,10 +168,7 @@ def test_a_scan_behind_a_layer(refused: Refused) -> None:
 
 
 def test_a_network_that_knows_where_it_is_in_the_sequence(refused: Refused) -> None:
-    graph = Graph()
-    graph.input("x", ["batch", "time", FEATURES])
-    y = graph.recurrent("GRU", time_major(graph, "x"))
-    hidden = batch_major(graph, y)
+    graph, hidden = behind_a_layer()
     length = graph.add("Gather", [graph.add("Shape", ["x"]), graph.constant(np.array(1))])
     numbers = graph.add("Range", [graph.constant(np.array(0)), length, graph.constant(np.array(1))])
     column = graph.add("Unsqueeze", [numbers, graph.constant(np.array([1]))])

@@ -1,0 +1,51 @@
+"""A node of a graph, and what is known of its tensors."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from elman_export.surgery.editor import attributes, inputs
+from elman_export.surgery.trace import Axes
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A node, with attributes and inputs by name, axis or index."""
+
+    node: onnx.NodeProto
+    axes: Mapping[str, Axes]
+    values: Mapping[str, np.ndarray]
+    opset: int
+    constants: Container[str]
+    computed: Container[str]
+    """The tensors that depend on values of the sequence."""
+
+    def timed(self, name: str) -> tuple[int, ...]:
+        """The axes of a tensor that hold the steps, also together with something else."""
+        axes = self.axes.get(name)
+        return () if axes is None else (*axes.time, *axes.folded, *axes.odd)
+
+    def rank(self, name: str) -> int:
+        return int(np.ndim(self.values[name]))
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return attributes(self.node).get(name, default)
+
+    def input(self, index: int) -> str:
+        return inputs(self.node, index)
+
+    def axis(self, default: int, name: str = "axis") -> int:
+        return self.normal(int(self.attribute(name, default)))
+
+    def normal(self, axis: int) -> int:
+        return axis % max(1, self.rank(self.input(0)))
+
+    def listed(self, attribute: str, index: int) -> list[int] | None:
+        """Whole numbers that are an attribute in old operator sets and an input in new ones."""
+        found = self.attribute(attribute)
+        if found is None and self.input(index):
+            found = np.atleast_1d(self.values[self.input(index)]).tolist()
+        return None if found is None else [int(each) for each in np.atleast_1d(found)]
