@@ -170,6 +170,10 @@ def test_only_the_metrics_know_prometheus() -> None:
     assert importers("elman_server", "prometheus_client") == {"elman_server.metrics"}
 
 
+def test_only_the_horizons_plot_knows_matplotlib() -> None:
+    assert importers("elman_server", "matplotlib") == {"elman_server.horizon.plot"}
+
+
 def test_only_the_program_knows_click_and_rich() -> None:
     assert {
         module

@@ -279,6 +279,7 @@ def _summary(report: Report) -> str:
             if report.proof.exact
             else "* is not equal to the last bit; the server's probe decides how it batches"
         ),
+        *report.notes,
         f"wrote {report.path} ({report.size:,} bytes)",
     ]
     return "\n".join(lines)

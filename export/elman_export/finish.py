@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -38,10 +39,11 @@ def finish(
     The quantized one is compared anew on the same `cases`, and must be equal to the last
     bit in every way if the proved one was. Raises `ProofFailed` if it is not, or if it is far off.
     """
+    notes: list[str] = []
     if quantized:
         from elman_export.quantization import quantize
 
-        model, spec = quantize(model, spec)
+        model, spec = quantize(model, spec, tell=notes.append)
         step = StepModel.of(model, spec, initial)
         _check_typical(step, cases, original)
         proof = prove(
@@ -52,7 +54,7 @@ def finish(
             exact=proof.exact,
             original=original,
         )
-    return keep(model, spec, proof, output, initial=initial)
+    return replace(keep(model, spec, proof, output, initial=initial), notes=tuple(notes))
 
 
 def _check_typical(step: StepModel, cases: Sequence[Case], original: str) -> None:

@@ -25,6 +25,8 @@ class Report:
     spec: ModelSpec
     fingerprint: str
     proof: Proof
+    notes: tuple[str, ...] = ()
+    """What to know of it beside: a line for each operator that was to become int8 and did not."""
 
     @property
     def differences(self) -> tuple[Difference, ...]:

@@ -70,6 +70,13 @@ def test_a_refused_graph_is_one_line_and_no_file(invoke: Invoke, tmp_path: Path)
     assert not (tmp_path / "models").exists()
 
 
+def test_an_int8_export_tells_what_stays_float32(invoke: Invoke, tmp_path: Path) -> None:
+    path = per_step("GRU").save(tmp_path / "noise.onnx")
+    result = invoke(str(path), "--quantize", "int8")
+    assert result.exit_code == 0, result.output
+    assert "stays float32: 6 x 4 weights are too few to gain by it" in result.output
+
+
 _MODULE = """
 from torch import nn
 
