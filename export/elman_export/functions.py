@@ -20,6 +20,8 @@ RNN = {"tanh": "elman.tanh", "relu": "elman.relu"}
 PROJECTED = "elman.projected"
 """The domain of an `LSTM` whose hidden state is a product of its output with `P [hidden, size]`."""
 
+_OURS = frozenset((*RNN.values(), PROJECTED))
+
 _ALL_TURNS = """
   first = Constant <value_ints = [0]> ()
   last = Constant <value_ints = [1]> ()
@@ -85,6 +87,11 @@ LSTM (X, W, R, B, lengths, h, c, P) => (Y, Y_h, Y_c) {{
 """
 
 
+def is_ours(node: onnx.NodeProto) -> bool:
+    """Whether a node is a call of one of these."""
+    return node.domain in _OURS
+
+
 def attach(model: onnx.ModelProto) -> None:
     """Gives the model the functions that it calls, so that it runs as it is."""
     called = {node.domain for node in model.graph.node}
@@ -99,8 +106,7 @@ def attach(model: onnx.ModelProto) -> None:
 def inline(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with the functions' nodes where they were called, and no functions."""
     model = onnx.inliner.inline_local_functions(model)
-    ours = {*RNN.values(), PROJECTED}
-    kept = [each for each in model.opset_import if each.domain not in ours]
+    kept = [each for each in model.opset_import if each.domain not in _OURS]
     del model.opset_import[:]
     model.opset_import.extend(kept)
     return model

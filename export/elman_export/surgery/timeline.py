@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from elman_export import functions
 from elman_export.errors import UnsupportedGraph
 from elman_export.onnxnodes import SIZES_ONLY, describe
 from elman_export.surgery import mixing
@@ -37,6 +38,7 @@ def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
+    recurrent |= {tuple(node.output) for node in model.graph.node if functions.is_ours(node)}
     known = {**constants, **traced.values}
     computed = _computed(model.graph, traced)
     last: list[LastStep] = []
