@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.batch import Batch, Elements, Outputs
 from elman_server.engine.beginning import Beginning, Contexts
-from elman_server.engine.session import EndReason
+from elman_server.engine.scheduler import Scheduler
+from elman_server.engine.session import EndReason, Session
 from elman_server.engine.stats import StepStats
 from elman_server.selection import EncodedValues
 
@@ -26,6 +27,11 @@ def ids(*numbers: int) -> NDArray[np.int64]:
 def seed(number: int) -> Contexts:
     """Contexts of a session that begins with that number as its state."""
     return {"seed": np.array(number, np.int64)}
+
+
+def push(scheduler: Scheduler, session: Session, elements: Elements, now: float) -> None:
+    """Queues elements of one session."""
+    scheduler.push([session], [len(elements)], elements, now)
 
 
 def predicted(elements: Sequence[int], initial: int = INITIAL) -> list[int]:

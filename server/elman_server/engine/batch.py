@@ -1,6 +1,6 @@
 """A batch: the rows that go through one step together, and their predictions on the way back."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from elman_server.engine.outbox import Outbox
-    from elman_server.engine.session import Elements, Session
+    from elman_server.engine.session import Session
     from elman_server.selection import EncodedValues
 
 _HELD_NBYTES = 1024
@@ -20,6 +20,26 @@ _SENT_NBYTES_OF_SESSION = 16
 
 Outputs = Mapping[str, NDArray[Any]]
 """A step's outputs by name: `[rows, chunk, *shape]`."""
+
+
+Elements = NDArray[Any]
+"""Elements of a model's input: `[n, *shape]`."""
+
+
+class Arrival:
+    """Elements of any number of sessions that arrived together."""
+
+    __slots__ = ("elements", "time")
+
+    def __init__(self, elements: Elements, time: float) -> None:
+        self.elements = elements
+        self.time = time
+        """Seconds on the engine's clock."""
+
+
+Share = tuple[Arrival, int, int]
+"""What a session has of an arrival: from which element, and before which. A plain tuple, as there
+is one for each session of each push."""
 
 
 class Selection(Protocol):
@@ -45,52 +65,85 @@ class Batch:
     slots: list[int]
     counts: list[int]
     chunk: int
-    elements: list["Elements"]
-    """Arrays `[n, *shape]` that, joined, are the rows' elements without padding, row after row."""
+    shares: "Shares"
     fresh: list[int]
     """Rows that begin from the model's initial state instead of from their slot's."""
     outputs: frozenset[str]
     """The outputs that some row wants."""
-    arrivals: "Arrivals"
+
+    @property
+    def elements(self) -> list[Elements]:
+        """Arrays `[n, *shape]` that, joined, are the rows' elements without padding, row after
+        row."""
+        return [arrival.elements[start:stop] for arrival, start, stop in self.shares.runs]
 
     def part(self, start: int, stop: int) -> "Batch":
         """Rows `start` to `stop - 1` as a batch of their own."""
         counts = self.counts[start:stop]
-        first = sum(self.counts[:start])
         return Batch(
             sessions=self.sessions[start:stop],
             slots=self.slots[start:stop],
             counts=counts,
             chunk=max(counts),
-            elements=[np.concatenate(self.elements)[first : first + sum(counts)]],
+            shares=self.shares.of(range(start, stop)),
             fresh=[row - start for row in self.fresh if start <= row < stop],
             outputs=self.outputs,
-            arrivals=self.arrivals.of(list(range(start, stop))),
         )
+
+
+class Shares:
+    """What the rows of a step have of which arrivals, row after row."""
+
+    __slots__ = ("_ends", "_shares", "runs")
+
+    def __init__(self, shares: list[Share], ends: list[int]) -> None:
+        """Those of row `i` end before `ends[i]`, where those of the next begin."""
+        self._shares = shares
+        self._ends = ends
+        self.runs = list(_joined(shares))
+        """The same in as few pieces as there are."""
+
+    def of(self, rows: Iterable[int]) -> "Shares":
+        """Those of some rows alone."""
+        shares: list[Share] = []
+        ends: list[int] = []
+        for row in rows:
+            shares += self._shares[self._ends[row - 1] if row else 0 : self._ends[row]]
+            ends.append(len(shares))
+        return Shares(shares, ends)
+
+    @property
+    def arrivals(self) -> "Arrivals":
+        return Arrivals(
+            times=[arrival.time for arrival, _, _ in self.runs],
+            counts=[stop - start for _, start, stop in self.runs],
+        )
+
+
+def _joined(shares: Iterable[Share]) -> Iterator[Share]:
+    """Neighbours that follow on one another in the same arrival, made one."""
+    current: Arrival | None = None
+    first = last = 0
+    for arrival, start, stop in shares:
+        if arrival is not current or start != last:
+            if current is not None:
+                yield current, first, last
+            current, first = arrival, start
+        last = stop
+    if current is not None:
+        yield current, first, last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """When elements arrived: `counts[i]` of them at `times[i]` seconds, row after row."""
+    """When elements arrived: `counts[i]` of them at `times[i]` seconds."""
 
     times: list[float]
     counts: list[int]
-    ends: list[int]
-    """The entries of row `i` end before `ends[i]`, where those of the next begin."""
 
     def ages(self, now: float) -> list[float]:
         """How many seconds ago each entry arrived."""
         return [now - time for time in self.times]
-
-    def of(self, rows: list[int]) -> "Arrivals":
-        """Those of some rows alone."""
-        chosen = Arrivals(times=[], counts=[], ends=[])
-        for row in rows:
-            entries = slice(self.ends[row - 1] if row else 0, self.ends[row])
-            chosen.times.extend(self.times[entries])
-            chosen.counts.extend(self.counts[entries])
-            chosen.ends.append(len(chosen.times))
-        return chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +201,7 @@ class Delivery:
             first_positions=positions,
             outputs={name: array[first:stop] for name, array in self.outputs.items()},
             # The arrivals are counted once, with the part that goes out last.
-            arrivals=self.arrivals if last else Arrivals(times=[], counts=[], ends=[]),
+            arrivals=self.arrivals if last else Arrivals(times=[], counts=[]),
         )
 
 
@@ -175,17 +228,23 @@ def deliveries(
                     name: _unpad(outputs[name] if whole else _rows(outputs[name], rows), counts)
                     for name in selection.names
                 },
-                arrivals=batch.arrivals if whole else batch.arrivals.of(rows),
+                arrivals=(batch.shares if whole else batch.shares.of(rows)).arrivals,
             ),
         )
 
 
-def _rows_by_receiver(sessions: list["Session"]) -> Iterable[list[int]]:
+def _rows_by_receiver(sessions: list["Session"]) -> Iterable[Sequence[int]]:
     first = sessions[0]
     outbox, selection = first.outbox, first.selection
-    # One caller with one selection is what a multiplexing client looks like.
-    if all(s.outbox is outbox and s.selection is selection and s.ended is None for s in sessions):
-        return [list(range(len(sessions)))]
+    for session in sessions:
+        if (
+            session.outbox is not outbox
+            or session.selection is not selection
+            or session.ended is not None
+        ):
+            break
+    else:  # one caller with one selection, as multiplexing clients have
+        return [range(len(sessions))]
     groups: dict[tuple[int, int], list[int]] = {}
     for row, session in enumerate(sessions):
         if session.ended is None:
@@ -193,7 +252,7 @@ def _rows_by_receiver(sessions: list["Session"]) -> Iterable[list[int]]:
     return groups.values()
 
 
-def _rows(array: NDArray[Any], rows: list[int]) -> NDArray[Any]:
+def _rows(array: NDArray[Any], rows: Sequence[int]) -> NDArray[Any]:
     """A copy, so that what one caller has not read yet keeps nobody else's predictions alive."""
     return array[rows]
 

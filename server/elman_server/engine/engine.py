@@ -8,20 +8,19 @@ and what arrives while a step runs forms the next.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from elman_server.admission import Admission
-from elman_server.engine.batch import Batch, Outputs, Selection, deliveries
+from elman_server.engine.batch import Batch, Elements, Outputs, Selection, deliveries
 from elman_server.engine.beginning import Beginning, Contexts
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
     CANCELLED,
     FINISHED,
-    Elements,
     Ending,
     EndReason,
     Session,
@@ -147,10 +146,17 @@ class Engine:
         outbox.notify()
         return session
 
-    def push(self, session: Session, elements: Elements, arrival: float) -> None:
-        """Queues elements, `[n, *shape]`, that arrived at `arrival` on the engine's clock."""
-        self._scheduler.push(session, elements, arrival)
+    def push(
+        self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
+    ) -> int:
+        """Queues elements, `[sum(counts), *shape]`, that arrived at `arrival` on the engine's
+        clock: `counts[i]` for `sessions[i]`, which all have the same outbox.
+
+        Returns the largest number of elements that one of them has unanswered.
+        """
+        most = self._scheduler.push(sessions, counts, elements, arrival)
         self._wake()
+        return most
 
     def close(self, session: Session, ending: Ending = FINISHED) -> None:
         """Ends a session after its queue is answered."""
@@ -296,10 +302,11 @@ class Engine:
 
 
 def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
+    arrivals = batch.shares.arrivals
     return StepStats(
         batch_size=len(batch.sessions),
         answered=answered,
         seconds=result.end - result.start,
-        queue_delays=batch.arrivals.ages(result.start),
-        counts=batch.arrivals.counts,
+        queue_delays=arrivals.ages(result.start),
+        counts=arrivals.counts,
     )

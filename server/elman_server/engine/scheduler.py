@@ -9,18 +9,16 @@ what a step computes is wanted. Sessions that have yet to begin stand in a line 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from elman_server.engine.batch import Arrivals, Batch, Selection
+from elman_server.engine.batch import Arrival, Batch, Elements, Selection, Share, Shares
 from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import (
     CANCELLED,
     FINISHED,
-    Arrival,
-    Elements,
     Ending,
     Session,
 )
@@ -99,17 +97,33 @@ class Scheduler:
             self._beginners.add(session, contexts)
         return session
 
-    def push(self, session: Session, elements: Elements, now: float) -> None:
-        """Queues elements `[n, *shape]` of a session that is neither closing nor ended."""
-        count = len(elements)
-        if not count:
-            return
-        session.queue.append(Arrival(elements, now))
-        session.pending += count
-        session.outbox.pending += count
-        self.pending += count
-        if not session.waiting and not session.in_flight:
-            self._line_up(session)
+    def push(
+        self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float
+    ) -> int:
+        """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in their order.
+
+        The sessions have the same outbox, and none is closing or has ended. Returns the largest
+        number of elements that one of them now has waiting or in a step.
+        """
+        arrival = Arrival(elements, now)
+        start = most = 0
+        for session, count in zip(sessions, counts, strict=True):
+            if not count:
+                continue
+            stop = start + count
+            session.queue.append((arrival, start, stop))
+            session.pending = pending = session.pending + count
+            start = stop
+            if session.in_flight:
+                pending += session.in_flight
+            elif not session.waiting:
+                self._line_up(session)
+            if pending > most:
+                most = pending
+        if start:
+            sessions[0].outbox.pending += start
+            self.pending += start
+        return most
 
     def close(self, session: Session, ending: Ending = FINISHED) -> bool:
         """Ends a session once its queue is answered. True if that is now."""
@@ -150,9 +164,9 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif rows := self._take_rows(line):
+            elif (batch := self._take(line)) is not None:
                 self._turn = line + 1
-                return self._batch(rows)
+                return batch
         return None
 
     def complete(self, batch: Batch) -> list[Session]:
@@ -200,76 +214,67 @@ class Scheduler:
         length = min(session.pending, self._longest_chunk)
         self._lines[length.bit_length() - 1].append(session)
 
-    def _take_rows(self, line: int) -> list[tuple[Session, int]]:
-        """The next sessions of a line and how many elements of each, within the step's limits."""
-        waiting = self._lines[line]
-        limits = self.limits
+    def _take(self, line: int) -> Batch | None:
+        """The next sessions of a line, with as many elements as fit into a step."""
+        waiting, limits = self._lines[line], self.limits
         longest = min((2 << line) - 1, self._longest_chunk)
         if limits.chunking is not Chunking.RAGGED:
             longest = 1 << line
-        rows: list[tuple[Session, int]] = []
+        sessions: list[Session] = []
+        counts: list[int] = []
+        shares: list[Share] = []
+        ends: list[int] = []
         chunk = 0
-        while waiting and len(rows) < limits.max_batch_size:
+        looked_at: Outbox | None = None
+        while waiting and len(sessions) < limits.max_batch_size:
             session = waiting[0]
+            outbox = session.outbox
             if session.ended is not None:
                 waiting.popleft()
                 continue
-            if session.outbox.full:
-                self._held.add(session.outbox)
-                session.outbox.held.append(waiting.popleft())
-                continue
-            count = min(session.pending, longest)
-            if rows and max(chunk, count) * (len(rows) + 1) > limits.max_step_elements:
+            if outbox is not looked_at:
+                if outbox.full:
+                    self._held.add(outbox)
+                    outbox.held.append(waiting.popleft())
+                    continue
+                looked_at = outbox
+            pending = session.pending
+            count = pending if pending < longest else longest
+            if count > chunk:
+                if sessions and count * (len(sessions) + 1) > limits.max_step_elements:
+                    break
+                chunk = count
+            elif chunk * (len(sessions) + 1) > limits.max_step_elements:
                 break
             waiting.popleft()
-            chunk = max(chunk, count)
-            rows.append((session, count))
-        return rows
-
-    def _batch(self, rows: Iterable[tuple[Session, int]]) -> Batch:
-        sessions: list[Session] = []
-        counts: list[int] = []
-        elements: list[Elements] = []
-        fresh: list[int] = []
-        outputs: frozenset[str] = frozenset()
-        arrivals = Arrivals(times=[], counts=[], ends=[])
-        selection: Selection | None = None
-        for row, (session, count) in enumerate(rows):
             session.waiting = False
             session.in_flight = count
-            session.pending -= count
-            session.outbox.pending -= count
-            self.pending -= count
-            if session.position == 0 and session.start is Start.INITIAL:
-                fresh.append(row)
-            if session.selection is not selection:
-                selection = session.selection
-                outputs |= selection.names
+            session.pending = pending - count
+            outbox.pending -= count
+            queue = session.queue
+            _, start, stop = queue[0]
+            if stop - start == count:
+                shares.append(queue.popleft())
+            else:
+                _cut(queue, count, shares)
+            ends.append(len(shares))
             sessions.append(session)
             counts.append(count)
-            while count:
-                arrival = session.queue[0]
-                part = len(arrival.elements)
-                if part <= count:
-                    elements.append(arrival.elements)
-                    session.queue.popleft()
-                else:
-                    part = count
-                    elements.append(arrival.elements[:part])
-                    arrival.elements = arrival.elements[part:]
-                arrivals.times.append(arrival.time)
-                arrivals.counts.append(part)
-                count -= part
-            arrivals.ends.append(len(arrivals.times))
+        if not sessions:
+            return None
+        self.pending -= sum(counts)
         return Batch(
             sessions=sessions,
             slots=[session.slot.index for session in sessions],
             counts=counts,
-            chunk=max(counts),
-            elements=elements,
-            fresh=fresh,
-            outputs=outputs,
-            arrivals=arrivals,
+            chunk=chunk,
+            shares=Shares(shares, ends),
+            fresh=[
+                row
+                for row, session in enumerate(sessions)
+                if not session.position and session.start is Start.INITIAL
+            ],
+            outputs=_wanted(sessions),
         )
 
     def _end(self, session: Session, ending: Ending) -> None:
@@ -288,3 +293,27 @@ class Scheduler:
         # A slot that is in a step is written to when the step ends, so it is freed only then.
         if not session.in_flight and session.start is not Start.UNDER_WAY:
             self.pool.free(session.slot)
+
+
+def _cut(queue: deque[Share], count: int, shares: list[Share]) -> None:
+    """Moves the first `count` elements of a queue to `shares`."""
+    while count:
+        arrival, start, stop = queue[0]
+        if stop - start <= count:
+            shares.append(queue.popleft())
+            count -= stop - start
+        else:
+            shares.append((arrival, start, start + count))
+            queue[0] = arrival, start + count, stop
+            return
+
+
+def _wanted(sessions: Iterable[Session]) -> frozenset[str]:
+    """The outputs that some session wants."""
+    wanted: frozenset[str] = frozenset()
+    known: Selection | None = None
+    for session in sessions:
+        if session.selection is not known:
+            known = session.selection
+            wanted |= known.names
+    return wanted

@@ -3,17 +3,11 @@
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from numpy.typing import NDArray
-
-from elman_server.engine.batch import Selection
+from elman_server.engine.batch import Selection, Share
 from elman_server.engine.beginning import Contexts, Start
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.state_pool import Slot
-
-Elements = NDArray[Any]
-"""Elements of a model's input: `[n, *shape]`."""
 
 
 class EndReason(StrEnum):
@@ -38,15 +32,6 @@ class Ending:
 
 FINISHED = Ending(reason=EndReason.FINISHED)
 CANCELLED = Ending(reason=EndReason.CANCELLED)
-
-
-@dataclass(slots=True)
-class Arrival:
-    """Consecutive elements that arrived together and still wait."""
-
-    elements: Elements
-    time: float
-    """Seconds on the engine's clock."""
 
 
 class Session:
@@ -85,7 +70,7 @@ class Session:
         self.start = Start.INITIAL
         self.contexts: Contexts | None = None
         """What it begins from, while that is due."""
-        self.queue: deque[Arrival] = deque()
+        self.queue: deque[Share] = deque()
         self.pending = 0
         self.in_flight = 0
         self.position = 0

@@ -51,7 +51,7 @@ async def predict(
     )
     parts: list[list[EncodedValues]] = []
     try:
-        engine.push(session, decoded.elements, arrival)
+        engine.push([session], [count], decoded.elements, arrival)
         engine.close(session)
         while True:
             mail = engine.collect(outbox)

@@ -6,10 +6,12 @@ write is under way, what the engine finishes gathers in the outbox and goes out 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import TypeGuard
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
-from elman_server.engine.batch import Arrivals
+from elman_server.elements import Decoded
+from elman_server.engine.batch import Arrivals, Elements
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
@@ -238,31 +240,39 @@ class StreamRpc:
                 if session is not None:
                     self._engine.close(session, ending)
             return
-        elements, invalid = decoded.elements, decoded.invalid
+        if decoded.invalid is None:
+            sessions = [self._sessions.get(number) for number in numbers]
+            if _all_take_elements(sessions):
+                self._queue(sessions, counts, decoded.elements, arrival)
+                return
         start = 0
         for number, count in zip(numbers, counts, strict=True):
-            stop = start + count
-            session = self._sessions.get(number)
-            if session is None or session.closing is not None or session.ended is not None:
-                session = self._pushable(number)
-            if session is None:
-                pass
-            elif invalid is not None and invalid[start:stop].any():
-                offset = int(invalid[start:stop].argmax())
-                position = session.position + session.unanswered + offset
-                reason = self._model.codec.explain(decoded, start + offset)
-                self._engine.close(
-                    session,
-                    Ending(
-                        reason=EndReason.INVALID_ELEMENT,
-                        message=f"element at position {position}: {reason}",
-                    ),
-                )
-            else:
-                self._engine.push(session, elements[start:stop], arrival)
-                if session.unanswered > self._window:
-                    self._beyond_window.add(session)
-            start = stop
+            self._push_one(number, decoded, slice(start, start + count), arrival)
+            start += count
+
+    def _push_one(self, number: int, decoded: Decoded, part: slice, arrival: float) -> None:
+        session = self._pushable(number)
+        if session is None:
+            return
+        invalid = decoded.invalid
+        if invalid is not None and invalid[part].any():
+            offset = int(invalid[part].argmax())
+            position = session.position + session.unanswered + offset
+            reason = self._model.codec.explain(decoded, part.start + offset)
+            message = f"element at position {position}: {reason}"
+            self._engine.close(session, Ending(reason=EndReason.INVALID_ELEMENT, message=message))
+            return
+        elements = decoded.elements[part]
+        self._queue([session], [len(elements)], elements, arrival)
+
+    def _queue(
+        self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
+    ) -> None:
+        most = self._engine.push(sessions, counts, elements, arrival)
+        if most > self._window:
+            self._beyond_window.update(
+                session for session in sessions if session.unanswered > self._window
+            )
 
     def _close(self, number: int) -> None:
         """A second close changes nothing: the first, or the session's end, may have crossed it."""
@@ -321,3 +331,10 @@ def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int
             "the same number"
         )
     return [elements // sessions] * sessions
+
+
+def _all_take_elements(sessions: list[Session | None]) -> TypeGuard[list[Session]]:
+    for session in sessions:
+        if session is None or session.closing is not None or session.ended is not None:
+            return False
+    return True

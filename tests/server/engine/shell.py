@@ -92,7 +92,7 @@ class Caller:
         return session
 
     def push(self, session: Session, *elements: int) -> None:
-        self.engine.push(session, ids(*elements), self.engine.now())
+        self.engine.push([session], [len(elements)], ids(*elements), self.engine.now())
 
     def collect(self) -> None:
         self._changed.clear()

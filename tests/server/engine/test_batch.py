@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from elman_server.engine.batch import Arrivals, Batch, Delivery, deliveries
+from elman_server.engine.batch import Arrival, Arrivals, Batch, Delivery, Shares, deliveries
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import CANCELLED, Session
 from elman_server.engine.state_pool import Slot
@@ -29,14 +29,21 @@ def batch(sessions: list[Session], counts: list[int]) -> Batch:
         slots=list(range(len(sessions))),
         counts=counts,
         chunk=max(counts),
-        elements=[np.zeros(sum(counts))],
+        shares=one_each(counts),
         fresh=[],
         outputs=frozenset({"sum", "negated"}),
-        arrivals=Arrivals(
-            times=[float(row) for row in range(len(sessions))],
-            counts=counts,
-            ends=[row + 1 for row in range(len(sessions))],
-        ),
+    )
+
+
+def one_each(counts: list[int]) -> Shares:
+    """Row `i` has all of an arrival at time `i`; its elements are counted on from row to row."""
+    stops = np.cumsum(counts).tolist()
+    return Shares(
+        [
+            (Arrival(np.arange(stop - count, stop), float(row)), 0, count)
+            for row, (count, stop) in enumerate(zip(counts, stops, strict=True))
+        ],
+        [row + 1 for row in range(len(counts))],
     )
 
 
@@ -130,7 +137,6 @@ def packed(counts: list[int], element_nbytes: int) -> Delivery:
         arrivals=Arrivals(
             times=[float(n) for n in counts],
             counts=counts,
-            ends=[row + 1 for row in range(len(counts))],
         ),
     )
 
@@ -193,7 +199,6 @@ def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
     starts = [sum(counts[:row]) for row in range(len(counts))]
     whole = replace(
         whole,
-        elements=np.split(np.arange(sum(counts)), starts[1:]),
         fresh=[row for row in range(len(counts)) if row % 3 == 0],
     )
     first = data.draw(st.integers(0, len(counts) - 1))
@@ -210,4 +215,17 @@ def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
         whole.sessions[row] for row in whole.fresh if row in rows
     ]
     assert part.outputs == whole.outputs
-    assert part.arrivals == whole.arrivals.of(list(rows))
+    assert part.shares.arrivals == Arrivals(
+        times=[float(row) for row in rows], counts=counts[first:stop]
+    )
+
+
+def test_neighbours_in_an_arrival_are_read_as_one() -> None:
+    first, second = Arrival(np.arange(10), 1.0), Arrival(np.arange(100, 110), 2.0)
+    shares = Shares(
+        [(first, 0, 2), (first, 2, 5), (first, 6, 7), (second, 7, 8), (second, 8, 9)],
+        [1, 2, 4, 5],
+    )
+    assert shares.runs == [(first, 0, 5), (first, 6, 7), (second, 7, 9)]
+    assert shares.arrivals == Arrivals(times=[1.0, 1.0, 2.0], counts=[5, 1, 2])
+    assert shares.of([0, 2]).runs == [(first, 0, 2), (first, 6, 7), (second, 7, 8)]

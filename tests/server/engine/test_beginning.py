@@ -9,7 +9,7 @@ from elman_server.engine.beginning import Beginning, Start
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
 from elman_server.engine.session import FINISHED, Ending, EndReason, Session
-from tests.server.fakes import FakeSelection, ids, seed
+from tests.server.fakes import FakeSelection, ids, push, seed
 
 SELECTION = FakeSelection()
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the beginning failed")
@@ -36,7 +36,7 @@ def add(to: Scheduler, box: Outbox, number: int | None = None, pending: int = 0)
     """With contexts if it has a number."""
     contexts = None if number is None else seed(number)
     session = to.add(id="", number=0, outbox=box, selection=SELECTION, contexts=contexts)
-    to.push(session, ids(*range(pending)), 0.0)
+    push(to, session, ids(*range(pending)), 0.0)
     return session
 
 
@@ -68,7 +68,7 @@ def test_no_step_takes_a_session_that_has_not_begun(box: Outbox) -> None:
     tested = scheduler()
     session = add(tested, box, 1, pending=2)
     beginning = begin(tested)
-    tested.push(session, ids(7), 0.0)
+    push(tested, session, ids(7), 0.0)
     assert tested.schedule() is None
     tested.begun(beginning)
     batch = step(tested)
@@ -96,7 +96,7 @@ def test_beginnings_and_steps_take_turns(box: Outbox) -> None:
         kinds.append(type(work))
         if isinstance(work, Batch):
             tested.complete(work)
-            tested.push(busy, ids(1), 0.0)
+            push(tested, busy, ids(1), 0.0)
         elif work is not None:
             tested.begun(work)
     assert kinds == [Batch, Beginning] * 4

@@ -27,7 +27,7 @@ def delivery(box: Outbox, count: int) -> Delivery:
         counts=[count],
         first_positions=[0],
         outputs={"sum": np.zeros(count, np.int64)},
-        arrivals=Arrivals(times=[0.0], counts=[count], ends=[1]),
+        arrivals=Arrivals(times=[0.0], counts=[count]),
     )
 
 

@@ -11,7 +11,7 @@ from elman_server.engine.batch import Batch
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
 from elman_server.engine.session import FINISHED, Ending, EndReason, Session
-from tests.server.fakes import FakeSelection, ids
+from tests.server.fakes import FakeSelection, ids, push
 
 SELECTION = FakeSelection()
 INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
@@ -35,7 +35,7 @@ def limits(
 
 def add(scheduler: Scheduler, pending: int = 0, box: Outbox | None = None) -> Session:
     session = scheduler.add(id="", number=0, outbox=box or outbox(), selection=SELECTION)
-    scheduler.push(session, np.zeros(pending, np.int64), 0.0)
+    push(scheduler, session, np.zeros(pending, np.int64), 0.0)
     return session
 
 
@@ -54,7 +54,7 @@ def test_nobody_is_scheduled_while_nothing_was_pushed() -> None:
 
 def test_a_push_of_nothing_is_nothing() -> None:
     scheduler = Scheduler(limits())
-    scheduler.push(add(scheduler), ids(), 0.0)
+    push(scheduler, add(scheduler), ids(), 0.0)
     assert scheduler.pending == 0
     assert scheduler.schedule() is None
 
@@ -69,15 +69,15 @@ def test_a_lone_element_goes_at_once() -> None:
 def test_a_chunk_joins_what_was_pushed_at_different_times() -> None:
     scheduler = Scheduler(limits(chunk=3))
     session = add(scheduler)
-    scheduler.push(session, ids(1, 2), 10.0)
-    scheduler.push(session, ids(3, 4), 11.0)
+    push(scheduler, session, ids(1, 2), 10.0)
+    push(scheduler, session, ids(3, 4), 11.0)
     batch = schedule(scheduler)
     assert np.concatenate(batch.elements).tolist() == [1, 2, 3]
-    assert (batch.arrivals.times, batch.arrivals.counts) == ([10.0, 11.0], [2, 1])
+    assert (batch.shares.arrivals.times, batch.shares.arrivals.counts) == ([10.0, 11.0], [2, 1])
     scheduler.complete(batch)
     rest = schedule(scheduler)
     assert np.concatenate(rest.elements).tolist() == [4]
-    assert rest.arrivals.times == [11.0]
+    assert rest.shares.arrivals.times == [11.0]
 
 
 def test_sessions_of_different_length_share_a_ragged_step() -> None:
@@ -119,7 +119,7 @@ def test_a_session_in_a_step_is_in_no_other() -> None:
     scheduler = Scheduler(limits(chunk=2))
     session = add(scheduler, 5)
     batch = schedule(scheduler)
-    scheduler.push(session, ids(1), 0.0)
+    push(scheduler, session, ids(1), 0.0)
     assert scheduler.schedule() is None
     scheduler.complete(batch)
     assert schedule(scheduler).sessions == [session]
@@ -154,7 +154,7 @@ def test_a_lone_element_waits_for_one_step_of_each_other_line_at_most(
     for steps_before in arrivals:
         for _ in range(steps_before):
             step(scheduler, refill=busy)
-        scheduler.push(single, ids(1), 0.0)
+        push(scheduler, single, ids(1), 0.0)
         waited = 1
         while single not in step(scheduler, refill=busy).sessions:
             waited += 1
@@ -174,7 +174,7 @@ def test_lone_elements_without_end_delay_a_long_push_by_one_step_at_most(
         scheduler.complete(batch)
         for session in singles:
             if not session.pending:
-                scheduler.push(session, ids(1), 0.0)
+                push(scheduler, session, ids(1), 0.0)
         if long in batch.sessions:
             steps.append(0)
         else:
@@ -187,7 +187,7 @@ def step(scheduler: Scheduler, refill: list[Session]) -> Batch:
     batch = schedule(scheduler)
     for session in refill:
         if session.pending < 2:
-            scheduler.push(session, np.zeros(200, np.int64), 0.0)
+            push(scheduler, session, np.zeros(200, np.int64), 0.0)
     scheduler.complete(batch)
     return batch
 
@@ -209,7 +209,7 @@ def test_a_session_that_is_held_twice_goes_on_once() -> None:
     session = add(scheduler, 1, full)
     for _ in range(3):
         assert scheduler.schedule() is None
-        scheduler.push(session, ids(1), 0.0)
+        push(scheduler, session, ids(1), 0.0)
         scheduler.release(full)
     full.limit = 1
     assert schedule(scheduler).sessions == [session]

@@ -122,16 +122,32 @@ class Schedules(RuleBasedStateMachine):
         self.truths[session] = Truth(session, initial)
         return self.truths[session]
 
-    @rule(truth=sessions, count=st.one_of(st.integers(0, 3), st.integers(0, 60)))
-    def push(self, truth: Truth, count: int) -> None:
-        if not truth.live or truth.session.closing is not None:
-            return
-        new = list(range(self.next_element, self.next_element + count))
-        self.next_element += count
+    @rule(
+        some=st.lists(
+            st.tuples(sessions, st.one_of(st.integers(0, 3), st.integers(0, 60))),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    def push(self, some: list[tuple[Truth, int]]) -> None:
+        """For sessions of one outbox, of which any may be named several times."""
+        outbox = some[0][0].session.outbox
+        shares = [
+            (truth, count)
+            for truth, count in some
+            if truth.live and truth.session.closing is None and truth.session.outbox is outbox
+        ]
         self.clock += 1
-        self.scheduler.push(truth.session, ids(*new), self.clock)
-        truth.pushed += new
-        truth.times += [self.clock] * count
+        new = list(range(self.next_element, self.next_element + sum(n for _, n in shares)))
+        self.next_element += len(new)
+        most = self.scheduler.push(
+            [truth.session for truth, _ in shares], [n for _, n in shares], ids(*new), self.clock
+        )
+        for truth, count in shares:
+            truth.pushed += new[:count]
+            truth.times += [self.clock] * count
+            del new[:count]
+        assert most == max((truth.session.unanswered for truth, n in shares if n), default=0)
 
     @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN]))
     def close(self, truth: Truth, ending: Ending) -> None:
@@ -225,7 +241,7 @@ class Schedules(RuleBasedStateMachine):
         for truth in self.truths.values():
             session = truth.session
             assert session.pending == truth.waiting
-            assert session.pending == sum(len(arrival.elements) for arrival in session.queue)
+            assert session.pending == sum(stop - start for _, start, stop in session.queue)
             # Contexts are kept for sessions that have yet to begin, and for no others.
             assert (session.contexts is not None) is self.can_begin(truth)
         for outbox in self.outboxes:
@@ -320,7 +336,7 @@ class Schedules(RuleBasedStateMachine):
         times = [
             (row, time)
             for row in range(len(batch.sessions))
-            for arrived in [batch.arrivals.of([row])]
+            for arrived in [batch.shares.of([row]).arrivals]
             for time, count in zip(arrived.times, arrived.counts, strict=True)
             for _ in range(count)
         ]

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from elman_server import modelfile
-from elman_server.engine.batch import Arrivals, Batch
+from elman_server.engine.batch import Arrival, Batch, Shares
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
 from tests.oracle import Oracle
@@ -33,10 +33,12 @@ def batch(
         slots=[slot for slot, _ in rows],
         counts=counts,
         chunk=max(counts),
-        elements=[elements for _, elements in rows],
+        shares=Shares(
+            [(Arrival(elements, 0.0), 0, len(elements)) for _, elements in rows],
+            [row + 1 for row in range(len(rows))],
+        ),
         fresh=list(fresh),
         outputs=frozenset(outputs),
-        arrivals=Arrivals(times=[], counts=[], ends=[]),
     )
 
 
