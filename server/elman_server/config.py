@@ -42,6 +42,9 @@ class ServerConfig:
     max_pending_elements: int = 1_000_000
     """Elements that wait for a step, of all models together; above it large pushes wait unread
     and `Predict` is refused."""
+    max_context_bytes: int = 64 * 1024 * 1024
+    """Bytes of contexts that wait for their sessions to begin, of all models together; a session
+    whose contexts go beyond it is refused."""
     window: int = 1024
     """Elements of one session that may be unanswered before the server stops reading its RPC."""
     max_message_bytes: int = 4 * 1024 * 1024
@@ -75,6 +78,7 @@ class ServerConfig:
             self._check(name, 1, 2**32 - 1)
         for name in ("max_batch_size", "max_step_elements", "max_chunk"):
             self._check(name, 1, 65_536)
+        self._check("max_context_bytes", 1, 2**40)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
         for name in ("retry_after", "grace_period"):

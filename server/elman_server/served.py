@@ -114,7 +114,7 @@ class ServedModel:
                 state_slots=lambda: engine.slots,
             ),
         )
-        admission.watch(lambda: engine.backlog)
+        admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
         engine.start()
         return ServedModel(
             source=loaded.source,

@@ -53,6 +53,7 @@ class _Server:
         self._admission = Admission(
             max_sessions=config.max_sessions,
             max_pending_elements=config.max_pending_elements,
+            max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
         self._servicer = InferenceServicer(

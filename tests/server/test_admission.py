@@ -8,8 +8,13 @@ from elman_server.admission import Admission
 from elman_server.errors import Overloaded, ShuttingDown
 
 
-def admission(sessions: int = 2, pending: int = 10) -> Admission:
-    return Admission(max_sessions=sessions, max_pending_elements=pending, retry_after=1.5)
+def admission(sessions: int = 2, pending: int = 10, contexts: int = 100) -> Admission:
+    return Admission(
+        max_sessions=sessions,
+        max_pending_elements=pending,
+        max_context_bytes=contexts,
+        retry_after=1.5,
+    )
 
 
 def test_sessions_beyond_the_limit_are_told_when_to_try_again() -> None:
@@ -46,15 +51,46 @@ def test_the_elements_of_all_models_together_crowd_it(
 ) -> None:
     gate = admission(pending=10)
     for count in waiting:
-        gate.watch(partial(int, count))
+        gate.watch(partial(int, count), int)
     assert gate.crowded is crowded
 
 
 def test_a_session_that_brings_elements_along_is_refused_where_too_many_wait() -> None:
     gate = admission(pending=10)
-    gate.watch(lambda: 10)
+    gate.watch(lambda: 10, int)
     with pytest.raises(Overloaded, match=r"max_pending_elements is 10$") as caught:
         gate.admit(elements=1)
     assert (caught.value.retry_after, gate.sessions) == (1.5, 0)
     gate.admit()
     assert gate.sessions == 1
+
+
+def test_contexts_that_wait_for_their_sessions_to_begin_are_bounded() -> None:
+    waiting = 0
+    gate = admission(sessions=10, contexts=100)
+    gate.watch(int, lambda: waiting)
+    gate.admit(context_nbytes=1000)  # alone, whatever its size
+    waiting = 60
+    assert gate.crowded_by_contexts
+    gate.admit(context_nbytes=40)
+    with pytest.raises(Overloaded, match=r"^60 bytes .* max_context_bytes is 100$") as caught:
+        gate.admit(context_nbytes=41)
+    assert (caught.value.retry_after, gate.sessions) == (1.5, 2)
+    gate.admit()
+    waiting = 50
+    assert not gate.crowded_by_contexts
+
+
+def test_who_waits_is_told_when_neither_elements_nor_contexts_crowd_it() -> None:
+    elements, contexts = 10, 100
+    told: list[str] = []
+    gate = admission(pending=10, contexts=100)
+    gate.watch(lambda: elements, lambda: contexts)
+    gate.wait(lambda: told.append("now"))
+    elements = 0
+    gate.relieve()
+    assert told == []
+    contexts = 0
+    gate.relieve()
+    gate.relieve()
+    assert told == ["now"]

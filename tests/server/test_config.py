@@ -16,6 +16,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "max_step_elements": (1, 65_536),
     "max_chunk": (1, 65_536),
     "max_pending_elements": (1, 2**32 - 1),
+    "max_context_bytes": (1, 2**40),
     "window": (1, 2**32 - 1),
     "max_message_bytes": (4096, 2**31 - 1),
     "retry_after": (0, 1_000_000),

@@ -56,6 +56,8 @@ class Beginners:
 
     def __init__(self) -> None:
         self._line: deque[Session] = deque()
+        self.nbytes = 0
+        """Of the contexts of those that have not begun."""
 
     def __bool__(self) -> bool:
         return bool(self._line)
@@ -63,7 +65,7 @@ class Beginners:
     def add(self, session: "Session", contexts: Contexts) -> None:
         session.start = Start.DUE
         session.contexts = contexts
-        session.outbox.contexts_nbytes += _nbytes(contexts)
+        self._count(session, nbytes(contexts))
         self._line.append(session)
 
     def take(self, most: int) -> Beginning | None:
@@ -87,14 +89,18 @@ class Beginners:
         """A beginning is over, whatever came of it."""
         for session, contexts in zip(beginning.sessions, beginning.contexts, strict=True):
             session.start = Start.BEGUN
-            session.outbox.contexts_nbytes -= _nbytes(contexts)
+            self._count(session, -nbytes(contexts))
 
     def drop(self, session: "Session") -> None:
         """A session ends that is due."""
         assert session.contexts is not None
-        session.outbox.contexts_nbytes -= _nbytes(session.contexts)
+        self._count(session, -nbytes(session.contexts))
         session.contexts = None
 
+    def _count(self, session: "Session", nbytes: int) -> None:
+        session.outbox.contexts_nbytes += nbytes
+        self.nbytes += nbytes
 
-def _nbytes(contexts: Contexts) -> int:
+
+def nbytes(contexts: Contexts) -> int:
     return sum(array.nbytes for array in contexts.values())

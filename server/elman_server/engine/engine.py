@@ -15,7 +15,7 @@ import structlog
 
 from elman_server.admission import Admission
 from elman_server.engine.batch import Batch, Elements, Outputs, Selection, deliveries
-from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.beginning import Beginning, Contexts, nbytes
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
@@ -108,6 +108,11 @@ class Engine:
         return self._scheduler.backlog
 
     @property
+    def context_nbytes(self) -> int:
+        """Bytes of contexts that wait for their sessions to begin."""
+        return self._scheduler.context_nbytes
+
+    @property
     def slots(self) -> int:
         """Rows of state in use."""
         return self._scheduler.pool.used
@@ -127,7 +132,7 @@ class Engine:
         Raises `Overloaded` or `ShuttingDown`.
         """
         try:
-            self._admission.admit(elements)
+            self._admission.admit(elements, nbytes(contexts or {}))
         except (Overloaded, ShuttingDown) as error:
             self._observer.session_rejected(error.reason)
             raise
@@ -263,6 +268,7 @@ class Engine:
             )
         if isinstance(work, Beginning):
             self._scheduler.begun(work)
+            self._admission.relieve()
             return _Settled(
                 outboxes={session.outbox for session in work.sessions}, ended=[], answered=0
             )

@@ -78,6 +78,11 @@ class Scheduler:
         """Elements that wait for a step and not for their caller to read."""
         return self.pending - sum(outbox.pending for outbox in self._held)
 
+    @property
+    def context_nbytes(self) -> int:
+        """Bytes of the contexts of sessions that have not begun."""
+        return self._beginners.nbytes
+
     def add(
         self,
         *,

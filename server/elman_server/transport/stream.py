@@ -150,6 +150,7 @@ class StreamRpc:
             self._beyond_window
             or self._outbox.full
             or self._outbox.contexts_nbytes > self._frame_bytes
+            or (self._outbox.contexts_nbytes and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
             or (self._outbox.pending and self._admission.crowded)
         )

@@ -25,10 +25,14 @@ async def serve() -> AsyncIterator[Serve]:
         max_batch_size: int = 8,
         max_chunk: int = 4,
         max_sessions: int = 100,
+        max_context_bytes: int = 10**6,
         clock: Callable[[], float] | None = None,
     ) -> Served:
         admission = Admission(
-            max_sessions=max_sessions, max_pending_elements=10**6, retry_after=1.0
+            max_sessions=max_sessions,
+            max_pending_elements=10**6,
+            max_context_bytes=max_context_bytes,
+            retry_after=1.0,
         )
         recorder = Recorder()
         limits = StepLimits(
@@ -48,6 +52,7 @@ async def serve() -> AsyncIterator[Serve]:
             observer=recorder,
             **({} if clock is None else {"clock": clock}),
         )
+        admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
         engine.start()
         all_served.append(Served(engine, admission, recorder))
         return all_served[-1]

@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from elman_server.engine.beginning import Beginning
 from elman_server.engine.session import Ending, EndReason
+from elman_server.errors import Overloaded
 from tests.server.engine.shell import (
     ON_THE_THREAD,
     Caller,
@@ -135,3 +138,22 @@ async def test_beginnings_are_no_steps(serve: Serve) -> None:
     caller.push(session, 1)
     await caller.answered(session, 1)
     assert [step.batch_size for step in served.recorder.steps] == [1]
+
+
+async def test_contexts_are_held_for_so_many_sessions_and_no_more(serve: Serve) -> None:
+    runner = GatedRunner()
+    served = serve(runner, step_seconds=ON_THE_THREAD, max_context_bytes=20)
+    caller = Caller(served.engine)
+    caller.open(seed(1))
+    await runner.started()
+    caller.open(seed(2))
+    with pytest.raises(Overloaded, match="max_context_bytes is 20"):
+        caller.open(seed(3))
+    caller.open()  # without contexts
+    runner.go_on()
+    await runner.started()
+    caller.open(seed(3))
+    for _ in range(2):
+        runner.go_on()
+    await caller.until(lambda: not served.engine.context_nbytes)
+    assert served.engine.sessions == 4

@@ -32,6 +32,7 @@ class LocalServer:
         self.admission = Admission(
             max_sessions=config.max_sessions,
             max_pending_elements=config.max_pending_elements,
+            max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
         self.servicer = InferenceServicer(

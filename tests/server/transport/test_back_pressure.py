@@ -344,7 +344,7 @@ async def test_what_waits_for_its_caller_to_read_crowds_nobody_out(serve: Serve)
 async def test_a_crowded_server_takes_small_pushes_and_lets_large_ones_wait(serve: Serve) -> None:
     waiting = 100
     async with serve(max_pending_elements=50, window=4) as server:
-        server.admission.watch(lambda: waiting)
+        server.admission.watch(lambda: waiting, int)
         small, large = Peer(server, pushes(3, "abcd")), Peer(server, pushes(3, "abcde"))
         rpcs = [small.start(), large.start()]
         async with asyncio.timeout(SECONDS):
