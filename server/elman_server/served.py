@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from elman_server import modelfile
+from elman_server import loading, modelfile
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.contexts import ContextCodec
@@ -13,19 +13,13 @@ from elman_server.elements import ElementCodec
 from elman_server.engine.engine import Engine
 from elman_server.engine.scheduler import Scheduler, StepLimits
 from elman_server.errors import ModelLoadError, ModelNotFound
+from elman_server.loading import MAX_STEP_NBYTES, LoaderBroken, most_rows
 from elman_server.metrics import Gauges, Metrics, ModelMetrics
 from elman_server.modelfile import ModelFile, ModelFileError
 from elman_server.repository import ModelSource
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
-from elman_server.runner.probe import Probe, probe
-from elman_server.spec import ModelSpec
-
-_MAX_STEP_NBYTES = 64 * 1024 * 1024
-"""What one step's outputs may take, and the contexts that it takes in, so that a large vocabulary
-or context does not fill the memory."""
-_OPENING_NBYTES = 1024
-"""Bytes that a frame which opens a session may take beside its contexts."""
+from elman_server.runner.probe import Probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +39,23 @@ class LoadedModel:
         except ModelFileError as error:
             raise ModelLoadError(str(error)) from error
         try:
-            _check_contexts(file.spec, config)
-            model = StepModel(file, threads=config.threads, providers=config.providers)
-            rows = _most_rows(file.spec, config)
-            found = probe(model, max_batch_size=rows, max_chunk=config.max_chunk)
+            probed = loading.load(file, config)
         except ModelLoadError as error:
+            if isinstance(error, LoaderBroken):
+                structlog.get_logger("elman.server").exception("a model broke the loader")
             raise ModelLoadError(f"{source.path}: {error}") from error
-        except Exception as error:  # one model's trouble must not keep the others from serving
-            structlog.get_logger("elman.server").exception("a model broke the loader")
-            raise ModelLoadError(f"{source.path}: {type(error).__name__}: {error}") from error
-        return LoadedModel(source=source, file=file, model=model, probe=found)
+        return LoadedModel(source=source, file=file, model=probed.model, probe=probed.probe)
 
     def limits(self, config: ServerConfig) -> StepLimits:
         """How much of it goes through one step."""
         found, spec = self.probe, self.file.spec
         exact = not found.dependent_rows or config.allow_dependent_rows
         batched = exact and not found.batch_failure
-        rows = _most_rows(spec, config)
+        rows = most_rows(spec, config)
         limits = StepLimits(
             max_batch_size=rows if batched else 1,
             max_step_elements=max(
-                1, min(config.max_step_elements, _MAX_STEP_NBYTES // spec.output_nbytes)
+                1, min(config.max_step_elements, MAX_STEP_NBYTES // spec.output_nbytes)
             ),
             max_chunk=config.max_chunk,
             chunking=found.chunking,
@@ -123,22 +113,6 @@ class ServedModel:
             contexts=ContextCodec(loaded.file.spec.contexts),
             engine=engine,
             metrics=observer,
-        )
-
-
-def _most_rows(spec: ModelSpec, config: ServerConfig) -> int:
-    """How many sessions may be worked on together, if the model lets them."""
-    nbytes = max(1, spec.context_nbytes)
-    return max(1, min(config.max_batch_size, _MAX_STEP_NBYTES // nbytes))
-
-
-def _check_contexts(spec: ModelSpec, config: ServerConfig) -> None:
-    """Raises `ModelLoadError` if no message could hold a session's contexts."""
-    largest = config.max_message_bytes - _OPENING_NBYTES
-    if spec.context_nbytes > largest:
-        raise ModelLoadError(
-            f"a session's contexts take {spec.context_nbytes} bytes; with max_message_bytes "
-            f"{config.max_message_bytes}, allowed are {largest}"
         )
 
 

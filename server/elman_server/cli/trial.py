@@ -32,6 +32,8 @@ class Trial:
 
     model: "StepModel"
     found: "Probe"
+    rows: int
+    """In batches of how many, at most, it was probed."""
 
     @property
     def is_batched(self) -> bool:
@@ -48,8 +50,8 @@ class Trial:
                 "sessions would leak into one another"
             )
         return (
-            f"rows are independent: in batches of up to {_DEFAULTS.max_batch_size} each gives, to "
-            "the bit, what it gives alone"
+            f"rows are independent: in batches of up to {self.rows} each gives, to the bit, what "
+            "it gives alone"
         )
 
     @property
@@ -68,7 +70,7 @@ class Trial:
     def step_size(self) -> StepSize:
         single = self.found.chunking is Chunking.SINGLE
         return StepSize(
-            rows=_DEFAULTS.max_batch_size if self.is_batched else 1,
+            rows=self.rows if self.is_batched else 1,
             chunk=1 if single else _DEFAULTS.max_chunk,
         )
 
@@ -91,10 +93,8 @@ class Trial:
 
 
 def try_out(file: ModelFile) -> Trial:
-    """Loads and probes the model. Raises `ModelLoadError` if it can't be served."""
-    from elman_server.runner.model import StepModel
-    from elman_server.runner.probe import probe
+    """Raises `ModelLoadError` if the model can't be served."""
+    from elman_server import loading
 
-    model = StepModel(file, threads=_DEFAULTS.threads, providers=_DEFAULTS.providers)
-    found = probe(model, max_batch_size=_DEFAULTS.max_batch_size, max_chunk=_DEFAULTS.max_chunk)
-    return Trial(model=model, found=found)
+    probed = loading.load(file, _DEFAULTS)
+    return Trial(model=probed.model, found=probed.probe, rows=probed.rows)

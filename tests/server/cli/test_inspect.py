@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import quantize_dynamic
 
+from elman_server import loading
 from elman_server.cli import trial
 from elman_server.modelfile import PROOF_KEY, fingerprint, read
 from elman_server.spec import (
@@ -24,7 +25,7 @@ from elman_server.spec import (
 )
 from tests.server.cli.program import Run
 from tests.server.runner.oddmodels import one_row_only
-from tests.stepmodels import Shape, leaky, lstm, save
+from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, tilted
 
 SPEC = ModelSpec(
     description="Letters of nonsense.",
@@ -236,6 +237,34 @@ def test_a_model_that_cannot_be_served_is_shown_with_the_reason(elman: Run, holl
         assert result.err.startswith(f"elman: {hollow}: ")
         assert result.err.count("\n") == 1
     assert json.loads(result.out)["batching"]["error"] in result.err
+
+
+def test_contexts_that_a_server_would_refuse_are_refused(elman: Run, tmp_path: Path) -> None:
+    path = save_conditioned(tilted(width=600_000), tmp_path / "model.onnx")
+    result = elman("inspect", path)
+    assert result.code == 1
+    assert result.err == (
+        f"elman: {path}: a session's contexts take 4800000 bytes; with max_message_bytes 4194304, "
+        "allowed are 4193280\n"
+    )
+
+
+def test_large_contexts_are_tried_in_the_batches_of_a_server(elman: Run, tmp_path: Path) -> None:
+    path = save_conditioned(tilted(width=40_000), tmp_path / "model.onnx")
+    result = elman("inspect", path)
+    assert "batching rows are independent: in batches of up to 209 each gives," in result.words
+
+
+def test_a_model_that_breaks_the_loader_is_one_line(
+    elman: Run, letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a size that\nis none")
+
+    monkeypatch.setattr(loading, "probe", broken)
+    result = elman("inspect", letters)
+    assert result.code == 1
+    assert result.err == f"elman: {letters}: TypeError: a size that is none\n"
 
 
 def test_the_fingerprint_comes_before_the_probe(elman: Run, letters: Path) -> None:
