@@ -208,11 +208,12 @@ def _redrawn(
     ids, counts = np.unique(elements, return_counts=True)
     if len(ids) < 2:
         raise ExamplesError(f"{source} has the same id everywhere")
-    weights = np.where(ids == own[:, None], 0, counts).astype(np.float64)
-    edges = (weights / weights.sum(axis=1, keepdims=True)).cumsum(axis=1)
-    # Of an id of weight zero the edges are equal, so nothing falls between them.
-    chosen = (edges <= rng.random((len(own), 1))).sum(axis=1)
+    # All that occur stand in a line, sorted; a place is drawn in it, over those of the own id.
+    ends = counts.cumsum()
+    at = np.searchsorted(ids, own)
+    drawn = (rng.random(len(own)) * (ends[-1] - counts[at])).astype(np.int64)
+    drawn += np.where(drawn >= ends[at] - counts[at], counts[at], 0)
     return (
-        ids[np.minimum(chosen, len(ids) - 1)].astype(own.dtype),
+        ids[np.searchsorted(ends, drawn, side="right")].astype(own.dtype),
         "another id in its place, drawn as often as it occurs in the sample",
     )

@@ -1,5 +1,6 @@
 """A horizon's elements: random ones, or windows of a user's own, with one replaced in each."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,13 @@ def test_several_arrays_are_refused(tmp_path: Path) -> None:
 def test_a_wide_input_takes_fewer_rows_than_memory_would_feel() -> None:
     wide = InputSpec(name="x", kind=InputKind.FEATURES, dtype="float32", shape=(4096,))
     assert random_sample(wide, lags=256).elements.nbytes <= 64 * 1024 * 1024
+
+
+def test_a_large_vocabulary_takes_no_memory_of_its_own() -> None:
+    many = InputSpec(name="x", kind=InputKind.TOKENS, dtype="int64", size=1_000_000)
+    tracemalloc.start()
+    try:
+        sample = random_sample(many, lags=1024)
+        assert tracemalloc.get_traced_memory()[1] < 8 * sample.elements.nbytes
+    finally:
+        tracemalloc.stop()
