@@ -81,7 +81,8 @@ def request(
 
 
 def measured(recall: Recall, trial: Trial) -> Recalled:
-    """Raises `ClickException` for examples that don't fit and predictions that are not finite."""
+    """Raises `ClickException` for examples that don't fit, predictions that are not finite and
+    steps that fail."""
     rows = ROWS if trial.is_batched else _ROWS_ALONE
     lags = recall.lags if isinstance(recall.lags, int) else None
     at_most = MOST_LAGS if recall.lags == "max" else LAGS

@@ -6,13 +6,14 @@ know what runs a step.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.horizon.influence import Influence, Tally
+from elman_server.horizon.influence import HorizonError, Influence, Tally
 from elman_server.horizon.sample import Sample
 from elman_server.spec import ModelSpec
 
@@ -71,10 +72,11 @@ class _Beginning:
         if not contexts:
             return _Beginning(states=network.initial_states(len(rows)), contexts=[])
         count = len(next(iter(contexts.values())))
-        begun = [
-            network.begin({name: value[row : row + 1] for name, value in contexts.items()})
-            for row in range(count)
-        ]
+        with _failures("to begin from random contexts"):
+            begun = [
+                network.begin({name: value[row : row + 1] for name, value in contexts.items()})
+                for row in range(count)
+            ]
         own = [row % count for row in rows]
         return _Beginning(
             states=[np.concatenate(parts)[own] for parts in zip(*begun, strict=True)],
@@ -92,7 +94,7 @@ def measure(
 
     `most` bounds the steps; but for rounding, what comes out does not depend on it. `contexts` are
     some values of each that the spec names, `[any, *shape]`, which the rows take in turn. Raises
-    `HorizonError` if a prediction is not finite; what the runtime raises passes through.
+    `HorizonError` if a prediction is not finite, or if the network fails.
     """
     tallies = [Tally(out, sample.lags) for out in network.spec.outputs]
     # A row and its copy make two.
@@ -116,8 +118,11 @@ def _predictions(
     """`copies` says whether rows may share a step with their copies."""
     names = [out.name for out in network.spec.outputs]
     states, contexts = beginning.states, beginning.contexts
+    before = -sample.warm_up
     for elements in _chunks(sample.elements[:, : sample.warm_up], chunk):
-        _, states = network.step(elements, None, states, names, contexts)
+        with _failures(_step_from(before)):
+            _, states = network.step(elements, None, states, names, contexts)
+        before += elements.shape[1]
     changed_states, lag = states, 0
     twice = [np.concatenate([context, context]) for context in contexts]
     for elements in _chunks(sample.elements[:, sample.warm_up :], chunk):
@@ -125,17 +130,18 @@ def _predictions(
         if lag == 0:
             changed = elements.copy()
             changed[:, 0] = sample.replacements
-        if copies:
-            rows = len(elements)
-            both = [np.concatenate(pair) for pair in zip(states, changed_states, strict=True)]
-            pair = np.concatenate([elements, changed])
-            values, both = network.step(pair, None, both, names, twice)
-            states, changed_states = [s[:rows] for s in both], [s[rows:] for s in both]
-            one = {name: value[:rows] for name, value in values.items()}
-            two = {name: value[rows:] for name, value in values.items()}
-        else:
-            one, states = network.step(elements, None, states, names, contexts)
-            two, changed_states = network.step(changed, None, changed_states, names, contexts)
+        with _failures(_step_from(lag)):
+            if copies:
+                rows = len(elements)
+                both = [np.concatenate(pair) for pair in zip(states, changed_states, strict=True)]
+                pair = np.concatenate([elements, changed])
+                values, both = network.step(pair, None, both, names, twice)
+                states, changed_states = [s[:rows] for s in both], [s[rows:] for s in both]
+                one = {name: value[:rows] for name, value in values.items()}
+                two = {name: value[rows:] for name, value in values.items()}
+            else:
+                one, states = network.step(elements, None, states, names, contexts)
+                two, changed_states = network.step(changed, None, changed_states, names, contexts)
         yield _Part(lag=lag, plain=one, changed=two)
         lag += elements.shape[1]
 
@@ -143,3 +149,19 @@ def _predictions(
 def _chunks(elements: Array, chunk: int) -> Iterator[Array]:
     for start in range(0, elements.shape[1], chunk):
         yield elements[:, start : start + chunk]
+
+
+@contextmanager
+def _failures(where: str) -> Iterator[None]:
+    """Has the network's failures say where in the measurement they were."""
+    try:
+        yield
+    except Exception as error:  # a runtime raises classes of its own
+        reason = " ".join(str(error).split())
+        raise HorizonError(f"the network failed {where}: {reason}") from error
+
+
+def _step_from(lag: int) -> str:
+    """Where a step is whose first element lies so many behind the change."""
+    start = f"lag {lag}" if lag >= 0 else f"{-lag} elements before the change"
+    return f"in the step from {start} on"

@@ -12,7 +12,7 @@ from elman_server.horizon.sample import Sample, random_sample
 from elman_server.runner.rows import random_contexts
 from elman_server.selection import softmax
 from tests.server.horizon.networks import Built, delay, load
-from tests.stepmodels import Shape, caption, leaky, lstm, one_row
+from tests.stepmodels import STYLES, Shape, caption, leaky, lstm, one_row
 
 MANY = StepSize(rows=64, chunk=1)
 
@@ -98,6 +98,36 @@ def test_a_prediction_that_is_not_finite_is_told_with_its_lag(value: float, tmp_
     with pytest.raises(HorizonError) as error:
         measure(network, sample, MANY)
     assert str(error.value) == "output 'y' is not finite at lag 3"
+
+
+@pytest.mark.parametrize(
+    ("at", "most", "where"),
+    [
+        (3, MANY, "lag 3"),
+        (3, StepSize(rows=1, chunk=2), "lag 2"),
+        (-2, MANY, "2 elements before the change"),
+        (-2, StepSize(rows=64, chunk=40), "24 elements before the change"),
+    ],
+)
+def test_a_step_that_fails_is_told_with_its_lag(
+    at: int, most: StepSize, where: str, tmp_path: Path
+) -> None:
+    network = load(lstm(Shape()), tmp_path)
+    sample = random_sample(network.spec.input, lags=6, rows=4)
+    sample.elements[2, sample.warm_up + at] = 99  # an id that it has no embedding for
+    with pytest.raises(HorizonError) as error:
+        measure(network, sample, most)
+    assert str(error.value).startswith(f"the network failed in the step from {where} on: ")
+    assert "out of data bounds" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_beginning_that_fails_is_told(tmp_path: Path) -> None:
+    model, spec, initial = caption()
+    network = load((model, spec), tmp_path, initial)
+    contexts = random_contexts(spec, 3)
+    contexts["style"][:] = STYLES
+    with pytest.raises(HorizonError, match=r"^the network failed to begin from random contexts: "):
+        measure(network, random_sample(spec.input, lags=5, rows=7), MANY, contexts)
 
 
 @pytest.mark.parametrize("built", [leaky(width=3), lstm(Shape(layers=2, lengths=False))])
