@@ -55,10 +55,11 @@ def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
         axes = figure.add_subplot()
         longest = max(len(curve) for curve in curves.values()) - 1
         lowest = THRESHOLD
-        for (label, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+        lines = []
+        for curve, colour in zip(curves.values(), _colours(len(curves)), strict=True):
             lags = [lag or 0.5 for lag in range(len(curve))]
             values = [max(value, _LEAST / 10) for value in curve]
-            axes.plot(lags, values, color=colour, label=label, linewidth=1.8)
+            lines += axes.plot(lags, values, color=colour, linewidth=1.8)
             lowest = min([lowest, *values])
         axes.axhline(THRESHOLD, color=INK, linewidth=1, linestyle="--")
         axes.set_xscale("log", base=2)
@@ -71,10 +72,16 @@ def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
         axes.minorticks_off()
         axes.set_xlabel("lag: elements between the change and the prediction")
         axes.set_ylabel("influence, of that on its own prediction")
-        axes.set_title(title, fontsize=11, loc="left")
+        # Names and paths stay as they are, whatever dollars they hold.
+        axes.set_title(title, fontsize=11, loc="left", parse_math=False)
         axes.grid(color=INK, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16))
+        # Handles of its own: labels of lines are left out where they begin with an underscore.
+        legend = axes.legend(
+            lines, list(curves), loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16)
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         figure.savefig(path, dpi=150, transparent=True, metadata=_metadata(path))
 
 

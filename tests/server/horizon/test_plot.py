@@ -13,12 +13,21 @@ from elman_server.horizon.plot import draw
 CURVES = {"next": [0.5**lag for lag in range(20)], "level": [1.0, *[0.0] * 19]}
 
 
+def words(path: Path) -> set[str | None]:
+    root = ElementTree.parse(path).getroot()
+    return {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
 def test_an_svg_holds_its_words_as_text(tmp_path: Path) -> None:
     draw(tmp_path / "a.svg", CURVES, "letters, on random input")
-    root = ElementTree.parse(tmp_path / "a.svg").getroot()
-    words = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"next", "level", "letters, on random input", "1 %", "16"} <= words
+    assert {"next", "level", "letters, on random input", "1 %", "16"} <= words(tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size < 40_000
+
+
+def test_names_of_any_kind_are_shown_as_they_are(tmp_path: Path) -> None:
+    names = ["a$_$", "_y", "$x$ and $", r"\alpha_1"]
+    draw(tmp_path / "a.svg", {name: [1.0, 0.5] for name in names}, "$a$_$/model.onnx")
+    assert {*names, "$a$_$/model.onnx"} <= words(tmp_path / "a.svg")
 
 
 def test_the_same_data_make_the_same_file(tmp_path: Path) -> None:
