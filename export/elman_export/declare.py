@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from elman_export import interface
 from elman_export.errors import ExportError
 from elman_export.interface import Output
+from elman_server import arrayfile
+from elman_server.arrayfile import ArrayFileError
 from elman_server.spec import InputSpec, StateSpec
 
 _INPUTS = "text:FILE, tokens:SIZE, tokens:FILE or features:SHAPE (as features:257 or features:3x4)"
@@ -105,14 +107,15 @@ def value(option: str, text: str) -> tuple[str, np.ndarray]:
 
 
 def array(option: str, path: Path) -> np.ndarray:
-    """The array in an .npy file."""
+    """The numbers in an .npy file."""
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no .npy file"
-        raise ExportError(f"{option}: {path}: {reason}") from None
-    if not isinstance(found, np.ndarray):
-        raise ExportError(f"{option}: {path}: allowed is one array in an .npy file")
+        found = arrayfile.read(path)
+    except ArrayFileError as error:
+        raise ExportError(f"{option}: {path}: {error}") from None
+    except OSError as error:
+        raise ExportError(f"{option}: {path}: {error.strerror}") from None
+    if found.dtype.kind not in "biuf":
+        raise ExportError(f"{option}: {path} holds {found.dtype}; allowed are numbers")
     return found
 
 

@@ -125,19 +125,25 @@ def test_a_constant_that_can_not_be_names_what_is_allowed(text: str) -> None:
         declare.value("--constant", text)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{'descr'"]
+)
 def test_an_array_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"--examples: .*x.npy: no .npy file"):
+    with pytest.raises(ExportError, match=r"^--examples: .*x\.npy: no \.npy file of numbers$"):
         declare.array("--examples", path)
 
 
-def test_an_array_of_objects_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.npy"
-    np.save(path, np.array([{"run": "me"}], object), allow_pickle=True)
-    with pytest.raises(ExportError, match=r"no \.npy file"):
-        declare.array("--examples", path)
+def test_an_array_of_words_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array(["low", "high"]))
+    with pytest.raises(ExportError, match=r"x\.npy holds <U4; allowed are numbers"):
+        declare.array("--examples", tmp_path / "x.npy")
+
+
+def test_an_array_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"--examples: .*x\.npy: No such file or directory"):
+        declare.array("--examples", tmp_path / "x.npy")
 
 
 def test_a_pair_is_an_input_and_an_output() -> None:

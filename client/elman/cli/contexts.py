@@ -83,7 +83,7 @@ def _loaded(given: Given) -> np.ndarray:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise click.UsageError(f"--context {given.name}: {given.text}: {error.strerror}") from None
-    except ValueError:
+    except Exception:  # whatever numpy's parsers of a broken header meet
         raise click.UsageError(
             f"--context {given.name}: {given.text} is no {_FILE} file of numbers"
         ) from None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server import arrayfile
+from elman_server.arrayfile import ArrayFileError
 from elman_server.elements import ElementCodec
 from elman_server.spec import InputKind, InputSpec
 
@@ -116,13 +118,11 @@ def read_examples(spec: InputSpec, path: Path) -> Array:
     if spec.kind is InputKind.TEXT:
         return _read_text(spec, path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError):
+        array = arrayfile.read(path)
+    except ArrayFileError:
         raise ExamplesError(
             f"{path} is no .npy array of numbers; a model that takes {spec.kind} needs one"
         ) from None
-    if not isinstance(array, np.ndarray):
-        raise ExamplesError(f"{path} holds several arrays; expected is one, as np.save writes it")
     wanted = "integers" if spec.kind is InputKind.TOKENS else "numbers"
     if array.dtype.kind not in ("iu" if spec.kind is InputKind.TOKENS else "iuf"):
         raise ExamplesError(f"{path} holds {array.dtype}; expected are {wanted}")

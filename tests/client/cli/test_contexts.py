@@ -41,6 +41,12 @@ def given(**texts: str) -> list[Given]:
     return [Given(name=name, text=text) for name, text in texts.items()]
 
 
+def headed(shape: str) -> bytes:
+    """The beginning of a .npy file that says this shape."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
 @pytest.mark.parametrize("text", ["1,2,3,4,5,6", "1, 2, 3, 4, 5, 6", "1 2 3 4 5 6e0"])
 def test_numbers_take_the_shape_of_their_context(text: str) -> None:
     found = read(given(style="7", image=text), CAPTIONS)
@@ -93,6 +99,8 @@ def test_a_model_without_contexts_needs_none() -> None:
         ({"image": "empty.npy"}, "--context image: empty.npy is no .npy file of numbers"),
         ({"image": "objects.npy"}, "--context image: objects.npy is no .npy file of numbers"),
         ({"image": "several.npy"}, "--context image: several.npy is no .npy file of numbers"),
+        ({"image": "cut.npy"}, "--context image: cut.npy is no .npy file of numbers"),
+        ({"image": "endless.npy"}, "--context image: endless.npy is no .npy file of numbers"),
         (
             {"image": "other.npy"},
             "--context image is 'other.npy' of shape [3, 2]; expected is 6 numbers with commas "
@@ -111,6 +119,8 @@ def test_what_does_not_fit_is_named_with_what_is_expected(
     np.savez(several, a=np.zeros(6))
     Path("several.npy").write_bytes(several.getvalue())
     np.save("other.npy", np.zeros((3, 2)))
+    Path("cut.npy").write_bytes(headed("((3, 2)"))
+    Path("endless.npy").write_bytes(headed("(1099511627776,)"))
     with pytest.raises(click.UsageError) as caught:
         read(given(**texts), CAPTIONS)
     assert caught.value.message == message
