@@ -30,17 +30,19 @@ def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 def bounded(name: str, made_by: Makers, known: Callable[[str], bool]) -> bool:
     """Whether a tensor is bounded; `known` says it of names that come from elsewhere."""
-    if known(name):
-        return True
-    node = made_by.get(name)
-    if node is None:
-        return False
-    if node.op_type in MOVES:
-        return bounded(node.input[0], made_by, known)
-    if node.op_type in _KEEPS_ALL:
-        given = list(node.input)[_KEEPS_ALL[node.op_type]]
-        return all(bounded(each, made_by, known) for each in given)
-    return node.op_type in BOUNDED
+    seen, waiting = {name}, [name]
+    while waiting:  # all that it comes from has to be, each looked at once
+        each = waiting.pop()
+        node = made_by.get(each)
+        if known(each) or (node is not None and node.op_type in BOUNDED):
+            continue
+        if node is None or node.op_type not in (*MOVES, *_KEEPS_ALL):
+            return False
+        kept = _KEEPS_ALL.get(node.op_type, slice(1))
+        given = set(node.input[kept]) - seen
+        seen |= given
+        waiting += given
+    return True
 
 
 def source(name: str, made_by: Makers) -> str:
