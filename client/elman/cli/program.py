@@ -66,6 +66,10 @@ SUBCOMMANDS = {
         "write it.",
         extra=EXPORT,
     ),
+    "bench": Subcommand(
+        target="elman.cli.bench:bench",
+        summary="Load a server with random elements and measure what it answers.",
+    ),
     "demo": Subcommand(
         target="elman.cli.demo:demo",
         summary="Show the bundled models at work on a server of its own.",

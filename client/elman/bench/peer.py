@@ -1,0 +1,150 @@
+"""One connection of a load: a Stream RPC and its sessions."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from elman.bench.elements import Elements
+from elman.bench.recorder import Recorder
+from elman.bench.schedule import Schedule
+from elman.v1 import inference_pb2 as pb
+
+_OPENS = 1000
+"""Sessions that are opened in one frame."""
+_NEAR = 2e-3
+"""Seconds: timers are no finer than a millisecond, so what is due sooner is waited for awake."""
+_PATIENCE = 10.0
+"""Seconds after the last element of an open loop in which its answers are waited for."""
+
+clock = time.perf_counter
+
+
+class LoadFailed(Exception):
+    """The server ended a session, or the RPC."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Whose predictions a message holds, one entry for each."""
+
+    rows: NDArray[np.int64]
+    """Sessions, 0-based."""
+    positions: NDArray[np.int64]
+
+    @staticmethod
+    def of(part: pb.Predictions) -> "_Places":
+        size = len(part.sessions)
+        rows = np.fromiter(part.sessions, np.int64, size) - 1
+        positions = np.fromiter(part.first_positions, np.int64, size)
+        if part.counts:
+            counts = np.fromiter(part.counts, np.int64, size)
+            rows = np.repeat(rows, counts)
+            starts = np.cumsum(counts) - counts
+            positions = np.repeat(positions - starts, counts) + np.arange(len(rows))
+        return _Places(rows, positions)
+
+
+class Peer:
+    """`call` is a Stream RPC on which nothing was written yet; its sessions are 1, 2, ..."""
+
+    def __init__(
+        self,
+        call: "grpc.aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]",
+        first: pb.StreamRequest,
+        opening: pb.Open,
+        *,
+        sessions: int,
+        elements: Elements,
+    ) -> None:
+        """`first` names the model; `opening` is what each session is opened with."""
+        self._call = call
+        self._first = first
+        self._opening = opening
+        self._sessions = sessions
+        self._elements = elements
+        self._pushed = 0
+
+    async def open(self) -> None:
+        """Returns when the server has opened all of them."""
+        await self._call.write(self._first)
+        for start in range(1, self._sessions + 1, _OPENS):
+            frame = pb.StreamRequest()
+            for number in range(start, min(start + _OPENS, self._sessions + 1)):
+                opening = frame.opens.add()
+                opening.CopyFrom(self._opening)
+                opening.session = number
+            await self._call.write(frame)
+        opened = 0
+        while opened < self._sessions:
+            opened += len((await self._read()).opened)
+
+    async def closed_loop(self, window: int, recorder: Recorder) -> None:
+        """Keeps `window` elements of each session unanswered, until the recorder stops."""
+        sent = np.full((self._sessions, window), clock())
+        await self._push(range(1, self._sessions + 1), [window] * self._sessions)
+        while (now := clock()) < recorder.stop:
+            response = await self._read()
+            now = clock()
+            for part in response.predictions:
+                places = _Places.of(part)
+                here = places.rows, places.positions % window
+                recorder.answered(now, sent[here])
+                sent[here] = now
+                await self._push(part.sessions, part.counts)
+
+    async def open_loop(self, schedule: Schedule, start: float, recorder: Recorder) -> int:
+        """Pushes what is due when it is due, in seconds from `start`. Returns how many elements
+        were not answered in time."""
+        writer = asyncio.create_task(self._push_when_due(schedule, start))
+        due = schedule.due(self._sessions)
+        missing = len(schedule.times)
+        try:
+            async with asyncio.timeout(recorder.stop - clock() + _PATIENCE):
+                while missing:
+                    response = await self._read()
+                    now = clock()
+                    for part in response.predictions:
+                        places = _Places.of(part)
+                        recorder.answered(now, start + due.at(places.rows, places.positions))
+                        missing -= len(places.rows)
+        except TimeoutError:
+            writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        return missing
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    async def _push_when_due(self, schedule: Schedule, start: float) -> None:
+        done, times, numbers = 0, schedule.times, schedule.sessions + 1
+        while done < len(times):
+            now = clock() - start
+            due = int(np.searchsorted(times, now, side="right"))
+            if due > done:
+                await self._push(numbers[done:due].tolist(), ())
+                done = due
+            else:
+                await asyncio.sleep(max(0.0, times[done] - now - _NEAR))
+
+    async def _push(self, sessions: Iterable[int], counts: Iterable[int]) -> None:
+        frame = pb.StreamRequest()
+        push = frame.push
+        push.sessions.extend(sessions)
+        push.counts.extend(counts)
+        count = sum(push.counts) if push.counts else len(push.sessions)
+        self._elements.put(push, self._pushed, count)
+        self._pushed += count
+        await self._call.write(frame)
+
+    async def _read(self) -> pb.StreamResponse:
+        response = await self._call.read()
+        if not isinstance(response, pb.StreamResponse):
+            raise LoadFailed(f"the server ended the RPC: {await self._call.details() or 'no word'}")
+        for closed in response.closed:
+            raise LoadFailed(f"the server ended a session: {closed.message}")
+        return response

@@ -1,0 +1,53 @@
+"""When elements were answered: counted, and kept as latencies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """Quantiles, in seconds."""
+
+    p50: float
+    p99: float
+    p999: float
+    highest: float
+
+
+class Recorder:
+    """Counts what is answered from `start` on and before `stop`, in seconds on one clock; or,
+    `by_due`, what was to be sent then, whenever it was answered."""
+
+    def __init__(self, start: float, stop: float, *, by_due: bool = False) -> None:
+        self.start = start
+        self.stop = stop
+        self._by_due = by_due
+        self.elements = 0
+        self.frames = 0
+        self._latencies: list[NDArray[np.float64]] = []
+
+    def answered(self, now: float, sent: NDArray[np.float64]) -> None:
+        """Elements that were sent, or due, at those times were answered in a frame that came
+        `now`."""
+        if self._by_due:
+            sent = sent[(self.start <= sent) & (sent < self.stop)]
+        elif not self.start <= now < self.stop:
+            return
+        if len(sent):
+            self.elements += len(sent)
+            self.frames += 1
+            self._latencies.append(now - sent)
+
+    @property
+    def per_second(self) -> float:
+        return self.elements / (self.stop - self.start)
+
+    def latencies(self) -> Latencies | None:
+        """None if nothing was answered."""
+        if not self._latencies:
+            return None
+        values = np.concatenate(self._latencies)
+        p50, p99, p999, highest = np.quantile(values, [0.5, 0.99, 0.999, 1.0]).tolist()
+        return Latencies(p50=p50, p99=p99, p999=p999, highest=highest)

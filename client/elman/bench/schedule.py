@@ -1,0 +1,51 @@
+"""When the elements of an open loop are due."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman.bench.load import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Elements in the order in which they are due."""
+
+    times: NDArray[np.float64]
+    """Seconds from the start."""
+    sessions: NDArray[np.int64]
+    """0-based."""
+
+    @staticmethod
+    def of(load: Load, sessions: Sequence[int], seed: int) -> "Schedule":
+        """Those of some of the load's sessions, for warm-up and measurement together: a Poisson
+        process of bursts, each of one session, that together make its share of the rate."""
+        rng = np.random.default_rng([load.seed, seed])
+        horizon = load.warm_up + load.seconds
+        bursts_per_second = load.rate * len(sessions) / load.sessions / load.burst
+        count = rng.poisson(bursts_per_second * horizon)
+        starts = np.sort(rng.uniform(0, horizon, count))
+        sizes = rng.geometric(1 / load.burst, count)
+        whose = rng.integers(0, len(sessions), count)
+        return Schedule(np.repeat(starts, sizes), np.repeat(whose, sizes))
+
+    def due(self, sessions: int) -> "Due":
+        """The same by session, of which there are so many."""
+        order = np.argsort(self.sessions, kind="stable")
+        firsts = np.searchsorted(self.sessions[order], np.arange(sessions))
+        return Due(self.times[order], firsts)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When each element of each session is due."""
+
+    _times: NDArray[np.float64]
+    _firsts: NDArray[np.int64]
+
+    def at(self, sessions: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds from the start, for pairs of a session and a position."""
+        found: NDArray[np.float64] = self._times[self._firsts[sessions] + positions]
+        return found

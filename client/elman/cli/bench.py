@@ -1,0 +1,170 @@
+"""`elman bench`: how much a server takes, and how fast it answers."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from math import inf
+from typing import Any
+
+import click
+import grpc
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+import elman
+from elman.bench.drive import Result, drive
+from elman.bench.load import Load
+from elman.bench.peer import LoadFailed
+from elman.bench.usage import Usage
+from elman.cli.connection import connected, target_option
+from elman.v1 import inference_pb2 as pb
+
+
+@click.command(
+    epilog="""\b
+    Examples:
+      elman bench sentiment
+      elman bench shakespeare --sessions 256 --window 8 --output next --top 5
+      elman bench weather --sessions 64 --connections 64
+      elman bench sentiment --rate 5000 --burst 4 --metrics http://localhost:9464/metrics
+    """
+)
+@click.argument("model")
+@target_option
+@click.option("--version", help="The model's version.  [default: the newest]")
+@click.option("--sessions", default=64, show_default=True, help="Open at once.")
+@click.option(
+    "--connections", default=1, show_default=True, help="The sessions are shared out over them."
+)
+@click.option(
+    "--window",
+    default=1,
+    show_default=True,
+    help="Closed loop: elements that each session keeps unanswered.",
+)
+@click.option(
+    "--rate",
+    type=float,
+    help="Open loop: elements a second, of all sessions together, whatever the server makes of it; "
+    "latency counts from when each was due.",
+)
+@click.option(
+    "--burst",
+    default=1.0,
+    show_default=True,
+    help="Open loop: elements that come at once for a session, on average.",
+)
+@click.option("--seconds", default=5.0, show_default=True, help="Measured.")
+@click.option("--warm-up", default=0.5, show_default=True, help="Seconds before.")
+@click.option(
+    "--output", "names", metavar="NAME", multiple=True, help="Ask for this one only; repeatable."
+)
+@click.option("--top", type=click.IntRange(min=1), help="Ask for the K best entries of each.")
+@click.option(
+    "--metrics",
+    metavar="URL",
+    help="The server's /metrics: tells its CPU, memory and batches too (needs the extra 'server').",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the elements and their times.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def bench(
+    model: str,
+    target: str,
+    version: str | None,
+    names: tuple[str, ...],
+    top: int | None,
+    metrics: str | None,
+    rate: float | None,
+    as_json: bool,
+    **load: Any,
+) -> None:
+    """Load a server with random elements and measure what it answers.
+
+    In the closed loop, each session pushes an element for each answer: that shows what the server
+    can do. With --rate, elements come at random times and do not wait for the server: that shows
+    what users would see.
+    """
+    try:
+        planned = Load(rate=inf if rate is None else rate, **load)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with connected(target) as client:
+        known = client.model(model, version)
+    requests = list(_requests(known, names, top))
+    usage = None if metrics is None else _usage(metrics)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            result = runner.run(drive(target, known, planned, requests, usage))
+    except LoadFailed as error:
+        raise click.ClickException(str(error)) from None
+    except grpc.RpcError as error:
+        raise click.ClickException(f"{target} broke off: {error}") from None
+    if as_json:
+        click.echo(json.dumps({"load": asdict(planned), "result": asdict(result)}))
+    else:
+        Console(highlight=False).print(_table(result))
+
+
+def _requests(
+    model: elman.Model, names: Iterable[str], top: int | None
+) -> Iterable[pb.OutputRequest]:
+    known = {output.name for output in model.outputs}
+    for name in names or (known if top else ()):
+        if name not in known:
+            raise click.UsageError(
+                f"output {name!r} is unknown; the model has {', '.join(sorted(known))}"
+            )
+        form = pb.FORM_TOP if top else pb.FORM_RAW
+        yield pb.OutputRequest(name=name, form=form, k=top or 0)
+
+
+def _usage(url: str) -> Callable[[], Usage]:
+    try:
+        import prometheus_client  # noqa: F401
+    except ImportError:
+        raise click.UsageError(
+            "--metrics needs the extra 'server': pip install 'elman[server]'"
+        ) from None
+
+    def scrape() -> Usage:
+        try:
+            return Usage.scrape(url)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"--metrics {url}: {error}") from None
+        except KeyError as error:
+            raise click.ClickException(
+                f"--metrics {url} has no metric {error}; it is no Elman server's"
+            ) from None
+
+    return scrape
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where that is installed: it takes less of the client's core."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _table(result: Result) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("elements/s", f"{result.elements_per_second:,.0f}")
+    if result.latencies is not None:
+        for name, value in asdict(result.latencies).items():
+            table.add_row(name, f"{value * 1e3:,.2f} ms")
+    table.add_row("elements a frame", f"{result.elements_per_frame:,.1f}")
+    if result.unanswered:
+        table.add_row("unanswered", f"{result.unanswered:,}")
+    table.add_row("to open the sessions", f"{result.open_seconds * 1e3:,.1f} ms")
+    table.add_row("client CPU an element", f"{result.client_cpu * 1e6:,.2f} µs")
+    if result.server is not None:
+        table.add_row("server CPU an element", f"{(result.server_cpu or 0) * 1e6:,.2f} µs")
+        table.add_row("sessions a step", f"{result.rows_per_step or 0:,.1f}")
+        table.add_row("server's memory", f"{result.server.resident_bytes / 2**20:,.0f} MiB")
+    return table

@@ -1,0 +1,36 @@
+"""What is counted, and what its quantiles are."""
+
+import numpy as np
+
+from elman.bench.recorder import Latencies, Recorder
+
+
+def test_only_what_is_answered_while_it_measures_counts() -> None:
+    recorder = Recorder(10.0, 12.0)
+    for now in (9.9, 10.0, 11.0, 12.0):
+        recorder.answered(now, np.array([now - 0.5, now - 1.5]))
+    assert (recorder.elements, recorder.frames, recorder.per_second) == (4, 2, 2.0)
+    assert recorder.latencies() == Latencies(p50=1.0, p99=1.5, p999=1.5, highest=1.5)
+
+
+def test_an_open_loop_counts_what_was_due_then_however_late_it_comes() -> None:
+    recorder = Recorder(10.0, 12.0, by_due=True)
+    recorder.answered(20.0, np.array([9.0, 10.0, 11.0, 12.0]))
+    recorder.answered(20.0, np.array([12.5]))
+    assert (recorder.elements, recorder.frames) == (2, 1)
+    found = recorder.latencies()
+    assert found is not None
+    assert found.highest == 10.0
+
+
+def test_nothing_answered_has_no_latencies() -> None:
+    assert Recorder(0.0, 1.0).latencies() is None
+
+
+def test_quantiles_are_of_elements_and_not_of_frames() -> None:
+    recorder = Recorder(0.0, 10.0)
+    recorder.answered(5.0, np.full(999, 4.0))
+    recorder.answered(5.0, np.full(1, 0.0))
+    found = recorder.latencies()
+    assert found is not None
+    assert (found.p50, found.p99, found.highest) == (1.0, 1.0, 5.0)
