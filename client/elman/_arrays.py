@@ -28,6 +28,11 @@ def pack(
         array = np.asarray(given)
     except ValueError:
         raise error(f"{name}: rows differ in length, not {allowed}") from None
+    except (TypeError, RuntimeError) as refusal:
+        # An array of another library that does not become numpy's: torch's with a gradient, say.
+        raise error(
+            f"{noun} of {model!r}: numbers of {allowed}, not {kind(given)}: {refusal}"
+        ) from None
     if array.dtype.kind not in "fiub" or isinstance(given, str | bytes):
         raise error(
             f"{noun} of {model!r}: numbers of {allowed}, not {kind(given)} of {array.dtype}"

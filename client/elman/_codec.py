@@ -92,7 +92,7 @@ class TextCodec:
 
     def many(self, elements: Any) -> str:
         if not isinstance(elements, str):
-            if not isinstance(elements, Iterable) or isinstance(elements, bytes | bytearray):
+            if not _iterable(elements) or isinstance(elements, bytes | bytearray):
                 raise InvalidElement(f"elements of {self._model!r} are a str, not {kind(elements)}")
             return "".join(_each(self.one, elements))
         strange = set(elements) - self._symbols
@@ -132,7 +132,7 @@ class TokenCodec:
         return self._pack(self._id(element))
 
     def many(self, elements: Any) -> bytes:
-        if isinstance(elements, str) or not isinstance(elements, Iterable):
+        if isinstance(elements, str) or not _iterable(elements):
             raise InvalidElement(
                 f"elements of {self._model!r} are a sequence of {self._allowed()}, "
                 f"not {kind(elements)}"
@@ -192,7 +192,7 @@ class FeatureCodec:
 
     def many(self, elements: Any) -> bytes:
         if not isinstance(elements, np.ndarray):
-            if isinstance(elements, str | bytes) or not isinstance(elements, Iterable):
+            if isinstance(elements, str | bytes) or not _iterable(elements):
                 raise InvalidElement(
                     f"elements of {self._model!r} are an array or a sequence of "
                     f"{self._allowed()}, not {kind(elements)}"
@@ -226,6 +226,11 @@ class FeatureCodec:
 def _packer(dtype: np.dtype) -> Callable[[Any], bytes]:
     """Packs one number of that type, little-endian."""
     return struct.Struct("<" + _STRUCT_CODES[f"{dtype.kind}{dtype.itemsize}"]).pack
+
+
+def _iterable(elements: Any) -> bool:
+    """Whether it can be iterated over; an array without axes only looks so."""
+    return isinstance(elements, Iterable) and getattr(elements, "ndim", 1) != 0
 
 
 def _each(one: Any, elements: Iterable[Any]) -> Iterable[Any]:

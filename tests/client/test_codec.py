@@ -51,6 +51,16 @@ HALF = of(InputKind.FEATURES, dtype="<f2", shape=(2,))
 FRAME = of(InputKind.FEATURES, dtype="<f4", shape=(2, 3))
 
 
+class Tensor:
+    """One of another library, which refuses to become numpy's."""
+
+    def __init__(self, refusal: Exception) -> None:
+        self._refusal = refusal
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise self._refusal
+
+
 @pytest.mark.parametrize(
     ("codec", "element", "payload"),
     [
@@ -98,6 +108,8 @@ def test_an_element_is_packed(codec: Codec, element: Any, payload: str | bytes) 
         (HALF, [1, 70000], r"the element\[1\] is 70000; 'm' takes finite numbers within float16"),
         (FRAME, np.zeros((3, 2)), r"shape \[2, 3\], not \[3, 2\]"),
         (FRAME, [[1, 2, 3], [4]], "rows differ in length"),
+        (FRAME, Tensor(RuntimeError("requires grad")), "shape .2, 3., not Tensor: requires grad"),
+        (FRAME, Tensor(TypeError("BFloat16")), "shape .2, 3., not Tensor: BFloat16"),
     ],
 )
 def test_a_wrong_element_is_named_with_what_is_allowed(
@@ -114,12 +126,15 @@ def test_a_wrong_element_is_named_with_what_is_allowed(
         (TEXT, ["a", "ab"], r"elements\[1\]: .*'ab' has 2"),
         (TEXT, 3, "a str, not int"),
         (TEXT, b"ab", "a str, not bytes"),
+        (TEXT, np.array(1), r"a str, not array\[\]"),
+        (TOKENS, np.array(1), r"a sequence of ids from 0 to 9, not array\[\]"),
         (TOKENS, "12", "a sequence of ids from 0 to 9, not str"),
         (TOKENS, [1, 12], r"elements\[1\]: the element is 12"),
         (TOKENS, np.array([1, 12]), r"elements\[1\] is 12"),
         (TOKENS, np.array([1.0]), r"elements\[0\]: "),
         (SCALAR, 1.0, "an array or a sequence of float32, not float"),
         (SCALAR, [1, np.inf], r"elements\[1\] is inf"),
+        (SCALAR, [Tensor(RuntimeError("requires grad"))], "float32, not list: requires grad"),
         (SCALAR, [[1]], r"shape \[n\], not \[1, 1\]"),
         (HALF, np.zeros((5, 3)), r"shape \[n, 2\], not \[5, 3\]"),
         (HALF, [[0, 0], [0, np.nan]], r"elements\[1, 1\] is nan"),

@@ -14,6 +14,7 @@ from tests.client.fake_models import letter_totals
 from tests.client.fake_server import FakeServer
 from tests.client.link import Link, finished
 from tests.client.peer import MODEL
+from tests.client.test_codec import Tensor
 
 CONTEXT: dict[str, Any] = {"start": 100, "pair": [20, 3]}
 TAKES = "start int64, pair float32[2]"
@@ -115,6 +116,10 @@ WRONG: list[tuple[Any, str]] = [
     (
         {**CONTEXT, "pair": [[1], [2, 3]]},
         "context 'pair': rows differ in length, not float32 of shape [2]",
+    ),
+    (
+        {**CONTEXT, "pair": Tensor(RuntimeError("requires grad"))},
+        "context 'pair' of 'begun': numbers of float32 of shape [2], not Tensor: requires grad",
     ),
     (
         {**CONTEXT, "pair": [1, float("nan")]},
