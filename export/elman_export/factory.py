@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
     it is read without running code that is in it. Raises `ExportError`.
     """
     path, _, attribute = name.partition(":")
-    if not path or not attribute:
+    if not path or not attribute or path.startswith("."):
         raise ExportError(f"{name!r} names no factory; allowed is package.module:factory")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -26,16 +27,33 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
         found = importlib.import_module(path)
     except ModuleNotFoundError as error:
         raise ExportError(f"{name!r}: no module named {error.name!r}") from None
+    except (Exception, SystemExit) as error:  # somebody's code, which may raise anything
+        raise ExportError(f"{name!r}: importing {path} raises {_first_line(error)}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ExportError(f"{name!r}: {path} has no {attribute!r}")
         found = getattr(found, part)
-    made = found if isinstance(found, nn.Module) or not callable(found) else found()
+    made = found if isinstance(found, nn.Module) or not callable(found) else _called(name, found)
     if not isinstance(made, nn.Module):
         raise ExportError(f"{name!r} gives a {type(made).__name__}; it must give an nn.Module")
     if weights is not None:
         _load(made, weights)
     return made
+
+
+def _called(name: str, factory: Callable[[], object]) -> object:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:  # as above
+        raise ExportError(
+            f"{name!r} raises {_first_line(error)}; it is called without arguments: give a "
+            "function that makes the module with its own"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    kind = type(error).__name__
+    return f"{kind}: {said[0]}" if (said := str(error).strip().splitlines()) else kind
 
 
 def _load(module: nn.Module, path: Path) -> None:

@@ -103,6 +103,13 @@ class Cell(nn.Module):
 
 def number():
     return 7
+
+class Needs(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+
+def leaves():
+    raise SystemExit
 """
 
 
@@ -112,6 +119,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"letters_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(_MODULE)
     (tmp_path / "abc.txt").write_text("abc")
+    (tmp_path / "broken.py").write_text("def x(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
@@ -150,6 +158,10 @@ def test_a_torch_module_of_one_element_and_its_state(
         ("{}:Letters", (), "a torch module says neither what its elements are nor what it returns"),
         ("{}:Nothing", _SAID, "has no 'Nothing'"),
         ("{}:number", _SAID, "gives a int; it must give an nn.Module"),
+        ("{}:Needs", _SAID, "required positional argument: 'size'; it is called without arguments"),
+        ("{}:leaves", _SAID, "raises SystemExit; it is called without arguments"),
+        ("broken:x", _SAID, "'broken:x': importing broken raises SyntaxError: invalid syntax"),
+        (".{}:Letters", _SAID, "names no factory; allowed is package.module:factory"),
         ("no_such_package:x", _SAID, "no module named 'no_such_package'"),
         ("{}:Letters", (*_SAID, "--weights", "gone.pt"), "--weights gone.pt: No such file"),
         ("{}:Letters", (*_SAID, "--weights", "abc.txt"), "--weights abc.txt holds no state dict"),
