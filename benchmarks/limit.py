@@ -22,7 +22,11 @@ class Limit:
         self._names += [state.output for state in self._spec.states]
 
     def elements_per_second(self, *, rows: int, chunk: int, seconds: float) -> float:
-        """Elements a second in steps of `rows` x `chunk`."""
+        """In steps of `rows` x `chunk`."""
+        return rows * chunk / self.step_seconds(rows=rows, chunk=chunk, seconds=seconds)
+
+    def step_seconds(self, *, rows: int, chunk: int, seconds: float) -> float:
+        """The mean of as many steps of `rows` x `chunk` as fit into the seconds."""
         spec, rng = self._spec, np.random.default_rng(0)
         feeds = {spec.input.name: rng.integers(0, spec.input.size, (rows, chunk))}
         if spec.lengths:
@@ -40,4 +44,4 @@ class Limit:
             results = self._session.run(self._names, feeds)
             states = results[len(spec.outputs) :]
             steps += 1
-        return steps * rows * chunk / elapsed
+        return elapsed / steps

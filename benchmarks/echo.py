@@ -1,0 +1,96 @@
+"""A bare gRPC echo: what messages cost before anybody does anything with them.
+
+    python -m benchmarks.echo
+
+serves it, on uvloop, and prints its port; `loop` is the load for it.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import uvloop
+
+from elman.bench.peer import clock
+from elman.bench.recorder import Recorder
+
+_METHOD = "/echo.Echo/Stream"
+_WARM_UP = 0.3
+
+
+class Handler(grpc.GenericRpcHandler):
+    """Answers each message with `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._answer = bytes(size)
+
+    def service(self, details: Any) -> Any:
+        return grpc.stream_stream_rpc_method_handler(self._echo)
+
+    async def _echo(self, messages: AsyncIterator[bytes], context: Any) -> None:
+        async for _ in messages:
+            await context.write(self._answer)
+
+
+async def serve(size: int) -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handler(size),))
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination()
+
+
+class EchoProcess:
+    """The server in a process of its own."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "benchmarks.echo", str(self._size)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.target = f"127.0.0.1:{int(self._process.stdout.readline())}"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+async def loop(target: str, *, streams: int, size: int, seconds: float) -> Recorder:
+    """One message of `size` bytes in flight on each of so many connections."""
+    start = clock() + _WARM_UP
+    recorder = Recorder(start, start + seconds)
+    await asyncio.gather(*(_one(target, size, recorder) for _ in range(streams)))
+    return recorder
+
+
+async def _one(target: str, size: int, recorder: Recorder) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = channel.stream_stream(_METHOD)
+        call = method()
+        message = bytes(size)
+        sent = np.empty(1)
+        while (now := clock()) < recorder.stop:
+            sent[0] = now
+            await call.write(message)
+            await call.read()
+            recorder.answered(clock(), sent.copy())
+        call.cancel()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

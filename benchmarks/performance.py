@@ -1,0 +1,307 @@
+"""Elman beside its limits: ONNX Runtime in-process, and a bare gRPC echo.
+
+    python -m benchmarks.performance
+    python -m benchmarks.performance --quick --json build/performance.json
+
+Every round measures each limit and each load once, one after another, so that what else the machine
+does at a time meets all of them; figures are medians over the rounds, and ratios medians of each
+round's own. The server runs on one core, what loads it on another.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+import elman
+from benchmarks import echo
+from benchmarks.echo import EchoProcess
+from benchmarks.limit import Limit
+from benchmarks.machine import machine, on_core
+from benchmarks.models import LARGE, MIDDLE, SMALL, Size
+from elman.bench.drive import Result, drive
+from elman.bench.load import Load
+from elman.bench.usage import Usage
+from tests.serverprocess import ServerProcess
+
+_SERVER, _CLIENT = 0, 1
+"""Cores."""
+_PUSH_NBYTES, _PREDICTION_NBYTES = 24, 420
+"""What a frame with one element takes, and one with its prediction, 96 float32."""
+_STREAMS = (1, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A load, and what its throughput is compared with."""
+
+    size: Size
+    load: Load
+    target: float | None = None
+    """Of the limit."""
+    echo: bool = False
+    """Whether the limit is the echo's messages, and not the runtime's elements."""
+
+    @property
+    def name(self) -> str:
+        load = self.load
+        parts = [f"{load.sessions} sessions", f"window {load.window}"]
+        if load.connections > 1:
+            parts.append(f"{load.connections} connections")
+        return ", ".join(parts)
+
+
+def cases(quick: bool) -> list[Case]:
+    one = [
+        Case(SMALL, Load(sessions=1)),
+        Case(SMALL, Load(sessions=64), 0.20),
+        Case(SMALL, Load(sessions=256), 0.40),
+        Case(SMALL, Load(sessions=1024)),
+        Case(SMALL, Load(sessions=256, window=8), 0.88),
+        Case(SMALL, Load(sessions=256, window=32)),
+        Case(SMALL, Load(sessions=64, connections=64), 0.9, echo=True),
+        Case(MIDDLE, Load(sessions=64), 0.6),
+        Case(MIDDLE, Load(sessions=256), 0.8),
+        Case(MIDDLE, Load(sessions=256, window=8), 0.95),
+        Case(LARGE, Load(sessions=256), None),
+        Case(LARGE, Load(sessions=256, window=8), 0.95),
+    ]
+    if quick:
+        return [case for case in one if case.target is not None]
+    int8 = [
+        Case(Size(hidden=size.hidden, layers=size.layers, int8=True), load)
+        for size in (SMALL, MIDDLE, LARGE)
+        for load in (Load(sessions=256), Load(sessions=256, window=8))
+    ]
+    return one + int8
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """What the echo did."""
+
+    per_second: float
+    p50: float
+    """Seconds."""
+    p99: float
+
+
+@dataclass(slots=True)
+class Measured:
+    """A figure for each round."""
+
+    limits: dict[str, list[float]] = field(default_factory=dict)
+    """Elements a second, by model."""
+    echoes: dict[int, list[Echoed]] = field(default_factory=dict)
+    """By streams."""
+    steps: list[float] = field(default_factory=list)
+    """Seconds of a step of one element of the small model."""
+    results: dict[int, list[Result]] = field(default_factory=dict)
+    """By case."""
+
+
+class Bench:
+    def __init__(self, seconds: float, chosen: Sequence[Case]) -> None:
+        self._seconds = seconds
+        self._cases = chosen
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Bench":
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._limits = {
+            size.name: Limit(size.save(folder)) for size in {case.size for case in self._cases}
+        }
+        with on_core(_SERVER):
+            self._server = self._stack.enter_context(ServerProcess(str(folder)))
+            self._echo = self._stack.enter_context(EchoProcess(_PREDICTION_NBYTES))
+        self._stack.enter_context(on_core(_CLIENT))
+        # One event loop for all loads: gRPC does not like several in a process.
+        self._runner = self._stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        with elman.connect(self._server.target) as client:
+            self._models = {model.name: model for model in client.models()}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def round(self, measured: Measured) -> None:
+        for name, limit in self._limits.items():
+            best = max(
+                limit.elements_per_second(rows=rows, chunk=chunk, seconds=self._seconds / 3)
+                for rows, chunk in ((64, 8), (256, 1), (256, 2))
+            )
+            measured.limits.setdefault(name, []).append(best)
+        if SMALL.name in self._limits:
+            step = self._limits[SMALL.name].step_seconds(rows=1, chunk=1, seconds=0.2)
+            measured.steps.append(step)
+        for streams in _STREAMS:
+            measured.echoes.setdefault(streams, []).append(self._echoed(streams))
+        for number, case in enumerate(self._cases):
+            measured.results.setdefault(number, []).append(self._driven(case))
+
+    def _echoed(self, streams: int) -> Echoed:
+        recorder = self._runner.run(
+            echo.loop(self._echo.target, streams=streams, size=_PUSH_NBYTES, seconds=self._seconds)
+        )
+        latencies = recorder.latencies()
+        assert latencies is not None
+        return Echoed(recorder.per_second, latencies.p50, latencies.p99)
+
+    def _driven(self, case: Case) -> Result:
+        planned = case.load
+        load = Load(
+            sessions=planned.sessions,
+            connections=planned.connections,
+            window=planned.window,
+            seconds=self._seconds,
+            warm_up=0.3,
+        )
+        return self._runner.run(
+            drive(
+                self._server.target,
+                self._models[case.size.name],
+                load,
+                usage=lambda: Usage.scrape(self._server.metrics_url),
+            )
+        )
+
+
+def ratios(case: Case, results: Sequence[Result], measured: Measured) -> list[float]:
+    """Of the limit, one for each round."""
+    if case.echo:
+        limits = [each.per_second for each in measured.echoes[case.load.sessions]]
+    else:
+        limits = measured.limits[case.size.name]
+    return [
+        result.elements_per_second / limit for result, limit in zip(results, limits, strict=True)
+    ]
+
+
+def print_tables(chosen: Sequence[Case], measured: Measured) -> None:
+    console = Console(width=140)
+    limits = Table(title="Limits", title_justify="left")
+    limits.add_column("what")
+    limits.add_column("a second", justify="right")
+    limits.add_column("p50", justify="right")
+    limits.add_column("p99", justify="right")
+    for name, rates in measured.limits.items():
+        limits.add_row(f"{name} in-process, elements", f"{median(rates):,.0f}")
+    for streams, found in measured.echoes.items():
+        limits.add_row(
+            f"echo, messages of {streams} connections",
+            f"{median(each.per_second for each in found):,.0f}",
+            f"{median(each.p50 for each in found) * 1e3:.3f} ms",
+            f"{median(each.p99 for each in found) * 1e3:.3f} ms",
+        )
+    console.print(limits)
+    table = Table(title="Elman", title_justify="left")
+    table.add_column("model")
+    table.add_column("load")
+    for column in (
+        *("elements/s", "of limit", "target", "p50 ms", "p99 ms", "p99.9 ms", "rows/step"),
+        *("server µs", "client µs"),
+    ):
+        table.add_column(column, justify="right")
+    for number, case in enumerate(chosen):
+        results = measured.results[number]
+
+        latencies = [result.latencies for result in results if result.latencies is not None]
+        table.add_row(
+            case.size.name,
+            case.name,
+            f"{median(result.elements_per_second for result in results):,.0f}",
+            f"{median(ratios(case, results, measured)):.2f}" + (" of echo" if case.echo else ""),
+            "" if case.target is None else f"{case.target:.2f}",
+            f"{median(each.p50 for each in latencies) * 1e3:.2f}",
+            f"{median(each.p99 for each in latencies) * 1e3:.2f}",
+            f"{median(each.p999 for each in latencies) * 1e3:.2f}",
+            f"{median(result.rows_per_step or 0 for result in results):.1f}",
+            f"{median(result.server_cpu or 0 for result in results) * 1e6:.2f}",
+            f"{median(result.client_cpu for result in results) * 1e6:.2f}",
+        )
+    console.print(table)
+    if measured.steps:
+        alone = median(each.p50 for each in measured.echoes[1]) + median(measured.steps)
+        p50s = [
+            median(r.latencies.p50 for r in measured.results[number] if r.latencies is not None)
+            for number, case in enumerate(chosen)
+            if case.size is SMALL and case.load.sessions == 1
+        ]
+        for p50 in p50s:
+            console.print(
+                f"one session: p50 {p50 * 1e3:.3f} ms; echo's p50 and one step in-process "
+                f"{alone * 1e3:.3f} ms; ratio {p50 / alone:.2f} (target 1.25)"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each measurement")
+    parser.add_argument("--quick", action="store_true", help="only loads that have a target")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--only", help="only loads whose name holds this")
+    options = parser.parse_args()
+    chosen = [
+        case
+        for case in cases(options.quick)
+        if options.only is None or options.only in f"{case.size.name}: {case.name}"
+    ]
+    measured, begun = Measured(), time.perf_counter()
+    with Bench(options.seconds, chosen) as bench:
+        for _ in range(options.rounds):
+            bench.round(measured)
+    print_tables(chosen, measured)
+    facts = {**machine(), "load average": f"{os.getloadavg()[0]:.1f}"}
+    Console(width=140).print(" · ".join(f"{key} {value}" for key, value in facts.items()))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document(chosen, measured, facts), indent=2))
+    print(f"{time.perf_counter() - begun:.0f} s")
+
+
+def document(chosen: Sequence[Case], measured: Measured, facts: dict[str, str]) -> dict[str, Any]:
+    return {
+        "machine": facts,
+        "limits": measured.limits,
+        "echoes": {
+            streams: [asdict(each) for each in found] for streams, found in measured.echoes.items()
+        },
+        "steps": measured.steps,
+        "cases": [
+            {
+                "model": case.size.name,
+                "load": case.name,
+                "target": case.target,
+                "ratios": ratios(case, measured.results[number], measured),
+                "rounds": [
+                    {
+                        "elements_per_second": result.elements_per_second,
+                        "latencies": result.latencies and asdict(result.latencies),
+                        "rows_per_step": result.rows_per_step,
+                        "server_cpu": result.server_cpu,
+                        "client_cpu": result.client_cpu,
+                        "resident_bytes": result.server and result.server.resident_bytes,
+                    }
+                    for result in measured.results[number]
+                ],
+            }
+            for number, case in enumerate(chosen)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()
