@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from elman_export.errors import UnsupportedModule
 from elman_export.recurrence import kind
 
+_Running = tuple[str, nn.Module, Sequence[Any]]
+"""A submodule that is being run: its name, and what it was given by place."""
+
 
 class CallFailed(UnsupportedModule):
     """A module that raised an error of its own; `culprit`, called `name`, is the innermost
@@ -29,7 +32,7 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
     `given` says for people what the arguments are. Raises `CallFailed` naming the submodule for an
     error of the module's own.
     """
-    running: list[tuple[str, nn.Module]] = []
+    running: list[_Running] = []
     with ExitStack() as hooks, torch.no_grad():
         for name, submodule in module.named_modules():
             before, after = _watch(name, submodule, running)
@@ -42,12 +45,25 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
         except UnsupportedModule:
             raise
         except Exception as error:  # whatever the module's own code raises
-            name, culprit = running[-1] if running else ("", module)
+            name, culprit, taken = running[-1] if running else ("", module, ())
             where = f", in {name!r} ({kind(culprit)})" if name else ""
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = _foreign_id(culprit, taken) or " ".join(str(error).split())
+            said = said or type(error).__name__
             raise CallFailed(
                 f"{type(module).__name__} can't take {given}{where}: {said}", name, culprit
             ) from error
+
+
+def _foreign_id(culprit: nn.Module, taken: Sequence[Any]) -> str:
+    """What is wrong with what an embedding is given, if it is an id that it has no row for."""
+    ids = taken[0] if taken else None
+    if not isinstance(culprit, nn.Embedding | nn.EmbeddingBag) or not isinstance(ids, Tensor):
+        return ""
+    last = culprit.num_embeddings - 1
+    foreign = ids[(ids < 0) | (ids > last)]
+    if not foreign.numel() or ids.is_floating_point():
+        return ""
+    return f"it holds the ids 0 to {last}, and is given {foreign.flatten()[0].item()}"
 
 
 def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
@@ -71,9 +87,9 @@ def described(tensors: Sequence[Tensor]) -> str:
     )
 
 
-def _watch(name: str, submodule: nn.Module, running: list[tuple[str, nn.Module]]) -> Any:
-    def before(*_: Any) -> None:
-        running.append((name, submodule))
+def _watch(name: str, submodule: nn.Module, running: list[_Running]) -> Any:
+    def before(_: nn.Module, taken: tuple[Any, ...]) -> None:
+        running.append((name, submodule, taken))
 
     def after(*_: Any) -> None:
         running.pop()

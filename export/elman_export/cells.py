@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elman_export import draft, graph, precision
-from elman_export.calling import array, call, described, tensor
+from elman_export.calling import CallFailed, array, call, described, tensor
 from elman_export.draft import Draft
 from elman_export.errors import UnsupportedModule
 from elman_export.explain import explained, mixing, sizes
@@ -94,7 +94,10 @@ class CellSubject:
         states = [tensor(_rows(state, len(x)), dtype) for state in self.flat]
         steps = []
         for time in range(x.shape[1]):
-            outputs, states = self.run(tensor(x[:, time], dtype), states, contexts)
+            try:
+                outputs, states = self.run(tensor(x[:, time], dtype), states, contexts)
+            except CallFailed as error:
+                raise UnsupportedModule(f"at element {time} of a sequence, {error}") from error
             steps.append(outputs)
         return {
             output.name: np.stack([array(step[output.name]) for step in steps], axis=1)

@@ -12,7 +12,7 @@ from elman_export import precision
 from elman_export.errors import ExportError, UnsupportedModule
 from elman_export.explain import explained
 from elman_export.interface import Output
-from elman_export.proof import Case, Proof, Sequences, prove
+from elman_export.proof import Case, Proof, Sequences, answered, prove
 from elman_export.stepmodel import Arrays, StepModel
 from elman_server.spec import DType, ModelSpec, OutputSpec
 
@@ -35,7 +35,7 @@ class Draft:
     """Which submodule is why the proof fails, if one is found."""
 
     def cases(self, sequences: Sequence[Sequences]) -> list[Case]:
-        return [Case(each, self.answer(each)) for each in sequences]
+        return answered(sequences, self.answer)
 
     def prove(self, cases: Sequence[Case], *, seed: int, tolerance: float | None) -> Proof:
         """Proves the step model on `cases` of this draft; see `elman_export.proof.prove`.

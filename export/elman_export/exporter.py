@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 from torch import nn
 
 from elman_export import cells, sequence
@@ -26,7 +26,7 @@ def export(
     contexts: Sequence[ContextSpec] = (),
     description: str = "",
     batch_first: bool | None = None,
-    examples: np.ndarray | None = None,
+    examples: Any = None,
     tolerance: float | None = None,
     quantized: bool = False,
     seed: int = 0,
@@ -55,10 +55,11 @@ def export(
     given once: the module is called with them behind all else, each `[batch, *shape]`. Where a
     module of whole sequences makes initial states of them, that part of it becomes the
     initial-state network, which runs when a session is opened. `batch_first` is taken from the
-    layers unless given. `examples`, `[batch, time, *shape]`, are compared beside seeded random
-    sequences. `tolerance` bounds the difference from the module, by default as its type allows (see
-    `elman_export.precision`); the step model's own answers must be equal however a
-    sequence is cut up. `quantized`: with 8-bit weights (`elman_export.quantization`).
+    layers unless given. `examples`, `[batch, time, *shape]`, an array or what numpy makes one of,
+    are compared beside seeded random sequences. `tolerance` bounds the difference from the module,
+    by default as its type allows (see `elman_export.precision`); the step model's own answers must
+    be equal however a sequence is cut up. `quantized`: with 8-bit weights
+    (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
     model that is not the same network, and `ExportError` for names, labels or examples that don't

@@ -17,7 +17,7 @@ from elman_export.errors import UnsupportedModule
 from elman_export.interface import Output
 from elman_export.recurrence import RecurrentLayers
 
-_BEGINNINGS = 64
+_BEGINNINGS = 32
 """On how many beginnings of a sequence a module runs that answers for the last element only."""
 
 

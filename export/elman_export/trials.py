@@ -1,47 +1,40 @@
 """What a proof runs on where nothing else is said: random sequences, and the caller's examples."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from elman_export.errors import ExportError
-from elman_export.proof import Sequences
-from elman_export.sample import random_contexts, random_elements
-from elman_server.spec import ContextSpec, InputSpec
+from elman_export.proof import PADDED, Sequences
+from elman_export.sample import padded_elements, random_contexts, random_elements
+from elman_server.spec import ContextSpec, InputKind, InputSpec
 
 _SIZES = ((13, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences."""
 _LARGE = ((2, 300), (40, 3))
-"""The same for graphs of others, which may do otherwise beyond some length or number of rows."""
+"""The same for originals that take whole sequences, or count their elements: they may do otherwise
+beyond some length or number of rows."""
 
 
 def trials(
     input: InputSpec,
     contexts: Sequence[ContextSpec],
     *,
-    examples: np.ndarray | None = None,
+    examples: Any = None,
     seed: int,
-    large: bool = False,
+    large: bool = True,
 ) -> list[Sequences]:
-    """Seeded random sequences, and `examples [batch, time, *shape]` behind them.
+    """Seeded random sequences, padded ones, and `examples [batch, time, *shape]` behind them.
 
-    Contexts are random for both. Raises `ExportError` for examples of another shape.
+    Contexts are random for all. Raises `ExportError` for examples that do not fit the input.
     """
     rng = np.random.default_rng(seed)
     sizes = (*_SIZES, *_LARGE) if large else _SIZES
     given = [("random", random_elements(input, batch, time, rng)) for batch, time in sizes]
+    given.append((PADDED, padded_elements(input, rng)))
     if examples is not None:
-        if not examples.size or examples.dtype.kind not in "buif":
-            raise ExportError(
-                f"examples have shape {list(examples.shape)} and type {examples.dtype}; expected "
-                "are numbers, and at least one sequence of one element"
-            )
-        if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
-            raise ExportError(
-                f"examples have shape {list(examples.shape)}; expected is "
-                f"{['batch', 'time', *input.shape]}"
-            )
-        given.append(("examples", examples.astype(input.dtype)))
+        given.append(("examples", _fitting(input, numbers(examples))))
     return [
         Sequences(
             elements=elements,
@@ -50,3 +43,31 @@ def trials(
         )
         for source, elements in given
     ]
+
+
+def numbers(examples: Any) -> np.ndarray:
+    """What numpy makes an array of. Raises `ExportError` where that holds no numbers."""
+    try:
+        made = np.asarray(examples)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, for what has a gradient
+        raise ExportError(f"examples are no array: {' '.join(str(error).split())}") from None
+    if not made.size or made.dtype.kind not in "buif":
+        raise ExportError(
+            f"examples have shape {list(made.shape)} and type {made.dtype}; expected "
+            "are numbers, and at least one sequence of one element"
+        )
+    return made
+
+
+def _fitting(input: InputSpec, examples: np.ndarray) -> np.ndarray:
+    """The examples in the input's type."""
+    if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
+        raise ExportError(
+            f"examples have shape {list(examples.shape)}; expected is "
+            f"{['batch', 'time', *input.shape]}"
+        )
+    if input.kind is not InputKind.FEATURES and (
+        examples.dtype.kind not in "iu" or not ((examples >= 0) & (examples < input.size)).all()
+    ):
+        raise ExportError(f"examples must be ids from 0 to {input.size - 1}")
+    return examples.astype(input.dtype)

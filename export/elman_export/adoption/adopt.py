@@ -20,7 +20,7 @@ from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph, fitt
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
-from elman_export.proof import TOLERANCE, Case, Sequences, prove
+from elman_export.proof import TOLERANCE, Sequences, answered, prove
 from elman_export.stepmodel import Arrays, StepModel
 from elman_export.trials import trials
 from elman_server.spec import InputSpec, OutputKind
@@ -98,11 +98,12 @@ def adopt(
         )
     expectation = Expectation.of(spec, examples, expected or {})
     original = Original(model, found, arranged, overlap=overlap)
-    sequences = trials(spec.input, spec.contexts, examples=expectation.examples, seed=seed)
+    # The original is given one sequence at a time, and perhaps all its beginnings.
+    sequences = trials(
+        spec.input, spec.contexts, examples=expectation.examples, seed=seed, large=False
+    )
     loose = _rounds_by_run(model)
-    cases = [
-        Case(each, _reference(original, each, arranged, tolerance, loose)) for each in sequences
-    ]
+    cases = answered(sequences, lambda each: _reference(original, each, arranged, tolerance, loose))
     proof = prove(
         StepModel.of(step, spec),
         cases,

@@ -11,7 +11,7 @@ from elman_export.errors import ExportError, ProofFailed, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
-from elman_export.proof import TOLERANCE, Case, prove
+from elman_export.proof import TOLERANCE, answered, prove
 from elman_export.stepmodel import RuntimeFailed, StepModel
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
@@ -51,8 +51,8 @@ def lift(
     """
     with fitting():
         subject = WholeGraph.of(model, input, outputs, constants or {}, contexts)
-    sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed, large=True)
-    cases = [Case(each, subject.original.answer(each, subject.outputs)) for each in sequences]
+    sequences = trials(subject.input, subject.contexts, examples=examples, seed=seed)
+    cases = answered(sequences, lambda each: subject.original.answer(each, subject.outputs))
     failure: ExportError | None = None
     for build in (step.chunked, step.single):
         try:

@@ -39,7 +39,7 @@ def test_the_proof_stands_in_the_file_way_by_way(tmp_path: Path) -> None:
     assert {(each.input, each.way) for each in report.proof.comparisons} == {
         *(
             (source, way)
-            for source in ("random", "examples")
+            for source in ("random", "padded", "examples")
             for way in ("whole", "one element at a time", "in random chunks", "each row alone")
         ),
         ("examples", "what was expected"),
