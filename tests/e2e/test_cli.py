@@ -97,10 +97,10 @@ def test_health_tells_of_the_server_and_of_a_model(run: Run) -> None:
         assert (result.returncode, result.stdout) == (0, "SERVING\n")
 
 
-def test_health_of_a_model_that_there_is_not_is_one_line_and_exit_code_1(run: Run) -> None:
+def test_health_of_a_model_that_there_is_not_names_it_in_one_line(run: Run) -> None:
     result = run("health", "nonsense")
     assert result.returncode == 1
-    assert "NOT_FOUND" in result.stderr
+    assert result.stderr.endswith(": there is no model 'nonsense' (NOT_FOUND)\n")
     assert result.stderr.count("\n") == 1
 
 

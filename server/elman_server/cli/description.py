@@ -63,7 +63,7 @@ def _input(spec: InputSpec) -> str:
     if spec.size:
         text += f", {spec.size:,} ids"
     if spec.unknown is not None:
-        text += f", unknown characters become {spec.unknown}"
+        text += f", unknown characters become {spec.vocabulary[spec.unknown]!r}"
     return text
 
 
@@ -83,11 +83,18 @@ def _state(spec: StateSpec, *, computed: bool) -> str:
     elif spec.initial is None:
         initial = "zeros"
     else:
-        initial = f"{len(spec.initial):,} values in {min(spec.initial):g} to {max(spec.initial):g}"
+        initial = _numbers(spec.initial)
     return (
         f"{spec.name}: {spec.output} -> {spec.input}, {spec.dtype}{list(spec.shape)}, "
         f"batch axis {spec.batch_axis}, starts as {initial}"
     )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    if low == high:
+        return f"all {low:g}"
+    return f"{len(values):,} values in {low:g} to {high:g}"
 
 
 def _summary(entries: Sequence[str]) -> str:

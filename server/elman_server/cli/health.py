@@ -35,8 +35,13 @@ def health(model: str, target: str, timeout: float) -> int:
         try:
             answer = check(health_pb2.HealthCheckRequest(service=model), timeout=timeout)
         except grpc.RpcError as error:
-            raise click.ClickException(
-                f"{target}: {error.code().name}: {error.details()}"
-            ) from None
+            raise click.ClickException(f"{target}: {_why(error, model)}") from None
     click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _why(error: grpc.RpcError, model: str) -> str:
+    # The health protocol says no word more of a name that it does not know.
+    if model and error.code() is grpc.StatusCode.NOT_FOUND:
+        return f"there is no model {model!r} (NOT_FOUND)"
+    return f"{error.code().name}: {error.details()}"

@@ -113,6 +113,19 @@ def test_it_shows_everything_that_the_spec_says(elman: Run, hollow: Path) -> Non
     assert "\x1b" not in result.out
 
 
+def test_it_names_the_character_that_stands_for_others(elman: Run, tmp_path: Path) -> None:
+    spec = replace(SPEC, input=replace(SPEC.input, unknown=2))
+    result = elman("inspect", hollow_with(spec, tmp_path / "model.onnx"), "--no-probe")
+    assert "20 ids, unknown characters become 'c'" in result.out
+
+
+def test_first_states_of_one_value_are_told_by_that_value(elman: Run, tmp_path: Path) -> None:
+    states = (SPEC.states[0], replace(SPEC.states[1], initial=(128.0, 128.0)))
+    spec = replace(SPEC, states=states)
+    result = elman("inspect", hollow_with(spec, tmp_path / "model.onnx"), "--no-probe")
+    assert "batch axis 0, starts as all 128" in result.out
+
+
 def test_it_shows_contexts_and_the_states_that_come_from_them(elman: Run, tmp_path: Path) -> None:
     contexts = (
         ContextSpec(name="speaker", dtype="float32", shape=(4,), input="speaker_in"),
