@@ -42,7 +42,7 @@ class View:
 
     def text(self, element: Element, prediction: Prediction) -> Text:
         """One line."""
-        shown = repr(element.text) if len(element.text) == 1 else element.text
+        shown = repr(element.text) if isinstance(element.value, str) else element.text
         line = Text.assemble((f"{shown:<4}", "bold"), " ")
         for i, output in enumerate(self.outputs):
             if i:

@@ -32,7 +32,7 @@ _INVITATIONS = {
       echo 'happy birthday' | elman stream sentiment
       elman stream shakespeare --top 3 < sonnet.txt
       seq 50 60 | elman stream weather --json | jq .outputs.temperature
-      elman stream captions --context image=image.npy --context style=2
+      elman stream captions --context picture=picture.npy
     """
 )
 @click.argument("model")

@@ -81,6 +81,13 @@ def test_labelled_logits_are_their_best_alternatives() -> None:
     assert line("next") == "'g'  long 0.625  'a' 0.250"
 
 
+def test_an_id_is_printed_bare_however_many_digits_it_has() -> None:
+    view = View.of(MODEL, ["level"], 2)
+    for number in (7, 39):
+        line = view.text(Element(value=number, text=str(number)), prediction(view)).plain
+        assert line.split() == [str(number), "1.5"]
+
+
 def test_values_are_numbers() -> None:
     assert line("level") == "'g'  1.5"
     assert line("wide") == "'g'  0 1 2 3 4 5 6 7 and 2 more"
