@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from elman_export import interface
 from elman_export.errors import ExportError
 from elman_export.interface import Output
 from elman_server import arrayfile
 from elman_server.arrayfile import ArrayFileError
-from elman_server.spec import InputSpec, StateSpec
+from elman_server.spec import ContextSpec, InputSpec, StateSpec
 
 _INPUTS = "text:FILE, tokens:SIZE, tokens:FILE or features:SHAPE (as features:257 or features:3x4)"
 _KINDS: Mapping[str, Callable[..., Output]] = {
@@ -36,13 +35,13 @@ def input(text: str, *, unknown: str | None = None) -> InputSpec:
         match kind:
             case "text" if rest:
                 return interface.text(_vocabulary(Path(rest)), unknown=unknown)
-            case "tokens" if rest.isdigit():
+            case "tokens" if _is_number(rest):
                 return interface.tokens(int(rest))
             case "tokens" if rest:
                 names = _entries(Path(rest))
                 return interface.tokens(len(names), names=names)
             case "features" if colon:
-                return interface.features(*_shape(rest))
+                return interface.features(*_sizes(rest))
     raise ExportError(f"--input is {text!r}; allowed are {_INPUTS}")
 
 
@@ -78,13 +77,16 @@ def pair(option: str, text: str) -> tuple[str, str]:
 
 def state(text: str) -> StateSpec:
     """`NAME:SHAPE` of a state that a torch module takes and returns itself, as `h:128`."""
-    name, _, rest = text.partition(":")
-    sizes = rest.split("x")
-    if not name or not all(size.isdigit() and int(size) for size in sizes):
-        raise ExportError(
-            f"--state is {text!r}; allowed for a torch module is NAME:SHAPE, as h:128"
-        )
-    return interface.state(name, *map(int, sizes))
+    name, sizes = _named_shape("--state", text, "h:128")
+    with _one_line("--state", text):
+        return interface.state(name, *sizes)
+
+
+def context(text: str) -> ContextSpec:
+    """`NAME:SHAPE` of what a session of a torch module is given once, as `picture:12x12`."""
+    name, sizes = _named_shape("--context", text, "picture:12x12")
+    with _one_line("--context", text):
+        return interface.context(name, *sizes)
 
 
 def value(option: str, text: str) -> tuple[str, np.ndarray]:
@@ -99,7 +101,7 @@ def value(option: str, text: str) -> tuple[str, np.ndarray]:
     try:
         numbers = json.loads(f"[{rest}]")
         found = np.array(numbers)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = np.array("")
     if found.dtype.kind not in "bif":
         raise ExportError(f"{option} {name} is {rest!r}; allowed are numbers, and true or false")
@@ -133,22 +135,37 @@ class _one_line:
             raise ExportError(f"{self._said}: {error.strerror}") from None
         if isinstance(error, UnicodeDecodeError):
             raise ExportError(f"{self._said}: not UTF-8 text") from None
-        if isinstance(error, ValidationError):
-            said = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
-            raise ExportError(f"{self._said}: {said}") from None
         if isinstance(error, ValueError):
             raise ExportError(f"{self._said}: {error}") from None
 
 
-def _shape(text: str) -> Sequence[int]:
+def _named_shape(option: str, text: str, example: str) -> tuple[str, Sequence[int]]:
+    name, colon, rest = text.partition(":")
+    try:
+        if name and colon:
+            return name, _sizes(rest)
+    except ValueError:
+        pass
+    raise ExportError(
+        f"{option} is {text!r}; allowed for a torch module is NAME:SHAPE, as {example}"
+    )
+
+
+def _sizes(text: str) -> Sequence[int]:
+    """`3x4`; nothing for a scalar."""
     sizes = text.split("x") if text else []
-    if not all(size.isdigit() and int(size) for size in sizes):
-        raise ExportError(f"--input features:{text}: a shape is sizes with x between, as 3x4")
+    if not all(_is_number(size) and int(size) for size in sizes):
+        raise ValueError("a shape is sizes with x between, as 3x4")
     return [int(size) for size in sizes]
 
 
+def _is_number(text: str) -> bool:
+    """Whether it is written in the digits 0 to 9 alone: others, as in `²`, are digits too."""
+    return text.isascii() and text.isdecimal()
+
+
 def _vocabulary(path: Path) -> Sequence[str]:
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     found = _json(text)
     if found is not None:
         return found
@@ -156,21 +173,40 @@ def _vocabulary(path: Path) -> Sequence[str]:
 
 
 def _entries(path: Path) -> Sequence[str]:
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     found = _json(text)
-    return text.splitlines() if found is None else found
+    if found is None:
+        # Not splitlines, which also cuts at characters that a vocabulary may hold.
+        found = text.removesuffix("\n").split("\n") if text else []
+    if not found:
+        raise ValueError("it holds no names")
+    return found
+
+
+def _text(path: Path) -> str:
+    """As it stands, but for the byte order mark and the line ends of Windows.
+
+    The latter are taken for line ends only where there are no others, since a vocabulary may hold a
+    carriage return.
+    """
+    text = path.read_bytes().decode("utf-8-sig")
+    ends = text.count("\r\n")
+    return text.replace("\r\n", "\n") if ends == text.count("\n") else text
 
 
 def _json(text: str) -> Sequence[str] | None:
-    """A list of strings, or the keys of an object whose values are their places."""
+    """A list of strings, or the keys of an object whose values are their places; None for a text
+    that is no list and no object."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(found, dict):
         if sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
             raise ValueError("the object's values are not the ids 0, 1, 2, ...")
         return sorted(found, key=lambda key: int(found[key]))
-    if isinstance(found, list) and all(isinstance(each, str) for each in found):
+    if isinstance(found, list):
+        if not all(isinstance(each, str) for each in found):
+            raise ValueError("the list holds other things than strings")
         return found
     return None

@@ -12,7 +12,7 @@ from elman_server.spec import InputKind, OutputKind
 
 
 def _file(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="")
     return path
 
 
@@ -37,6 +37,37 @@ def test_tokens_have_a_size_or_names(tmp_path: Path) -> None:
     assert (named.size, named.vocabulary) == (2, ("milk", "bread"))
 
 
+def test_a_vocabulary_may_hold_what_other_programs_take_for_line_ends(tmp_path: Path) -> None:
+    path = _file(tmp_path / "letters.txt", "a\n\r\x0b\u2028\n")
+    assert declare.input(f"text:{path}").vocabulary == ("a", "\n", "\r", "\x0b", "\u2028")
+    path = _file(tmp_path / "names.txt", "a\n\r\n\x0b\n\x85\n\u2028\n")
+    assert declare.input(f"tokens:{path}").vocabulary == ("a", "\r", "\x0b", "\x85", "\u2028")
+
+
+def test_a_file_may_come_from_windows(tmp_path: Path) -> None:
+    path = _file(tmp_path / "names.txt", "\ufeffmilk\r\nbread\r\n")
+    assert declare.input(f"tokens:{path}").vocabulary == ("milk", "bread")
+    path = _file(tmp_path / "letters.json", '\ufeff["a",\r\n "b"]\r\n')
+    assert declare.input(f"text:{path}").vocabulary == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it holds no names"),
+        ("[]", "it holds no names"),
+        ("[1, 2]", "the list holds other things than strings"),
+        ('["a", null]', "the list holds other things than strings"),
+    ],
+)
+def test_names_that_can_not_be_say_why(text: str, message: str, tmp_path: Path) -> None:
+    path = _file(tmp_path / "names", text)
+    with pytest.raises(ExportError, match=f"--input tokens:.*/names: {message}$"):
+        declare.input(f"tokens:{path}")
+    with pytest.raises(ExportError, match=f"--returns y=logits:.*/names: {message}$"):
+        declare.output(f"y=logits:{path}")
+
+
 @pytest.mark.parametrize(("text", "shape"), [("257", (257,)), ("3x4", (3, 4)), ("", ())])
 def test_features_have_a_shape(text: str, shape: tuple[int, ...]) -> None:
     assert declare.input(f"features:{text}").shape == shape
@@ -50,6 +81,8 @@ def test_features_have_a_shape(text: str, shape: tuple[int, ...]) -> None:
         ("tokens:0", "--input tokens:0: input.size is 0; there must be at least 1 id"),
         ("features:3x", "--input features:3x: a shape is sizes with x between, as 3x4"),
         ("features:0", "--input features:0: a shape is sizes with x between, as 3x4"),
+        ("features:²", "--input features:²: a shape is sizes with x between, as 3x4"),
+        ("tokens:²", "--input tokens:²: No such file or directory"),
         ("text:nothing.txt", "--input text:nothing.txt: No such file or directory"),
     ],
 )
@@ -119,7 +152,9 @@ def test_a_constant_is_an_array_in_a_file(tmp_path: Path) -> None:
     assert found.tolist() == [[1, 0], [0, 1]]
 
 
-@pytest.mark.parametrize("text", ["sr", "sr=", "sr=fast", "sr=[1", "=3", 'sr="16"', "sr=null"])
+@pytest.mark.parametrize(
+    "text", ["sr", "sr=", "sr=fast", "sr=[1", "=3", 'sr="16"', "sr=null", "sr=" + 9**4 * "["]
+)
 def test_a_constant_that_can_not_be_names_what_is_allowed(text: str) -> None:
     with pytest.raises(ExportError, match=r"--constant .* allowed (is|are) "):
         declare.value("--constant", text)
@@ -144,6 +179,33 @@ def test_an_array_of_words_is_refused(tmp_path: Path) -> None:
 def test_an_array_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"--examples: .*x\.npy: No such file or directory"):
         declare.array("--examples", tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(("text", "shape"), [("h:128", (128,)), ("h:2x64", (2, 64)), ("h:", ())])
+def test_a_torch_modules_states_and_contexts_have_a_shape(
+    text: str, shape: tuple[int, ...]
+) -> None:
+    for found in (declare.state(text), declare.context(text)):
+        assert (found.name, found.dtype, found.shape) == ("h", "float32", shape)
+
+
+@pytest.mark.parametrize("text", ["h", ":3", "h:hn", "h:0", "h:3x", "h:-1", "h:²"])
+def test_a_shape_that_can_not_be_names_what_is_allowed(text: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        declare.state(text)
+    assert str(caught.value) == (
+        f"--state is {text!r}; allowed for a torch module is NAME:SHAPE, as h:128"
+    )
+    with pytest.raises(ExportError, match=r"allowed for .* is NAME:SHAPE, as picture:12x12$"):
+        declare.context(text)
+
+
+def test_a_size_beyond_all_bounds_says_why() -> None:
+    with pytest.raises(ExportError) as caught:
+        declare.state("h:99999999999")
+    assert str(caught.value) == (
+        "--state h:99999999999: shape.0 is 99999999999: input should be less than 2147483648"
+    )
 
 
 def test_a_pair_is_an_input_and_an_output() -> None:
