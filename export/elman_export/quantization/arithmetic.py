@@ -113,6 +113,18 @@ class Arithmetic:
         product = nodes.node("Mul", [product, encoded.scale])
         return nodes.node("Add", [product, self._bias(bias)], output)
 
+    def split(self, values: str, count: int) -> list[str]:
+        """So many equal parts of the last axis, in the main graph."""
+        if count == 1:
+            return [values]
+        parts = [self._editor.fresh("elman/part") for _ in range(count)]
+        name = self._editor.fresh("elman/Split")
+        node = helper.make_node("Split", [values], parts, name=name, axis=-1)
+        if self._opset >= 18:
+            node.attribute.append(helper.make_attribute("num_outputs", count))
+        self._editor.graph.node.append(node)
+        return parts
+
     def _bias(self, bias: np.ndarray) -> str:
         return self._editor.constant(bias.astype(np.float32), "elman/bias")
 

@@ -4,17 +4,24 @@ First its operator is made to read what the Scan will read, so that other parts 
 told from those that nobody needs any more; in the end the Scan takes its place (see `scan`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
+from elman_export.onnxnodes import describe
 from elman_export.quantization.arithmetic import Arithmetic, Encoded
 from elman_export.quantization.cells import ready_bias
 from elman_export.quantization.codes import Codebook
-from elman_export.quantization.operator import Cell
+from elman_export.quantization.operator import Cell, Kept
+from elman_export.quantization.products import check_size
 from elman_export.surgery.editor import Editor, inputs
 from elman_server.spec import StateSpec
+
+_LARGE_GATE = 16384
+"""Weights of a gate that is multiplied by itself; smaller ones take one product for all, which is
+fewer operators. The sums of large ones would leave the cache before they are taken apart."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,8 +37,16 @@ class Layer:
     gain: np.ndarray | None = None
     """What its input's codes are multiplied by; None if its gates' parts come ready."""
 
-    def read_codes(self, editor: Editor, arithmetic: Arithmetic, codebook: Codebook) -> None:
-        """Has the operator read `[time, 1, batch, n]`: its input's codes, or parts of its gates."""
+    def read_codes(
+        self,
+        editor: Editor,
+        arithmetic: Arithmetic,
+        codebook: Codebook,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Has the operator read `[time, 1, batch, n]`: its input's codes, or parts of its gates.
+
+        `tell` is called with a line if the weights that its input meets stay float32."""
         codes = codebook.find(self.node.input[0])
         features = next(iter(self.cell.gates.values())).w.shape[0]
         if codes is not None and codes.gain is not None and len(codes.gain) != features:
@@ -39,7 +54,7 @@ class Layer:
         shape = arithmetic.constant(np.array([0, 1, -1, features]))
         if codes is None:
             x = editor.node("Reshape", [self.node.input[0], shape])
-            given = [self._part(editor, arithmetic, x, letter) for letter in self.cell.gates]
+            given = self._scaled(editor, arithmetic, codebook, x, tell)
         else:
             x = codes.stacked or editor.node("Reshape", [codes.name, shape])
             gain = np.ones(features, np.float32) if codes.gain is None else codes.gain
@@ -58,9 +73,39 @@ class Layer:
         self.node.input[:] = [*states, *given]
         self.name = self.node.name = editor.fresh(f"{self.node.name or self.node.op_type}/int8")
 
-    def _part(self, editor: Editor, arithmetic: Arithmetic, x: str, letter: str) -> str:
-        """A float32 product, which may become int8 as others do."""
-        weights = editor.constant(np.ascontiguousarray(self.cell.gates[letter].w), "elman/weights")
-        product = editor.node("MatMul", [x, weights])
-        bias = arithmetic.constant(ready_bias(self.cell, letter))
-        return editor.node("Add", [product, bias])
+    def _scaled(
+        self,
+        editor: Editor,
+        arithmetic: Arithmetic,
+        codebook: Codebook,
+        x: str,
+        tell: Callable[[str], None],
+    ) -> list[str]:
+        """What an input of any values adds to each gate. Its rows are scaled once for all gates,
+        so it is the weights of all that have to be worth it."""
+        weights = {letter: np.ascontiguousarray(g.w) for letter, g in self.cell.gates.items()}
+        biases = {letter: ready_bias(self.cell, letter) for letter in weights}
+        together = np.concatenate(list(weights.values()), axis=1)
+        try:
+            check_size(together.shape, scaled=True)
+        except Kept as reason:
+            tell(f"the input's weights of {describe(self.node)} stay float32: {reason}")
+            return [
+                editor.node(
+                    "Add",
+                    [
+                        editor.node("MatMul", [x, editor.constant(weights[letter])]),
+                        arithmetic.constant(biases[letter]),
+                    ],
+                )
+                for letter in weights
+            ]
+        encoded = codebook.scaled(x)
+        if together.size < len(weights) * _LARGE_GATE:
+            bias = np.concatenate(list(biases.values()))
+            product = arithmetic.multiply(editor, encoded, together, bias)
+            return arithmetic.split(product, len(weights))
+        return [
+            arithmetic.multiply(editor, encoded, weights[letter], biases[letter])
+            for letter in weights
+        ]

@@ -16,6 +16,8 @@ _SMALLEST = 4096
 """Weights that a matrix has at least."""
 _SMALLEST_SCALED = 16384
 """The same where the other factor's rows have to be scaled first: seven operators for one."""
+_SHORTEST_SCALED = 32
+"""How long those rows are at least: scaling shorter ones takes as long as int8 saves."""
 
 
 class Products:
@@ -46,7 +48,7 @@ class Products:
             matrix = matrix.T
         factor = node.input[0]
         codes = self._codebook.find(factor)
-        check_size(matrix, scaled=codes is None)
+        check_size(matrix.shape, scaled=codes is None)
         if given.get("alpha", 1.0) != 1:
             matrix = matrix * np.float32(given["alpha"])
         if codes is None:
@@ -82,7 +84,10 @@ def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -
     return matrix
 
 
-def check_size(matrix: np.ndarray, *, scaled: bool) -> None:
+def check_size(shape: tuple[int, ...], *, scaled: bool) -> None:
     """Raises `Kept` for a matrix that is too small; `scaled` says that rows have to be scaled."""
-    if matrix.size < (_SMALLEST_SCALED if scaled else _SMALLEST):
-        raise Kept(f"{matrix.shape[0]} x {matrix.shape[1]} weights are too few to gain by it")
+    rows, columns = shape
+    if scaled and rows < _SHORTEST_SCALED:
+        raise Kept(f"rows of {rows} are too short to gain by it")
+    if rows * columns < (_SMALLEST_SCALED if scaled else _SMALLEST):
+        raise Kept(f"{rows} x {columns} weights are too few to gain by it")

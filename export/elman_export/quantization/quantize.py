@@ -130,20 +130,18 @@ class _Quantization:
             if name
         }
         codebook = Codebook(self._editor, self._arithmetic, self._constants, bounded, known)
+        # Layers decide on the products that they write themselves.
+        nodes = [node for node in self._model.graph.node if node.op_type in products.KINDS]
         for layer in layers:
-            layer.read_codes(self._editor, self._arithmetic, codebook)
-        found = products.Products(
-            self._editor, self._arithmetic, codebook, self._editor.constants()
-        )
+            layer.read_codes(self._editor, self._arithmetic, codebook, self._tell)
+        found = products.Products(self._editor, self._arithmetic, codebook, self._constants)
         count = 0
-        for node in list(self._model.graph.node):
-            if node.op_type in products.KINDS:
-                try:
-                    found.quantize(node)
-                    count += 1
-                except Kept as reason:
-                    if node.output[0] in self._makers:
-                        self._tell(f"{describe(node)} stays float32: {reason}")
+        for node in nodes:
+            try:
+                found.quantize(node)
+                count += 1
+            except Kept as reason:
+                self._tell(f"{describe(node)} stays float32: {reason}")
         return count
 
     def _write(self, layers: list[Layer]) -> None:

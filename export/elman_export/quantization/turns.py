@@ -35,7 +35,7 @@ def quantize_turns(
         try:
             matrix = constant_matrix(node, known)
             small = bounded(node.input[0], made_by, bounds.states.__contains__)
-            check_size(matrix, scaled=not small)
+            check_size(matrix.shape, scaled=not small)
         except Kept as reason:
             tell(f"{describe(node)} in {describe(scan)} stays float32: {reason}")
             written.nodes.append(node)

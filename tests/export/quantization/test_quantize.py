@@ -37,6 +37,8 @@ NETS = {
     "two layers": Net(layers=2),
     "features": Net(features=True),
     "wide features": Net(features=True, width=256, hidden=64),
+    "features for small gates": Net(cell="GRU", features=True, width=64, hidden=100),
+    "the same in an old operator set": Net(features=True, width=64, hidden=64, opset=12),
     "large features": Net(features=True, scale=30.0),
     "a large initial state": Net(cell="GRU", initial=2.5),
     "an old operator set": Net(opset=11),
@@ -167,6 +169,27 @@ def test_a_product_that_is_too_small_stays_and_is_told() -> None:
     assert told(*Net().build()) == (
         "MatMul 'y' stays float32: 16 x 5 weights are too few to gain by it"
     )
+
+
+def test_an_inputs_weights_are_int8_where_those_of_all_gates_are_worth_it() -> None:
+    net = Net(features=True, width=64, hidden=128, out=96)
+    model, spec = net.build()
+    assert told(model, spec) == ""
+    small, _ = quantize(model, spec)
+    assert small.ByteSize() < 0.28 * model.ByteSize()
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (Net(features=True, width=40, out=999), "40 x 64 weights are too few to gain by it"),
+        (Net(features=True, width=16, hidden=256), "rows of 16 are too short to gain by it"),
+    ],
+    ids=str,
+)
+def test_an_inputs_weights_that_stay_are_told_with_the_layer(net: Net, reason: str) -> None:
+    lines = told(*net.build()).splitlines()
+    assert f"the input's weights of LSTM 'y0' stay float32: {reason}" in lines
 
 
 def kept(change: str, model: onnx.ModelProto) -> None:
