@@ -31,6 +31,8 @@ def input(text: str, *, unknown: str | None = None) -> InputSpec:
     a name for each id, line by line or as JSON. `features:SHAPE`; a scalar is `features:`.
     """
     kind, colon, rest = text.partition(":")
+    if unknown is not None and kind != "text":
+        raise ExportError(f"--unknown is of --input text:FILE; the input is {text!r}")
     with _one_line("--input", text):
         match kind:
             case "text" if rest:

@@ -1,7 +1,9 @@
 """A torch module by its name: `package.module:factory`, and its weights from a file."""
 
 import importlib
+import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,12 +60,19 @@ def _first_line(error: BaseException) -> str:
 
 def _load(module: nn.Module, path: Path) -> None:
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of pickles that torch does not write; whether it reads them is told below.
+            warnings.simplefilter("ignore")
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ExportError(f"--weights {path}: {error.strerror}") from None
+    except pickle.UnpicklingError:
+        raise ExportError(
+            f"--weights {path} holds no state dict that can be read without running code in it; "
+            "write one with torch.save(module.state_dict(), file)"
+        ) from None
     except Exception as error:  # torch raises what its unpickler meets
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"--weights {path} holds no state dict: {first}") from None
+        raise ExportError(f"--weights {path} holds no state dict: {_first_line(error)}") from None
     if isinstance(saved, dict):
         saved = next((saved[key] for key in ("state_dict", "model") if key in saved), saved)
     if not isinstance(saved, dict):

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from elman_export.cli import RECIPES, export
 from elman_export.recipes import shakespeare, weather
 from elman_server import modelfile
+from elman_server.proof import kept_proof
 from tests.export.surgery.graphs import FEATURES, per_step
 from tests.oracle import Oracle
 
@@ -42,10 +43,32 @@ def test_a_source_that_is_nothing_names_what_is_allowed(invoke: Invoke) -> None:
     )
 
 
-def test_an_option_that_means_nothing_for_the_source_is_refused(invoke: Invoke) -> None:
-    result = invoke("weather", "--overlap", "3")
+@pytest.mark.parametrize("option", [("--overlap", "3"), ("--overlap", "0"), ("--tolerance", "0")])
+def test_an_option_that_means_nothing_for_the_source_is_refused(
+    option: tuple[str, str], invoke: Invoke
+) -> None:
+    result = invoke("weather", *option)
     assert result.exit_code == 1
-    assert result.output == "Error: --overlap means nothing for the recipe 'weather'\n"
+    assert result.output == f"Error: {option[0]} means nothing for the recipe 'weather'\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--unknown", "?"), "--unknown is of --input text:FILE, which is not given"),
+        (("--state", "h:a", "--state", "h:b"), "--state h is given twice; allowed is once"),
+        (("--constant", "a=1", "--constant", "a=2"), "--constant a is given twice; allowed"),
+        (("--output", "o.onnx", "--name", "other"), "--name other is of a model in a repository"),
+    ],
+)
+def test_an_option_that_would_be_dropped_is_refused(
+    more: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    path = per_step("GRU").save(tmp_path / "noise.onnx")
+    result = CliRunner().invoke(export, [str(path), "--output", str(tmp_path / "models"), *more])
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {message}")
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_graph_of_whole_sequences_becomes_a_model_in_a_repository(
@@ -77,6 +100,19 @@ def test_an_int8_export_tells_what_stays_float32(invoke: Invoke, tmp_path: Path)
     assert "stays float32: 6 x 4 weights are too few to gain by it" in result.output
 
 
+def test_the_table_allows_a_difference_where_one_is_bounded(invoke: Invoke, tmp_path: Path) -> None:
+    path = per_step("GRU").save(tmp_path / "noise.onnx")
+    for options, bounded in (((), True), (("--quantize", "int8"), False)):
+        result = invoke(str(path), *options)
+        cells = [row.split("│") for row in result.output.splitlines() if row.startswith("│")]
+        assert cells
+        assert all(bool(row[-2].strip()) is bounded for row in cells), result.output
+        proof = kept_proof(tmp_path / "models" / "noise" / "1" / "model.onnx")
+        assert proof is not None
+        differences = proof.document["differences"]
+        assert all((each["tolerance"] is not None) is bounded for each in differences)
+
+
 _MODULE = """
 from torch import nn
 
@@ -100,6 +136,10 @@ class Cell(nn.Module):
     def forward(self, x, h):
         h = self.cell(self.embedding(x), h)
         return self.head(h), h
+
+class Told(Cell):
+    def forward(self, x, h, topic, mood):
+        return super().forward(x, h + topic + mood[:, None])
 
 def number():
     return 7
@@ -152,6 +192,16 @@ def test_a_torch_module_of_one_element_and_its_state(
     assert not spec.time_axis
 
 
+def test_a_torch_module_that_is_given_contexts(
+    package: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    told = ("--state", "h:5", "--context", "topic:5", "--context", "mood:")
+    result = invoke(f"{package}:Told", *told, *_SAID)
+    assert result.exit_code == 0, result.output
+    spec = modelfile.read(tmp_path / "models" / "Told" / "1" / "model.onnx").spec
+    assert [(each.name, each.shape) for each in spec.contexts] == [("topic", (5,)), ("mood", ())]
+
+
 @pytest.mark.parametrize(
     ("source", "more", "message"),
     [
@@ -167,6 +217,7 @@ def test_a_torch_module_of_one_element_and_its_state(
         ("{}:Letters", (*_SAID, "--weights", "abc.txt"), "--weights abc.txt holds no state dict"),
         ("{}:Letters", (*_SAID, "--weights", "other.pt"), "it lacks embedding.weight"),
         ("{}:Letters", (*_SAID, "--state", "h:hn"), "allowed for a torch module is NAME:SHAPE"),
+        ("{}:Told", (*_SAID, "--context", "mood"), "allowed for a torch module is NAME:SHAPE"),
         ("{}:Letters", (*_SAID, "--overlap", "3"), "--overlap means nothing for a torch module"),
     ],
 )
@@ -193,7 +244,8 @@ def test_weights_that_would_run_code_are_not_read(
     (tmp_path / "harm.pt").write_bytes(pickle.dumps(Harm()))
     result = invoke(f"{package}:Letters", *_SAID, "--weights", "harm.pt")
     assert result.exit_code == 1
-    assert "holds no state dict" in result.output
+    assert "holds no state dict that can be read without running code in it" in result.output
+    assert result.output.endswith("write one with torch.save(module.state_dict(), file)\n")
     assert not (tmp_path / "harmed").exists()
 
 

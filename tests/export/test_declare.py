@@ -120,6 +120,11 @@ def test_an_unknown_that_the_vocabulary_lacks_is_refused(tmp_path: Path) -> None
         declare.input(f"text:{path}", unknown="?")
 
 
+def test_an_unknown_is_of_text(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="--unknown is of --input text:FILE; the input is 'tok"):
+        declare.input("tokens:5", unknown="?")
+
+
 def test_an_output_has_a_kind_and_perhaps_labels(tmp_path: Path) -> None:
     path = _file(tmp_path / "labels", "no\nyes\n")
     found = declare.output(f"verdict=logits:{path}")
