@@ -97,8 +97,8 @@ class Difference:
     scale: float
     """The median size of the values in the original's output, zeros aside: a few that are huge, as
     masks are, or an output of small values only must not hide a difference."""
-    tolerance: float
-    """What `maximum` may be at most."""
+    tolerance: float | None
+    """What `maximum` may be at most; None where it may be anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +148,14 @@ class _Tally:
             for key, maximum in sorted(self.maximum.items(), key=lambda item: item[0][:2])
         )
 
-    def differences(self, tolerance: float) -> Iterator[Difference]:
+    def differences(self, tolerance: float | None) -> Iterator[Difference]:
         for output, sizes in self.sizes.items():
             scale = float(np.median(np.concatenate(sizes))) if any(map(len, sizes)) else 0.0
             yield Difference(
                 output=output,
                 maximum=max(v for key, v in self.maximum.items() if key[0] == output),
                 scale=scale,
-                tolerance=max(_FLOOR, tolerance * scale) if tolerance else 0.0,
+                tolerance=max(_FLOOR, tolerance * scale) if tolerance else tolerance,
             )
 
 
@@ -164,18 +164,19 @@ def prove(
     cases: Sequence[Case],
     *,
     seed: int,
-    tolerance: float,
+    tolerance: float | None,
     exact: bool = True,
     original: str = "module",
 ) -> Proof:
     """Compares `model` with what its original said, by output.
 
     With `exact` the step model's own answers must be equal to the last bit in every way; without,
-    it is only told whether they were. `original` is what the original is called in messages.
+    it is only told whether they were. Without a `tolerance` differences are only told as well.
+    `original` is what the original is called in messages.
 
     Raises `ProofFailed` with the largest difference that is not allowed, saying what was compared.
     """
-    if not 0 <= tolerance < np.inf:
+    if tolerance is not None and not 0 <= tolerance < np.inf:
         raise ExportError(f"tolerance is {tolerance}; allowed is a number from 0 up")
     rng = np.random.default_rng(seed)
     tally = _Tally()
@@ -203,7 +204,7 @@ def prove(
                 )
     differences = tuple(tally.differences(tolerance))
     for found in differences:
-        if not found.maximum <= found.tolerance:
+        if found.tolerance is not None and not found.maximum <= found.tolerance:
             worst = max(
                 (each for each in tally.comparisons() if each.output == found.output),
                 key=lambda each: each.maximum,

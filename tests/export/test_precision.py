@@ -34,6 +34,7 @@ def draft() -> Draft:
 def test_what_is_allowed_follows_the_type(draft: Draft) -> None:
     cases = draft.cases(trials(INPUT, (), examples=None, seed=0))
     (found,) = draft.prove(cases, seed=0, tolerance=None).differences
+    assert found.tolerance is not None
     assert 1e-5 < found.maximum < 0.01 < found.tolerance < 0.1
     with pytest.raises(ProofFailed, match="differs from the module's by"):
         draft.prove(cases, seed=0, tolerance=1e-4)

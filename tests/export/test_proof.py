@@ -63,6 +63,7 @@ def exported(untouched: Exported) -> Exported:
 def test_the_spec_that_was_made_is_proved(exported: Exported) -> None:
     (difference,) = exported.prove()
     assert difference.output == "y"
+    assert difference.tolerance is not None
     assert difference.maximum <= 1e-6 < difference.tolerance
 
 
