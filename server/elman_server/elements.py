@@ -11,6 +11,8 @@ from elman_server.errors import InvalidElement
 from elman_server.spec import InputKind, InputSpec
 
 _SHOWN = 40
+_KNOWN = 4096
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class ElementCodec:
             # Its last entry stands for all code points beyond those of the vocabulary.
             outside = -1 if spec.unknown is None else spec.unknown
             self._ids = np.full(max(map(ord, spec.vocabulary)) + 2, outside, spec.dtype)
+            self._known: dict[str, Decoded] = {}
+            """Single characters, which are what comes of those who type."""
             self._ids[[ord(symbol) for symbol in spec.vocabulary]] = np.arange(spec.size)
 
     def decode(self, payload: str | bytes) -> Decoded:
@@ -51,9 +55,8 @@ class ElementCodec:
                 f"elements came as {came!r}; the model takes {spec.kind}, so send {wanted!r}"
             )
         if isinstance(payload, str):
-            codes = np.frombuffer(payload.encode("utf-32-le"), "<u4")
-            ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
-            return Decoded(elements=ids, source=codes, invalid=_any(ids < 0))
+            known = self._known.get(payload)
+            return self._read(payload) if known is None else known
         numbers = self._numbers(payload)
         if spec.kind is InputKind.TOKENS:
             return Decoded(
@@ -63,6 +66,14 @@ class ElementCodec:
             )
         finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
         return Decoded(elements=numbers, source=numbers, invalid=_any(~finite))
+
+    def _read(self, text: str) -> Decoded:
+        codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        decoded = Decoded(elements=ids, source=codes, invalid=_any(ids < 0))
+        if len(text) == 1 and len(self._known) < _KNOWN:
+            self._known[text] = decoded
+        return decoded
 
     def count(self, payload: str | bytes) -> int:
         """How many elements a payload holds, if it is one, without reading it."""

@@ -112,6 +112,13 @@ class Shares:
             ends.append(len(shares))
         return Shares(shares, ends)
 
+    def arrivals_of(self, row: int) -> "Arrivals":
+        shares = self._shares[self._ends[row - 1] if row else 0 : self._ends[row]]
+        return Arrivals(
+            times=[arrival.time for arrival, _, _ in shares],
+            counts=[stop - start for _, start, stop in shares],
+        )
+
     @property
     def arrivals(self) -> "Arrivals":
         return Arrivals(
@@ -134,7 +141,11 @@ def _joined(shares: Iterable[Share]) -> Iterator[Share]:
         yield current, first, last
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# This and a delivery are not frozen: there is one of each for every message, and being frozen costs
+# more than all that is done with them.
+
+
+@dataclass(slots=True, kw_only=True)
 class Arrivals:
     """When elements arrived: `counts[i]` of them at `times[i]` seconds."""
 
@@ -146,7 +157,7 @@ class Arrivals:
         return [now - time for time in self.times]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Delivery:
     """Predictions of sessions with the same outbox and selection, packed as they are sent."""
 
@@ -213,6 +224,9 @@ def deliveries(
     `positions[i]` is the position of row `i`'s first element. Rows of ended sessions go to nobody.
     """
     for rows in _rows_by_receiver(batch.sessions):
+        if len(rows) == 1:
+            yield _of_one(batch, rows[0], positions, outputs)
+            continue
         whole = len(rows) == len(batch.sessions)
         sessions = batch.sessions if whole else [batch.sessions[row] for row in rows]
         counts = batch.counts if whole else [batch.counts[row] for row in rows]
@@ -231,6 +245,23 @@ def deliveries(
                 arrivals=(batch.shares if whole else batch.shares.of(rows)).arrivals,
             ),
         )
+
+
+def _of_one(
+    batch: Batch, row: int, positions: list[int], outputs: Outputs
+) -> tuple["Outbox", Delivery]:
+    """What a caller gets that has one row of the step, as those have that do not multiplex."""
+    session, count = batch.sessions[row], batch.counts[row]
+    delivery = Delivery(
+        selection=session.selection,
+        sessions=[session],
+        counts=[count],
+        first_positions=[positions[row]],
+        # Copies, so that what one caller has not read yet keeps nobody else's predictions alive.
+        outputs={name: outputs[name][row, :count].copy() for name in session.selection.names},
+        arrivals=batch.shares.arrivals_of(row),
+    )
+    return session.outbox, delivery
 
 
 def _rows_by_receiver(sessions: list["Session"]) -> Iterable[Sequence[int]]:

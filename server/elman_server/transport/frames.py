@@ -1,8 +1,7 @@
 """What an RPC has to tell, packed into frames of bounded size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.batch import Arrivals, Delivery
@@ -12,8 +11,15 @@ from elman_server.transport import messages, status
 _FRAMING = 8
 """Bytes that an entry takes in its frame beside its own."""
 
-Entry = tuple[int, Callable[[pb.StreamResponse], object]]
-"""How many bytes something takes, and what puts it into a frame."""
+
+class _Frame:
+    """One that is being filled."""
+
+    __slots__ = ("nbytes", "response")
+
+    def __init__(self) -> None:
+        self.response = pb.StreamResponse()
+        self.nbytes = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +33,29 @@ class FramePacker:
 
     def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[pb.StreamResponse]:
         """Frames, in the order in which they are to be sent."""
-        response, size = pb.StreamResponse(), 0
-        for nbytes, add in self._entries(mail, refused):
-            if size and size + nbytes > self.max_bytes:
-                yield response
-                response, size = pb.StreamResponse(), 0
-            size += nbytes
-            add(response)
-        if size:
-            yield response
-
-    def _entries(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[Entry]:
+        frame = _Frame()
         for session in mail.opened:
             opened = pb.Opened(session=session.number, id=session.id, window=self.window)
-            yield opened.ByteSize() + _FRAMING, partial(_add_opened, opened=opened)
+            yield from self._room(frame, opened.ByteSize() + _FRAMING)
+            frame.response.opened.append(opened)
         for delivery in mail.deliveries:
             for part in delivery.split(self.max_bytes):
-                yield part.sent_nbytes, partial(self._add_predictions, part=part)
+                yield from self._room(frame, part.sent_nbytes)
+                self._add_predictions(frame.response, part)
         ended = [status.closed(s.number, ending, s.position) for s, ending in mail.ended]
-        for closed in [*ended, *refused]:
-            yield closed.ByteSize() + _FRAMING, partial(_add_closed, closed=closed)
+        for closed in (*ended, *refused):
+            yield from self._room(frame, closed.ByteSize() + _FRAMING)
+            frame.response.closed.append(closed)
+        if frame.nbytes:
+            yield frame.response
+
+    def _room(self, frame: "_Frame", nbytes: int) -> Iterable[pb.StreamResponse]:
+        """Makes room in the frame for so many bytes more; gives what was in it if that is full."""
+        full: tuple[pb.StreamResponse, ...] = ()
+        if frame.nbytes and frame.nbytes + nbytes > self.max_bytes:
+            full, frame.response, frame.nbytes = (frame.response,), pb.StreamResponse(), 0
+        frame.nbytes += nbytes
+        return full
 
     def _add_predictions(self, response: pb.StreamResponse, part: Delivery) -> None:
         predictions = response.predictions.add(
@@ -57,11 +66,3 @@ class FramePacker:
         if part.counts.count(1) != len(part.counts):
             predictions.counts.extend(part.counts)
         self.handed_over(part.arrivals)
-
-
-def _add_opened(response: pb.StreamResponse, opened: pb.Opened) -> None:
-    response.opened.append(opened)
-
-
-def _add_closed(response: pb.StreamResponse, closed: pb.Closed) -> None:
-    response.closed.append(closed)

@@ -1,7 +1,7 @@
 """The `elman.v1.Inference` service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -74,10 +74,10 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         return await _answer(self._predict, context, answer)
 
     async def Stream(  # type: ignore[override]  # the stubs know no coroutine that writes
-        self, request_iterator: AsyncIterator[pb.StreamRequest], context: Any
+        self, _: AsyncIterator[pb.StreamRequest], context: Any
     ) -> None:
         async def serve() -> None:
-            requests = _received(request_iterator, self._stream)
+            requests = _Requests(context.read, self._stream)
             first = await anext(requests, None)
             if first is None:
                 return
@@ -122,15 +122,27 @@ class _Gone(Exception):
     """The RPC that was to be written to has ended."""
 
 
-async def _received(
-    requests: AsyncIterator[pb.StreamRequest], metrics: RpcMetrics
-) -> AsyncIterator[pb.StreamRequest]:
-    try:
-        async for request in requests:
-            metrics.received.inc()
-            yield request
-    except DecodeError:
-        raise InvalidRequest("a frame is no elman.v1.StreamRequest") from None
+class _Requests:
+    """The frames of an RPC. No generator: with one inside another, as gRPC's own would be, each
+    frame would cost more."""
+
+    def __init__(self, read: Callable[[], Awaitable[Any]], metrics: RpcMetrics) -> None:
+        self._read = read
+        self._metrics = metrics
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> pb.StreamRequest:
+        try:
+            request = await self._read()
+        except DecodeError:
+            raise InvalidRequest("a frame is no elman.v1.StreamRequest") from None
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        self._metrics.received.inc()
+        frame: pb.StreamRequest = request
+        return frame
 
 
 async def _answer(

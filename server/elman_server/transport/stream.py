@@ -77,11 +77,9 @@ class StreamRpc:
         half_closed = False
         while True:
             self._changed.clear()
-            told = False
             for response in self._responses():
-                told = True
                 await write(response)
-            if told:
+            if self._changed.is_set():
                 continue
             if reader.done() and reader.exception() is not None:
                 return
@@ -120,21 +118,23 @@ class StreamRpc:
             raise
 
     async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
-        await self._until(lambda: self._fits(request.push))
+        while not self._fits(request):
+            await self._change()
         self._take(request)
-        await self._until(self._wants_more)
+        while not self._wants_more():
+            await self._change()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._readable.clear()
-            self._admission.wait(self.notify)
-            await self._readable.wait()
+    async def _change(self) -> None:
+        self._readable.clear()
+        self._admission.wait(self.notify)
+        await self._readable.wait()
 
-    def _fits(self, push: pb.Push) -> bool:
+    def _fits(self, request: pb.StreamRequest) -> bool:
         """Whether a push can be taken. A crowded server still takes a small one of an RPC that has
         nothing waiting: so bulk does not keep single elements out."""
         if not self._admission.crowded:
             return True
+        push = request.push
         elements = self._model.codec.count(push.text or push.raw)
         return not self._outbox.pending and elements <= self._window
 
