@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from elman_export.surgery.editor import Editor, attributes, inputs
 
@@ -24,14 +24,22 @@ def settle(model: onnx.ModelProto) -> None:
     """Puts others in the place of such operators, wherever one is known; else leaves them."""
     editor = Editor(model)
     editor.lift_constants()
-    shapes = _shapes(model)
+    tensors = _tensors(model)
+    shapes = _shapes(tensors)
     constants = {each.name: each for each in editor.graph.initializer}
     for node in list(editor.graph.node):
         rule = _RULES.get(node.op_type)
         if rule is None or node.domain not in ("", "ai.onnx"):
             continue
-        result = rule(_Site(editor, node, shapes, constants))
+        site = _Site(editor, node, tensors, shapes, constants)
+        kind = site.kind
+        short = kind in _SHORT and node.op_type in _OF_ONE
+        if short:  # torch computes these in float32 too, and rounds once
+            site.x, site.kind = site.cast(site.x, onnx.TensorProto.FLOAT), onnx.TensorProto.FLOAT
+        result = rule(site)
         if result is not None:
+            if short:
+                result = site.cast(result, kind)
             output = node.output[0]
             editor.graph.node.remove(node)
             editor.node("Identity", [result], output)
@@ -46,6 +54,7 @@ class _Site:
         self,
         editor: Editor,
         node: onnx.NodeProto,
+        tensors: Mapping[str, onnx.TypeProto.Tensor],
         shapes: Mapping[str, Sequence[int | None]],
         constants: Mapping[str, onnx.TensorProto],
     ) -> None:
@@ -53,6 +62,7 @@ class _Site:
         self.attributes = attributes(node)
         self.x = node.input[0]
         self.shape = shapes.get(self.x)
+        self.kind = tensors[self.x].elem_type if self.x in tensors else onnx.TensorProto.FLOAT
         self._editor = editor
         self._shapes = shapes
         self._constants = constants
@@ -68,13 +78,17 @@ class _Site:
     def add(
         self, operator: str, *given: str | float | Sequence[int] | np.ndarray, **more: Any
     ) -> str:
-        """A node of one output; a float, whole numbers and an array are constants."""
+        """A node of one output; a float (of the kind of `x`), whole numbers and an array are
+        constants."""
         return self._editor.node(operator, [self._name(each) for each in given], **more)
+
+    def cast(self, x: str, kind: int) -> str:
+        return self.add("Cast", x, to=kind)
 
     def _name(self, value: str | float | Sequence[int] | np.ndarray) -> str:
         if isinstance(value, str):
             return value
-        kind = np.float32 if isinstance(value, float) else None
+        kind = helper.tensor_dtype_to_np_dtype(self.kind) if isinstance(value, float) else None
         return self._editor.constant(np.asarray(value, kind), "elman/value")
 
 
@@ -133,7 +147,13 @@ def _cos(site: _Site) -> str | None:
 
 def _half_tangent(site: _Site) -> tuple[str, str]:
     """tan(x/2), of which sine and cosine are fractions, and its square."""
-    half = site.add("Tan", site.add("Mul", site.x, 0.5))
+    angle = site.add("Mul", site.x, 0.5)
+    if site.kind == onnx.TensorProto.DOUBLE:  # of which ONNX Runtime has no tangent
+        half = site.cast(
+            site.add("Tan", site.cast(angle, onnx.TensorProto.FLOAT)), onnx.TensorProto.DOUBLE
+        )
+    else:
+        half = site.add("Tan", angle)
     return half, site.add("Mul", half, half)
 
 
@@ -243,6 +263,12 @@ _RULES: Mapping[str, Callable[[_Site], str | None]] = {
 }
 
 
+_OF_ONE = frozenset(("Log", "Softplus", "Mish", "Elu", "Celu", "Selu", "Sin", "Cos"))
+"""Those that make a number of a number."""
+
+_SHORT = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
 def _product(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
     """How many numbers lie along the axes; None where one of them is of any length."""
     count = 1
@@ -254,15 +280,21 @@ def _product(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
     return count
 
 
-def _shapes(model: onnx.ModelProto) -> Mapping[str, Sequence[int | None]]:
-    """The shapes of float32 tensors, as far as they can be told; None is any length."""
+def _tensors(model: onnx.ModelProto) -> Mapping[str, onnx.TypeProto.Tensor]:
+    """The types of tensors, and their shapes as far as they can be told."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
-        value.name: [
-            axis.dim_value if axis.HasField("dim_value") else None
-            for axis in value.type.tensor_type.shape.dim
-        ]
+        value.name: value.type.tensor_type
         for value in (*graph.value_info, *graph.input, *graph.output)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-        and value.type.tensor_type.HasField("shape")
+    }
+
+
+def _shapes(
+    tensors: Mapping[str, onnx.TypeProto.Tensor],
+) -> Mapping[str, Sequence[int | None]]:
+    """The shapes of float32 tensors; None is any length."""
+    return {
+        name: [axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim]
+        for name, tensor in tensors.items()
+        if tensor.elem_type == onnx.TensorProto.FLOAT and tensor.HasField("shape")
     }

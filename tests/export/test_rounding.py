@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+import torch.nn.functional as F
 from onnx import helper, numpy_helper
 
 from elman_export.rounding import settle
@@ -136,6 +138,32 @@ def test_an_operator_is_replaced_by_what_rounds_each_row_by_itself(case: str) ->
     settle(model)
     after = running(model)
     np.testing.assert_allclose(after(X), before(X), rtol=2e-6, atol=5e-6)
+    assert not company_matters(after)
+
+
+@pytest.mark.parametrize("kind", ["double", "float16"])
+@pytest.mark.parametrize(
+    "operator", ["Log", "Softplus", "Mish", "Elu", "Celu", "Selu", "Sin", "Cos"]
+)
+def test_an_operator_of_another_type_is_replaced_too(operator: str, kind: str) -> None:
+    to = {"double": onnx.TensorProto.DOUBLE, "float16": onnx.TensorProto.FLOAT16}[kind]
+    model = made(
+        (
+            between(
+                node("Abs", "x"),
+                node("Cast", "", to=to),
+                node(operator, ""),
+                node("Cast", "", to=onnx.TensorProto.FLOAT),
+            ),
+            {},
+        )
+    )
+    settle(model)
+    after = running(model)
+    number = torch.from_numpy(np.abs(X)).to(getattr(torch, kind))
+    same = getattr(torch, operator.lower(), None) or getattr(F, operator.lower())
+    rounding = {"double": 2e-6, "float16": 2e-3}[kind]
+    np.testing.assert_allclose(after(X), same(number).float(), rtol=rounding, atol=rounding)
     assert not company_matters(after)
 
 
