@@ -64,11 +64,10 @@ class RecurrentOperator(nn.Module):
         self.layers = nn.ModuleList([_layer(module, layer) for layer in range(module.num_layers)])
 
     def forward(
-        self, x: Tensor, hx: Tensor | Sequence[Tensor] | None = None
+        self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """`x` is `[batch, time, features]`, or `[time, batch, features]` without `batch_first`."""
-        if self.batch_first:
-            x = x.transpose(0, 1)
+        """`input` is `[batch, time, features]`, `[time, batch, features]` without `batch_first`."""
+        x = input.transpose(0, 1) if self.batch_first else input
         if hx is not None:
             self.first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         elif self.carry is None:
@@ -82,6 +81,9 @@ class RecurrentOperator(nn.Module):
         if self.batch_first:
             x = x.transpose(0, 1)
         return x, self.final if len(self.final) > 1 else self.final[0]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: it is torch's, and of graphics processors."""
 
     def _run(self, number: int, layer: nn.Module, x: Tensor) -> Sequence[Tensor]:
         if self.carry is None:
@@ -105,11 +107,11 @@ class CellOperator(nn.Module):
         self.layer = _Operator(operator, cell.hidden_size, _weights(cell, ""))
         self.parts = 2 if operator == "LSTM" else 1
 
-    def forward(self, x: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> object:
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> object:
         states = [hx] if isinstance(hx, Tensor) else list(hx or ())
         if not states:
-            states = [x.new_zeros(x.shape[0], self.layer.size)] * self.parts
-        _, *states = self.layer(x.unsqueeze(0), None, [state.unsqueeze(0) for state in states])
+            states = [input.new_zeros(input.shape[0], self.layer.size)] * self.parts
+        _, *states = self.layer(input.unsqueeze(0), None, [state.unsqueeze(0) for state in states])
         new = tuple(state.squeeze(0) for state in states)
         return new if self.parts > 1 else new[0]
 

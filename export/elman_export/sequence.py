@@ -17,7 +17,7 @@ from elman_export.interface import Output
 from elman_export.observation import Observation, observe
 from elman_export.proof import Sequences
 from elman_export.sample import random_contexts, random_elements
-from elman_export.stepmodel import Arrays
+from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.steps import ElementStep, SequenceStep
 from elman_export.subject import Subject
 from elman_export.surgery import heads
@@ -125,7 +125,8 @@ def _step(
             batch_axis=0,
             time_axis=1,
         )
-    except (UnsupportedGraph, heads.HeadError):
+    except (UnsupportedGraph, heads.HeadError, RuntimeFailed):
+        # The last: with all steps as rows, a head that reads a context too is given more rows.
         spec = replace(spec, time_axis=False, lengths=None)
         step = ElementStep(subject, observation.layers, observation.computed)
         return graph.build(step, spec, subject.module), spec

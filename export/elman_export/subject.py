@@ -17,6 +17,9 @@ from elman_export.errors import UnsupportedModule
 from elman_export.interface import Output
 from elman_export.recurrence import RecurrentLayers
 
+_PARAMETERS = ("input", "hx")
+"""What torch's recurrent layers call what they are given."""
+
 _BEGINNINGS = 32
 """On how many beginnings of a sequence a module runs that answers for the last element only."""
 
@@ -151,15 +154,20 @@ def select(
 
 def _record(layers: RecurrentLayers, calls: list[Call]) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        given, *rest = [*args, *kwargs.values()]
+        called = {**dict(zip(_PARAMETERS, args, strict=False)), **kwargs}
+        given, initial = called["input"], called.get("hx")
         if not isinstance(given, Tensor):
             raise UnsupportedModule(
                 f"{layers.name!r} is given a {type(given).__name__}; a step model takes the rows' "
                 "lengths itself, so give the layer a plain tensor"
             )
-        initial = rest[0] if rest and rest[0] is not None else ()
         calls.append(
-            Call(layers=layers, given=given, initial=_states(initial), final=_states(result[1]))
+            Call(
+                layers=layers,
+                given=given,
+                initial=() if initial is None else _states(initial),
+                final=_states(result[1]),
+            )
         )
 
     return hook

@@ -164,6 +164,17 @@ def test_steps_that_do_not_fit_what_is_said_of_them(
     assert message in refuse(Step(forward), tmp_path, states=states)
 
 
+def test_a_cell_is_called_by_name(tmp_path: Path) -> None:
+    report = elman_export.export(
+        Step(lambda cell, x, h: (h, cell(hx=h, input=x))),
+        tmp_path / "m.onnx",
+        input=elman_export.features(3),
+        outputs=[elman_export.values("y")],
+        states=[H],
+    )
+    assert report.differences[0].maximum < 2e-6
+
+
 class Across(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x - x.mean(0)

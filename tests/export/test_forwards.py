@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import elman_export
+from tests.export.refusing import Of
 
 Steps = Callable[[Path, np.ndarray], Mapping[str, np.ndarray]]
 
@@ -137,3 +139,27 @@ def test_what_people_write_around_their_layers(step_by_step: Steps, tmp_path: Pa
     np.testing.assert_allclose(
         step_by_step(report.path, x)["live"], whole(module, x), rtol=1e-5, atol=2e-5
     )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda gru, x: gru(input=x),
+        lambda gru, x: gru(hx=torch.zeros(1, x.shape[0], 4), input=x),
+        lambda gru, x: (gru.flatten_parameters(), *gru(x))[1:],
+    ],
+    ids=["by name", "by name, the state first", "flattened"],
+)
+def test_a_layer_is_called_as_torch_lets_it(call: Callable[..., Any], tmp_path: Path) -> None:
+    def forward(gru: Any, x: Tensor) -> Tensor:
+        hidden: Tensor = call(gru, x)[0]
+        return hidden
+
+    report = elman_export.export(
+        Of(nn.GRU(3, 4, batch_first=True), forward),
+        tmp_path / "m.onnx",
+        input=elman_export.features(3),
+        outputs=[elman_export.values("y")],
+    )
+    assert report.spec.time_axis
+    assert report.differences[0].maximum < 2e-6

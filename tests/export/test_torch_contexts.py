@@ -90,6 +90,18 @@ def test_the_step_leaves_the_encoder_to_the_initial_state_network(tmp_path: Path
     assert "LSTM" not in [node.op_type for node in network.graph.node]
 
 
+def test_a_head_on_the_last_step_may_read_a_context(tmp_path: Path) -> None:
+    class Described(Captioner):
+        def forward(self, x: Tensor, image: Tensor) -> Tensor:
+            _, (h, _) = self.body(self.embedding(x))
+            result: Tensor = self.head(h[-1]) * image[:, :1]
+            return result
+
+    report = _export(Described(first=False, every=False), tmp_path / "m.onnx")
+    assert not report.spec.time_axis
+    assert report.differences[0].maximum < 2e-6
+
+
 def test_a_context_that_the_module_does_not_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="nothing in the network reads context 'image'"):
         _export(Captioner(first=False, every=False), tmp_path / "m.onnx")
