@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import elman_server
 from elman_server.horizon import plot
 from tests.server.cli.program import Result, Run
-from tests.stepmodels import leaky, save, save_conditioned, tilted
+from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, tilted
 
 BUNDLED = Path(elman_server.__file__).parent / "models"
 
@@ -167,4 +168,25 @@ def test_examples_that_do_not_fit_are_one_line_and_exit_code_1(
     result = elman("inspect", letters, "--horizon", "--examples", text)
     assert result.code == 1
     assert result.err.startswith(f"elman: {text}, character 0: character 'W' is not in the model's")
+    assert result.err.count("\n") == 1
+
+
+def test_a_step_that_fails_on_an_example_is_one_line_and_exit_code_1(
+    elman: Run, tmp_path: Path
+) -> None:
+    # The probe's few random elements are of other characters than the one that it can't embed.
+    characters = [chr(0x4E00 + index) for index in range(5000)]
+    model, spec = lstm(Shape(vocabulary="".join(characters)))
+    embed = next(node for node in model.graph.node if node.op_type == "Gather")
+    places = np.arange(5000)
+    places[2500] = 5000
+    model.graph.initializer.append(numpy_helper.from_array(places, "places"))
+    model.graph.node.insert(0, helper.make_node("Gather", ["places", "ids"], ["place"]))
+    embed.input[1] = "place"
+    path = save(model, spec, tmp_path / "model.onnx")
+    text = tmp_path / "text"
+    text.write_text("".join(characters[2450:2550]))
+    result = elman("inspect", path, "--horizon", "--examples", text)
+    assert result.code == 1
+    assert result.err.startswith("elman: the network failed in the step from ")
     assert result.err.count("\n") == 1
