@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import numpy as np
 import uvloop
 
 from elman.bench.peer import clock
@@ -83,12 +82,10 @@ async def _one(target: str, size: int, recorder: Recorder) -> None:
         method = channel.stream_stream(_METHOD)
         call = method()
         message = bytes(size)
-        sent = np.empty(1)
-        while (now := clock()) < recorder.stop:
-            sent[0] = now
+        while (sent := clock()) < recorder.stop:
             await call.write(message)
             await call.read()
-            recorder.answered(clock(), sent.copy())
+            recorder.answered_alone(clock(), sent)
         call.cancel()
 
 

@@ -85,6 +85,9 @@ class Peer:
 
     async def closed_loop(self, window: int, recorder: Recorder) -> None:
         """Keeps `window` elements of each session unanswered, until the recorder stops."""
+        if self._sessions == window == 1:
+            await self._one_by_one(recorder)
+            return
         sent = np.full((self._sessions, window), clock())
         await self._push(range(1, self._sessions + 1), [window] * self._sessions)
         while (now := clock()) < recorder.stop:
@@ -96,6 +99,15 @@ class Peer:
                 recorder.answered(now, sent[here])
                 sent[here] = now
                 await self._push(part.sessions, part.counts)
+
+    async def _one_by_one(self, recorder: Recorder) -> None:
+        """The same for one element of one session, without the work that pays for many."""
+        while (sent := clock()) < recorder.stop:
+            await self._push((1,), ())
+            answered = 0
+            while not answered:
+                answered = len((await self._read()).predictions)
+            recorder.answered_alone(clock(), sent)
 
     async def open_loop(self, schedule: Schedule, start: float, recorder: Recorder) -> int:
         """Pushes what is due when it is due, in seconds from `start`. Returns how many elements

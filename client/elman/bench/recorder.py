@@ -27,6 +27,7 @@ class Recorder:
         self.elements = 0
         self.frames = 0
         self._latencies: list[NDArray[np.float64]] = []
+        self._alone: list[float] = []
 
     def answered(self, now: float, sent: NDArray[np.float64]) -> None:
         """Elements that were sent, or due, at those times were answered in a frame that came
@@ -40,14 +41,21 @@ class Recorder:
             self.frames += 1
             self._latencies.append(now - sent)
 
+    def answered_alone(self, now: float, sent: float) -> None:
+        """The same of one element."""
+        if self.start <= (sent if self._by_due else now) < self.stop:
+            self.elements += 1
+            self.frames += 1
+            self._alone.append(now - sent)
+
     @property
     def per_second(self) -> float:
         return self.elements / (self.stop - self.start)
 
     def latencies(self) -> Latencies | None:
         """None if nothing was answered."""
-        if not self._latencies:
+        values = np.concatenate([*self._latencies, self._alone])
+        if not len(values):
             return None
-        values = np.concatenate(self._latencies)
         p50, p99, p999, highest = np.quantile(values, [0.5, 0.99, 0.999, 1.0]).tolist()
         return Latencies(p50=p50, p99=p99, p999=p999, highest=highest)

@@ -1,6 +1,7 @@
 """What is counted, and what its quantiles are."""
 
 import numpy as np
+import pytest
 
 from elman.bench.recorder import Latencies, Recorder
 
@@ -21,6 +22,16 @@ def test_an_open_loop_counts_what_was_due_then_however_late_it_comes() -> None:
     found = recorder.latencies()
     assert found is not None
     assert found.highest == 10.0
+
+
+@pytest.mark.parametrize("by_due", [False, True])
+def test_elements_that_come_alone_count_as_they_would_together(by_due: bool) -> None:
+    one, all_at_once = (Recorder(10.0, 12.0, by_due=by_due) for _ in range(2))
+    for now, sent in ((9.5, 9.0), (10.5, 9.5), (11.0, 10.5), (12.5, 11.5), (13.0, 12.5)):
+        one.answered_alone(now, sent)
+        all_at_once.answered(now, np.array([sent]))
+    assert one.elements == all_at_once.elements == 2
+    assert one.latencies() == all_at_once.latencies() is not None
 
 
 def test_nothing_answered_has_no_latencies() -> None:
