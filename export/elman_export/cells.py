@@ -12,7 +12,7 @@ from elman_export import draft, graph, precision
 from elman_export.calling import CallFailed, array, call, described, tensor
 from elman_export.draft import Draft
 from elman_export.errors import UnsupportedModule
-from elman_export.explain import explained, mixing, sizes
+from elman_export.explain import changing, explained, mixing, sizes
 from elman_export.interface import Output, States
 from elman_export.operators import CellOperator, RecurrentOperator
 from elman_export.proof import Sequences
@@ -147,7 +147,11 @@ def make(
 
     def explain() -> str:
         batch, _ = sizes(module)
-        return mixing(module, lambda: _run(subject, input, contexts, batch, 0), batch)
+
+        def run() -> Mapping[str, Tensor]:
+            return _run(subject, input, contexts, batch, 0)
+
+        return changing(run) or mixing(module, run, batch)
 
     with explained(explain):
         model = graph.build(CellStep(subject), spec, module)

@@ -45,6 +45,25 @@ def sizes(module: nn.Module) -> tuple[int, int]:
     return batch, time
 
 
+def changing(run: Callable[[], Mapping[str, Tensor]]) -> str:
+    """That a module says something else to the same input, as a sentence; empty if it does not.
+
+    `run` runs the module on the same input every time and returns its outputs.
+    """
+    try:
+        first, second = run(), run()
+    except UnsupportedModule:
+        return ""
+    if all(
+        torch.equal(value.nan_to_num(), second[name].nan_to_num()) for name, value in first.items()
+    ):
+        return ""
+    return (
+        "the module says something else when it is given the same again: it draws random numbers, "
+        "as F.dropout(x) does without training=self.training, or keeps a state from run to run"
+    )
+
+
 def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int = 1) -> str:
     """Which submodule mixes steps or rows, as a sentence; empty if none does so by itself.
 
@@ -113,11 +132,11 @@ def _mixes(use: _Use, length: int) -> bool:
     """Whether a change at one place of the axes of this length shows at others."""
     place = length // 2
     changed = _Change(length, place)
-    args = [changed(value) for value in use.args]
-    kwargs = {name: changed(value) for name, value in use.kwargs.items()}
-    if not changed.any:
-        return False
     try:
+        args = [changed(value) for value in use.args]
+        kwargs = {name: changed(value) for name, value in use.kwargs.items()}
+        if not changed.any:
+            return False
         with torch.no_grad():
             before = list(_tensors(use.module(*use.args, **use.kwargs)))
             after = list(_tensors(use.module(*args, **kwargs)))
@@ -136,6 +155,8 @@ class _Change:
         self.any = False
 
     def __call__(self, value: Any) -> Any:
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(self, value))
         if isinstance(value, tuple | list):
             return type(value)(map(self, value))
         if not isinstance(value, Tensor) or self._length not in value.shape:

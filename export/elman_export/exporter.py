@@ -1,7 +1,7 @@
 """`export`: from a trained module to a step model's file, proved before it is kept."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from elman_export.finish import finish
 from elman_export.interface import Output, States
 from elman_export.keep import Report
 from elman_export.trials import trials
-from elman_server.spec import ContextSpec, InputSpec
+from elman_server.spec import ContextSpec, InputSpec, StateSpec
 
 
 def export(
@@ -65,6 +65,7 @@ def export(
     model that is not the same network, and `ExportError` for names, labels or examples that don't
     fit. Nothing is written then, and a file that was there before stays.
     """
+    _check_kinds(outputs=outputs, states=states, contexts=contexts)
     if states and batch_first is not None:
         raise ExportError(
             "batch_first is of whole sequences; with states, a module takes one element"
@@ -104,6 +105,33 @@ def export(
             quantized=quantized,
             seed=seed,
         )
+
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "outputs": (Output, "[elman_export.values('y')]"),
+    "states": (StateSpec, "[elman_export.state('h', SIZE)]"),
+    "contexts": (ContextSpec, "[elman_export.context('image', SIZE)]"),
+}
+
+
+def _check_kinds(**given: object) -> None:
+    """Raises `ExportError` for what is no list of its kind; states may be nested."""
+    for name, value in given.items():
+        kind, example = _KINDS[name]
+        if not isinstance(value, list | tuple):
+            raise ExportError(
+                f"{name} is of type {type(value).__name__}; expected is a list, as {name}={example}"
+            )
+        for each in value:
+            if name == "states" and isinstance(each, list | tuple):
+                _check_kinds(states=each)
+            elif not isinstance(each, kind):
+                raise ExportError(
+                    f"{name} has something of type {type(each).__name__}; expected is "
+                    f"{name}={example}"
+                )
+            elif isinstance(each, Output) and not each.name:
+                raise ExportError("an output has the name ''; expected is one of its own")
 
 
 @contextmanager

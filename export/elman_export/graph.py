@@ -47,6 +47,12 @@ def build(
     except (ImportError, UnsupportedModule):
         raise
     except Exception as error:  # whatever the module's own code raises on symbolic tensors
+        if "Constraints violated" in str(error) and "specialized it" not in str(error):
+            raise UnsupportedModule(
+                f"{name} does not do the same for sequences of every length, or batches of every "
+                "size, as one that crops its input (x[:, -50:]) or has an if on a shape: to a "
+                "stream, each element is one more"
+            ) from error
         if "specialized it to be a constant" in str(error):
             raise UnsupportedModule(
                 f"{name} makes its batch size or length a constant, as int(x.shape[0]) and an if "
@@ -58,7 +64,7 @@ def build(
     _name(model.graph, spec, last_only)
     _strip(model)
     functions.attach(model)
-    onnx.checker.check_model(model, full_check=True)
+    _check(model)
     return model
 
 
@@ -66,7 +72,7 @@ def finish(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph as it goes into the file: plain operators that compute each row by itself."""
     model = functions.inline(model)
     rounding.settle(model)
-    onnx.checker.check_model(model, full_check=True)
+    _check(model)
     return model
 
 
@@ -75,6 +81,13 @@ def declare(model: onnx.ModelProto, spec: ModelSpec) -> None:
     shapes = _outputs(spec)
     for value in model.graph.output:
         _shape(value, value.name, shapes[value.name])
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedModule(f"the step's graph is no valid ONNX: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:

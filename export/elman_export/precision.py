@@ -71,7 +71,15 @@ def tolerance(dtype: torch.dtype, answers: Sequence[Arrays]) -> float:
 
 def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A copy that computes in float32 inside of `float32`; `memo` is `copy.deepcopy`'s."""
-    made = copy.deepcopy(module, memo)
+    try:
+        made = copy.deepcopy(module, memo)
+    except Exception as error:  # whatever an attribute of somebody's module raises
+        said = " ".join(str(error).split())
+        raise UnsupportedModule(
+            f"{_uncopied(module) or type(module).__name__} can't be copied ({said}), and a step "
+            "model is made of a copy. Keep locks, files and the like out of the module for the "
+            "export; tensors that it keeps from a run, such as a hidden state, with .detach()"
+        ) from error
     if of(module) is torch.float32:
         return made
     for submodule in made.modules():
@@ -79,6 +87,19 @@ def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
             if isinstance(value, Tensor) and value.dtype in _OTHERS:
                 setattr(submodule, name, value.float())
     return made.float()
+
+
+def _uncopied(module: nn.Module) -> str:
+    """The attribute of a submodule that `copy.deepcopy` fails on."""
+    for name, submodule in module.named_modules():
+        for attribute, value in vars(submodule).items():
+            if attribute.startswith("_") or isinstance(value, nn.Module):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:  # as above
+                return repr(f"{name}.{attribute}" if name else attribute)
+    return ""
 
 
 def float32(module: nn.Module) -> AbstractContextManager[object]:

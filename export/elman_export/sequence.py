@@ -1,18 +1,18 @@
 """From a module that takes whole sequences to the draft of its step model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from elman_export import draft, graph, precision, recurrence
 from elman_export.calling import CallFailed
 from elman_export.draft import Draft
 from elman_export.errors import UnsupportedGraph, UnsupportedModule
-from elman_export.explain import explained, fixed_length, mixing, sizes
+from elman_export.explain import changing, explained, fixed_length, mixing, sizes
 from elman_export.interface import Output
 from elman_export.observation import Observation, observe
 from elman_export.proof import Sequences
@@ -44,7 +44,11 @@ def make(
 
     def explain() -> str:
         batch, time = sizes(module)
-        return mixing(module, lambda: _run(subject, input, contexts, batch, time), batch, time)
+
+        def run() -> Mapping[str, Tensor]:
+            return _run(subject, input, contexts, batch, time)
+
+        return changing(run) or mixing(module, run, batch, time)
 
     with explained(explain):
         model, spec = _step(subject, observation, spec)
@@ -100,10 +104,11 @@ def _observe(subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec]
 
 def _run(
     subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec], batch: int, time: int
-) -> None:
+) -> Mapping[str, Tensor]:
     rng = np.random.default_rng(0)
     elements = random_elements(input, batch, time, rng)
-    subject.run(elements, list(random_contexts(contexts, batch, rng).values()))
+    given = list(random_contexts(contexts, batch, rng).values())
+    return subject.run(elements, given).outputs
 
 
 def _step(

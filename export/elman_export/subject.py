@@ -140,7 +140,13 @@ def select(
             )
     else:
         values = returned if isinstance(returned, tuple | list) else [returned]
-        values = [value for value in values if not _is_state(value, states)]
+        given, values = values, [value for value in values if not _is_state(value, states)]
+        if given and not values:
+            raise UnsupportedModule(
+                "the module returns nothing but final states of its layers, [layers, batch, size]; "
+                "for an answer to each element return the layer's output, or the last layer's "
+                "state, h[-1]"
+            )
         if len(values) != len(names):
             raise UnsupportedModule(
                 f"the module returns {len(values)} outputs, and outputs name {_listed(names)}"

@@ -1,6 +1,7 @@
 """The submodule that mixes steps or rows, or can't take its input, is named."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from torch import Tensor, nn
@@ -48,6 +49,30 @@ class Channels(nn.Module):
         return result
 
 
+class Two(NamedTuple):
+    one: Tensor
+    other: Tensor
+
+
+class Around(nn.Module):
+    """Takes its average over time off its input, and is given both as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.get_submodule("inner")(Two(x, x * 1))
+        return result
+
+
+class Average(nn.Module):
+    def forward(self, both: Two) -> Tensor:
+        return both.one - both.other.mean(1, keepdim=True)
+
+
+def around() -> nn.Module:
+    module = Around()
+    module.add_module("inner", Average())
+    return module
+
+
 ENCODER = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
 
 
@@ -58,6 +83,7 @@ ENCODER = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
         (behind(nn.Linear(4, 4), Causal()), "'2' (Causal) mixes time steps"),
         (behind(Attention()), "'1.heads' (nn.MultiheadAttention) mixes time steps"),
         (behind(ENCODER), "'1.self_attn' (nn.MultiheadAttention) mixes time steps"),
+        (behind(around()), "'1.inner' (Average) mixes time steps"),
         (behind(nn.Softmax(1)), "'1' (nn.Softmax) mixes time steps"),
         (
             behind(Channels(nn.BatchNorm1d(4, track_running_stats=False))),
@@ -65,7 +91,16 @@ ENCODER = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
         ),
         (behind(Pool(), nn.Linear(4, 2)), "'1' (Pool) mixes time steps"),
     ],
-    ids=["convolution", "causal", "attention", "encoder", "softmax", "batch norm", "pooling"],
+    ids=[
+        "convolution",
+        "causal",
+        "attention",
+        "encoder",
+        "named tuple",
+        "softmax",
+        "batch norm",
+        "pooling",
+    ],
 )
 def test_a_submodule_that_mixes_steps_is_named(
     module: nn.Module, message: str, tmp_path: Path
@@ -105,3 +140,13 @@ def test_a_submodule_that_can_not_take_its_input_is_named(
     module: nn.Module, message: str, tmp_path: Path
 ) -> None:
     assert message in refuse(module, tmp_path)
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+
+def test_a_module_that_draws_random_numbers_is_told_so(tmp_path: Path) -> None:
+    message = refuse(behind(Noise()), tmp_path)
+    assert message.startswith("the module says something else when it is given the same again")

@@ -1,11 +1,13 @@
 """What can't become a step model is refused by name and reason, and nothing is written."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 import elman_export
@@ -44,6 +46,7 @@ def test_layers_without_an_exact_operator(layer: nn.Module, message: str, tmp_pa
         (lambda lstm, x: lstm(lstm(x)[0][..., :3])[0], "'layer' runs 2 times"),
         (lambda lstm, x: lstm(x[:, ::2])[0].repeat(1, 2, 1)[:, : x.shape[1]], "along time"),
         (lambda lstm, x: (lstm(x)[0], x), "the module returns 2 outputs, and outputs name 'y'"),
+        (lambda lstm, x: lstm(x)[1], "returns nothing but final states of its layers"),
         (lambda lstm, x: {"z": lstm(x)[0]}, "the module returns 'z', and outputs name 'y'"),
         (lambda lstm, x: {"y": "text", **dict(_=lstm(x)[1])}, "output 'y' is a str"),
         (
@@ -156,6 +159,39 @@ def test_a_forward_that_only_fits_one_length(tmp_path: Path) -> None:
 
     message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
     assert message.startswith("Of makes its batch size or length a constant")
+
+
+@pytest.mark.parametrize(
+    "forward", [lambda gru, x: gru(x[:, -9:])[0][:, -1], lambda gru, x: gru(x[:, :9])[1][-1]]
+)
+def test_a_crop(forward: Callable[[Any, Tensor], Any], tmp_path: Path) -> None:
+    message = refuse(Of(nn.GRU(3, 4, batch_first=True), forward), tmp_path)
+    assert message.startswith("Of does not do the same for sequences of every length")
+
+
+@pytest.mark.parametrize("what", ["lock", "hidden state"])
+def test_a_module_that_can_not_be_copied(what: str, tmp_path: Path) -> None:
+    module = Of(nn.GRU(3, 4, batch_first=True), run)
+    kept: Any = threading.Lock() if what == "lock" else module(torch.zeros(1, 1, 3))
+    vars(module)["kept"] = kept
+    message = refuse(module, tmp_path)
+    assert message.startswith("'kept' can't be copied (")
+    assert message.endswith("such as a hidden state, with .detach()")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"outputs": Y[0]}, "outputs is of type Output; expected is a list, as outputs=["),
+        ({"states": elman_export.state("h", 4)}, "states is of type StateSpec; expected is"),
+        ({"states": [("h", "c")]}, "states has something of type str; expected is"),
+        ({"contexts": elman_export.context("c")}, "contexts is of type ContextSpec; expected is"),
+        ({"outputs": [elman_export.values("")]}, "an output has the name ''"),
+    ],
+)
+def test_arguments_that_are_no_lists_of_their_kind(said: Any, message: str, tmp_path: Path) -> None:
+    module = Of(nn.GRU(3, 4, batch_first=True), run)
+    assert refuse(module, tmp_path, **said).startswith(message)
 
 
 def test_what_torch_cannot_trace(tmp_path: Path) -> None:
