@@ -23,13 +23,20 @@ T = TypeVar("T")
 RECIPES = ("sentiment", "shakespeare", "weather")
 
 
+def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
+    # As a path, nothing is the current folder: what a shell's unset variable does not mean.
+    if not value:
+        raise click.BadParameter("it is empty; allowed is a file or a model repository")
+    return Path(value)
+
+
 @click.command()
 @click.argument("source")
 @click.option(
     "--output",
     "-o",
     "target",
-    type=click.Path(path_type=Path),
+    callback=_folder_or_file,
     required=True,
     metavar="PATH",
     help="The file to write, or a model repository: then it is NAME/1/model.onnx in it.",
@@ -189,6 +196,10 @@ def _export(source: str, target: Path, options: Options) -> Report:
     if source in RECIPES:
         others = [each.name for each in fields(Options) if each.name != "data"]
         options.refuse(f"the recipe {source!r}", *others)
+        if target.suffix == ".onnx":
+            raise ExportError(
+                f"--output {target} is a file; a recipe also writes a model card: pass a repository"
+            )
         recipe = import_module(f"elman_export.recipes.{source}")
         report: Report = recipe.run(options.data, target)
         return report
@@ -199,6 +210,8 @@ def _export(source: str, target: Path, options: Options) -> Report:
         raise ExportError(
             f"{source!r} is no recipe ({', '.join(RECIPES)}), no package.module:factory and no file"
         )
+    if Path(source).is_dir():
+        raise ExportError(f"{source} is a folder; a graph is a file")
     options.refuse("an ONNX graph", *_OF_MODULES, "data")
     place = _place(target, options.name, Path(source).stem)
     if place.exists() and place.samefile(source):
@@ -208,8 +221,6 @@ def _export(source: str, target: Path, options: Options) -> Report:
 
 def _place(target: Path, name: str | None, usual: str) -> Path:
     """The file itself, or a model's place in a repository."""
-    if target == Path():
-        raise ExportError("--output is empty; it is a file or a model repository")
     if target.suffix == ".onnx":
         if name is not None:
             raise ExportError(

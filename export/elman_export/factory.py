@@ -12,13 +12,17 @@ from torch import nn
 
 from elman_export.errors import ExportError
 
+_KEYS = ("state_dict", "model_state_dict", "model")
+"""Under which checkpoints hold a state dict; the second is that of torch's own tutorials."""
+
 
 def build(name: str, weights: Path | None = None) -> nn.Module:
     """The module that `package.module:factory` makes or is, with the weights of a state dict.
 
     The current folder is searched first, as `python -m` does. The weights file holds what
-    `torch.save(module.state_dict(), file)` wrote, or a dict with it under `state_dict` or `model`;
-    it is read without running code that is in it. Raises `ExportError`.
+    `torch.save(module.state_dict(), file)` wrote, or a dict with it under `state_dict`,
+    `model_state_dict` or `model`; it is read without running code that is in it.
+    Raises `ExportError`.
     """
     path, _, attribute = name.partition(":")
     if not path or not attribute or path.startswith("."):
@@ -28,7 +32,10 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
     try:
         found = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        raise ExportError(f"{name!r}: no module named {error.name!r}") from None
+        said = f"{name!r}: no module named {error.name!r}"
+        if path.endswith(".py"):
+            said += f"; allowed is its name, as {path.removesuffix('.py').replace('/', '.')!r}"
+        raise ExportError(said) from None
     except (Exception, SystemExit) as error:  # somebody's code, which may raise anything
         raise ExportError(f"{name!r}: importing {path} raises {_first_line(error)}") from None
     for part in attribute.split("."):
@@ -74,7 +81,7 @@ def _load(module: nn.Module, path: Path) -> None:
     except Exception as error:  # torch raises what its unpickler meets
         raise ExportError(f"--weights {path} holds no state dict: {_first_line(error)}") from None
     if isinstance(saved, dict):
-        saved = next((saved[key] for key in ("state_dict", "model") if key in saved), saved)
+        saved = next((saved[key] for key in _KEYS if key in saved), saved)
     if not isinstance(saved, dict):
         raise ExportError(f"--weights {path} holds a {type(saved).__name__}, not a state dict")
     try:

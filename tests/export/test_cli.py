@@ -71,6 +71,30 @@ def test_an_option_that_would_be_dropped_is_refused(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        (".", "models", ". is a folder; a graph is a file"),
+        ("weather", "weather.onnx", "--output weather.onnx is a file; a recipe also writes a"),
+        ("weather", "", "Invalid value for '--output' / '-o': it is empty; allowed is a file or"),
+    ],
+)
+def test_what_is_no_file_or_no_repository_is_told(source: str, output: str, message: str) -> None:
+    result = CliRunner().invoke(export, [source, "--output", output])
+    assert result.exit_code != 0
+    assert f"Error: {message}" in result.output
+
+
+def test_the_current_folder_may_be_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    per_step("GRU").save(tmp_path / "noise.onnx")
+    result = CliRunner().invoke(export, ["noise.onnx", "--output", "."])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "noise" / "1" / "model.onnx").exists()
+
+
 def test_a_graph_of_whole_sequences_becomes_a_model_in_a_repository(
     invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -168,11 +192,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 _SAID = ("--input", "text:abc.txt", "--returns", "next=logits")
 
 
-def test_a_torch_module_with_its_weights(package: str, invoke: Invoke, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_torch_module_with_its_weights(
+    key: str, package: str, invoke: Invoke, tmp_path: Path
+) -> None:
     import importlib
 
     module = importlib.import_module(package).Letters()
-    torch.save({"state_dict": module.state_dict()}, tmp_path / "w.pt")
+    torch.save({"epoch": 3, key: module.state_dict()}, tmp_path / "w.pt")
     result = invoke(f"{package}:Letters", "--weights", "w.pt", "--name", "letters", *_SAID)
     assert result.exit_code == 0, result.output
     oracle = Oracle(tmp_path / "models" / "letters" / "1" / "model.onnx")
@@ -211,6 +238,7 @@ def test_a_torch_module_that_is_given_contexts(
         ("{}:Needs", _SAID, "required positional argument: 'size'; it is called without arguments"),
         ("{}:leaves", _SAID, "raises SystemExit; it is called without arguments"),
         ("broken:x", _SAID, "'broken:x': importing broken raises SyntaxError: invalid syntax"),
+        ("my/nets.py:x", _SAID, "no module named 'my/nets'; allowed is its name, as 'my.nets'"),
         (".{}:Letters", _SAID, "names no factory; allowed is package.module:factory"),
         ("no_such_package:x", _SAID, "no module named 'no_such_package'"),
         ("{}:Letters", (*_SAID, "--weights", "gone.pt"), "--weights gone.pt: No such file"),
