@@ -19,7 +19,7 @@ from elman_export.stepmodel import Arrays
 from elman_export.surgery import trace
 from elman_export.surgery.editor import Editor
 
-_SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
+SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
 """Operators that are given a shape, and as which input."""
 _END = 2**62
 _MOST_WAYS = 64
@@ -71,9 +71,9 @@ def loosen(
                 sizes[kind] = editor.node("Gather", [shape, index])
         return sizes[kind]
 
-    for name in [node.output[0] for node in editor.graph.node if node.op_type in _SHAPED]:
+    for name in [node.output[0] for node in editor.graph.node if node.op_type in SHAPED]:
         node = next(node for node in editor.graph.node if node.output[0] == name)
-        index = _SHAPED[node.op_type]
+        index = SHAPED[node.op_type]
         if node.input[index] not in constants:
             continue
         written = [int(number) for number in constants[node.input[index]]]

@@ -62,6 +62,12 @@ class Original:
         """`x` is `[batch, time, *shape]`; outputs come as the graph gives them."""
         return self._session.run(self._session.outputs, self.feed(self.layout.arrange(x), contexts))
 
+    def try_length(self, time: int) -> None:
+        """Raises `RuntimeFailed` if it does not run for so many steps."""
+        # A shape of [8, -1] takes 4 steps too, for 2 rows; but not for these and for those.
+        for rows in (self.layout.fixed_batch,) if self.layout.fixed_batch else (5, 7):
+            self.run(np.zeros((rows, time, *self._input.shape), self._input.dtype))
+
     def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
         """The outputs, and where they have rows and steps.
 

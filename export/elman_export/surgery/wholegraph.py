@@ -1,7 +1,7 @@
 """A whole-sequence graph, and what was found out about it by looking at it and running it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,17 @@ from elman_export.interface import Output
 from elman_export.onnxnodes import RANDOM, describe, makers
 from elman_export.sample import random_elements
 from elman_export.stepmodel import Arrays, RuntimeFailed
-from elman_export.surgery import given, heads, inline, layout, loosen, recurrent, trace
+from elman_export.surgery import baked, given, heads, inline, layout, loosen, recurrent, trace
 from elman_export.surgery.editor import Editor, attributes, inputs, places
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.original import Original, Seen
 from elman_server.spec import ContextSpec, InputSpec
 
+_AS_OPERATOR = (
+    "export the layer as an operator (torch.onnx.export with dynamo=False does), or one step of it "
+    "with its state as input and output"
+)
 _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
 
 
@@ -73,16 +77,16 @@ class WholeGraph:
 
         found = layout.find(model, value, input, feed)
         closed = copy(model)
+
+        def as_it_is(layout: Layout) -> Original:
+            return Original(model, input=input, layout=layout, lengths=lengths, contexts=session)
+
+        if found.fixed_time is None:
+            found = replace(found, fixed_time=baked.length(model, as_it_is(found).try_length))
         if found.fixed_time is not None:
             _loosen_time(model, value, input, found)
         tried = sizes(found)
-        original = Original(
-            model,
-            input=input,
-            layout=found,
-            lengths=lengths,
-            contexts=session,
-        )
+        original = as_it_is(found)
         if session and found.batch is None:
             raise UnsupportedGraph("a graph without an axis for the batch can't be given contexts")
         zeros = [np.zeros((batch, time, *input.shape), input.dtype) for batch, time in tried]
@@ -168,8 +172,13 @@ def _no_recurrence(model: onnx.ModelProto) -> str:
     if times > 2:
         return (
             f"no RNN, LSTM or GRU operator, and weight {name!r} is used {times} times: a loop over "
-            "time that was unrolled into the graph; export the layer as an operator, or one step "
-            "of it with its state as input and output"
+            f"time that was unrolled into the graph; {_AS_OPERATOR}"
+        )
+    splits = [node for node in model.graph.node if node.op_type in ("Split", "SplitToSequence")]
+    if splits:
+        return (
+            f"no RNN, LSTM or GRU operator, and {describe(splits[0])} may split the sequence into "
+            f"steps, for a loop over time that was unrolled into the graph; {_AS_OPERATOR}"
         )
     loops = [node for node in model.graph.node if node.op_type in ("Loop", "Scan")]
     if loops:

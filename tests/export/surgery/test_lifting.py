@@ -194,6 +194,20 @@ def _written(batch: int | None, heads: int) -> Graph:
     return graph
 
 
+def test_a_length_that_is_written_into_a_graph_although_its_input_is_open(lift: Lift) -> None:
+    """As torch's newer exporter does to a layer that takes the steps first."""
+    graph = Graph()
+    graph.input("x", ["time", "batch", FEATURES])
+    y = graph.recurrent("GRU", "x")
+    turned = graph.add("Transpose", [y], perm=[0, 2, 1, 3])
+    flat = graph.add("Reshape", [turned, graph.constant(np.array([TIME, -1, HIDDEN]))])
+    linear(graph, flat, "y")
+    graph.output("y", ["time", "batch", OUT])
+    report = lift(graph, lambda x: x[:, None])
+    assert report.spec.time_axis
+    assert report.proof.exact
+
+
 @pytest.mark.parametrize("batch", [1, 3, None])
 @pytest.mark.parametrize("heads", [1, 2, TIME])
 def test_sizes_that_were_written_into_the_graph_become_dynamic(

@@ -133,6 +133,23 @@ def test_a_loop_that_was_unrolled(refused: Refused) -> None:
     assert f"is used {TIME} times: a loop over time that was unrolled" in message
 
 
+def test_a_loop_that_was_unrolled_with_a_weight_for_each_step(refused: Refused) -> None:
+    graph = Graph()
+    graph.input("x", [2, 3, FEATURES])
+    steps = [f"x{step}" for step in range(3)]
+    graph.add("Split", ["x"], steps, name="split", axis=1)
+    h = graph.constant(np.zeros((2, 1, HIDDEN), np.float32))
+    for step in steps:
+        into = graph.add("MatMul", [step, graph.weight(FEATURES, HIDDEN)])
+        again = graph.add("MatMul", [h, graph.weight(HIDDEN, HIDDEN)])
+        h = graph.add("Tanh", [graph.add("Add", [into, again])])
+    linear(graph, h, "y")
+    graph.output("y")
+    assert refused(graph).startswith(
+        "no RNN, LSTM or GRU operator, and Split 'split' may split the sequence into steps"
+    )
+
+
 def _loop_body() -> onnx.GraphProto:
     info = helper.make_tensor_value_info
     return helper.make_graph(

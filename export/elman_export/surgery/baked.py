@@ -1,0 +1,44 @@
+"""Lengths that an exporter wrote into a graph whose input it declared to be open."""
+
+from collections.abc import Callable, Iterator
+
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.onnxnodes import nodes
+from elman_export.stepmodel import RuntimeFailed
+from elman_export.surgery.editor import Editor
+from elman_export.surgery.loosen import SHAPED
+
+_TIME = 11
+"""As good as any that no graph was exported with."""
+
+
+def length(model: onnx.ModelProto, runs: Callable[[int], object]) -> int | None:
+    """The only number of steps for which the graph runs; None if it runs for others.
+
+    `runs(time)` runs it, and raises `RuntimeFailed`. Raises `UnsupportedGraph` if it runs for none
+    of the numbers that stand in its shapes either.
+    """
+    try:
+        runs(_TIME)
+    except RuntimeFailed as error:
+        for time in sorted(set(_written(model))):
+            try:
+                runs(time)
+            except RuntimeFailed:
+                continue
+            return time
+        raise UnsupportedGraph(
+            f"the graph's length is declared to be open, but it does not run for {_TIME} steps, "
+            f"nor for any number of them that stands in its shapes: {error}"
+        ) from error
+    return None
+
+
+def _written(model: onnx.ModelProto) -> Iterator[int]:
+    constants = Editor(model).constants()
+    for node in nodes(model):
+        index = SHAPED.get(node.op_type)
+        if index is not None and node.input[index] in constants:
+            yield from (int(each) for each in constants[node.input[index]].ravel() if each > 0)
