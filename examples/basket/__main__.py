@@ -6,8 +6,7 @@ import click
 
 import elman
 from examples.basket.shop import ITEMS, held_out
-
-_MODELS = Path(__file__).parent / "models"
+from examples.connection import connected
 
 
 @click.group()
@@ -19,8 +18,9 @@ def run() -> None:
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=_MODELS,
-    help="The model repository to write basket/1/model.onnx into.  [default: the example's own]",
+    default=Path("build/models"),
+    show_default=True,
+    help="The model repository to write basket/1/model.onnx into.",
 )
 @click.option("--steps", default=1000, show_default=True, help="Training steps.")
 @click.option("--seed", default=0, show_default=True)
@@ -46,7 +46,7 @@ def fill(items: tuple[str, ...], target: str, baskets: int) -> None:
     After each item, the three that are most probable next are shown.
     """
     rows = [[ITEMS[0], *items]] if items else _held_out(baskets)
-    with elman.connect(target) as client:
+    with connected(target, "basket") as client:
         for row in rows:
             with client.stream("basket", outputs=elman.Top("next", 3)) as stream:
                 for item in row:

@@ -10,8 +10,7 @@ import numpy as np
 
 import elman
 from examples.captions.scenes import END, LONGEST, START, Scene, held_out
-
-_MODELS = Path(__file__).parent / "models"
+from examples.connection import connected
 
 
 @click.group()
@@ -23,8 +22,9 @@ def run() -> None:
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=_MODELS,
-    help="The model repository to write captions/1/model.onnx into.  [default: the example's own]",
+    default=Path("build/models"),
+    show_default=True,
+    help="The model repository to write captions/1/model.onnx into.",
 )
 @click.option("--steps", default=4000, show_default=True, help="Training steps.")
 @click.option("--seed", default=0, show_default=True)
@@ -50,7 +50,7 @@ def caption(target: str, pictures: int, show: int, temperature: float, seed: int
     """Caption pictures whose captions were not in training, all of them at once."""
     scenes = list(islice(held_out(new_captions=True, seed=seed), pictures))
     started = perf_counter()
-    with elman.connect(target) as client:
+    with connected(target, "captions") as client:
         captions = captions_of(client, [each.picture for each in scenes], temperature, seed)
     seconds = perf_counter() - started
     for scene, words in list(zip(scenes, captions, strict=True))[:show]:
@@ -59,6 +59,7 @@ def caption(target: str, pictures: int, show: int, temperature: float, seed: int
     click.echo(
         f"{right} of {len(scenes)} captions are right to the word; they took {seconds:.1f} s"
     )
+    click.echo("(none of these captions, of any picture, was in training)")
 
 
 def captions_of(

@@ -54,9 +54,13 @@ _STREAMS_SEED = 4_000_000
 )
 @click.option("--seeds", default=1, show_default=True, help="How often all is trained anew.")
 @click.option("--jobs", default=2, show_default=True, help="Processes, with one thread each.")
-@click.option("--quick", is_flag=True, help="Small networks that learn little, in some seconds.")
+@click.option("--quick", is_flag=True, help="Small networks that learn little, in half a minute.")
 def run(output: Path, seeds: int, jobs: int, quick: bool) -> None:
     """Show how far back plain RNNs and LSTMs learn to remember."""
+    if not plot.is_available():
+        raise click.ClickException(
+            "the pictures need matplotlib: pip install -e '.[server,export,plot]'"
+        )
     plan = QUICK if quick else Plan()
     output.mkdir(parents=True, exist_ok=True)
     trained = _train(plan, seeds, jobs)

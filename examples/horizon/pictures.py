@@ -1,14 +1,17 @@
-"""The example's pictures: accuracy by lag, and the gradient's norm by lag."""
+"""The example's pictures: accuracy by lag, and the gradient's norm by lag.
+
+matplotlib is loaded when something is drawn, and not before.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from elman_server.horizon.plot import COLOURS, INK, STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STYLES = tuple(
     (colour, line, opacity)
@@ -65,8 +68,11 @@ def gradient(path: Path, norms: Mapping[str, Sequence[float]], lags: Sequence[in
 
 
 @contextmanager
-def _axes(path: Path) -> Iterator[Axes]:
+def _axes(path: Path) -> "Iterator[Axes]":
     """Axes in the style of `elman inspect`'s pictures, written to an SVG when the block ends."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()

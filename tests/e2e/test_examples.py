@@ -36,6 +36,19 @@ def run(*arguments: str, timeout: float = 110) -> str:
     return result.stdout
 
 
+def failing(*arguments: str) -> str:
+    """The one line that `python -m ARGUMENTS` fails with."""
+    result = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    return result.stderr
+
+
 @pytest.fixture(scope="module")
 def basket() -> Iterator[ServerProcess]:
     with ServerProcess(str(MODELS["basket"])) as server:
@@ -46,6 +59,23 @@ def basket() -> Iterator[ServerProcess]:
 def captions() -> Iterator[ServerProcess]:
     with ServerProcess(str(MODELS["captions"])) as server:
         yield server
+
+
+# Without a server that has the model.
+
+
+@pytest.mark.parametrize("command", [("basket", "fill"), ("captions", "caption")])
+def test_without_a_server_it_says_in_a_line_how_to_start_one(command: tuple[str, str]) -> None:
+    name, verb = command
+    error = failing(f"examples.{name}", verb, "--target", "127.0.0.1:1")
+    assert "no server at 127.0.0.1:1" in error
+    assert error.endswith(f"; start `elman serve examples/{name}/models`\n")
+
+
+def test_a_server_of_other_models_is_told_apart(captions: ServerProcess) -> None:
+    error = failing("examples.basket", "fill", "--target", captions.target)
+    assert "'basket'" in error
+    assert error.endswith("; start `elman serve examples/basket/models`\n")
 
 
 # Baskets.

@@ -1,6 +1,8 @@
 """The worked example of the vanishing gradient asks what it says it asks, and runs to its end."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -110,6 +112,21 @@ def test_it_trains_exports_measures_and_draws(tmp_path: Path) -> None:
     assert figures["parameters"]["LSTM"] > figures["parameters"]["RNN"]
     for name in ("accuracy", "gradient", "influence"):
         ElementTree.parse(tmp_path / f"horizon-{name}.svg")
+
+
+def test_without_matplotlib_it_says_what_to_install_before_it_trains(tmp_path: Path) -> None:
+    """In a process of its own, whose imports find no matplotlib."""
+    program = (
+        "import runpy, sys; sys.modules['matplotlib'] = None; "
+        "runpy.run_module('examples.horizon', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", program, "--output", str(tmp_path / "out")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: the pictures need matplotlib: pip install -e '.[server,export,plot]'\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_in_another_process_gives_the_same_network() -> None:
