@@ -166,7 +166,16 @@ def test_a_constant_that_can_not_be_names_what_is_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{'descr'"]
+    "content",
+    [
+        b"",
+        b"hello",
+        b"PK\x03\x04",
+        b"\x93NUMPY\x01\x00v\x00{'descr'",
+        b"\x93NUMPY\x01\x00\x44\x00"
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,)}\n",
+    ],
+    ids=["nothing", "words", "an archive", "a header cut off", "8 TiB"],
 )
 def test_an_array_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
