@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from elman_export.errors import ExportError, ProofFailed
-from elman_export.stepmodel import Answer, Arrays, StepModel
+from elman_export.stepmodel import Answer, Arrays, RuntimeFailed, StepModel
 
 TOLERANCE = 1e-4
 """Allowed difference from the original, times the scale of its output."""
@@ -63,9 +63,18 @@ def answered(sequences: Sequence[Sequences], answer: Callable[[Sequences], Array
     """What the original says to each.
 
     Padded ones are left out where it says nothing finite: a network that divides by the size of
-    its elements is none of zeros.
+    its elements is none of zeros. Raises `RuntimeFailed` where it can't run at all, as on ids that
+    it has no row for.
     """
-    found = [Case(each, answer(each)) for each in sequences]
+    found = []
+    for each in sequences:
+        try:
+            found.append(Case(each, answer(each)))
+        except RuntimeFailed as error:
+            raise RuntimeFailed(
+                f"the original fails on {each.source} sequences of the input as it is described; "
+                f"are its size and shape right? {error}"
+            ) from error
     return [
         case
         for case in found

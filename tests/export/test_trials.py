@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import elman_export
 from elman_export import ExportError, ProofFailed, UnsupportedModule
 from elman_export.interface import States
+from elman_export.proof import answered
+from elman_export.stepmodel import Arrays, RuntimeFailed
 from elman_export.trials import trials
 from tests.export.refusing import Of, Y, refuse, run
 
@@ -81,6 +83,15 @@ def test_an_input_of_more_ids_than_the_module_has_is_refused(tmp_path: Path) -> 
     assert str(caught.value).endswith(
         "in '0' (nn.Embedding): it holds the ids 0 to 2999, and is given 3000"
     )
+
+
+def test_an_original_that_fails_on_the_input_is_told_on_what() -> None:
+    def answer(_: object) -> Arrays:
+        raise RuntimeFailed("idx=5 must be within the inclusive range [-5,4]")
+
+    sequences = trials(elman_export.tokens(6), (), seed=0)
+    with pytest.raises(RuntimeFailed, match="fails on random sequences of the input as it is"):
+        answered(sequences, answer)
 
 
 def test_a_module_that_is_none_of_zeros_is_compared_without_them(tmp_path: Path) -> None:
