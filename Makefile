@@ -24,11 +24,13 @@ clean:
 	rm -rf $(VENV) .proto-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.server: pyproject.toml | $(VENV)/bin/python
+	@echo 'Installing the server into $(VENV), once; it takes up to a minute.'
 	$(VENV)/bin/pip install -q -e '.[server]'
 	touch $@
 
 # Dependency groups need a recent pip.
 $(VENV)/.development: pyproject.toml tests/packages.txt | $(VENV)/bin/python
+	@echo 'Installing everything, torch too, into $(VENV), once; it takes minutes.'
 	$(VENV)/bin/pip install -q --upgrade 'pip>=25.1'
 	$(VENV)/bin/pip install -q -e '.[server,export]' --group dev
 	$(VENV)/bin/pip install -q --no-deps -r tests/packages.txt
