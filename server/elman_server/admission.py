@@ -93,4 +93,7 @@ class Admission:
     @property
     def crowded(self) -> bool:
         """Whether more elements wait, of all models, than the server wants to hold."""
-        return sum(backlog() for backlog in self._backlogs) >= self._max_pending_elements
+        waiting = 0
+        for backlog in self._backlogs:
+            waiting += backlog()
+        return waiting >= self._max_pending_elements

@@ -76,6 +76,8 @@ class Scheduler:
     @property
     def backlog(self) -> int:
         """Elements that wait for a step and not for their caller to read."""
+        if not self._held:
+            return self.pending
         return self.pending - sum(outbox.pending for outbox in self._held)
 
     @property
@@ -169,7 +171,7 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif (batch := self._take(line)) is not None:
+            elif self._lines[line] and (batch := self._take(line)) is not None:
                 self._turn = line + 1
                 return batch
         return None

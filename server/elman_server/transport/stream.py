@@ -146,13 +146,14 @@ class StreamRpc:
                 for session in self._beyond_window
                 if session.ended is None and session.unanswered > self._window
             }
+        outbox = self._outbox
         return not (
             self._beyond_window
-            or self._outbox.full
-            or self._outbox.contexts_nbytes > self._frame_bytes
-            or (self._outbox.contexts_nbytes and self._admission.crowded_by_contexts)
+            or outbox.full
+            or outbox.contexts_nbytes > self._frame_bytes
+            or (outbox.contexts_nbytes and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
-            or (self._outbox.pending and self._admission.crowded)
+            or (outbox.pending and self._admission.crowded)
         )
 
     def _take(self, request: pb.StreamRequest) -> None:
