@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import elman
-from benchmarks import echo
+from benchmarks import application, echo
 from benchmarks.echo import EchoProcess
 from benchmarks.limit import Limit
 from benchmarks.machine import machine, on_core
@@ -53,6 +53,8 @@ class Case:
     """Of the limit."""
     echo: bool = False
     """Whether the limit is the echo's messages, and not the runtime's elements."""
+    sdk: bool = False
+    """Whether an application drives it, and not packed frames."""
 
     @property
     def name(self) -> str:
@@ -60,6 +62,8 @@ class Case:
         parts = [f"{load.sessions} sessions", f"window {load.window}"]
         if load.connections > 1:
             parts.append(f"{load.connections} connections")
+        if self.sdk:
+            parts.append("elman.aio")
         return ", ".join(parts)
 
 
@@ -71,6 +75,8 @@ def cases(quick: bool) -> list[Case]:
         Case(SMALL, Load(sessions=1024)),
         Case(SMALL, Load(sessions=256, window=8), 0.88),
         Case(SMALL, Load(sessions=256, window=32)),
+        Case(SMALL, Load(sessions=256), sdk=True),
+        Case(SMALL, Load(sessions=256, window=8), sdk=True),
         Case(SMALL, Load(sessions=64, connections=64), 0.9, echo=True),
         Case(MIDDLE, Load(sessions=64), 0.6),
         Case(MIDDLE, Load(sessions=256), 0.8),
@@ -108,8 +114,10 @@ class Measured:
     """By streams."""
     steps: list[float] = field(default_factory=list)
     """Seconds of a step of one element of the small model."""
+    rates: dict[int, list[float]] = field(default_factory=dict)
+    """Elements a second, by case."""
     results: dict[int, list[Result]] = field(default_factory=dict)
-    """By case."""
+    """By case; of those that packed frames drive."""
 
 
 class Bench:
@@ -149,7 +157,14 @@ class Bench:
         for streams in _STREAMS:
             measured.echoes.setdefault(streams, []).append(self._echoed(streams))
         for number, case in enumerate(self._cases):
-            measured.results.setdefault(number, []).append(self._driven(case))
+            load = replace(case.load, seconds=self._seconds, warm_up=0.3)
+            rates = measured.rates.setdefault(number, [])
+            if case.sdk:
+                rates.append(self._applied(case.size, load))
+                continue
+            result = self._driven(case.size, load)
+            rates.append(result.elements_per_second)
+            measured.results.setdefault(number, []).append(result)
 
     def _echoed(self, streams: int) -> Echoed:
         recorder = self._runner.run(
@@ -159,34 +174,27 @@ class Bench:
         assert latencies is not None
         return Echoed(recorder.per_second, latencies.p50, latencies.p99)
 
-    def _driven(self, case: Case) -> Result:
-        planned = case.load
-        load = Load(
-            sessions=planned.sessions,
-            connections=planned.connections,
-            window=planned.window,
-            seconds=self._seconds,
-            warm_up=0.3,
-        )
+    def _applied(self, size: Size, load: Load) -> float:
+        return self._runner.run(application.drive(self._server.target, size.name, load))
+
+    def _driven(self, size: Size, load: Load) -> Result:
         return self._runner.run(
             drive(
                 self._server.target,
-                self._models[case.size.name],
+                self._models[size.name],
                 load,
                 usage=lambda: Usage.scrape(self._server.metrics_url),
             )
         )
 
 
-def ratios(case: Case, results: Sequence[Result], measured: Measured) -> list[float]:
+def ratios(number: int, case: Case, measured: Measured) -> list[float]:
     """Of the limit, one for each round."""
     if case.echo:
         limits = [each.per_second for each in measured.echoes[case.load.sessions]]
     else:
         limits = measured.limits[case.size.name]
-    return [
-        result.elements_per_second / limit for result, limit in zip(results, limits, strict=True)
-    ]
+    return [rate / limit for rate, limit in zip(measured.rates[number], limits, strict=True)]
 
 
 def print_tables(chosen: Sequence[Case], measured: Measured) -> None:
@@ -215,21 +223,20 @@ def print_tables(chosen: Sequence[Case], measured: Measured) -> None:
     ):
         table.add_column(column, justify="right")
     for number, case in enumerate(chosen):
-        results = measured.results[number]
-
+        results = measured.results.get(number, [])
         latencies = [result.latencies for result in results if result.latencies is not None]
         table.add_row(
             case.size.name,
             case.name,
-            f"{median(result.elements_per_second for result in results):,.0f}",
-            f"{median(ratios(case, results, measured)):.2f}" + (" of echo" if case.echo else ""),
+            f"{median(measured.rates[number]):,.0f}",
+            f"{median(ratios(number, case, measured)):.2f}" + (" of echo" if case.echo else ""),
             "" if case.target is None else f"{case.target:.2f}",
-            f"{median(each.p50 for each in latencies) * 1e3:.2f}",
-            f"{median(each.p99 for each in latencies) * 1e3:.2f}",
-            f"{median(each.p999 for each in latencies) * 1e3:.2f}",
-            f"{median(result.rows_per_step or 0 for result in results):.1f}",
-            f"{median(result.server_cpu or 0 for result in results) * 1e6:.2f}",
-            f"{median(result.client_cpu for result in results) * 1e6:.2f}",
+            _middle([each.p50 * 1e3 for each in latencies]),
+            _middle([each.p99 * 1e3 for each in latencies]),
+            _middle([each.p999 * 1e3 for each in latencies]),
+            _middle([result.rows_per_step or 0 for result in results], digits=1),
+            _middle([(result.server_cpu or 0) * 1e6 for result in results]),
+            _middle([result.client_cpu * 1e6 for result in results]),
         )
     console.print(table)
     if measured.steps:
@@ -244,6 +251,10 @@ def print_tables(chosen: Sequence[Case], measured: Measured) -> None:
                 f"one session: p50 {p50 * 1e3:.3f} ms; echo's p50 and one step in-process "
                 f"{alone * 1e3:.3f} ms; ratio {p50 / alone:.2f} (target 1.25)"
             )
+
+
+def _middle(values: Sequence[float], digits: int = 2) -> str:
+    return f"{median(values):.{digits}f}" if values else ""
 
 
 def main() -> None:
@@ -285,17 +296,17 @@ def document(chosen: Sequence[Case], measured: Measured, facts: dict[str, str]) 
                 "model": case.size.name,
                 "load": case.name,
                 "target": case.target,
-                "ratios": ratios(case, measured.results[number], measured),
+                "elements_per_second": measured.rates[number],
+                "ratios": ratios(number, case, measured),
                 "rounds": [
                     {
-                        "elements_per_second": result.elements_per_second,
                         "latencies": result.latencies and asdict(result.latencies),
                         "rows_per_step": result.rows_per_step,
                         "server_cpu": result.server_cpu,
                         "client_cpu": result.client_cpu,
                         "resident_bytes": result.server and result.server.resident_bytes,
                     }
-                    for result in measured.results[number]
+                    for result in measured.results.get(number, [])
                 ],
             }
             for number, case in enumerate(chosen)

@@ -27,8 +27,9 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import machine
+from benchmarks.models import VOCABULARY
 from benchmarks.quantization_quality import Measure, Whole, measures, perplexity, train
-from benchmarks.throughput import VOCABULARY, machine
 from elman_export.quantization import quantize
 from elman_server import modelfile
 from elman_server.spec import ModelSpec

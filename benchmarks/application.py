@@ -1,0 +1,35 @@
+"""The same closed loops through `elman.aio`, one task a session and a call an element, as an
+application would write it.
+"""
+
+import asyncio
+import time
+
+import elman.aio
+from elman.bench.load import Load
+
+
+async def drive(target: str, model: str, load: Load) -> float:
+    """Elements a second."""
+    counts = [0] * load.sessions
+    stop = asyncio.Event()
+
+    async def one(client: elman.aio.Client, index: int) -> None:
+        async with client.stream(model, window=load.window) as stream:
+            while not stop.is_set():
+                if load.window == 1:
+                    await stream.step("a")
+                    counts[index] += 1
+                    continue
+                async for _ in stream.map("a" * load.window * 64):
+                    counts[index] += 1
+
+    async with elman.aio.connect(target) as client:
+        tasks = [asyncio.create_task(one(client, index)) for index in range(load.sessions)]
+        await asyncio.sleep(load.warm_up)
+        before, start = sum(counts), time.perf_counter()
+        await asyncio.sleep(load.seconds)
+        rate = (sum(counts) - before) / (time.perf_counter() - start)
+        stop.set()
+        await asyncio.gather(*tasks)
+    return rate
