@@ -4,16 +4,15 @@ Training and torch load only where they are needed.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from elman_export import declare
+from elman_export import declare, summary
 from elman_export.errors import ExportError
 from elman_export.keep import Report
 from elman_server.modelfile import NAME
@@ -130,8 +129,8 @@ def export(source: str, target: Path, **options: Any) -> None:
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from None
     console = Console(highlight=False, markup=False)
-    console.print(_table(report))
-    console.print(_summary(report), soft_wrap=True)
+    console.print(summary.table(report))
+    console.print(summary.lines(report), soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,21 +234,31 @@ def _place(target: Path, name: str | None, usual: str) -> Path:
 
 
 def _module(source: str, target: Path, options: Options) -> Report:
-    from elman_export import factory
-    from elman_export.exporter import export as export_module
-
-    if options.input_ is None or not options.outputs:
+    if options.input_ is None:
         raise ExportError(
-            "a torch module says neither what its elements are nor what it returns: pass "
-            "--input and --returns"
+            "a torch module does not say what its elements are: pass --input, as tokens:1000 or "
+            "features:40"
         )
-    said = {
+    if not options.outputs:
+        raise ExportError(
+            "a torch module does not say what it returns: pass --returns, as y=values, for each "
+            "output in order"
+        )
+    said: dict[str, Any] = {
         "states": [declare.state(each) for each in options.states],
         "contexts": [declare.context(each) for each in options.contexts],
         **options.common(),
     }
+    # What torch is not needed for was checked: importing it takes seconds.
+    from elman_export import factory
+    from elman_export.exporter import export as export_module
+
     module = factory.build(source, options.weights)
-    return export_module(module, target, **said)
+    report = export_module(module, target, **said)
+    if options.weights is None and any(True for _ in module.parameters()):
+        note = f"no --weights: its parameters are those that {source} made"
+        report = replace(report, notes=(*report.notes, note))
+    return report
 
 
 def _graph(source: Path, target: Path, options: Options) -> Report:
@@ -286,37 +295,3 @@ def _expected(text: str) -> tuple[str, Any]:
     if not name or not path:
         raise ExportError(f"--expected is {text!r}; allowed is OUTPUT=FILE.npy")
     return name, declare.array("--expected", Path(path))
-
-
-def _table(report: Report) -> Table:
-    """The proof: the largest difference from the original, by output, input and way."""
-    table = Table(title="Differences from the original", title_justify="left")
-    for column in ("output", "on", "the step model is asked", "largest", "allowed"):
-        table.add_column(column)
-    # A quantized model is held to its median, not to its largest difference.
-    allowed = {
-        each.output: "" if each.tolerance is None else f"{each.tolerance:.1e}"
-        for each in report.differences
-    }
-    above = None
-    for each in report.proof.comparisons:
-        group = (each.output, each.input)
-        largest = f"{each.maximum:.1e}" + ("" if each.exact else " *")
-        shown = ("", "") if group == above else group
-        table.add_row(*shown, each.way, largest, allowed[each.output])
-        above = group
-    return table
-
-
-def _summary(report: Report) -> str:
-    lines = [
-        f"{report.elements:,} elements compared in each way: "
-        + (
-            "the same to the last bit in all of them"
-            if report.proof.exact
-            else "* is not equal to the last bit; the server's probe decides how it batches"
-        ),
-        *report.notes,
-        f"wrote {report.path} ({report.size:,} bytes)",
-    ]
-    return "\n".join(lines)

@@ -15,6 +15,9 @@ from elman_export.errors import ExportError
 _KEYS = ("state_dict", "model_state_dict", "model")
 """Under which checkpoints hold a state dict; the second is that of torch's own tutorials."""
 
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
 
 def build(name: str, weights: Path | None = None) -> nn.Module:
     """The module that `package.module:factory` makes or is, with the weights of a state dict.
@@ -60,6 +63,16 @@ def _called(name: str, factory: Callable[[], object]) -> object:
         ) from None
 
 
+def _without_wrapper(module: nn.Module, saved: dict[str, object]) -> dict[str, object]:
+    """The same under the names of the module itself, where it was saved inside of a wrapper."""
+    own = module.state_dict()
+    for prefix in _WRAPPERS:
+        inner = {name.removeprefix(prefix): value for name, value in saved.items()}
+        if all(name.startswith(prefix) for name in saved) and inner.keys() == own.keys():
+            return inner
+    return saved
+
+
 def _first_line(error: BaseException) -> str:
     kind = type(error).__name__
     return f"{kind}: {said[0]}" if (said := str(error).strip().splitlines()) else kind
@@ -84,6 +97,7 @@ def _load(module: nn.Module, path: Path) -> None:
         saved = next((saved[key] for key in _KEYS if key in saved), saved)
     if not isinstance(saved, dict):
         raise ExportError(f"--weights {path} holds a {type(saved).__name__}, not a state dict")
+    saved = _without_wrapper(module, saved)
     try:
         missing, unexpected = module.load_state_dict(saved, strict=False)
     except RuntimeError as error:

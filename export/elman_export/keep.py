@@ -25,8 +25,10 @@ class Report:
     spec: ModelSpec
     fingerprint: str
     proof: Proof
+    replaced: bool = False
+    """Whether there was a file in its place."""
     notes: tuple[str, ...] = ()
-    """What to know of it beside: a line for each operator that was to become int8 and did not."""
+    """What to know of it beside, as which operators were to become int8 and did not."""
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -55,6 +57,7 @@ def keep(
         properties[INITIAL_KEY] = base64.b64encode(network).decode()
     fingerprint = modelfile.fingerprint(model.SerializeToString(), properties[SPEC_KEY], network)
     onnx.helper.set_model_props(model, {**properties, FINGERPRINT_KEY: fingerprint})
+    replaced = path.exists()
     _write(model, path)
     return Report(
         path=path,
@@ -62,6 +65,7 @@ def keep(
         spec=spec,
         fingerprint=fingerprint,
         proof=proof,
+        replaced=replaced,
     )
 
 

@@ -209,6 +209,32 @@ def test_a_torch_module_with_its_weights(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod."])
+def test_weights_that_were_saved_inside_of_a_wrapper(
+    wrapper: str, package: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    import importlib
+
+    saved = importlib.import_module(package).Letters().state_dict()
+    torch.save({f"{wrapper}{name}": value for name, value in saved.items()}, tmp_path / "w.pt")
+    torch.save(saved, tmp_path / "plain.pt")
+    fingerprints = set()
+    for weights in ("w.pt", "plain.pt"):
+        result = invoke(f"{package}:Letters", "--weights", weights, *_SAID)
+        assert result.exit_code == 0, result.output
+        assert "no --weights" not in result.output
+        path = tmp_path / "models" / "Letters" / "1" / "model.onnx"
+        fingerprints.add(modelfile.read(path).fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_what_was_not_given_and_what_was_there_is_told(package: str, invoke: Invoke) -> None:
+    first, second = (invoke(f"{package}:Letters", *_SAID).output for _ in range(2))
+    assert f"no --weights: its parameters are those that {package}:Letters made" in first
+    assert "wrote " in first
+    assert "replaced " in second
+
+
 def test_a_torch_module_of_one_element_and_its_state(
     package: str, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -232,7 +258,8 @@ def test_a_torch_module_that_is_given_contexts(
 @pytest.mark.parametrize(
     ("source", "more", "message"),
     [
-        ("{}:Letters", (), "a torch module says neither what its elements are nor what it returns"),
+        ("{}:Letters", (), "a torch module does not say what its elements are: pass --input"),
+        ("{}:Letters", _SAID[:2], "a torch module does not say what it returns: pass --returns"),
         ("{}:Nothing", _SAID, "has no 'Nothing'"),
         ("{}:number", _SAID, "gives a int; it must give an nn.Module"),
         ("{}:Needs", _SAID, "required positional argument: 'size'; it is called without arguments"),
