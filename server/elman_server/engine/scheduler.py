@@ -69,6 +69,10 @@ class Scheduler:
         self._lines: list[deque[Session]] = [
             deque() for _ in range(self._longest_chunk.bit_length())
         ]
+        self._full_rows = [
+            min(limits.max_batch_size, max(1, limits.max_step_elements // (2 << line)))
+            for line in range(len(self._lines))
+        ]
         self._beginners = Beginners()
         self._turn = 0
         self._held: set[Outbox] = set()
@@ -158,6 +162,13 @@ class Scheduler:
     def ready(self) -> bool:
         """Whether some session stands in line."""
         return any(self._lines) or bool(self._beginners)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough sessions stand in some line to fill a step."""
+        return any(
+            len(line) >= rows for line, rows in zip(self._lines, self._full_rows, strict=True)
+        )
 
     def schedule(self) -> Batch | Beginning | None:
         """Takes the next batch out of the queues, or the next sessions that begin; None if nobody

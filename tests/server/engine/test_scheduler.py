@@ -115,6 +115,17 @@ def test_a_chunk_is_never_longer_than_the_budget() -> None:
     assert schedule(scheduler).counts == [5]
 
 
+@pytest.mark.parametrize(("pending", "rows"), [(1, 4), (5, 4), (16, 2)])
+def test_enough_sessions_with_like_queues_fill_a_step(pending: int, rows: int) -> None:
+    scheduler = Scheduler(limits(rows=4, elements=64, chunk=16))
+    for _ in range(rows):
+        assert not scheduler.full
+        add(scheduler, pending)
+    assert scheduler.full
+    assert len(schedule(scheduler).sessions) == rows
+    assert not scheduler.full
+
+
 def test_a_session_in_a_step_is_in_no_other() -> None:
     scheduler = Scheduler(limits(chunk=2))
     session = add(scheduler, 5)

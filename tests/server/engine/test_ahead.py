@@ -1,0 +1,54 @@
+"""The compute thread is given the next step while it runs one, if that is full already."""
+
+import asyncio
+
+from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve
+from tests.server.fakes import predicted
+
+
+async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
+    runner = GatedRunner()
+    served = serve(runner, step_seconds=ON_THE_THREAD, max_batch_size=2)
+    caller = Caller(served.engine)
+    sessions = [caller.open() for _ in range(7)]
+    for session in sessions:
+        caller.push(session, 1)
+    first = await runner.started()
+    assert first.sessions == sessions[:2]
+    # The next one waits for the thread already; a third does not.
+    assert served.engine.pending == 3
+    late = caller.open()
+    caller.push(late, 2)
+    await asyncio.sleep(0)
+    assert served.engine.pending == 4
+    for rest in (sessions[2:4], sessions[4:6], [sessions[6], late]):
+        runner.go_on()
+        assert (await runner.started()).sessions == rest
+    runner.go_on()
+    await caller.until(lambda: all(caller.answers.values()))
+    assert caller.answers == {
+        **{session: predicted([1]) for session in sessions},
+        late: predicted([2]),
+    }
+
+
+async def test_a_step_that_is_not_full_waits_for_company_while_another_runs(serve: Serve) -> None:
+    runner = GatedRunner()
+    served = serve(runner, step_seconds=ON_THE_THREAD, max_batch_size=3)
+    caller = Caller(served.engine)
+    sessions = [caller.open() for _ in range(4)]
+    for session in sessions:
+        caller.push(session, 1)
+        await asyncio.sleep(0)
+    assert (await runner.started()).sessions == sessions[:1]
+    assert served.engine.pending == 0
+    again = [caller.open() for _ in range(2)]
+    for session in again:
+        caller.push(session, 2)
+    await asyncio.sleep(0)
+    assert served.engine.pending == 2
+    for rest in (sessions[1:], again):
+        runner.go_on()
+        assert (await runner.started()).sessions == rest
+    runner.go_on()
+    await caller.until(lambda: all(caller.answers.values()))
