@@ -5,7 +5,8 @@
 
 Every round measures each limit and each load once, one after another, so that what else the machine
 does at a time meets all of them; figures are medians over the rounds, and ratios medians of each
-round's own. The server runs on one core, what loads it on another.
+round's own. With `--pin` the server stays on one core and what loads it on another; without, the
+server's compute thread may use what the load leaves idle of the other.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -120,9 +121,14 @@ class Measured:
     """By case; of those that packed frames drive."""
 
 
+def _anywhere(core: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 class Bench:
-    def __init__(self, seconds: float, chosen: Sequence[Case]) -> None:
+    def __init__(self, seconds: float, chosen: Sequence[Case], *, pin: bool = False) -> None:
         self._seconds = seconds
+        self._on_core = on_core if pin else _anywhere
         self._cases = chosen
         self._stack = ExitStack()
 
@@ -131,10 +137,10 @@ class Bench:
         self._limits = {
             size.name: Limit(size.save(folder)) for size in {case.size for case in self._cases}
         }
-        with on_core(_SERVER):
+        with self._on_core(_SERVER):
             self._server = self._stack.enter_context(ServerProcess(str(folder)))
             self._echo = self._stack.enter_context(EchoProcess(_PREDICTION_NBYTES))
-        self._stack.enter_context(on_core(_CLIENT))
+        self._stack.enter_context(self._on_core(_CLIENT))
         # One event loop for all loads: gRPC does not like several in a process.
         self._runner = self._stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         with elman.connect(self._server.target) as client:
@@ -262,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="for each measurement")
     parser.add_argument("--quick", action="store_true", help="only loads that have a target")
+    parser.add_argument("--pin", action="store_true", help="server and load to a core each")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--only", help="only loads whose name holds this")
     options = parser.parse_args()
@@ -271,11 +278,11 @@ def main() -> None:
         if options.only is None or options.only in f"{case.size.name}: {case.name}"
     ]
     measured, begun = Measured(), time.perf_counter()
-    with Bench(options.seconds, chosen) as bench:
+    with Bench(options.seconds, chosen, pin=options.pin) as bench:
         for _ in range(options.rounds):
             bench.round(measured)
     print_tables(chosen, measured)
-    facts = {**machine(), "load average": f"{os.getloadavg()[0]:.1f}"}
+    facts = {**machine(), "pinned": str(options.pin), "load average": f"{os.getloadavg()[0]:.1f}"}
     Console(width=140).print(" · ".join(f"{key} {value}" for key, value in facts.items()))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
