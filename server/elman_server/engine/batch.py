@@ -108,23 +108,19 @@ class Shares:
         shares: list[Share] = []
         ends: list[int] = []
         for row in rows:
-            shares += self._shares[self._ends[row - 1] if row else 0 : self._ends[row]]
+            shares += self._of_row(row)
             ends.append(len(shares))
         return Shares(shares, ends)
 
     def arrivals_of(self, row: int) -> "Arrivals":
-        shares = self._shares[self._ends[row - 1] if row else 0 : self._ends[row]]
-        return Arrivals(
-            times=[arrival.time for arrival, _, _ in shares],
-            counts=[stop - start for _, start, stop in shares],
-        )
+        return Arrivals.of(self._of_row(row))
 
     @property
     def arrivals(self) -> "Arrivals":
-        return Arrivals(
-            times=[arrival.time for arrival, _, _ in self.runs],
-            counts=[stop - start for _, start, stop in self.runs],
-        )
+        return Arrivals.of(self.runs)
+
+    def _of_row(self, row: int) -> list[Share]:
+        return self._shares[self._ends[row - 1] if row else 0 : self._ends[row]]
 
 
 def _joined(shares: Iterable[Share]) -> Iterator[Share]:
@@ -151,6 +147,13 @@ class Arrivals:
 
     times: list[float]
     counts: list[int]
+
+    @staticmethod
+    def of(shares: list[Share]) -> "Arrivals":
+        return Arrivals(
+            times=[arrival.time for arrival, _, _ in shares],
+            counts=[stop - start for _, start, stop in shares],
+        )
 
     def ages(self, now: float) -> list[float]:
         """How many seconds ago each entry arrived."""
