@@ -8,9 +8,9 @@ serves it, on uvloop, and prints its port; `loop` is the load for it.
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import uvloop
@@ -44,27 +44,16 @@ async def serve(size: int) -> None:
     await server.wait_for_termination()
 
 
-class EchoProcess:
-    """The server in a process of its own."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "benchmarks.echo", str(self._size)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self.target = f"127.0.0.1:{int(self._process.stdout.readline())}"
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
+@contextmanager
+def process(size: int) -> Iterator[str]:
+    """The server in a process of its own; its address."""
+    command = [sys.executable, "-m", "benchmarks.echo", str(size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.kill()
 
 
 async def loop(target: str, *, streams: int, size: int, seconds: float) -> Recorder:

@@ -28,7 +28,6 @@ from rich.table import Table
 
 import elman
 from benchmarks import application, echo
-from benchmarks.echo import EchoProcess
 from benchmarks.limit import Limit
 from benchmarks.machine import machine, on_core
 from benchmarks.models import LARGE, MIDDLE, SMALL, Size
@@ -139,7 +138,7 @@ class Bench:
         }
         with self._on_core(_SERVER):
             self._server = self._stack.enter_context(ServerProcess(str(folder)))
-            self._echo = self._stack.enter_context(EchoProcess(_PREDICTION_NBYTES))
+            self._echo = self._stack.enter_context(echo.process(_PREDICTION_NBYTES))
         self._stack.enter_context(self._on_core(_CLIENT))
         # One event loop for all loads: gRPC does not like several in a process.
         self._runner = self._stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
@@ -174,7 +173,7 @@ class Bench:
 
     def _echoed(self, streams: int) -> Echoed:
         recorder = self._runner.run(
-            echo.loop(self._echo.target, streams=streams, size=_PUSH_NBYTES, seconds=self._seconds)
+            echo.loop(self._echo, streams=streams, size=_PUSH_NBYTES, seconds=self._seconds)
         )
         latencies = recorder.latencies()
         assert latencies is not None
