@@ -6,21 +6,25 @@ from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve
 from tests.server.fakes import predicted
 
 
-async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
+def gated(serve: Serve, *, max_batch_size: int) -> tuple[GatedRunner, Caller]:
     runner = GatedRunner()
-    served = serve(runner, step_seconds=ON_THE_THREAD, max_batch_size=2)
-    caller = Caller(served.engine)
+    served = serve(runner, step_seconds=ON_THE_THREAD, max_batch_size=max_batch_size)
+    return runner, Caller(served.engine)
+
+
+async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
+    runner, caller = gated(serve, max_batch_size=2)
     sessions = [caller.open() for _ in range(7)]
     for session in sessions:
         caller.push(session, 1)
     first = await runner.started()
     assert first.sessions == sessions[:2]
     # The next one waits for the thread already; a third does not.
-    assert served.engine.pending == 3
+    assert caller.engine.pending == 3
     late = caller.open()
     caller.push(late, 2)
     await asyncio.sleep(0)
-    assert served.engine.pending == 4
+    assert caller.engine.pending == 4
     for rest in (sessions[2:4], sessions[4:6], [sessions[6], late]):
         runner.go_on()
         assert (await runner.started()).sessions == rest
@@ -33,20 +37,18 @@ async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
 
 
 async def test_a_step_that_is_not_full_waits_for_company_while_another_runs(serve: Serve) -> None:
-    runner = GatedRunner()
-    served = serve(runner, step_seconds=ON_THE_THREAD, max_batch_size=3)
-    caller = Caller(served.engine)
+    runner, caller = gated(serve, max_batch_size=3)
     sessions = [caller.open() for _ in range(4)]
     for session in sessions:
         caller.push(session, 1)
         await asyncio.sleep(0)
     assert (await runner.started()).sessions == sessions[:1]
-    assert served.engine.pending == 0
+    assert caller.engine.pending == 0
     again = [caller.open() for _ in range(2)]
     for session in again:
         caller.push(session, 2)
     await asyncio.sleep(0)
-    assert served.engine.pending == 2
+    assert caller.engine.pending == 2
     for rest in (sessions[1:], again):
         runner.go_on()
         assert (await runner.started()).sessions == rest
