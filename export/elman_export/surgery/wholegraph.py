@@ -174,17 +174,17 @@ def _no_recurrence(model: onnx.ModelProto) -> str:
             f"no RNN, LSTM or GRU operator, and weight {name!r} is used {times} times: a loop over "
             f"time that was unrolled into the graph; {_AS_OPERATOR}"
         )
-    splits = [node for node in model.graph.node if node.op_type in ("Split", "SplitToSequence")]
-    if splits:
-        return (
-            f"no RNN, LSTM or GRU operator, and {describe(splits[0])} may split the sequence into "
-            f"steps, for a loop over time that was unrolled into the graph; {_AS_OPERATOR}"
-        )
     loops = [node for node in model.graph.node if node.op_type in ("Loop", "Scan")]
     if loops:
         return (
             f"{describe(loops[0])} loops over the sequence by itself: what it hands from turn to "
             "turn can't be lifted out of it; export the layer as an RNN, GRU or LSTM operator"
+        )
+    splits = [node for node in model.graph.node if node.op_type in ("Split", "SplitToSequence")]
+    if splits:
+        return (
+            f"no RNN, LSTM or GRU operator, and {describe(splits[0])} may split the sequence into "
+            f"steps, for a loop over time that was unrolled into the graph; {_AS_OPERATOR}"
         )
     return "no RNN, LSTM or GRU operator, and no inputs and outputs that could be its state"
 
