@@ -167,7 +167,14 @@ def test_only_the_runners_model_knows_onnxruntime() -> None:
 
 
 def test_only_the_metrics_know_prometheus() -> None:
-    assert importers("elman_server", "prometheus_client") == {"elman_server.metrics"}
+    known = importers("elman_server", "prometheus_client")
+    assert known == {"elman_server.metrics", "elman_server.exposition"}
+
+
+def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:
+    loaded = loaded_by("import elman_server.workers.supervisor")
+    assert "elman_server" in loaded
+    assert loaded & {"grpc", "numpy", "onnxruntime", "elman"} == set()
 
 
 def test_only_the_horizons_plot_knows_matplotlib() -> None:

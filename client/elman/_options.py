@@ -62,6 +62,9 @@ class Options:
             # What comes is bounded by the windows, and its frames are the server's to cut.
             ("grpc.max_receive_message_length", -1),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            # Clients are connections, as one would think: gRPC would share one between those of a
+            # process, and a server with several workers would have all of them in one.
+            ("grpc.use_local_subchannel_pool", 1),
             # A server that is back is found within seconds, however long it was away.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.min_reconnect_backoff_ms", 1000),

@@ -31,6 +31,9 @@ class ServerConfig:
     metrics_port: int = 9464
     """HTTP, for `/metrics`; 0 takes any free port."""
 
+    workers: int = 1
+    """Server processes on the one port. Each loads the models and has state and limits of its own;
+    a connection stays with the one that it came to."""
     max_sessions: int = 100_000
     """Open sessions of all models together; an open beyond it is refused."""
     max_batch_size: int = 256
@@ -74,6 +77,7 @@ class ServerConfig:
             )
         for name in ("port", "metrics_port"):
             self._check(name, 0, 65_535)
+        self._check("workers", 1, 256)
         for name in ("max_sessions", "max_pending_elements", "window"):
             self._check(name, 1, 2**32 - 1)
         for name in ("max_batch_size", "max_step_elements", "max_chunk"):

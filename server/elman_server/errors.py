@@ -9,6 +9,8 @@ ServerError
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
 └── ModelLoadError      a model file can't be served
+
+StartError, of which no client ever hears: the server can't start.
 """
 
 
@@ -52,3 +54,7 @@ class StepFailed(ServerError):
 
 class ModelLoadError(ServerError):
     pass
+
+
+class StartError(Exception):
+    """The server can't start; the message is one line."""

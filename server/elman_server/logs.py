@@ -18,21 +18,27 @@ _SHARED: list[structlog.typing.Processor] = [
 """What every line gets, whichever library it comes from."""
 
 
-def configure(level: Level, format: Format) -> None:
-    """Sends every line of at least `level` to stderr in `format`. A second call replaces the first.
+def configure(level: Level, format: Format, **always: object) -> None:
+    """Sends every line of at least `level` to stderr in `format`, each with what is in `always`. A
+    second call replaces the first.
 
     Colours appear only in the console format, on a terminal, without NO_COLOR.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
+
+    def add(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**line, **always}
+
+    shared = [*_SHARED, add] if always else _SHARED
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_renderers(format),

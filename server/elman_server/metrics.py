@@ -1,4 +1,4 @@
-"""Prometheus metrics: the only module that imports prometheus_client.
+"""What a server counts. With `exposition.py` the only module that imports prometheus_client.
 
 Elements are counted by the step, not one by one: a histogram takes a whole step's values at once.
 """
@@ -7,16 +7,9 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from http.server import HTTPServer
 
 import numpy as np
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -28,6 +21,7 @@ from prometheus_client.registry import Collector
 from elman_server.engine.session import EndReason
 from elman_server.engine.stats import StepStats
 from elman_server.errors import Overloaded, ShuttingDown
+from elman_server.exposition import process_registry
 
 _LABELS = ("model", "version")
 _SECONDS = (
@@ -54,9 +48,7 @@ class Metrics:
     """All of a server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
+        self.registry = process_registry()
 
         def counter(name: str, text: str, *more: str) -> "Counter":
             return Counter(name, text, (*_LABELS, *more), self.registry)
@@ -133,11 +125,6 @@ class Metrics:
     def watch(self, name: str, version: str, gauges: Gauges) -> None:
         """Reads a model's gauges at each scrape."""
         self._gauges.watch((name, version), gauges)
-
-    def serve(self, host: str, port: int) -> HTTPServer:
-        """Answers `/metrics` on a thread of its own. Raises `OSError` if the port is taken."""
-        server, _ = start_http_server(port, host, self.registry)
-        return server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,20 +4,20 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
-from collections.abc import Callable
-from http.server import HTTPServer
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.engine.session import Ending, EndReason
-from elman_server.errors import ModelLoadError
+from elman_server.errors import ModelLoadError, StartError
+from elman_server.exposition import exposed
 from elman_server.metrics import Metrics
 from elman_server.repository import BUNDLED, ModelRepository, ModelSource
 from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.stopping import Stopping
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
 
@@ -30,25 +30,59 @@ _CLOSE_SECONDS = 1.0
 """How long RPCs get after their sessions have ended, to take what is still written to them."""
 
 
-class StartError(Exception):
-    """The server can't start; the message is one line."""
-
-
 def run(config: ServerConfig) -> int:
     """Serves until SIGTERM or SIGINT, then stops gracefully; a second signal stops at once.
 
     Returns the exit code. Raises `StartError`.
     """
+    with runner() as loop:
+        return loop.run(_alone(config))
+
+
+def runner() -> asyncio.Runner:
+    """What serves on this process's main thread."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Server(config).run())
+    return asyncio.Runner(loop_factory=_loop_factory())
 
 
-class _Server:
-    def __init__(self, config: ServerConfig) -> None:
+async def _alone(config: ServerConfig) -> int:
+    """The server as the only one on its port."""
+    log = structlog.get_logger("elman.server")
+    stopping = Stopping()
+    stopping.heed_signals(config.grace_period)
+    metrics = Metrics()
+    with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
+        server = Server(config, metrics)
+        try:
+            port = await server.bind()
+            log.info("starting", grpc_port=port, metrics_port=metrics_port, pid=os.getpid())
+            models = await server.load(stopping)
+            if models is not None:
+                await server.ready()
+                log.info(
+                    "serving",
+                    grpc_port=port,
+                    metrics_port=metrics_port,
+                    host=config.host,
+                    models=len(models),
+                )
+            await server.stop_when_told(stopping)
+        finally:
+            await server.close()
+    log.info("stopped")
+    return 0
+
+
+class Server:
+    """The gRPC server of one process. To be made within the event loop that serves it."""
+
+    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+        """Raises `StartError` if there is nothing to serve."""
         self._config = config
         self._log = structlog.get_logger("elman.server")
-        self._metrics = Metrics()
+        self._metrics = metrics
+        self._sources = self._find()
+        self._loading: asyncio.Task[None] | None = None
         self._catalog = Catalog()
         self._admission = Admission(
             max_sessions=config.max_sessions,
@@ -57,49 +91,61 @@ class _Server:
             retry_after=config.retry_after,
         )
         self._servicer = InferenceServicer(
-            catalog=self._catalog, admission=self._admission, config=config, metrics=self._metrics
+            catalog=self._catalog, admission=self._admission, config=config, metrics=metrics
         )
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._endpoint = Endpoint(config, self._servicer)
 
-    async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signals.put_nowait, number)
-        sources = self._sources()
-        metrics_http = self._bind_metrics()
-        endpoint = Endpoint(self._config, self._servicer)
+    async def bind(self) -> int:
+        """Takes the port, and returns it. Raises `StartError`."""
         try:
-            port = await self._bind(endpoint)
-            self._log.info(
-                "starting", grpc_port=port, metrics_port=metrics_http.server_port, pid=os.getpid()
-            )
-            # The models load beside the signals, so that a stop is heard at any time.
-            loading = asyncio.create_task(self._load(sources, endpoint))
-            stop = asyncio.create_task(self._signals.get())
-            await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                await endpoint.ready()
-                self._log.info(
-                    "serving",
-                    grpc_port=port,
-                    metrics_port=metrics_http.server_port,
-                    host=self._config.host,
-                    models=len(list(self._catalog)),
-                )
-            await self._stop(await stop, endpoint)
-            if not loading.done():
-                await loading
-        finally:
-            await endpoint.stop(0)
-            metrics_http.shutdown()
-            metrics_http.server_close()
-            for model in self._catalog:
-                await model.engine.stop()
-        self._log.info("stopped")
-        return 0
+            return await self._endpoint.start()
+        except RuntimeError:
+            raise StartError(
+                f"port {self._config.port} on {self._config.host} can't be bound; it may be in use"
+            ) from None
 
-    def _sources(self) -> list[ModelSource]:
+    async def load(self, stopping: Stopping) -> Sequence[str] | None:
+        """Loads the models and says which they are; or None if it is to stop before.
+
+        Raises `StartError`.
+        """
+        # The models load beside the signals, so that a stop is heard at any time.
+        self._loading = asyncio.create_task(self._load())
+        told = asyncio.create_task(stopping.drain.wait())
+        await asyncio.wait({self._loading, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not self._loading.done():
+            return None
+        self._loading.result()
+        return [_identity(model) for model in self._catalog]
+
+    async def ready(self) -> None:
+        """Tells whoever asks for its health."""
+        await self._endpoint.ready()
+
+    async def stop_when_told(self, stopping: Stopping) -> None:
+        """Returns when it has stopped."""
+        await stopping.drain.wait()
+        await self._endpoint.not_serving()
+        self._admission.closed = True
+        drain = asyncio.create_task(self._drain(self._config.grace_period))
+        at_once = asyncio.create_task(stopping.at_once.wait())
+        await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            drain.cancel()
+            await self._drain(0)
+        at_once.cancel()
+        await self._endpoint.stop(_CLOSE_SECONDS)
+        if self._loading is not None:
+            await self._loading
+
+    async def close(self) -> None:
+        """Frees what it holds, however far it came."""
+        await self._endpoint.stop(0)
+        for model in self._catalog:
+            await model.engine.stop()
+
+    def _find(self) -> list[ModelSource]:
         """What to load. Raises `StartError` if there is nothing, or something twice."""
         paths = [self._config.repository] if self._config.repository else []
         found: list[ModelSource] = []
@@ -118,25 +164,10 @@ class _Server:
                 )
         return found
 
-    def _bind_metrics(self) -> HTTPServer:
-        host, port = self._config.host, self._config.metrics_port
-        try:
-            return self._metrics.serve(host, port)
-        except OSError as error:
-            raise StartError(f"metrics_port {port} on {host}: {error.strerror}") from None
-
-    async def _bind(self, endpoint: Endpoint) -> int:
-        try:
-            return await endpoint.start()
-        except RuntimeError:
-            raise StartError(
-                f"port {self._config.port} on {self._config.host} can't be bound; it may be in use"
-            ) from None
-
-    async def _load(self, sources: list[ModelSource], endpoint: Endpoint) -> None:
+    async def _load(self) -> None:
         """Loads one model after another. Raises `StartError` if one fails and the server is
         strict, or if none is left to serve."""
-        for source in sources:
+        for source in self._sources:
             if self._admission.closed:
                 return
             try:
@@ -149,7 +180,7 @@ class _Server:
             self._catalog.add(
                 ServedModel.serve(loaded, self._config, self._admission, self._metrics)
             )
-            await endpoint.model_ready(source.name)
+            await self._endpoint.model_ready(source.name)
             self._log_loaded(loaded)
         if not list(self._catalog):
             raise StartError("no model could be loaded")
@@ -185,21 +216,6 @@ class _Server:
                 found=loaded.probe.dependent_rows,
             )
 
-    async def _stop(self, received: signal.Signals, endpoint: Endpoint) -> None:
-        grace = self._config.grace_period
-        self._log.info("stopping", signal=received.name, grace_period=grace)
-        await endpoint.not_serving()
-        self._admission.closed = True
-        drain = asyncio.create_task(self._drain(grace))
-        again = asyncio.create_task(self._signals.get())
-        await asyncio.wait({drain, again}, return_when=asyncio.FIRST_COMPLETED)
-        if not drain.done():
-            self._log.warning("stopping at once", signal=again.result().name)
-            drain.cancel()
-            await self._drain(0)
-        again.cancel()
-        await endpoint.stop(_CLOSE_SECONDS)
-
     async def _drain(self, grace: float) -> None:
         """Answers what was pushed and tells the clients, or gives up after `grace` seconds."""
         end = asyncio.get_running_loop().time() + grace
@@ -209,6 +225,11 @@ class _Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._servicer.finish()
+
+
+def _identity(model: ServedModel) -> str:
+    """Differs between models that differ."""
+    return f"{model.source.name}/{model.source.version} {model.file.fingerprint[:12]}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

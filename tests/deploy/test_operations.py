@@ -7,6 +7,7 @@ import pytest
 
 from elman_server.cli.settings import SETTINGS
 from elman_server.metrics import Metrics
+from elman_server.workers.supervisor import supervised
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def test_its_flag_table_is_the_configuration(text: str) -> None:
 def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
     rows = re.findall(r"^\| `(elman_\w+)` \| (\w+) \| .+ \|$", text, re.MULTILINE)
     families = {family.name: family.type for family in Metrics().registry.collect()}
+    families |= {family.name: family.kind for family in supervised(serving=1, restarts=0)}
     expected = {
         f"{name}_total" if kind == "counter" else name: kind
         for name, kind in families.items()

@@ -15,6 +15,8 @@ from elman_server.cli import serve as serve_module
 from elman_server.cli.serve import serve
 from elman_server.cli.settings import SETTINGS
 from elman_server.config import ServerConfig
+from elman_server.errors import StartError
+from elman_server.workers import supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +29,6 @@ class Result:
 
 
 Run = Callable[..., Result]
-
-
-class StartError(Exception):
-    """Stands for the server's own."""
 
 
 @pytest.fixture
@@ -52,8 +50,8 @@ def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
             code=exit_.value.code or 0, out=captured.out, err=captured.err, configs=configs
         )
 
-    server = SimpleNamespace(run=start, StartError=StartError)
-    monkeypatch.setitem(sys.modules, "elman_server.server", server)
+    monkeypatch.setitem(sys.modules, "elman_server.server", SimpleNamespace(run=start))
+    monkeypatch.setattr(supervisor, "run", start)
     monkeypatch.setattr(serve_module, "require_free", lambda host, port: None)
     monkeypatch.setattr(logs, "configure", lambda level, format: None)
     return run
@@ -69,6 +67,7 @@ VALUES = {
     "retry_after": ("2.5", 2.5, 2.5),
     "grace_period": ("5", 5, 5.0),
     "keepalive_time": ("7.5", 7.5, 7.5),
+    "workers": ("2", 2, 2),
     "threads": ("3", 3, 3),
     "providers": ("A,B", ["A", "B"], ("A", "B")),
     "log_level": ("debug", "debug", "debug"),

@@ -11,6 +11,7 @@ from elman_server.config import ConfigError, ServerConfig
 BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "metrics_port": (0, 65_535),
+    "workers": (1, 256),
     "max_sessions": (1, 2**32 - 1),
     "max_batch_size": (1, 65_536),
     "max_step_elements": (1, 65_536),

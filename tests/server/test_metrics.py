@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from elman_server import metrics
 from elman_server.engine.session import EndReason
 from elman_server.engine.stats import StepStats
+from elman_server.errors import StartError
+from elman_server.exposition import exposed
 from elman_server.metrics import Gauges, Metrics, Series
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0)
@@ -226,23 +228,19 @@ def test_rpcs_are_counted_by_method_and_status(all_metrics: Metrics) -> None:
 
 
 def test_metrics_are_served_over_http(all_metrics: Metrics) -> None:
-    server = all_metrics.serve("127.0.0.1", 0)
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/metrics"
+    with exposed(all_metrics.registry, "127.0.0.1", 0) as port:
+        url = f"http://127.0.0.1:{port}/metrics"
         with urllib.request.urlopen(url, timeout=10) as response:
             text = response.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {"process_resident_memory_bytes", "python_gc_collections", "elman_steps"} <= names
 
 
 def test_a_port_that_is_taken_is_an_error(all_metrics: Metrics) -> None:
-    server = all_metrics.serve("127.0.0.1", 0)
-    try:
-        with pytest.raises(OSError, match="in use"):
-            Metrics().serve("127.0.0.1", server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with exposed(all_metrics.registry, "127.0.0.1", 0) as port:
+        taken = rf"^metrics_port {port} on 127\.0\.0\.1: Address already in use$"
+        with (
+            pytest.raises(StartError, match=taken),
+            exposed(Metrics().registry, "127.0.0.1", port),
+        ):
+            pass

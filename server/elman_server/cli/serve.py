@@ -8,6 +8,7 @@ import click
 from elman_server import logs
 from elman_server.cli.settings import parameters
 from elman_server.config import ConfigError, ServerConfig
+from elman_server.errors import StartError
 
 _HELP = """Serve step models to streams over gRPC.
 
@@ -32,12 +33,16 @@ def _serve(**values: Any) -> int:
         config = ServerConfig(**values)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    # Only now, so that help and wrong flags need not wait for ONNX Runtime.
-    from elman_server.server import StartError, run
-
-    require_free(config.host, config.port)
     logs.configure(config.log_level, config.log_format)
     try:
+        if config.workers > 1:
+            from elman_server.workers import supervisor
+
+            return supervisor.run(config)
+        # Only now, so that help and wrong flags need not wait for ONNX Runtime.
+        from elman_server.server import run
+
+        require_free(config.host, config.port)
         return run(config)
     except StartError as error:
         raise click.UsageError(str(error)) from None

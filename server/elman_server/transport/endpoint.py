@@ -31,8 +31,8 @@ class Endpoint:
                 ("grpc.keepalive_permit_without_calls", 1),
                 # Clients may ask as often as every 5 seconds whether the server is still there.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-                # Two servers on one port are a mistake, not a fleet.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port are a mistake, but for the workers of one.
+                ("grpc.so_reuseport", int(config.workers > 1)),
             ]
         )
         pb_grpc.add_InferenceServicer_to_server(servicer, self._server)

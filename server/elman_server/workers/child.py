@@ -1,0 +1,128 @@
+"""A worker: a server as `server.py` makes it, told what to do by the supervisor alone.
+
+It ends as soon as the supervisor is gone: gracefully, as if it had been told to.
+"""
+
+import asyncio
+import signal
+import socket
+
+from elman_server import logs
+from elman_server.errors import StartError
+from elman_server.exposition import families
+from elman_server.metrics import Metrics
+from elman_server.server import Server, runner
+from elman_server.stopping import Stopping
+from elman_server.workers.channel import Channel
+from elman_server.workers.messages import (
+    Begin,
+    Failed,
+    Listen,
+    Loaded,
+    Report,
+    Samples,
+    Serving,
+    Stop,
+)
+
+_REPORT_SECONDS = 1.0
+"""Between two reports that nobody asked for: what a worker that is killed counts since the last is
+lost."""
+_CANT_START = 2
+
+
+def main(descriptor: int) -> int:
+    """Serves until told to stop. `descriptor`: the worker's end of the socket. Returns the exit
+    code."""
+    with runner() as loop:
+        return loop.run(_work(socket.socket(fileno=descriptor)))
+
+
+async def _work(connected: socket.socket) -> int:
+    channel = await Channel.of(connected)
+    begin = await channel.receive()
+    if not isinstance(begin, Begin):
+        return 0
+    config = begin.config
+    logs.configure(config.log_level, config.log_format, worker=begin.number)
+    stopping, reports = Stopping(), _Reports(channel)
+    orders = _Orders(stopping)
+    # Who sends SIGTERM to a worker wants another in its place. The supervisor starts workers with
+    # both signals blocked: Ctrl-C in a terminal comes to all, and is the supervisor's to heed.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.drain.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    following = asyncio.create_task(orders.follow(channel, reports))
+    reporting = asyncio.create_task(reports.send_regularly())
+    try:
+        server = Server(config, reports.metrics)
+        try:
+            models = await server.load(stopping)
+            if models is not None:
+                await channel.send(Loaded(models=tuple(models)))
+                await orders.listen.wait()
+            if not stopping.drain.is_set():
+                # Only now: to who does not listen come no connections, that it could not serve yet.
+                await server.bind()
+                await server.ready()
+                await channel.send(Serving())
+            await server.stop_when_told(stopping)
+        finally:
+            await server.close()
+    except StartError as error:
+        await channel.send(Failed(message=str(error)))
+        return _CANT_START
+    finally:
+        reporting.cancel()
+        await reports.send()
+        following.cancel()
+        await channel.close()
+    return 0
+
+
+class _Orders:
+    """What the supervisor says."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+        self.listen = asyncio.Event()
+        """Whether to wait no longer before taking connections, or before stopping."""
+
+    async def follow(self, channel: Channel, reports: "_Reports") -> None:
+        """Until the supervisor is gone."""
+        while (message := await channel.receive()) is not None:
+            match message:
+                case Listen():
+                    self.listen.set()
+                case Report(number=number):
+                    await reports.send(number)
+                case Stop(at_once=at_once):
+                    self._stop()
+                    if at_once:
+                        self._stopping.at_once.set()
+                case _:
+                    raise TypeError(f"{type(message).__name__} is no message for a worker")
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.drain.set()
+        self.listen.set()
+
+
+class _Reports:
+    """What the worker counts, sent one after another, so that the supervisor hears of nothing
+    older than what it has."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.metrics = Metrics()
+        self._channel = channel
+        self._lock = asyncio.Lock()
+
+    async def send(self, answers: int | None = None) -> None:
+        async with self._lock:
+            found = await asyncio.to_thread(families, self.metrics.registry)
+            await self._channel.send(Samples(families=found, answers=answers))
+
+    async def send_regularly(self) -> None:
+        while True:
+            await self.send()
+            await asyncio.sleep(_REPORT_SECONDS)
