@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
+from elman_server.runner.bound import BoundStep, HostMemory, Memory
 from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
@@ -124,6 +125,21 @@ class StepModel:
             array.transpose(layout.to_rows_first)
             for layout, array in zip(self._layouts, results[len(names) :], strict=True)
         ]
+
+    def bind(
+        self, rows: int, chunk: int, outputs: frozenset[str], *, host: HostMemory, memory: Memory
+    ) -> BoundStep:
+        """A step of that shape which can be run again and again, with what it takes and gives in
+        the given places."""
+        return BoundStep(
+            self._session,
+            self.spec,
+            rows=rows,
+            chunk=chunk,
+            outputs=outputs,
+            host=host,
+            memory=memory,
+        )
 
     def initial_states(self, rows: int) -> list[Array]:
         """What the spec says, `[rows, *shape]` for each state."""

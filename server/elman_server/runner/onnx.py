@@ -3,14 +3,19 @@
 What each step takes of the sessions' contexts stands beside the state, in arrays of the same kind.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
-from elman_server.runner.model import Array, StepModel
+from elman_server.runner.bound import Array, BoundStep, HostMemory, laid_out
+from elman_server.runner.model import StepModel
+from elman_server.runner.rowarray import Index, RowArray
 
 _FIRST_CAPACITY = 64
+_MOST_SHAPES = 1024
+"""How many shapes of steps stay bound; each takes a few kilobytes."""
 
 
 class OnnxRunner:
@@ -20,15 +25,17 @@ class OnnxRunner:
         self._model = model
         self._begins_together = begins_together
         self._spec = model.spec
-        self._initial = [state.initial_value() for state in self._spec.states]
         self._capacity = _FIRST_CAPACITY
-        self._arrays = [
-            np.empty((self._capacity, *value.shape), value.dtype) for value in self._initial
+        self._memory = HostMemory()
+        self._states = [
+            RowArray(state.initial_value(), axis=state.batch_axis, capacity=self._capacity)
+            for state in self._spec.states
         ]
         self._contexts = [
-            np.empty((self._capacity, *context.shape), context.dtype)
+            RowArray(np.zeros(context.shape, context.dtype), axis=0, capacity=self._capacity)
             for context in self._spec.step_contexts
         ]
+        self._steps: dict[tuple[int, int, frozenset[str]], _Step] = {}
 
     def begin(self, beginning: Beginning) -> None:
         contexts = {
@@ -39,40 +46,35 @@ class OnnxRunner:
             states = self._model.begin(contexts)
         else:
             states = self._begin_one_by_one(contexts, len(beginning.slots))
-        slots = np.array(beginning.slots)
-        self._reserve(max(beginning.slots) + 1)
-        for array, state in zip(self._arrays, states, strict=True):
-            array[slots] = state
+        slots = np.asarray(beginning.slots)
+        self._reserve(slots)
+        for array, state in zip(self._states, states, strict=True):
+            array.put_rows(slots, state)
         for array, context in zip(self._contexts, self._spec.step_contexts, strict=True):
-            array[slots] = contexts[context.name]
+            array.put_rows(slots, contexts[context.name])
 
     def run(self, batch: Batch) -> Outputs:
-        slots = np.array(batch.slots)
-        self._reserve(max(batch.slots) + 1)
-        elements, lengths = self._input(batch)
-        before = self._gather(slots, batch.fresh)
-        contexts = [array.take(slots, axis=0) for array in self._contexts]
-        outputs, states = self._model.step(elements, lengths, before, batch.outputs, contexts)
-        rows, chunk = elements.shape[:2]
-        for name, values in outputs.items():
-            if values.shape[:2] != (rows, chunk):
-                raise ValueError(
-                    f"output {name!r} has shape {list(values.shape)} for {rows} x {chunk} elements"
-                )
-        # All of them are looked at before any is changed.
-        for old, new in zip(before, states, strict=True):
-            if old.shape != new.shape:
-                raise ValueError(
-                    f"a state of shape {list(old.shape)} comes back in shape {list(new.shape)}"
-                )
-        for array, state in zip(self._arrays, states, strict=True):
-            array[slots] = state
+        slots = np.asarray(batch.slots)
+        self._reserve(slots)
+        step = self._step(len(slots), batch.chunk, batch.outputs)
+        step.bound.fill(batch.elements, batch.counts)
+        before = slots
+        if batch.fresh:
+            before = slots.copy()
+            before[batch.fresh] = self._capacity - 1
+        for array, items, _ in step.states:
+            array.take(before, items)
+        for array, items in step.contexts:
+            array.take(slots, items)
+        outputs = step.bound.run()
+        for array, _, items in step.states:
+            array.put(slots, items)
         return outputs
 
     @property
     def state_nbytes(self) -> int:
         """Bytes reserved for the arrays."""
-        return sum(array.nbytes for array in (*self._arrays, *self._contexts))
+        return sum(array.nbytes for array in (*self._states, *self._contexts))
 
     def _begin_one_by_one(self, contexts: dict[str, Array], rows: int) -> list[Array]:
         states = [
@@ -81,36 +83,44 @@ class OnnxRunner:
         ]
         return [np.concatenate(parts) for parts in zip(*states, strict=True)]
 
-    def _gather(self, slots: NDArray[np.int64], fresh: list[int]) -> list[Array]:
-        gathered = []
-        for array, initial in zip(self._arrays, self._initial, strict=True):
-            rows = array.take(slots, axis=0)
-            if fresh:
-                rows[fresh] = initial
-            gathered.append(rows)
-        return gathered
+    def _step(self, rows: int, chunk: int, outputs: frozenset[str]) -> "_Step":
+        key = rows, chunk, outputs
+        step = self._steps.get(key)
+        if step is None:
+            if len(self._steps) == _MOST_SHAPES:
+                self._steps.clear()
+            step = self._steps[key] = self._bind(rows, chunk, outputs)
+        return step
 
-    def _input(self, batch: Batch) -> tuple[Array, NDArray[np.int32] | None]:
-        """The elements as `[rows, chunk, *shape]`, and the rows' lengths if they differ."""
-        rows, shape = len(batch.counts), self._spec.input.shape
-        flat = batch.elements[0] if len(batch.elements) == 1 else np.concatenate(batch.elements)
-        if len(flat) == rows * batch.chunk:
-            return flat.reshape(rows, batch.chunk, *shape), None
-        lengths = np.array(batch.counts, np.int32)
-        padded = np.zeros((rows, batch.chunk, *shape), flat.dtype)
-        padded[np.arange(batch.chunk) < lengths[:, None]] = flat
-        return padded, lengths
+    def _bind(self, rows: int, chunk: int, outputs: frozenset[str]) -> "_Step":
+        bound = self._model.bind(rows, chunk, outputs, host=self._memory, memory=self._memory)
+        states, contexts = [], []
+        for state, array in zip(self._spec.states, self._states, strict=True):
+            shape = laid_out(state, rows)
+            before = self._memory.view(f"input {state.input}", shape, state.dtype)
+            after = self._memory.view(f"output {state.output}", shape, state.dtype)
+            states.append((array, array.items(before), array.items(after)))
+        for context, array in zip(self._spec.step_contexts, self._contexts, strict=True):
+            shape = (rows, *context.shape)
+            tensor = self._memory.view(f"input {context.input}", shape, context.dtype)
+            contexts.append((array, array.items(tensor)))
+        return _Step(bound, states, contexts)
 
-    def _reserve(self, rows: int) -> None:
+    def _reserve(self, slots: Index) -> None:
+        rows = slots.item(slots.argmax()) + 2  # the last is the initial one
         if rows <= self._capacity:
             return
         while self._capacity < rows:
             self._capacity *= 2
-        for arrays in (self._arrays, self._contexts):
-            arrays[:] = [self._grown(array) for array in arrays]
+        for array in (*self._states, *self._contexts):
+            array.grow(self._capacity)
 
-    def _grown(self, array: Array) -> Array:
-        # Rows that are never used are never touched, so they take no memory.
-        grown = np.empty((self._capacity, *array.shape[1:]), array.dtype)
-        grown[: len(array)] = array
-        return grown
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A bound step, and where the rows of which arrays are copied to and from."""
+
+    bound: BoundStep
+    states: list[tuple[RowArray, Array, Array]]
+    """Before and after the step."""
+    contexts: list[tuple[RowArray, Array]]

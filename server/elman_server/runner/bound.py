@@ -1,0 +1,184 @@
+"""A step of one shape, bound to memory that stays where it is, so that running it again costs no
+more than filling that memory and one call.
+
+It knows the tensors of a step model's graph and nothing of whose rows they hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.spec import ModelSpec, StateSpec
+
+Array = NDArray[Any]
+
+_ALIGNMENT = 64
+"""Bytes. Vectorised loops may begin with some numbers one by one up to such an address; with all
+memory aligned alike, what an address is can't show in a result."""
+_LARGE_NBYTES = 256 * 1024
+"""Outputs of more bytes are written where they stay; copying them would cost more than telling the
+runtime of a new place."""
+
+
+class Memory(Protocol):
+    """Where the graph finds states and contexts, and puts new states."""
+
+    device: str
+    """`cpu`, `cuda`"""
+    device_id: int
+
+    def address(self, name: str, nbytes: int) -> int:
+        """Of that much memory, or more, which is kept for this name as long as the memory is."""
+
+
+class HostMemory:
+    """Arrays by name. Steps of all shapes share them, as one runs at a time."""
+
+    device = "cpu"
+    device_id = 0
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, Array] = {}
+        # Steps that are bound to a smaller block go on with that one.
+        self._outgrown: list[Array] = []
+
+    def address(self, name: str, nbytes: int) -> int:
+        return self._block(name, nbytes).ctypes.data
+
+    def view(self, name: str, shape: Sequence[int], dtype: str) -> Array:
+        """An array on the same memory."""
+        nbytes = prod(shape) * np.dtype(dtype).itemsize
+        return self._block(name, nbytes)[:nbytes].view(dtype).reshape(shape)
+
+    def _block(self, name: str, nbytes: int) -> Array:
+        block = self._blocks.get(name)
+        if block is None or block.nbytes < nbytes:
+            if block is not None:
+                self._outgrown.append(block)
+                nbytes = max(nbytes, 2 * block.nbytes)
+            block = self._blocks[name] = aligned(nbytes)
+        return block
+
+
+def aligned(nbytes: int) -> Array:
+    """Bytes that begin where vectorised loops like it."""
+    block = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + nbytes]
+
+
+class BoundStep:
+    """`rows` x `chunk` elements and the outputs `outputs` of them."""
+
+    def __init__(
+        self,
+        session: Any,
+        spec: ModelSpec,
+        *,
+        rows: int,
+        chunk: int,
+        outputs: frozenset[str],
+        host: HostMemory,
+        memory: Memory,
+    ) -> None:
+        """`session` is the graph's `onnxruntime.InferenceSession`. Elements, lengths and outputs
+        are on the host, all else is where `memory` is."""
+        self._session = session
+        self._binding = session.io_binding()
+        self._memories = host, memory  # which the binding points into
+        # What is elsewhere takes copies of the host's arrays, and takes them when they are bound.
+        self._copied: list[tuple[str, Array]] = []
+        self._copies = memory.device != host.device
+        item = spec.input.shape
+        shape = (rows, chunk, *item) if spec.time_axis else (rows, *item)
+        elements = host.view(f"input {spec.input.name}", shape, spec.input.dtype)
+        self._take(spec.input.name, elements)
+        self._elements = elements.reshape(rows, chunk, *item)
+        self._flat = elements.reshape(rows * chunk, *item)
+        self._lengths: Array | None = None
+        self._chunk = chunk
+        self._ragged = False
+        if spec.lengths is not None:
+            self._lengths = aligned(4 * rows).view(np.int32)
+            self._lengths.fill(chunk)
+            self._take(spec.lengths, self._lengths)
+        for state in spec.states:
+            self._place("input", memory, state.input, state.dtype, laid_out(state, rows))
+            self._place("output", memory, state.output, state.dtype, laid_out(state, rows))
+        for context in spec.step_contexts:
+            assert context.input is not None
+            shape = (rows, *context.shape)
+            self._place("input", memory, context.input, context.dtype, shape)
+        self._small: list[tuple[str, Array]] = []
+        self._large: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = []
+        for output in spec.outputs:
+            if output.name not in outputs:
+                continue
+            own = (rows, chunk, *output.shape) if spec.time_axis else (rows, *output.shape)
+            whole = (rows, chunk, *output.shape)
+            if prod(own) * np.dtype(output.dtype).itemsize > _LARGE_NBYTES:
+                self._large.append((output.name, output.dtype, own, whole))
+                continue
+            array = host.view(f"output {output.name}", own, output.dtype)
+            self._give(output.name, array)
+            self._small.append((output.name, array.reshape(whole)))
+
+    def fill(self, elements: Sequence[Array], counts: Sequence[int] | Array) -> None:
+        """Takes what, joined, are `counts[i]` elements of each row `i`, `[n, *shape]`."""
+        full = sum(map(len, elements)) == len(self._flat)
+        if full:
+            np.concatenate(elements, out=self._flat, casting="no")
+        else:
+            self._elements.fill(0)
+            flat = elements[0] if len(elements) == 1 else np.concatenate(elements)
+            inside = np.arange(self._chunk) < np.asarray(counts)[:, None]
+            self._elements[inside] = flat
+        if self._lengths is not None and (self._ragged or not full):
+            self._lengths[:] = self._chunk if full else counts
+            self._ragged = not full
+
+    def run(self) -> Mapping[str, Array]:
+        """The outputs, `[rows, chunk, *shape]`, which no later step touches.
+
+        Raises what the runtime raises; among others, if a tensor does not have the shape that its
+        place has.
+        """
+        for name, array in self._copied:
+            self._binding.bind_cpu_input(name, array)
+        found: dict[str, Array] = {}
+        for name, dtype, own, whole in self._large:
+            array = aligned(prod(own) * np.dtype(dtype).itemsize).view(dtype).reshape(own)
+            self._give(name, array)
+            found[name] = array.reshape(whole)
+        self._session.run_with_iobinding(self._binding)
+        for name, array in self._small:
+            found[name] = array.copy()
+        return found
+
+    def _take(self, name: str, array: Array) -> None:
+        if self._copies:
+            self._copied.append((name, array))
+        else:
+            self._binding.bind_input(
+                name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
+            )
+
+    def _give(self, name: str, array: Array) -> None:
+        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def _place(
+        self, side: str, memory: Memory, name: str, dtype: str, shape: tuple[int, ...]
+    ) -> None:
+        kind = np.dtype(dtype)
+        # Names are unique among inputs and among outputs only.
+        address = memory.address(f"{side} {name}", prod(shape) * kind.itemsize)
+        bind = self._binding.bind_input if side == "input" else self._binding.bind_output
+        bind(name, memory.device, memory.device_id, kind.type, shape, address)
+
+
+def laid_out(state: StateSpec, rows: int) -> tuple[int, ...]:
+    """The shape of a state's tensor in the graph."""
+    return (*state.shape[: state.batch_axis], rows, *state.shape[state.batch_axis :])

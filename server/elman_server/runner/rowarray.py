@@ -1,0 +1,64 @@
+"""A row for each slot, of one tensor of the graph."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.runner.bound import Array
+
+Index = NDArray[np.integer]
+
+
+class RowArray:
+    """Rows of a state or of a context, laid out as the graph has them, so that a step's are taken
+    and put back without turning axes round. Its last row is not for slots: it stays what it was
+    made with."""
+
+    def __init__(self, last: Array, *, axis: int, capacity: int) -> None:
+        """`last` is the last row, `[*shape]`; `axis` is where the graph has the batch."""
+        self.shape = last.shape
+        self.dtype = last.dtype
+        self._axis = axis
+        self._before = prod(self.shape[:axis])
+        self._nbytes = prod(self.shape[axis:]) * self.dtype.itemsize
+        self._last = last
+        self._make(capacity)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved."""
+        return self._rows.nbytes
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for so many rows, the last one among them."""
+        old = self._rows[..., :-1]
+        # Rows that are never used are never touched, so they take no memory.
+        self._make(capacity)
+        self._rows[..., : old.shape[-1]] = old
+
+    def items(self, tensor: Array) -> Array:
+        """A tensor of the graph, with the same memory, as `take` and `put` have it: each row, or
+        each part of one where it does not lie in one piece, is one item."""
+        flat = tensor.reshape(self._before, -1).view(f"V{self._nbytes}")
+        return flat[0] if self._before == 1 else flat
+
+    def take(self, slots: Index, items: Array) -> None:
+        """Copies rows, none of which is beyond the last."""
+        # In any other mode numpy would copy twice.
+        self._rows.take(slots, -1, items, "clip")
+
+    def put(self, slots: Index, items: Array) -> None:
+        if self._before == 1:
+            self._rows[slots] = items
+        else:
+            self._rows[:, slots] = items
+
+    def put_rows(self, slots: Index, rows: Array) -> None:
+        """`[len(slots), *shape]`"""
+        self.put(slots, self.items(np.ascontiguousarray(np.moveaxis(rows, 0, self._axis))))
+
+    def _make(self, capacity: int) -> None:
+        shape = (capacity,) if self._before == 1 else (self._before, capacity)
+        self._rows = np.empty(shape, f"V{self._nbytes}")
+        self.put_rows(np.array([capacity - 1]), self._last[None])
