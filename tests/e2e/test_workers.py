@@ -37,9 +37,14 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def workers(server: ServerProcess) -> dict[int, psutil.Process]:
-    """By the number that each has in the log: the one that served last."""
-    pids = {line["worker"]: line["pid"] for line in server.log if line["event"] == "worker serving"}
-    return {number: psutil.Process(pid) for number, pid in pids.items()}
+    """Those that live, by number; waits for who serves already and is not in the log yet."""
+
+    def pids() -> dict[int, int]:
+        lines = [line for line in server.log if line["event"] == "worker serving"]
+        return {line["worker"]: line["pid"] for line in lines}
+
+    until(lambda: all(map(psutil.pid_exists, pids().values())))
+    return {number: psutil.Process(pid) for number, pid in pids().items()}
 
 
 def peers(process: psutil.Process, port: int) -> int:
@@ -264,17 +269,39 @@ def test_counters_never_go_back_while_workers_die_under_load(models: Path) -> No
             load.wait()
 
 
-def test_one_that_is_told_to_end_finishes_what_was_pushed_and_is_replaced(models: Path) -> None:
+def test_one_that_is_told_to_end_is_replaced_and_all_end_with_a_supervisor_that_is_killed(
+    models: Path,
+) -> None:
     with ServerProcess(str(models), *WORKERS) as server, ExitStack() as stack:
         streams = opened(connected(stack, server))
         victim, _ = workers(server).values()
         gone = peers(victim, server.event("serving")["grpc_port"])
         victim.send_signal(signal.SIGTERM)
-        until(lambda: server.metric("elman_worker_restarts_total") == 1)
+        until(lambda: server.metric("elman_workers") == 2 and not victim.is_running())
+        assert server.metric("elman_worker_restarts_total") == 1
         assert server.event("worker ended")["how"] == "exit code 0"
         told = server.metric("elman_sessions_closed_total", reason="shutdown")
         assert told == gone
         assert server.metric("elman_sessions") == len(streams) - gone
+
+        processes = list(workers(server).values())
+        server.process.kill()
+        ended, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
+        assert (len(ended), alive) == (2, [])
+
+
+def test_one_that_hangs_holds_up_neither_a_scrape_nor_the_end_of_all(models: Path) -> None:
+    with ServerProcess(str(models), *WORKERS) as server, ExitStack() as stack:
+        streams = opened(connected(stack, server))
+        assert server.metric("elman_elements_total") == len(streams)
+        victim, other = workers(server).values()
+        victim.suspend()
+        assert server.metric("elman_elements_total") == len(streams)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: not other.is_running())
+        assert server.terminate(timeout=10) == 0
+        assert server.event("worker killed, as it did not stop")["worker"] == 1
+        assert not victim.is_running()
 
 
 def test_one_that_can_not_start_again_is_tried_until_it_can(tmp_path: Path) -> None:
@@ -367,22 +394,13 @@ def test_a_second_signal_stops_all_of_them_at_once(tmp_path: Path) -> None:
         assert server.event("stopping at once")
 
 
-def test_a_signal_to_the_whole_group_is_one_signal(models: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_one_signal(models: Path, number: signal.Signals) -> None:
     """As Ctrl-C in a terminal sends it, and some managers of services send SIGTERM."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with ServerProcess(str(models), *WORKERS) as server:
-            for pid in [*(worker.pid for worker in workers(server).values()), server.process.pid]:
-                os.kill(pid, number)
-            assert server.process.wait(20) == 0
-        events = [line["event"] for line in server.log]
-        assert "stopping at once" not in events
-        assert "worker serving" not in events[events.index("stopping") :]
-
-
-def test_workers_end_with_a_supervisor_that_is_killed(models: Path) -> None:
     with ServerProcess(str(models), *WORKERS) as server:
-        processes = list(workers(server).values())
-        os.kill(server.process.pid, signal.SIGKILL)
-        gone, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
-        assert not alive
-        assert len(gone) == 2
+        for pid in [*(worker.pid for worker in workers(server).values()), server.process.pid]:
+            os.kill(pid, number)
+        assert server.process.wait(20) == 0
+    events = [line["event"] for line in server.log]
+    assert "stopping at once" not in events
+    assert "worker serving" not in events[events.index("stopping") :]

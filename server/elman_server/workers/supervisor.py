@@ -20,12 +20,12 @@ from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved
 from elman_server.workers.worker import Ended, Worker
 
-_REPORT_TIMEOUT = 2.0
+_REPORT_TIMEOUT = 1.0
 """Seconds for which a scrape waits for a worker; then what it told last stands for it."""
 _SCRAPE_TIMEOUT = 10.0
 _PATIENCE = 10.0
 """Seconds beyond the grace period after which a worker that should have ended is killed."""
-_LITTLE_PATIENCE = 5.0
+_LITTLE_PATIENCE = 3.0
 """The same for one that should end at once."""
 
 
