@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -314,8 +315,13 @@ def test_one_that_can_not_start_again_is_tried_until_it_can(tmp_path: Path) -> N
         ends = [line for line in server.log if line["event"] == "worker ended"]
         assert [line["again_in"] for line in ends] == [0, 0.5]
         assert str(tmp_path / "models") in ends[-1]["how"]
+        # It takes what is there now, and the log says that it is not what the other one serves.
+        save_lstm(tmp_path / "letters/2/model.onnx", seed=1)
         shutil.move(tmp_path / "letters", tmp_path / "models/letters")
         until(lambda: server.metric("elman_workers") == 2)
+        warning = server.event("worker serves other models than the first did")
+        assert warning["worker"] == 1
+        assert [len(warning[key]) for key in ("first", "models")] == [1, 2]
 
 
 # When all are to end.
@@ -352,23 +358,41 @@ def test_sigterm_drains_all_of_them(models: Path) -> None:
     assert "worker ended" not in events
 
 
-def test_a_signal_is_heard_before_the_models_are_loaded(models: Path) -> None:
-    with subprocess.Popen(
+def starting(models: Path) -> "subprocess.Popen[str]":
+    """A server that has just said that it starts."""
+    process = subprocess.Popen(
         [
             *(sys.executable, "-m", "elman_server", str(models), *WORKERS),
             *("--port", "0", "--metrics-port", "0", "--log-format", "json"),
         ],
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
-        assert process.stderr is not None
-        assert json.loads(process.stderr.readline())["event"] == "starting"
+    )
+    assert process.stderr is not None
+    assert json.loads(process.stderr.readline())["event"] == "starting"
+    return process
+
+
+def test_a_signal_is_heard_before_the_models_are_loaded(models: Path) -> None:
+    with starting(models) as process:
         process.send_signal(signal.SIGTERM)
-        events = [json.loads(line)["event"] for line in process.stderr]
-        assert process.wait(_PATIENCE) == 0
+        events = [json.loads(line)["event"] for line in process.communicate()[1].splitlines()]
+    assert process.returncode == 0
     assert events[0] == "stopping"
     assert events[-1] == "stopped"
     assert "serving" not in events
+
+
+def test_the_death_of_one_before_all_serve_is_the_end_of_the_start(models: Path) -> None:
+    with starting(models) as process:
+        supervisor = psutil.Process(process.pid)
+        until(lambda: len(supervisor.children()) == 2)
+        first, second = supervisor.children()
+        first.kill()
+        last = process.communicate()[1].splitlines()[-1]
+    assert process.returncode == 2
+    assert re.fullmatch(r"elman serve: worker [12] did not start: killed by SIGKILL", last)
+    assert not second.is_running()
 
 
 def _watch(stack: ExitStack, server: ServerProcess) -> Any:

@@ -41,6 +41,14 @@ def test_libraries_that_use_logging_write_the_same_lines(
     assert (line["event"], line["level"]) == ("lost peer", "warning")
 
 
+def test_what_is_always_so_stands_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", worker=3)
+    structlog.get_logger().info("model ready")
+    logging.getLogger("grpc").warning("lost")
+    lines = map(json.loads, capsys.readouterr().err.splitlines())
+    assert [(line["event"], line["worker"]) for line in lines] == [("model ready", 3), ("lost", 3)]
+
+
 @pytest.mark.parametrize("source", [structlog.get_logger(), logging.getLogger("library")])
 def test_an_exception_stays_on_its_json_line(
     source: logging.Logger, capsys: pytest.CaptureFixture[str]
