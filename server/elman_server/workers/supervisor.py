@@ -21,7 +21,8 @@ from elman_server.workers.port import reserved
 from elman_server.workers.worker import Ended, Worker
 
 _REPORT_TIMEOUT = 1.0
-"""Seconds for which a scrape waits for a worker; then what it told last stands for it."""
+"""Seconds for which a worker is waited for when it is spoken to. In a scrape what it told last
+stands for one that does not answer."""
 _SCRAPE_TIMEOUT = 10.0
 _PATIENCE = 10.0
 """Seconds beyond the grace period after which a worker that should have ended is killed."""
@@ -227,9 +228,11 @@ class Supervisor:
             self._all_serve.set()
 
     async def _tell(self, *, at_once: bool) -> None:
-        await asyncio.gather(
-            *(worker.stop(at_once=at_once) for worker in list(self._workers.values()))
-        )
+        told = [worker.stop(at_once=at_once) for worker in self._workers.values()]
+        # Who reads nothing any more holds up nobody: it is killed in the end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REPORT_TIMEOUT):
+                await asyncio.gather(*told)
 
     async def _any(self, *events: asyncio.Event) -> None:
         """Returns when one of them is set. Raises what a keeper raises."""
