@@ -162,8 +162,8 @@ def test_only_the_transport_knows_the_wire() -> None:
     } == set()
 
 
-def test_only_the_runners_model_knows_onnxruntime() -> None:
-    assert importers("elman_server", "onnxruntime") == {"elman_server.runner.model"}
+def test_only_the_runners_runtime_knows_onnxruntime() -> None:
+    assert importers("elman_server", "onnxruntime") == {"elman_server.runner.runtime"}
 
 
 def test_only_the_metrics_know_prometheus() -> None:

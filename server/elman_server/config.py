@@ -4,9 +4,12 @@ Each field of `ServerConfig` is a flag of `elman serve`, an environment variable
 key of the optional TOML file; this module knows nothing of where a value came from.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 class ConfigError(ValueError):
@@ -62,8 +65,11 @@ class ServerConfig:
 
     threads: int = 1
     """ONNX Runtime's threads within one operator."""
+    device: str = "cpu"
+    """Where models run and states are: cpu, cuda or, for another GPU than the first, cuda:1. The
+    CPU takes its place if it is not there."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    """ONNX Runtime's execution providers, first choice first."""
+    """ONNX Runtime's execution providers for device cpu, first choice first."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged; at debug, the end of each session too."""
@@ -90,6 +96,13 @@ class ServerConfig:
         self._check("keepalive_time", 1, 1_000_000)
         if not self.providers:
             raise ConfigError("providers is empty; name at least one")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"device is {self.device!r}; allowed are cpu, cuda and cuda:N")
+        if self.device != "cpu" and self.providers != ("CPUExecutionProvider",):
+            raise ConfigError(
+                f"device is {self.device}, which has a provider of its own; leave providers "
+                f"({', '.join(self.providers)}) out"
+            )
 
     def _check(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
-from elman_server.runner.model import StepModel, one_line
+from elman_server.runner.model import StepModel
 from elman_server.runner.probe import Probe, probe
+from elman_server.runner.runtime import Device, DeviceUnavailable, one_line
 from elman_server.spec import ModelSpec
 
 MAX_STEP_NBYTES = 64 * 1024 * 1024
@@ -36,7 +37,12 @@ def load(file: ModelFile, config: ServerConfig) -> Probed:
     foreseen."""
     try:
         _check_contexts(file.spec, config)
-        model = StepModel(file, threads=config.threads, providers=config.providers)
+        model = StepModel(
+            file,
+            threads=config.threads,
+            providers=config.providers,
+            device=Device.parse(config.device),
+        )
         rows = most_rows(file.spec, config)
         found = probe(model, max_batch_size=rows, max_chunk=config.max_chunk)
     except ModelLoadError:
@@ -44,6 +50,15 @@ def load(file: ModelFile, config: ServerConfig) -> Probed:
     except Exception as error:  # one model's trouble must not keep the others from serving
         raise LoaderBroken(f"{type(error).__name__}: {one_line(error)}") from error
     return Probed(model=model, probe=found, rows=rows)
+
+
+def trouble(device: str) -> str:
+    """Why models can't run there; empty if they can."""
+    try:
+        Device.parse(device).require()
+    except DeviceUnavailable as error:
+        return str(error)
+    return ""
 
 
 def most_rows(spec: ModelSpec, config: ServerConfig) -> int:

@@ -6,9 +6,11 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
+from elman_server import loading
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.engine.session import Ending, EndReason
@@ -167,6 +169,7 @@ class Server:
     async def _load(self) -> None:
         """Loads one model after another. Raises `StartError` if one fails and the server is
         strict, or if none is left to serve."""
+        await self._settle_device()
         for source in self._sources:
             if self._admission.closed:
                 return
@@ -188,12 +191,21 @@ class Server:
         gc.collect()
         gc.freeze()
 
+    async def _settle_device(self) -> None:
+        """The CPU takes the place of a device that is not there."""
+        device = self._config.device
+        trouble = await asyncio.to_thread(loading.trouble, device)
+        if trouble:
+            self._log.warning("device not available, the CPU serves", device=device, why=trouble)
+            self._config = replace(self._config, device="cpu")
+
     def _log_loaded(self, loaded: LoadedModel) -> None:
         name, version = loaded.source.name, loaded.source.version
         self._log.info(
             "model ready",
             model=name,
             version=version,
+            device=str(loaded.model.device),
             fingerprint=loaded.file.fingerprint[:12],
             chunking=loaded.probe.chunking.value,
             max_batch_size=loaded.limits(self._config).max_batch_size,

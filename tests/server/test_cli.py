@@ -69,6 +69,7 @@ VALUES = {
     "keepalive_time": ("7.5", 7.5, 7.5),
     "workers": ("2", 2, 2),
     "threads": ("3", 3, 3),
+    "device": ("cuda:1", "cuda:1", "cuda:1"),
     "providers": ("A,B", ["A", "B"], ("A", "B")),
     "log_level": ("debug", "debug", "debug"),
     "log_format": ("json", "json", "json"),

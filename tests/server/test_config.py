@@ -76,3 +76,21 @@ def test_there_must_be_something_to_serve() -> None:
 def test_there_must_be_a_provider() -> None:
     with pytest.raises(ConfigError, match=r"^providers is empty; name at least one$"):
         config(providers=())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11"])
+def test_devices(device: str) -> None:
+    assert config(device=device).device == device
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "CPU", "cpu:1", "cuda:1\n"])
+def test_other_devices_are_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match=r"^device is '.*'; allowed are cpu, cuda and cuda:N$"):
+        config(device=device)
+
+
+def test_a_device_has_a_provider_of_its_own() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^device is cuda, which has .* leave providers \(Other\) out$"
+    ):
+        config(device="cuda", providers=("Other",))

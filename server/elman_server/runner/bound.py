@@ -29,6 +29,8 @@ class Memory(Protocol):
     device: str
     """`cpu`, `cuda`"""
     device_id: int
+    elsewhere: bool
+    """Whether what is on the host has to be copied to get there."""
 
     def address(self, name: str, nbytes: int) -> int:
         """Of that much memory, or more, which is kept for this name as long as the memory is."""
@@ -39,6 +41,7 @@ class HostMemory:
 
     device = "cpu"
     device_id = 0
+    elsewhere = False
 
     def __init__(self) -> None:
         self._blocks: dict[str, Array] = {}
@@ -91,7 +94,7 @@ class BoundStep:
         self._memories = host, memory  # which the binding points into
         # What is elsewhere takes copies of the host's arrays, and takes them when they are bound.
         self._copied: list[tuple[str, Array]] = []
-        self._copies = memory.device != host.device
+        self._copies = memory.elsewhere
         item = spec.input.shape
         shape = (rows, chunk, *item) if spec.time_axis else (rows, *item)
         elements = host.view(f"input {spec.input.name}", shape, spec.input.dtype)
@@ -148,6 +151,8 @@ class BoundStep:
         """
         for name, array in self._copied:
             self._binding.bind_cpu_input(name, array)
+        if self._copied:
+            self._binding.synchronize_inputs()
         found: dict[str, Array] = {}
         for name, dtype, own, whole in self._large:
             array = aligned(prod(own) * np.dtype(dtype).itemsize).view(dtype).reshape(own)

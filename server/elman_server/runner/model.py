@@ -1,4 +1,4 @@
-"""A step model in ONNX Runtime: one call, one step. The only module that imports onnxruntime.
+"""A step model in ONNX Runtime: one call, one step.
 
 It checks that its graphs have the tensors that the spec names, and lays states out with rows first;
 it keeps no state and knows no sessions.
@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
 from elman_server.runner.bound import BoundStep, HostMemory, Memory
+from elman_server.runner.runtime import CPU, Device, open_session
 from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
-
-# What a server computes is nobody else's business, and its root may be read-only.
-ort.disable_telemetry_events()
 
 _DTYPES = {
     "tensor(float16)": "float16",
@@ -57,31 +54,32 @@ class _Layout:
 class StepModel:
     """A loaded graph, and its initial-state network if it has one."""
 
-    def __init__(self, file: ModelFile, *, threads: int, providers: Sequence[str]) -> None:
-        """Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
-        names."""
+    def __init__(
+        self, file: ModelFile, *, threads: int, providers: Sequence[str], device: Device = CPU
+    ) -> None:
+        """`providers` are for the CPU; another device has its own.
+
+        Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
+        names.
+        """
         self.spec = file.spec
-        missing = [name for name in providers if name not in ort.get_available_providers()]
-        if missing:
-            raise ModelLoadError(
-                f"provider {missing[0]!r} is not available; this ONNX Runtime has "
-                f"{', '.join(ort.get_available_providers())}"
+        self.device = device
+
+        def opened(model: str | bytes) -> Any:
+            return open_session(
+                model,
+                device=device,
+                threads=threads,
+                providers=providers,
+                # Of a network that is loaded from memory too, weights may lie beside the file.
+                folder=file.path.parent,
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        # A spinning worker thread would take a core from the event loop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Where weights may lie of a network that is loaded from memory: beside the file, as others.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(file.path.parent)
-        )
-        self._session = _load(str(file.path), options, providers)
+
+        self._session = opened(str(file.path))
         self._initial = None
         if file.initial is not None:
             try:
-                self._initial = _load(file.initial, options, providers)
+                self._initial = opened(file.initial)
             except ModelLoadError as error:
                 raise ModelLoadError(f"the initial-state network: {error}") from error
         _check_tensors(file.spec, self._session)
@@ -171,16 +169,7 @@ class StepModel:
         return states
 
 
-def _load(
-    model: str | bytes, options: ort.SessionOptions, providers: Sequence[str]
-) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(model, options, providers=list(providers))
-    except Exception as error:  # onnxruntime raises classes of many modules
-        raise ModelLoadError(one_line(error)) from error
-
-
-def _check_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
+def _check_tensors(spec: ModelSpec, session: Any) -> None:
     inputs = {spec.input.name: spec.input.dtype}
     if spec.lengths is not None:
         inputs[spec.lengths] = "int32"
@@ -193,7 +182,7 @@ def _check_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
     _check_no_others("the graph", inputs, session)
 
 
-def _check_initial_tensors(spec: ModelSpec, session: ort.InferenceSession) -> None:
+def _check_initial_tensors(spec: ModelSpec, session: Any) -> None:
     graph = "the initial-state network"
     taken = {node.name for node in session.get_inputs()}
     contexts = {context.name: context.dtype for context in spec.contexts}
@@ -206,9 +195,7 @@ def _check_initial_tensors(spec: ModelSpec, session: ort.InferenceSession) -> No
     _check_no_others(graph, contexts, session)
 
 
-def _check_side(
-    side: str, graph: str, wanted: Mapping[str, str], nodes: Sequence[ort.NodeArg]
-) -> None:
+def _check_side(side: str, graph: str, wanted: Mapping[str, str], nodes: Sequence[Any]) -> None:
     found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
     for name, dtype in wanted.items():
         if name not in found:
@@ -219,12 +206,7 @@ def _check_side(
             )
 
 
-def _check_no_others(graph: str, wanted: Mapping[str, str], session: ort.InferenceSession) -> None:
+def _check_no_others(graph: str, wanted: Mapping[str, str], session: Any) -> None:
     more = {node.name for node in session.get_inputs()} - wanted.keys()
     if more:
         raise ModelLoadError(f"{graph}'s input {min(more)!r} is not in the spec")
-
-
-def one_line(error: Exception) -> str:
-    """The runtime's own messages take several."""
-    return " ".join(str(error).split())

@@ -1,40 +1,75 @@
-"""The runner on ONNX Runtime: it owns the state arrays, one for each state tensor, a row a slot.
+"""The runner on ONNX Runtime: it has the sessions' states, a row a slot, and beside them what each
+step takes of their contexts.
 
-What each step takes of the sessions' contexts stands beside the state, in arrays of the same kind.
+Where the rows are, on the host or on a device, is the business of its `States`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
-from elman_server.runner.bound import Array, BoundStep, HostMemory, laid_out
+from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory
+from elman_server.runner.devicestates import DeviceStates
+from elman_server.runner.hoststates import HostStates
 from elman_server.runner.model import StepModel
-from elman_server.runner.rowarray import Index, RowArray
+from elman_server.runner.rowarray import Index
+from elman_server.runner.runtime import CPU
 
 _FIRST_CAPACITY = 64
 _MOST_SHAPES = 1024
 """How many shapes of steps stay bound; each takes a few kilobytes."""
 
 
+class Carrier(Protocol):
+    """Takes rows to and from a step of one number of rows."""
+
+    def take(self, slots: Index, before: Index) -> None:
+        """Copies the contexts of `slots` and the states of `before` to where the step finds
+        them."""
+
+    def put(self, slots: Index) -> None:
+        """Copies the new states from where the step left them."""
+
+
+class States(Protocol):
+    """The rows. The last row of the states is not for slots: it is the initial one."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where a step finds and leaves rows."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved."""
+
+    @property
+    def capacity(self) -> int:
+        """For how many rows there is room, that one among them."""
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for so many rows. Carriers that were made before are of no use then."""
+
+    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
+        """Puts rows, `[len(slots), *shape]` of each tensor."""
+
+    def carrier(self, rows: int) -> Carrier: ...
+
+
 class OnnxRunner:
-    def __init__(self, model: StepModel, *, begins_together: bool = False) -> None:
+    def __init__(
+        self, model: StepModel, *, begins_together: bool = False, states: States | None = None
+    ) -> None:
         """`begins_together`: whether the initial-state network gives each of several rows, to the
-        bit, what it gives it alone."""
+        bit, what it gives it alone. `states` are where the model is unless told otherwise."""
         self._model = model
         self._begins_together = begins_together
         self._spec = model.spec
-        self._capacity = _FIRST_CAPACITY
-        self._memory = HostMemory()
-        self._states = [
-            RowArray(state.initial_value(), axis=state.batch_axis, capacity=self._capacity)
-            for state in self._spec.states
-        ]
-        self._contexts = [
-            RowArray(np.zeros(context.shape, context.dtype), axis=0, capacity=self._capacity)
-            for context in self._spec.step_contexts
-        ]
+        self._host = HostMemory()
+        self._states = states or _states(model, self._host)
         self._steps: dict[tuple[int, int, frozenset[str]], _Step] = {}
 
     def begin(self, beginning: Beginning) -> None:
@@ -48,10 +83,8 @@ class OnnxRunner:
             states = self._begin_one_by_one(contexts, len(beginning.slots))
         slots = np.asarray(beginning.slots)
         self._reserve(slots)
-        for array, state in zip(self._states, states, strict=True):
-            array.put_rows(slots, state)
-        for array, context in zip(self._contexts, self._spec.step_contexts, strict=True):
-            array.put_rows(slots, contexts[context.name])
+        kept = [contexts[context.name] for context in self._spec.step_contexts]
+        self._states.write(slots, states, kept)
 
     def run(self, batch: Batch) -> Outputs:
         slots = np.asarray(batch.slots)
@@ -61,20 +94,16 @@ class OnnxRunner:
         before = slots
         if batch.fresh:
             before = slots.copy()
-            before[batch.fresh] = self._capacity - 1
-        for array, items, _ in step.states:
-            array.take(before, items)
-        for array, items in step.contexts:
-            array.take(slots, items)
+            before[batch.fresh] = self._states.capacity - 1
+        step.carrier.take(slots, before)
         outputs = step.bound.run()
-        for array, _, items in step.states:
-            array.put(slots, items)
+        step.carrier.put(slots)
         return outputs
 
     @property
     def state_nbytes(self) -> int:
-        """Bytes reserved for the arrays."""
-        return sum(array.nbytes for array in (*self._states, *self._contexts))
+        """Bytes reserved for the rows."""
+        return self._states.nbytes
 
     def _begin_one_by_one(self, contexts: dict[str, Array], rows: int) -> list[Array]:
         states = [
@@ -89,38 +118,30 @@ class OnnxRunner:
         if step is None:
             if len(self._steps) == _MOST_SHAPES:
                 self._steps.clear()
-            step = self._steps[key] = self._bind(rows, chunk, outputs)
+            bound = self._model.bind(
+                rows, chunk, outputs, host=self._host, memory=self._states.memory
+            )
+            step = self._steps[key] = _Step(bound, self._states.carrier(rows))
         return step
-
-    def _bind(self, rows: int, chunk: int, outputs: frozenset[str]) -> "_Step":
-        bound = self._model.bind(rows, chunk, outputs, host=self._memory, memory=self._memory)
-        states, contexts = [], []
-        for state, array in zip(self._spec.states, self._states, strict=True):
-            shape = laid_out(state, rows)
-            before = self._memory.view(f"input {state.input}", shape, state.dtype)
-            after = self._memory.view(f"output {state.output}", shape, state.dtype)
-            states.append((array, array.items(before), array.items(after)))
-        for context, array in zip(self._spec.step_contexts, self._contexts, strict=True):
-            shape = (rows, *context.shape)
-            tensor = self._memory.view(f"input {context.input}", shape, context.dtype)
-            contexts.append((array, array.items(tensor)))
-        return _Step(bound, states, contexts)
 
     def _reserve(self, slots: Index) -> None:
         rows = slots.item(slots.argmax()) + 2  # the last is the initial one
-        if rows <= self._capacity:
+        capacity = self._states.capacity
+        if rows <= capacity:
             return
-        while self._capacity < rows:
-            self._capacity *= 2
-        for array in (*self._states, *self._contexts):
-            array.grow(self._capacity)
+        while capacity < rows:
+            capacity *= 2
+        self._states.grow(capacity)
+        self._steps.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A bound step, and where the rows of which arrays are copied to and from."""
-
     bound: BoundStep
-    states: list[tuple[RowArray, Array, Array]]
-    """Before and after the step."""
-    contexts: list[tuple[RowArray, Array]]
+    carrier: Carrier
+
+
+def _states(model: StepModel, host: HostMemory) -> States:
+    if model.device == CPU:
+        return HostStates(model.spec, memory=host, capacity=_FIRST_CAPACITY)
+    return DeviceStates(model.spec, device=model.device, capacity=_FIRST_CAPACITY)

@@ -13,8 +13,9 @@ import numpy as np
 
 from elman_server.engine.scheduler import Chunking
 from elman_server.errors import ModelLoadError
-from elman_server.runner.model import Array, StepModel, one_line
+from elman_server.runner.model import Array, StepModel
 from elman_server.runner.rows import Results, Rows, random_contexts, random_elements
+from elman_server.runner.runtime import one_line
 
 _SEED = 1990
 _STEPS = 4

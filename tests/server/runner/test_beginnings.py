@@ -17,6 +17,8 @@ from tests.server.runner.oddmodels import beginners_that_mix
 from tests.server.runner.test_onnx import batch, encoded, load
 from tests.stepmodels import ALPHABET, STYLES, Shape, caption, save_conditioned, tilted
 
+pytestmark = pytest.mark.usefixtures("place")
+
 Contexts = dict[str, NDArray[Any]]
 
 

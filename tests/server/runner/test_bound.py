@@ -14,6 +14,8 @@ from tests.stepmodels import ALPHABET, Shape, lstm, save
 
 __all__ = ["leaky_runner"]
 
+pytestmark = pytest.mark.usefixtures("place")
+
 
 def letters(count: int, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)

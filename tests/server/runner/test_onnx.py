@@ -16,6 +16,8 @@ from tests.oracle import Oracle
 from tests.server.runner.oddmodels import one_row_out, one_state_out
 from tests.stepmodels import ALPHABET, Shape, leaky, lstm, save
 
+pytestmark = pytest.mark.usefixtures("place")
+
 HIDDEN = 16
 
 

@@ -1,0 +1,242 @@
+"""States and contexts of all slots in a device's memory, which they leave only when it has to grow.
+
+Rows are gathered and scattered by small graphs on the same device, so no kernel here is our own:
+`Gather` takes rows out, `ScatterND` puts them back. ONNX Runtime's kernels of `ScatterND` write in
+place where their input and their output are the same memory, which is how they are bound here;
+where a kernel did not, the result would be the same and the step as slow as copying all states is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from elman_server.runner import graphfile
+from elman_server.runner.bound import Array
+from elman_server.runner.graphfile import Node, Value
+from elman_server.runner.rowarray import Index
+from elman_server.runner.runtime import Block, Device, open_session
+from elman_server.spec import ModelSpec
+
+
+class DeviceMemory:
+    """Memory by name, on a device. Steps of all shapes share it, as one runs at a time."""
+
+    elsewhere = True
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.device = device.kind
+        self.device_id = device.id
+        self._blocks: dict[str, Block] = {}
+        # Steps that are bound to a smaller block go on with that one.
+        self._outgrown: list[Block] = []
+
+    def address(self, name: str, nbytes: int) -> int:
+        block = self._blocks.get(name)
+        if block is None or block.nbytes < nbytes:
+            if block is not None:
+                self._outgrown.append(block)
+                nbytes = max(nbytes, 2 * block.nbytes)
+            block = self._blocks[name] = Block(self._device, np.zeros(nbytes, np.uint8))
+        return block.address
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of one tensor: `[parts, capacity, width]`, where a row is in one piece if `parts` is 1.
+    The last row is not for slots: it stays as it was made."""
+
+    name: str
+    """In the graphs here."""
+    source: str
+    """Where steps find them in the memory, and where they leave them."""
+    target: str
+    dtype: Any
+    shape: tuple[int, ...]
+    axis: int
+    last: Array
+    parts: int
+    width: int
+    block: Block | None = None
+
+    @staticmethod
+    def make(
+        device: Device, number: int, *, last: Array, axis: int, input: str, output: str = ""
+    ) -> "_Rows":
+        parts, width = prod(last.shape[:axis]), prod(last.shape[axis:])
+        return _Rows(
+            name=str(number),
+            source=f"input {input}",
+            target=f"output {output}",
+            dtype=last.dtype,
+            shape=last.shape,
+            axis=axis,
+            last=last.reshape(parts, width),
+            parts=parts,
+            width=width,
+        )
+
+    def grow(self, device: Device, capacity: int) -> None:
+        grown = np.zeros((self.parts, capacity, self.width), self.dtype)
+        if self.block is not None:
+            old = self.block.read()[:, :-1]
+            grown[:, : old.shape[1]] = old
+        grown[:, -1] = self.last
+        self.block = Block(device, grown)
+
+    def laid_out(self, rows: Array) -> Array:
+        """`[rows, *shape]` as `[parts, rows, width]`"""
+        moved = np.moveaxis(rows, 0, self.axis).reshape(self.parts, len(rows), self.width)
+        return np.ascontiguousarray(moved, self.dtype)
+
+
+class DeviceStates:
+    def __init__(self, spec: ModelSpec, *, device: Device, capacity: int) -> None:
+        self.memory = DeviceMemory(device)
+        self._device = device
+        self._states = [
+            _Rows.make(
+                device,
+                number,
+                last=state.initial_value(),
+                axis=state.batch_axis,
+                input=state.input,
+                output=state.output,
+            )
+            for number, state in enumerate(spec.states)
+        ]
+        self._contexts = [
+            _Rows.make(
+                device,
+                len(spec.states) + number,
+                last=np.zeros(context.shape, context.dtype),
+                axis=0,
+                input=context.input or "",
+            )
+            for number, context in enumerate(spec.step_contexts)
+        ]
+        self._all = self._states + self._contexts
+        self.grow(capacity)
+        # Sessions of the graphs that carry rows; none where there is nothing to carry.
+        self._gather: Any = _gather(device, self._states, self._contexts) if self._all else None
+        self._scatter: Any = _scatter(device, self._states) if self._states else None
+        self._scatter_all: Any = _scatter(device, self._all) if spec.contexts else None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(rows.block.nbytes for rows in self._all if rows.block is not None)
+
+    def grow(self, capacity: int) -> None:
+        self.capacity = capacity
+        for rows in self._all:
+            rows.grow(self._device, capacity)
+
+    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
+        binding = self._scatter_all.io_binding()
+        for rows, new in zip(self._all, (*states, *contexts), strict=True):
+            self._bind_pool(binding.bind_input, "pool", rows)
+            binding.bind_cpu_input(f"new {rows.name}", rows.laid_out(new))
+            self._bind_pool(binding.bind_output, "out", rows)
+        _bind_places(binding, self._all, slots)
+        binding.synchronize_inputs()
+        self._scatter_all.run_with_iobinding(binding)
+
+    def carrier(self, rows: int) -> "Carrier":
+        """For as long as the states do not grow."""
+        taking = putting = None
+        if self._all:
+            taking = self._gather.io_binding()
+            for each in self._all:
+                self._bind_pool(taking.bind_input, "pool", each)
+                self._bind_step(taking.bind_output, "rows", each, rows, each.source)
+        if self._states:
+            putting = self._scatter.io_binding()
+            for each in self._states:
+                self._bind_pool(putting.bind_input, "pool", each)
+                self._bind_step(putting.bind_input, "new", each, rows, each.target)
+                self._bind_pool(putting.bind_output, "out", each)
+        return Carrier(self, taking, putting)
+
+    def take(self, binding: Any, slots: Index, before: Index) -> None:
+        if self._states:
+            binding.bind_cpu_input("before", before.astype(np.int64))
+        if self._contexts:
+            binding.bind_cpu_input("slots", slots.astype(np.int64))
+        binding.synchronize_inputs()
+        self._gather.run_with_iobinding(binding)
+
+    def put(self, binding: Any, slots: Index) -> None:
+        _bind_places(binding, self._states, slots)
+        binding.synchronize_inputs()
+        self._scatter.run_with_iobinding(binding)
+
+    def _bind_pool(self, bind: Any, name: str, rows: _Rows) -> None:
+        assert rows.block is not None
+        self._bind(bind, name, rows, self.capacity, rows.block.address)
+
+    def _bind_step(self, bind: Any, name: str, rows: _Rows, count: int, place: str) -> None:
+        nbytes = rows.parts * count * rows.width * rows.dtype.itemsize
+        self._bind(bind, name, rows, count, self.memory.address(place, nbytes))
+
+    def _bind(self, bind: Any, name: str, rows: _Rows, count: int, address: int) -> None:
+        shape = (rows.parts, count, rows.width)
+        where = self._device.kind, self._device.id
+        bind(f"{name} {rows.name}", *where, rows.dtype.type, shape, address)
+
+
+class Carrier:
+    """Copies rows to where a step finds them, and back from where it leaves them."""
+
+    def __init__(self, states: DeviceStates, taking: Any, putting: Any) -> None:
+        """The bindings of the graphs that do so; None for one that would have nothing to do."""
+        self._states = states
+        self._taking = taking
+        self._putting = putting
+
+    def take(self, slots: Index, before: Index) -> None:
+        if self._taking is not None:
+            self._states.take(self._taking, slots, before)
+
+    def put(self, slots: Index) -> None:
+        if self._putting is not None:
+            self._states.put(self._putting, slots)
+
+
+def _gather(device: Device, states: list[_Rows], contexts: list[_Rows]) -> Any:
+    nodes, inputs, outputs = [], [], []
+    for index, group in (("before", states), ("slots", contexts)):
+        if group:
+            inputs.append(Value(index, "int64", 1))
+        for rows in group:
+            pool, taken = f"pool {rows.name}", f"rows {rows.name}"
+            nodes.append(Node("Gather", [pool, index], taken, axis=1))
+            inputs.append(Value(pool, rows.dtype.name, 3))
+            outputs.append(Value(taken, rows.dtype.name, 3))
+    return open_session(graphfile.write(nodes, inputs, outputs), device=device)
+
+
+def _scatter(device: Device, group: list[_Rows]) -> Any:
+    nodes, outputs = [], []
+    inputs = [Value(f"places {parts}", "int64", 3) for parts in _parts(group)]
+    for rows in group:
+        pool, new, out = f"pool {rows.name}", f"new {rows.name}", f"out {rows.name}"
+        nodes.append(Node("ScatterND", [pool, f"places {rows.parts}", new], out))
+        inputs += [Value(name, rows.dtype.name, 3) for name in (pool, new)]
+        outputs.append(Value(out, rows.dtype.name, 3))
+    return open_session(graphfile.write(nodes, inputs, outputs), device=device)
+
+
+def _parts(group: Iterable[_Rows]) -> list[int]:
+    return sorted({rows.parts for rows in group})
+
+
+def _bind_places(binding: Any, group: Iterable[_Rows], slots: Index) -> None:
+    """`[parts, rows, 2]`: of each part of each row, which part it is and its slot."""
+    for parts in _parts(group):
+        places = np.empty((parts, len(slots), 2), np.int64)
+        places[..., 0] = np.arange(parts)[:, None]
+        places[..., 1] = slots
+        binding.bind_cpu_input(f"places {parts}", places)

@@ -1,0 +1,74 @@
+"""States and contexts of all slots in the host's memory."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from elman_server.runner.bound import Array, HostMemory, laid_out
+from elman_server.runner.rowarray import Index, RowArray
+from elman_server.spec import ModelSpec
+
+
+class HostStates:
+    def __init__(self, spec: ModelSpec, *, memory: HostMemory, capacity: int) -> None:
+        self.memory = memory
+        self.capacity = capacity
+        self._spec = spec
+        self._states = [
+            RowArray(state.initial_value(), axis=state.batch_axis, capacity=capacity)
+            for state in spec.states
+        ]
+        self._contexts = [
+            RowArray(np.zeros(context.shape, context.dtype), axis=0, capacity=capacity)
+            for context in spec.step_contexts
+        ]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (*self._states, *self._contexts))
+
+    def grow(self, capacity: int) -> None:
+        self.capacity = capacity
+        for array in (*self._states, *self._contexts):
+            array.grow(capacity)
+
+    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
+        for array, rows in zip((*self._states, *self._contexts), (*states, *contexts), strict=True):
+            array.put_rows(slots, rows)
+
+    def carrier(self, rows: int) -> "Carrier":
+        spec, view = self._spec, self.memory.view
+        states, contexts = [], []
+        for state, array in zip(spec.states, self._states, strict=True):
+            shape = laid_out(state, rows)
+            before = array.items(view(f"input {state.input}", shape, state.dtype))
+            after = array.items(view(f"output {state.output}", shape, state.dtype))
+            states.append((array, before, after))
+        for context, array in zip(spec.step_contexts, self._contexts, strict=True):
+            shape = (rows, *context.shape)
+            tensor = view(f"input {context.input}", shape, context.dtype)
+            contexts.append((array, array.items(tensor)))
+        return Carrier(states, contexts)
+
+
+class Carrier:
+    """Copies rows to where a step finds them, and back from where it leaves them."""
+
+    def __init__(
+        self,
+        states: list[tuple[RowArray, Array, Array]],
+        contexts: list[tuple[RowArray, Array]],
+    ) -> None:
+        """`states`: with the items before and after the step."""
+        self._states = states
+        self._contexts = contexts
+
+    def take(self, slots: Index, before: Index) -> None:
+        for array, items, _ in self._states:
+            array.take(before, items)
+        for array, items in self._contexts:
+            array.take(slots, items)
+
+    def put(self, slots: Index) -> None:
+        for array, _, items in self._states:
+            array.put(slots, items)

@@ -1,0 +1,135 @@
+"""ONNX Runtime, as the runner uses it: sessions, devices, memory on them. The only module that
+imports it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from elman_server.errors import ModelLoadError
+from elman_server.runner import graphfile
+
+# What a server computes is nobody else's business, and its root may be read-only.
+ort.disable_telemetry_events()
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+_CUDA_OPTIONS = {
+    # Numbers as a CPU has them, not shortened to ten bits of mantissa on the way.
+    "use_tf32": "0",
+    # The others choose an algorithm by how fast it happens to be, for each shape.
+    "cudnn_conv_algo_search": "DEFAULT",
+}
+
+
+class DeviceUnavailable(Exception):
+    """A device that can't be used; the message says why, and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where steps are computed and sessions' states are."""
+
+    kind: str = "cpu"
+    id: int = 0
+
+    @staticmethod
+    def parse(text: str) -> "Device":
+        """Of `cpu`, `cuda` or `cuda:1`."""
+        kind, _, number = text.partition(":")
+        return Device(kind, int(number or 0))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.id}"
+
+    def require(self) -> None:
+        """Raises `DeviceUnavailable` unless it computes."""
+        if self == CPU:
+            return
+        if CUDA_PROVIDER not in ort.get_available_providers():
+            raise DeviceUnavailable(
+                f"this ONNX Runtime has no {CUDA_PROVIDER}: in place of onnxruntime, install "
+                "onnxruntime-gpu, that is, pip install 'elman[server-gpu]'"
+            )
+        if hasattr(ort, "preload_dlls"):  # as of 1.21
+            # Those of packages such as nvidia-cudnn, which the loader would not look for.
+            ort.preload_dlls()
+        try:
+            session = open_session(graphfile.identity(), device=self)
+            session.run(["y"], {"x": np.zeros(1, np.float32)})
+            Block(self, np.zeros(1, np.float32))
+        except Exception as error:  # onnxruntime raises classes of many modules
+            raise DeviceUnavailable(f"no GPU answers as {self}: {one_line(error)}") from error
+
+
+CPU = Device()
+
+
+class Block:
+    """An array's copy in the memory of a device."""
+
+    def __init__(self, device: Device, array: NDArray[Any]) -> None:
+        self._value = ort.OrtValue.ortvalue_from_numpy(array, device.kind, device.id)
+        self.nbytes = array.nbytes
+        self.address: int = self._value.data_ptr()
+
+    def read(self) -> NDArray[Any]:
+        """What it holds, on the host."""
+        array: NDArray[Any] = self._value.numpy()
+        return array
+
+
+def open_session(
+    model: str | bytes,
+    *,
+    device: Device = CPU,
+    threads: int = 1,
+    providers: Sequence[str] = (CPU_PROVIDER,),
+    folder: Path | None = None,
+) -> ort.InferenceSession:
+    """A graph that is ready to run; `providers` are for the CPU, and `folder` is where weights may
+    lie of a graph that is loaded from memory.
+
+    Raises `ModelLoadError` if the runtime refuses it.
+    """
+    chosen: list[Any] = list(providers)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # A spinning worker thread would take a core from the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    if device != CPU:
+        options.use_deterministic_compute = True
+        chosen = [(CUDA_PROVIDER, {"device_id": str(device.id), **_CUDA_OPTIONS}), CPU_PROVIDER]
+    wanted = [each if isinstance(each, str) else each[0] for each in chosen]
+    available = ort.get_available_providers()
+    missing = [name for name in wanted if name not in available]
+    if missing:
+        raise ModelLoadError(
+            f"provider {missing[0]!r} is not available; this ONNX Runtime has "
+            f"{', '.join(available)}"
+        )
+    try:
+        session = ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
+    except Exception as error:  # onnxruntime raises classes of many modules
+        raise ModelLoadError(one_line(error)) from error
+    if device != CPU and CUDA_PROVIDER not in session.get_providers():
+        raise ModelLoadError(
+            f"{CUDA_PROVIDER} could not be started; ONNX Runtime's own lines say why"
+        )
+    return session
+
+
+def one_line(error: Exception) -> str:
+    """The runtime's own messages take several."""
+    return " ".join(str(error).split())
