@@ -92,9 +92,12 @@ class BoundStep:
         self._session = session
         self._binding = session.io_binding()
         self._memories = host, memory  # which the binding points into
-        # What is elsewhere takes copies of the host's arrays, and takes them when they are bound.
-        self._copied: list[tuple[str, Array]] = []
-        self._copies = memory.elsewhere
+        # The runtime copies an input to where the graph needs it, if that is another device, and
+        # does so when it is bound. Off the host all of them are therefore bound for each run: those
+        # of the host, and those of the device too, as a provider may leave a node to the CPU.
+        self._arrays: list[tuple[str, Array]] = []
+        self._places: list[tuple[Any, ...]] = []
+        self._elsewhere = memory.elsewhere
         item = spec.input.shape
         shape = (rows, chunk, *item) if spec.time_axis else (rows, *item)
         elements = host.view(f"input {spec.input.name}", shape, spec.input.dtype)
@@ -149,9 +152,11 @@ class BoundStep:
         Raises what the runtime raises; among others, if a tensor does not have the shape that its
         place has.
         """
-        for name, array in self._copied:
-            self._binding.bind_cpu_input(name, array)
-        if self._copied:
+        if self._elsewhere:
+            for name, array in self._arrays:
+                self._binding.bind_cpu_input(name, array)
+            for place in self._places:
+                self._binding.bind_input(*place)
             self._binding.synchronize_inputs()
         found: dict[str, Array] = {}
         for name, dtype, own, whole in self._large:
@@ -164,8 +169,8 @@ class BoundStep:
         return found
 
     def _take(self, name: str, array: Array) -> None:
-        if self._copies:
-            self._copied.append((name, array))
+        if self._elsewhere:
+            self._arrays.append((name, array))
         else:
             self._binding.bind_input(
                 name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
@@ -180,8 +185,13 @@ class BoundStep:
         kind = np.dtype(dtype)
         # Names are unique among inputs and among outputs only.
         address = memory.address(f"{side} {name}", prod(shape) * kind.itemsize)
-        bind = self._binding.bind_input if side == "input" else self._binding.bind_output
-        bind(name, memory.device, memory.device_id, kind.type, shape, address)
+        place = name, memory.device, memory.device_id, kind.type, shape, address
+        if side == "output":
+            self._binding.bind_output(*place)
+        elif self._elsewhere:
+            self._places.append(place)
+        else:
+            self._binding.bind_input(*place)
 
 
 def laid_out(state: StateSpec, rows: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ place where their input and their output are the same memory, which is how they 
 where a kernel did not, the result would be the same and the step as slow as copying all states is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -135,74 +135,89 @@ class DeviceStates:
             rows.grow(self._device, capacity)
 
     def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
+        places: list[_Place] = []
         binding = self._scatter_all.io_binding()
         for rows, new in zip(self._all, (*states, *contexts), strict=True):
-            self._bind_pool(binding.bind_input, "pool", rows)
+            places.append(self._pool("pool", rows))
             binding.bind_cpu_input(f"new {rows.name}", rows.laid_out(new))
-            self._bind_pool(binding.bind_output, "out", rows)
-        _bind_places(binding, self._all, slots)
-        binding.synchronize_inputs()
-        self._scatter_all.run_with_iobinding(binding)
+            binding.bind_output(*self._pool("out", rows))
+        _run(self._scatter_all, binding, places, _places(self._all, slots))
 
     def carrier(self, rows: int) -> "Carrier":
         """For as long as the states do not grow."""
-        taking = putting = None
+        carrier = Carrier(self)
         if self._all:
-            taking = self._gather.io_binding()
+            carrier.taking = self._gather.io_binding()
             for each in self._all:
-                self._bind_pool(taking.bind_input, "pool", each)
-                self._bind_step(taking.bind_output, "rows", each, rows, each.source)
+                carrier.taken.append(self._pool("pool", each))
+                carrier.taking.bind_output(*self._in_step("rows", each, rows, each.source))
         if self._states:
-            putting = self._scatter.io_binding()
+            carrier.putting = self._scatter.io_binding()
             for each in self._states:
-                self._bind_pool(putting.bind_input, "pool", each)
-                self._bind_step(putting.bind_input, "new", each, rows, each.target)
-                self._bind_pool(putting.bind_output, "out", each)
-        return Carrier(self, taking, putting)
+                carrier.put_back.append(self._pool("pool", each))
+                carrier.put_back.append(self._in_step("new", each, rows, each.target))
+                carrier.putting.bind_output(*self._pool("out", each))
+        return carrier
 
-    def take(self, binding: Any, slots: Index, before: Index) -> None:
+    def take(self, carrier: "Carrier", slots: Index, before: Index) -> None:
+        indexes: dict[str, Array] = {}
         if self._states:
-            binding.bind_cpu_input("before", before.astype(np.int64))
+            indexes["before"] = before.astype(np.int64)
         if self._contexts:
-            binding.bind_cpu_input("slots", slots.astype(np.int64))
-        binding.synchronize_inputs()
-        self._gather.run_with_iobinding(binding)
+            indexes["slots"] = slots.astype(np.int64)
+        _run(self._gather, carrier.taking, carrier.taken, indexes)
 
-    def put(self, binding: Any, slots: Index) -> None:
-        _bind_places(binding, self._states, slots)
-        binding.synchronize_inputs()
-        self._scatter.run_with_iobinding(binding)
+    def put(self, carrier: "Carrier", slots: Index) -> None:
+        _run(self._scatter, carrier.putting, carrier.put_back, _places(self._states, slots))
 
-    def _bind_pool(self, bind: Any, name: str, rows: _Rows) -> None:
+    def _pool(self, name: str, rows: _Rows) -> "_Place":
         assert rows.block is not None
-        self._bind(bind, name, rows, self.capacity, rows.block.address)
+        return self._place(name, rows, self.capacity, rows.block.address)
 
-    def _bind_step(self, bind: Any, name: str, rows: _Rows, count: int, place: str) -> None:
+    def _in_step(self, name: str, rows: _Rows, count: int, place: str) -> "_Place":
         nbytes = rows.parts * count * rows.width * rows.dtype.itemsize
-        self._bind(bind, name, rows, count, self.memory.address(place, nbytes))
+        return self._place(name, rows, count, self.memory.address(place, nbytes))
 
-    def _bind(self, bind: Any, name: str, rows: _Rows, count: int, address: int) -> None:
+    def _place(self, name: str, rows: _Rows, count: int, address: int) -> "_Place":
         shape = (rows.parts, count, rows.width)
-        where = self._device.kind, self._device.id
-        bind(f"{name} {rows.name}", *where, rows.dtype.type, shape, address)
+        device = self._device
+        return f"{name} {rows.name}", device.kind, device.id, rows.dtype.type, shape, address
+
+
+_Place = tuple[str, str, int, Any, tuple[int, int, int], int]
+"""What is told of a tensor to bind it: name, device and its number, type, shape, address."""
 
 
 class Carrier:
     """Copies rows to where a step finds them, and back from where it leaves them."""
 
-    def __init__(self, states: DeviceStates, taking: Any, putting: Any) -> None:
-        """The bindings of the graphs that do so; None for one that would have nothing to do."""
+    def __init__(self, states: DeviceStates) -> None:
         self._states = states
-        self._taking = taking
-        self._putting = putting
+        # The bindings of the graphs that do so, and their inputs on the device.
+        self.taking: Any = None
+        self.taken: list[_Place] = []
+        self.putting: Any = None
+        self.put_back: list[_Place] = []
 
     def take(self, slots: Index, before: Index) -> None:
-        if self._taking is not None:
-            self._states.take(self._taking, slots, before)
+        if self.taking is not None:
+            self._states.take(self, slots, before)
 
     def put(self, slots: Index) -> None:
-        if self._putting is not None:
-            self._states.put(self._putting, slots)
+        if self.putting is not None:
+            self._states.put(self, slots)
+
+
+def _run(
+    session: Any, binding: Any, places: Iterable[_Place], indexes: Mapping[str, Array]
+) -> None:
+    """Inputs are bound each time, for the reason that `BoundStep` gives."""
+    for place in places:
+        binding.bind_input(*place)
+    for name, index in indexes.items():
+        binding.bind_cpu_input(name, index)
+    binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
 
 
 def _gather(device: Device, states: list[_Rows], contexts: list[_Rows]) -> Any:
@@ -233,10 +248,11 @@ def _parts(group: Iterable[_Rows]) -> list[int]:
     return sorted({rows.parts for rows in group})
 
 
-def _bind_places(binding: Any, group: Iterable[_Rows], slots: Index) -> None:
+def _places(group: Iterable[_Rows], slots: Index) -> dict[str, Array]:
     """`[parts, rows, 2]`: of each part of each row, which part it is and its slot."""
+    found: dict[str, Array] = {}
     for parts in _parts(group):
-        places = np.empty((parts, len(slots), 2), np.int64)
+        places = found[f"places {parts}"] = np.empty((parts, len(slots), 2), np.int64)
         places[..., 0] = np.arange(parts)[:, None]
         places[..., 1] = slots
-        binding.bind_cpu_input(f"places {parts}", places)
+    return found
