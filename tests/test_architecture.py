@@ -200,7 +200,8 @@ def test_the_core_of_the_engine_is_pure(module: str) -> None:
     """No event loop, no threads, no clock, no log, nothing of what is around the engine."""
     path = modules("elman_server")[module]
     top = {name.partition(".")[0] for name in imports(module, path)}
-    allowed = {"collections", "dataclasses", "enum", "numpy", "typing", "elman_server"}
+    containers = {"bisect", "collections", "dataclasses", "enum", "itertools", "typing", "weakref"}
+    allowed = {*containers, "numpy", "elman_server"}
     assert top - allowed == set()
     own = {name for name in imports(module, path) if within(name, "elman_server")}
     assert {name for name in own if not within(name, "elman_server.engine")} == set()

@@ -32,12 +32,16 @@ class OutputRequest:
     """TOP only."""
 
 
+Buffer = bytes | memoryview
+"""Bytes, or those of an array without a copy."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedValues:
     """Raw little-endian bytes of one column of `n` predictions."""
 
-    values: bytes
-    indices: bytes = b""
+    values: Buffer
+    indices: Buffer = b""
     """TOP only: uint32."""
 
 
@@ -105,20 +109,24 @@ class _Column:
 
     def encode(self, array: NDArray[Any]) -> EncodedValues:
         if self._form is Form.RAW:
-            return EncodedValues(values=array.tobytes())
+            return EncodedValues(values=_bytes(array))
         if self._kind is not OutputKind.VALUES:
             array = array.astype(np.float32, copy=False)
         if self._form is Form.PROBABILITIES:
             if self._kind is OutputKind.LOGITS:
                 array = softmax(array)
-            return EncodedValues(values=array.tobytes())
+            return EncodedValues(values=_bytes(array))
         indices = top(array, self._k)
         if self._kind is OutputKind.LOGITS:
             array = softmax(array)
         return EncodedValues(
-            values=np.take_along_axis(array, indices, axis=-1).tobytes(),
-            indices=indices.astype("<u4").tobytes(),
+            values=_bytes(np.take_along_axis(array, indices, axis=-1)),
+            indices=_bytes(indices.astype("<u4")),
         )
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

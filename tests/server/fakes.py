@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.batch import Batch, Elements, Outputs
+from elman_server.engine.arrivals import Elements
+from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.delivery import Outputs
+from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import EndReason, Session
+from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
+from elman_server.engine.table import SessionTable
 from elman_server.selection import EncodedValues
 
 MODULUS = 2**31 - 1
@@ -58,12 +63,13 @@ class ArithmeticRunner:
             self._states[slot] = int(contexts["seed"])
 
     def run(self, batch: Batch) -> Outputs:
-        assert len(set(batch.slots)) == len(batch.slots), "a slot is in the step twice"
+        slots, counts = numbers(batch.slots), numbers(batch.counts)
+        assert len(set(slots)) == len(slots), "a slot is in the step twice"
         flat = np.concatenate(batch.elements).tolist()
-        assert len(flat) == sum(batch.counts)
-        answers = np.full((len(batch.slots), batch.chunk), PADDING, np.int64)
+        assert len(flat) == sum(counts)
+        answers = np.full((len(slots), batch.chunk), PADDING, np.int64)
         start = 0
-        for row, (slot, count) in enumerate(zip(batch.slots, batch.counts, strict=True)):
+        for row, (slot, count) in enumerate(zip(slots, counts, strict=True)):
             state = INITIAL if row in batch.fresh else self._states[slot]
             for step, element in enumerate(flat[start : start + count]):
                 state = (state * 3 + element) % MODULUS
@@ -83,6 +89,21 @@ class FakeSelection:
 
     def encode(self, outputs: Outputs) -> list[EncodedValues]:
         return [EncodedValues(values=outputs[name].tobytes()) for name in sorted(self.names)]
+
+
+def session_in(
+    table: SessionTable, box: Outbox, selection: FakeSelection, number: int = 0
+) -> Session:
+    """A session whose slot has its number, without a scheduler."""
+    session = Session(
+        id="",
+        number=number,
+        receiver=box.receiver(selection),
+        slot=Slot(number, 0),
+        table=table,
+    )
+    table.add(session, fresh=True)
+    return session
 
 
 @dataclass

@@ -43,6 +43,9 @@ class Beginning:
     slots: list[int]
     contexts: list[Contexts]
 
+    def __len__(self) -> int:
+        return len(self.sessions)
+
     def part(self, start: int, stop: int) -> "Beginning":
         """Rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import structlog
 
 from elman_server.admission import Admission
-from elman_server.engine.batch import Batch, Elements, Outputs, Selection, deliveries
+from elman_server.engine.arrivals import Elements
+from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Contexts, nbytes
-from elman_server.engine.outbox import Mail, Outbox
+from elman_server.engine.delivery import Outputs, Selection
+from elman_server.engine.outbox import Mail, Outbox, Receiver
+from elman_server.engine.roster import Roster
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
     CANCELLED,
@@ -26,6 +29,7 @@ from elman_server.engine.session import (
     Session,
 )
 from elman_server.engine.stats import Observer, StepStats
+from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import Overloaded, ShuttingDown
 from elman_server.runner import Runner
@@ -168,6 +172,18 @@ class Engine:
         self._wake()
         return most
 
+    def push_rows(
+        self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, arrival: float
+    ) -> int:
+        """The same for many sessions at once, as a `roster` finds them."""
+        most = self._scheduler.push_rows(receiver, rows, counts, elements, arrival)
+        self._wake()
+        return most
+
+    def roster(self, outbox: Outbox) -> Roster:
+        """A new one, for a caller's sessions."""
+        return Roster(self._scheduler.table, outbox)
+
     def close(self, session: Session, ending: Ending = FINISHED) -> None:
         """Ends a session after its queue is answered."""
         if session.ended is None and self._scheduler.close(session, ending):
@@ -234,13 +250,13 @@ class Engine:
 
     def _seconds(self, work: Work) -> float:
         if isinstance(work, Beginning):
-            return self._beginning_seconds(len(work.sessions))
-        return self._step_seconds(len(work.sessions), work.chunk)
+            return self._beginning_seconds(len(work))
+        return self._step_seconds(len(work), work.chunk)
 
     def _run(self, work: Work) -> list[Result]:
         """Runs it as a whole or, if that fails, in halves, so that a session on which the runtime
         fails ends alone."""
-        rows = len(work.sessions)
+        rows = len(work)
         start = self._clock()
         outputs: Outputs | Exception = {}
         try:
@@ -276,8 +292,7 @@ class Engine:
             return _Settled(
                 outboxes={session.outbox for session in work.sessions}, ended=[], answered=0
             )
-        positions = [session.position for session in work.sessions]
-        sorted_out = list(deliveries(work, positions, outputs))
+        sorted_out = list(deliveries(work, outputs))
         for outbox, delivery in sorted_out:
             outbox.deliver(delivery)
         return _Settled(
@@ -312,9 +327,9 @@ class Engine:
 
 
 def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
-    arrivals = batch.shares.arrivals
+    arrivals = batch.runs.arrivals
     return StepStats(
-        batch_size=len(batch.sessions),
+        batch_size=len(batch),
         answered=answered,
         seconds=result.end - result.start,
         queue_delays=arrivals.ages(result.start),

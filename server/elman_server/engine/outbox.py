@@ -6,12 +6,17 @@ can make the server keep: while it is full, the scheduler holds the caller's ses
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
-from elman_server.engine.batch import Delivery
+from elman_server.engine.delivery import Delivery, Selection
 
 if TYPE_CHECKING:
+    from elman_server.engine.lines import Group
     from elman_server.engine.session import Ending, Session
+
+_ids = count(1)
 
 _TOLD_NBYTES = 128
 """What it takes in memory to tell that a session opened or ended, roughly."""
@@ -30,7 +35,16 @@ class Outbox:
     """`limit` is in bytes; one step may overshoot it. `notify` is called after each change that the
     caller should look at."""
 
-    __slots__ = ("_mail", "_size", "contexts_nbytes", "held", "limit", "notify", "pending")
+    __slots__ = (
+        "_mail",
+        "_receivers",
+        "_size",
+        "contexts_nbytes",
+        "held",
+        "limit",
+        "notify",
+        "pending",
+    )
 
     def __init__(self, *, limit: float, notify: Callable[[], None]) -> None:
         self.limit = limit
@@ -39,10 +53,19 @@ class Outbox:
         """Elements of this caller's sessions that wait for a step."""
         self.contexts_nbytes = 0
         """Bytes of the contexts of this caller's sessions that have not begun."""
-        self.held: list[Session] = []
+        self.held: list[Group] = []
         """Sessions with elements that wait for this outbox to be emptied."""
+        self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
+        """By the `id` of their selections, while some session has them."""
         self._mail = Mail()
         self._size = 0
+
+    def receiver(self, selection: Selection) -> "Receiver":
+        """The same for the same selection."""
+        receiver = self._receivers.get(id(selection))
+        if receiver is None:
+            receiver = self._receivers[id(selection)] = Receiver(self, selection)
+        return receiver
 
     @property
     def full(self) -> bool:
@@ -65,3 +88,15 @@ class Outbox:
         on."""
         mail, self._mail, self._size = self._mail, Mail(), 0
         return mail
+
+
+class Receiver:
+    """An outbox and a selection: predictions with the same one go out together."""
+
+    __slots__ = ("__weakref__", "id", "outbox", "selection")
+
+    def __init__(self, outbox: Outbox, selection: Selection) -> None:
+        self.outbox = outbox
+        self.selection = selection
+        self.id = next(_ids)
+        """No other receiver's."""

@@ -12,17 +12,20 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from elman_server.engine.batch import Arrival, Batch, Elements, Selection, Share, Shares
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.engine.arrivals import Arrival, Elements, Runs, Share, joined
+from elman_server.engine.batch import Batch, Part
 from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.session import (
-    CANCELLED,
-    FINISHED,
-    Ending,
-    Session,
-)
+from elman_server.engine.delivery import Selection
+from elman_server.engine.lines import Group, Line
+from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.state_pool import StatePool
+from elman_server.engine.table import CLOSING, ENDED, IN_STEP, NOWHERE, Numbers, Rows, SessionTable
 
 
 class Chunking(Enum):
@@ -61,14 +64,13 @@ class Scheduler:
     def __init__(self, limits: StepLimits) -> None:
         self.limits = limits
         self.pool = StatePool()
+        self.table = SessionTable()
         self.pending = 0
         """Elements that wait for a step, of all sessions."""
         self.sessions: set[Session] = set()
         """All that have not ended."""
         self._longest_chunk = limits.longest_chunk
-        self._lines: list[deque[Session]] = [
-            deque() for _ in range(self._longest_chunk.bit_length())
-        ]
+        self._lines = [Line(self.table) for _ in range(self._longest_chunk.bit_length())]
         self._full_rows = [
             min(limits.max_batch_size, max(1, limits.max_step_elements // (2 << line)))
             for line in range(len(self._lines))
@@ -100,11 +102,15 @@ class Scheduler:
     ) -> Session:
         """A new session. With contexts, its elements wait until it has begun from them."""
         session = Session(
-            id=id, number=number, outbox=outbox, selection=selection, slot=self.pool.allocate()
+            id=id,
+            number=number,
+            receiver=outbox.receiver(selection),
+            slot=self.pool.allocate(),
+            table=self.table,
         )
         self.sessions.add(session)
+        self.table.add(session, fresh=contexts is None)
         if contexts is not None:
-            session.waiting = True
             self._beginners.add(session, contexts)
         return session
 
@@ -116,30 +122,49 @@ class Scheduler:
         The sessions have the same outbox, and none is closing or has ended. Returns the largest
         number of elements that one of them now has waiting or in a step.
         """
-        arrival = Arrival(elements, now)
+        table, arrival = self.table, Arrival(elements, now)
         start = most = 0
         for session, count in zip(sessions, counts, strict=True):
             if not count:
                 continue
-            stop = start + count
+            row, stop = session.slot.index, start + count
             session.queue.append((arrival, start, stop))
-            session.pending = pending = session.pending + count
             start = stop
-            if session.in_flight:
-                pending += session.in_flight
-            elif not session.waiting:
-                self._line_up(session)
-            if pending > most:
-                most = pending
-        if start:
-            sessions[0].outbox.pending += start
-            self.pending += start
+            unanswered = int(table.unanswered[row]) + count
+            table.unanswered[row] = unanswered
+            most = max(most, unanswered)
+            session.outbox.pending += count
+            self.pending += count
+        for session in sessions:
+            if session.queue and table.place[session.slot.index] == NOWHERE:
+                self._line_up_one(session)
         return most
+
+    def push_rows(
+        self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, now: float
+    ) -> int:
+        """The same for many sessions with the same receiver, named by their slots' indices, each of
+        them once, with elements for each."""
+        table = self.table
+        unanswered = table.unanswered[rows] + counts
+        table.unanswered[rows] = unanswered
+        receiver.outbox.pending += len(elements)
+        self.pending += len(elements)
+        runs = Runs([(Arrival(elements, now), 0, len(elements))])
+        busy = table.place[rows] != NOWHERE
+        if np.count_nonzero(busy):
+            self._queue_behind(rows, counts, runs, busy)
+            (idle,) = (~busy).nonzero()
+            rows, counts, runs = rows[idle], counts[idle], runs.rows(counts, idle)
+        if len(rows):
+            self._line_up_rows(receiver, rows, counts, runs)
+        return int(np.maximum.reduce(unanswered))
 
     def close(self, session: Session, ending: Ending = FINISHED) -> bool:
         """Ends a session once its queue is answered. True if that is now."""
         if session.closing is None:
             session.closing = ending
+            self.table.leave(session.slot.index, CLOSING)
         if session.unanswered:
             return False
         self._end(session, session.closing)
@@ -153,21 +178,21 @@ class Scheduler:
         """Lets sessions go on that were held because their outbox was full."""
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
-        for session in held:
-            session.waiting = False
-            if session.ended is None:
-                self._line_up(session)
+        for group in held:
+            present = group.present(self.table)
+            if present.size:
+                self._append(present)
 
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return any(self._lines) or bool(self._beginners)
+        return any([line.length for line in self._lines]) or bool(self._beginners)
 
     @property
     def full(self) -> bool:
         """Whether enough sessions stand in some line to fill a step."""
         return any(
-            len(line) >= rows for line, rows in zip(self._lines, self._full_rows, strict=True)
+            [line.length >= rows for line, rows in zip(self._lines, self._full_rows, strict=True)]
         )
 
     def schedule(self) -> Batch | Beginning | None:
@@ -182,135 +207,216 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif self._lines[line] and (batch := self._take(line)) is not None:
+            elif self._lines[line].length and (batch := self._take(line)) is not None:
                 self._turn = line + 1
                 return batch
         return None
 
     def complete(self, batch: Batch) -> list[Session]:
         """Counts a step's elements as answered. Returns the sessions that ended with it."""
-        ended = []
-        for session, count in zip(batch.sessions, batch.counts, strict=True):
-            session.in_flight = 0
-            if session.ended is not None:
-                self.pool.free(session.slot)
-                continue
-            session.position += count
-            if session.pending:
-                self._line_up(session)
-            elif session.closing is not None:
-                self._end(session, session.closing)
-                ended.append(session)
-        return ended
+        table, rows = self.table, batch.slots
+        table.in_flight[rows] = 0
+        table.place[rows] = NOWHERE
+        table.position[rows] += batch.counts
+        unanswered = table.unanswered[rows] - batch.counts
+        table.unanswered[rows] = unanswered
+        if table.starters:
+            table.started(rows)
+        if np.count_nonzero(unanswered):
+            for part in batch.parts:
+                own = slice(part.start, part.stop)
+                self._line_up(part.receiver, table.of(rows[own][unanswered[own] > 0]))
+        return self._left(batch, unanswered) if table.leavers else []
 
     def begun(self, beginning: Beginning) -> None:
         """Lets sessions go on that have a state in their slots now."""
         self._beginners.settle(beginning)
         for session in beginning.sessions:
-            session.waiting = False
             if session.ended is not None:
-                self.pool.free(session.slot)
-            elif session.pending:
-                self._line_up(session)
+                self._free(session)
+                continue
+            self.table.place[session.slot.index] = NOWHERE
+            if session.queue:
+                self._line_up_one(session)
 
     def fail(self, work: Batch | Beginning, ending: Ending) -> list[Session]:
         """Ends every session of a step or beginning that failed. Returns those that it ended."""
         if isinstance(work, Beginning):
             self._beginners.settle(work)
+        else:
+            self.table.unanswered[work.slots] -= work.counts
+            self.table.in_flight[work.slots] = 0
         failed = []
         for session in work.sessions:
-            session.in_flight = 0
             if session.ended is not None:
-                self.pool.free(session.slot)
+                self._free(session)
             else:
                 self._end(session, ending)
                 failed.append(session)
         return failed
 
-    def _line_up(self, session: Session) -> None:
-        session.waiting = True
-        length = min(session.pending, self._longest_chunk)
-        self._lines[length.bit_length() - 1].append(session)
+    def _left(self, batch: Batch, unanswered: Numbers) -> list[Session]:
+        """Those who end with a step. Who ended while it ran is forgotten."""
+        leaving = self.table.leaving[batch.slots]
+        for session in self.table.of(batch.slots[leaving == ENDED]):
+            self._free(session)
+        ending = self.table.of(batch.slots[(leaving == CLOSING) & (unanswered == 0)])
+        for session in ending:
+            self._end(session, session.closing or FINISHED)
+        return ending
+
+    def _queue_behind(
+        self, rows: Rows, counts: Numbers, runs: Runs, busy: NDArray[np.bool_]
+    ) -> None:
+        """Elements for sessions that wait or are part of a step already."""
+        ((arrival, _, _),) = runs.shares
+        stops = np.cumsum(counts)
+        sessions = self.table.of(rows[busy])
+        shares = zip((stops - counts)[busy].tolist(), stops[busy].tolist(), strict=True)
+        for session, (start, stop) in zip(sessions, shares, strict=True):
+            session.queue.append((arrival, start, stop))
+
+    def _line_up(self, receiver: Receiver, sessions: Iterable[Session]) -> None:
+        """Sessions whose elements all are in their queues, each in the line of its length."""
+        lines: dict[int, tuple[list[int], list[int], list[Share]]] = {}
+        for session in sessions:
+            row = session.slot.index
+            length = self._length(row)
+            rows, counts, shares = lines.setdefault(length.bit_length(), ([], [], []))
+            rows.append(row)
+            counts.append(length)
+            _cut(session.queue, length, shares)
+        for rows, counts, shares in lines.values():
+            runs = Runs(joined(shares))
+            self._append(Group(receiver, np.array(rows), np.array(counts), runs, chunk=max(counts)))
+
+    def _line_up_one(self, session: Session) -> None:
+        """The same for one, as comes of those that do not multiplex."""
+        length = self._length(session.slot.index)
+        shares: list[Share] = []
+        _cut(session.queue, length, shares)
+        counts = np.array([length])
+        self._append(Group(session.receiver, session.row, counts, Runs(shares), chunk=length))
+
+    def _length(self, row: int) -> int:
+        """How many elements a session that waits puts into a step."""
+        length = min(int(self.table.unanswered[row]), self._longest_chunk)
+        ragged = self.limits.chunking is Chunking.RAGGED
+        return length if ragged else 1 << (length.bit_length() - 1)
+
+    def _line_up_rows(self, receiver: Receiver, rows: Rows, counts: Numbers, runs: Runs) -> None:
+        """The same for sessions whose elements are at hand instead, and their queues empty."""
+        least, most = int(np.minimum.reduce(counts)), int(np.maximum.reduce(counts))
+        alike = least.bit_length() == most.bit_length()
+        if self.limits.chunking is not Chunking.RAGGED:
+            alike = least == most == 1 << (least.bit_length() - 1)
+        if alike and most <= self._longest_chunk:
+            self._append(Group(receiver, rows, counts, runs, chunk=most))
+            return
+        # Of different lines, or too long for a step.
+        ends = np.cumsum(counts)
+        sessions = self.table.of(rows)
+        for session, start, stop in zip(
+            sessions, (ends - counts).tolist(), ends.tolist(), strict=True
+        ):
+            session.queue.extend(runs.part(start, stop).shares)
+        self._line_up(receiver, sessions)
+
+    def _append(self, group: Group) -> None:
+        """Puts a group into the line of its counts."""
+        self.table.place[group.rows] = group.id
+        self._lines[group.chunk.bit_length() - 1].append(group)
 
     def _take(self, line: int) -> Batch | None:
         """The next sessions of a line, with as many elements as fit into a step."""
-        waiting, limits = self._lines[line], self.limits
-        longest = min((2 << line) - 1, self._longest_chunk)
-        if limits.chunking is not Chunking.RAGGED:
-            longest = 1 << line
-        sessions: list[Session] = []
-        counts: list[int] = []
-        shares: list[Share] = []
-        ends: list[int] = []
-        chunk = 0
-        looked_at: Outbox | None = None
-        while waiting and len(sessions) < limits.max_batch_size:
-            session = waiting[0]
-            outbox = session.outbox
-            if session.ended is not None:
-                waiting.popleft()
+        waiting, most = self._lines[line], self.limits.max_batch_size
+        groups: list[Group] = []
+        rows = chunk = 0
+        while rows < most and (group := waiting.pop()) is not None:
+            outbox = group.receiver.outbox
+            if outbox.full:
+                self._held.add(outbox)
+                outbox.held.append(group)
                 continue
-            if outbox is not looked_at:
-                if outbox.full:
-                    self._held.add(outbox)
-                    outbox.held.append(waiting.popleft())
-                    continue
-                looked_at = outbox
-            pending = session.pending
-            count = pending if pending < longest else longest
-            if count > chunk:
-                if sessions and count * (len(sessions) + 1) > limits.max_step_elements:
+            fitting = self._fitting(group, rows, chunk)
+            if fitting < group.size:
+                group, rest = group.split(fitting)
+                waiting.put_back(rest)
+                if not fitting:
                     break
-                chunk = count
-            elif chunk * (len(sessions) + 1) > limits.max_step_elements:
-                break
-            waiting.popleft()
-            session.waiting = False
-            session.in_flight = count
-            session.pending = pending - count
-            outbox.pending -= count
-            queue = session.queue
-            _, start, stop = queue[0]
-            if stop - start == count:
-                shares.append(queue.popleft())
-            else:
-                _cut(queue, count, shares)
-            ends.append(len(shares))
-            sessions.append(session)
-            counts.append(count)
-        if not sessions:
-            return None
-        self.pending -= sum(counts)
+            groups.append(group)
+            rows += fitting
+            chunk = max(chunk, group.chunk)
+        return self._batch(groups) if groups else None
+
+    def _fitting(self, group: Group, rows: int, chunk: int) -> int:
+        """How many of a group a step takes in addition to `rows` of at most `chunk`."""
+        most, budget = self.limits.max_batch_size, self.limits.max_step_elements
+        if rows + group.size <= most and max(chunk, group.chunk) * (rows + group.size) <= budget:
+            return group.size
+        counts = group.counts[: most - rows]
+        chunks = np.maximum(np.maximum.accumulate(counts), chunk)
+        over = chunks * np.arange(rows + 1, rows + 1 + len(counts)) > budget
+        return int(over.argmax()) if np.count_nonzero(over) else len(counts)
+
+    def _batch(self, groups: list[Group]) -> Batch:
+        table = self.table
+        rows = _whole([group.rows for group in groups])
+        counts = _whole([group.counts for group in groups])
+        table.place[rows] = IN_STEP
+        table.in_flight[rows] = counts
+        parts: list[Part] = []
+        names: frozenset[str] = frozenset()
+        start = 0
+        for group in groups:
+            receiver = group.receiver
+            elements = len(group.runs)
+            receiver.outbox.pending -= elements
+            self.pending -= elements
+            names |= receiver.selection.names
+            parts.append(Part(receiver, start, start + group.size))
+            start += group.size
         return Batch(
-            sessions=sessions,
-            slots=[session.slot.index for session in sessions],
+            table=table,
+            slots=rows,
             counts=counts,
-            chunk=chunk,
-            shares=Shares(shares, ends),
-            fresh=[
-                row
-                for row, session in enumerate(sessions)
-                if not session.position and session.start is Start.INITIAL
-            ],
-            outputs=_wanted(sessions),
+            chunk=int(np.maximum.reduce(counts)),
+            runs=Runs.joined([group.runs for group in groups]),
+            parts=parts,
+            fresh=table.fresh[rows].nonzero()[0].tolist() if table.starters else [],
+            outputs=names,
         )
 
     def _end(self, session: Session, ending: Ending) -> None:
         if session.ended is not None:
             return
-        session.ended = ending
-        session.outbox.pending -= session.pending
-        self.pending -= session.pending
-        session.pending = 0
+        table, row = self.table, session.slot.index
+        waiting = session.pending
+        session.outbox.pending -= waiting
+        self.pending -= waiting
+        session.end(ending)
         session.queue.clear()
+        table.leave(row, ENDED)
         if not session.outbox.pending:
             self._held.discard(session.outbox)
         self.sessions.discard(session)
         if session.contexts is not None:
             self._beginners.drop(session)
+        in_flight = table.in_flight[row]
+        table.unanswered[row] = in_flight
+        if not in_flight:
+            table.place[row] = NOWHERE
         # A slot that is in a step is written to when the step ends, so it is freed only then.
-        if not session.in_flight and session.start is not Start.UNDER_WAY:
-            self.pool.free(session.slot)
+        if not in_flight and session.start is not Start.UNDER_WAY:
+            self._free(session)
+
+    def _free(self, session: Session) -> None:
+        self.table.remove(session.slot.index)
+        self.pool.free(session.slot)
+
+
+def _whole(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _cut(queue: deque[Share], count: int, shares: list[Share]) -> None:
@@ -324,14 +430,3 @@ def _cut(queue: deque[Share], count: int, shares: list[Share]) -> None:
             shares.append((arrival, start, start + count))
             queue[0] = arrival, start + count, stop
             return
-
-
-def _wanted(sessions: Iterable[Session]) -> frozenset[str]:
-    """The outputs that some session wants."""
-    wanted: frozenset[str] = frozenset()
-    known: Selection | None = None
-    for session in sessions:
-        if session.selection is not known:
-            known = session.selection
-            wanted |= known.names
-    return wanted

@@ -4,10 +4,14 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from elman_server.engine.batch import Selection, Share
+import numpy as np
+
+from elman_server.engine.arrivals import Share
 from elman_server.engine.beginning import Contexts, Start
-from elman_server.engine.outbox import Outbox
+from elman_server.engine.delivery import Selection
+from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.state_pool import Slot
+from elman_server.engine.table import SessionTable
 
 
 class EndReason(StrEnum):
@@ -35,53 +39,75 @@ CANCELLED = Ending(reason=EndReason.CANCELLED)
 
 
 class Session:
-    """One logical stream. Only the scheduler changes it.
+    """One logical stream. Only the scheduler changes it; what it counts is in the table, in the row
+    of the session's slot, for as long as the session lives.
 
-    The invariants: `pending` is the number of elements in `queue`; the element at the head of the
-    queue has position `position + in_flight`; a session is part of one step or beginning at most at
-    any time, and of no step before it has begun.
+    The invariants: it waits in one group at most, with elements that come before those in its
+    queue; it is part of one step or beginning at most at any time, and of no step before it has
+    begun; while it waits or is part of a step, what is pushed goes into its queue.
     """
 
     __slots__ = (
+        "_answered",
+        "_table",
         "closing",
         "contexts",
         "ended",
         "id",
-        "in_flight",
         "number",
-        "outbox",
-        "pending",
-        "position",
         "queue",
-        "selection",
+        "receiver",
+        "row",
         "slot",
         "start",
-        "waiting",
     )
 
     def __init__(
-        self, *, id: str, number: int, outbox: Outbox, selection: Selection, slot: Slot
+        self, *, id: str, number: int, receiver: Receiver, slot: Slot, table: SessionTable
     ) -> None:
         self.id = id
         self.number = number
-        self.outbox = outbox
-        self.selection = selection
+        self.receiver = receiver
         self.slot = slot
+        self.row = np.array([slot.index])
         self.start = Start.INITIAL
         self.contexts: Contexts | None = None
         """What it begins from, while that is due."""
         self.queue: deque[Share] = deque()
-        self.pending = 0
-        self.in_flight = 0
-        self.position = 0
-        """How many elements were answered: the position of the next prediction."""
-        self.waiting = False
-        """Whether it stands in one of the scheduler's lines, is held with its outbox, or has not
-        begun."""
+        """What waits behind that with which it has lined up."""
         self.closing: Ending | None = None
         """How it will end once its queue is empty."""
         self.ended: Ending | None = None
+        self._table = table
+        self._answered = 0
+
+    def end(self, ending: Ending) -> None:
+        self._answered = self.position
+        self.ended = ending
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.receiver.outbox
+
+    @property
+    def selection(self) -> Selection:
+        return self.receiver.selection
+
+    @property
+    def pending(self) -> int:
+        """Elements that wait for a step."""
+        return self.unanswered - self.in_flight
+
+    @property
+    def in_flight(self) -> int:
+        """Elements that are part of a step, and go to somebody."""
+        return 0 if self.ended else int(self._table.in_flight[self.slot.index])
+
+    @property
+    def position(self) -> int:
+        """How many elements were answered: the position of the next prediction."""
+        return self._answered if self.ended else int(self._table.position[self.slot.index])
 
     @property
     def unanswered(self) -> int:
-        return self.pending + self.in_flight
+        return 0 if self.ended else int(self._table.unanswered[self.slot.index])

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.delivery import Outputs
 
 Work = Batch | Beginning
 

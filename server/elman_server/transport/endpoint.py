@@ -4,7 +4,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.config import ServerConfig
 from elman_server.transport.servicer import SERVICE, InferenceServicer
 
@@ -35,7 +34,7 @@ class Endpoint:
                 ("grpc.so_reuseport", int(config.workers > 1)),
             ]
         )
-        pb_grpc.add_InferenceServicer_to_server(servicer, self._server)
+        self._server.add_generic_rpc_handlers((servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server

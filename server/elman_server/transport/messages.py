@@ -56,7 +56,9 @@ def output_requests(messages: Iterable[pb.OutputRequest]) -> list[OutputRequest]
 
 
 def values(columns: Iterable[EncodedValues]) -> list[pb.Values]:
-    return [pb.Values(values=column.values, indices=column.indices) for column in columns]
+    return [
+        pb.Values(values=bytes(column.values), indices=bytes(column.indices)) for column in columns
+    ]
 
 
 def _input(spec: InputSpec) -> pb.Input:

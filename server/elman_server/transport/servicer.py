@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from typing import Any, TypeVar
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
@@ -40,6 +41,27 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._get = metrics.rpc(SERVICE, "GetModel", "unary")
         self._predict = metrics.rpc(SERVICE, "Predict", "unary")
         self._stream = metrics.rpc(SERVICE, "Stream", "bidi_stream")
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service's methods, as the generated code would add them to a server; but for Stream's
+        responses, which come serialized."""
+        unary: dict[str, tuple[Any, type[Message]]] = {
+            "ListModels": (self.ListModels, pb.ListModelsRequest),
+            "GetModel": (self.GetModel, pb.GetModelRequest),
+            "Predict": (self.Predict, pb.PredictRequest),
+        }
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(
+                method,
+                request_deserializer=request.FromString,
+                response_serializer=methodcaller("SerializeToString"),
+            )
+            for name, (method, request) in unary.items()
+        }
+        handlers["Stream"] = grpc.stream_stream_rpc_method_handler(
+            self.Stream, request_deserializer=pb.StreamRequest.FromString
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def finish(self) -> None:
         """Has every stream end with its last session, once admission is closed, and waits until
@@ -90,7 +112,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 max_message_bytes=self._config.max_message_bytes,
             )
 
-            async def write(response: pb.StreamResponse) -> None:
+            async def write(response: bytes) -> None:
                 self._stream.sent.inc()
                 try:
                     await context.write(response)

@@ -8,10 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TypeGuard
 
+import numpy as np
+
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
 from elman_server.elements import Decoded
-from elman_server.engine.batch import Arrivals, Elements
+from elman_server.engine.arrivals import Arrivals, Elements
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
@@ -20,9 +22,12 @@ from elman_server.served import ServedModel
 from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
 
-Write = Callable[[pb.StreamResponse], Coroutine[None, None, None]]
+Write = Callable[[bytes], Coroutine[None, None, None]]
+"""Takes a serialized `StreamResponse`."""
 
 _KNOWN_SELECTIONS = 64
+_MANY = 8
+"""Sessions in a push from which on it costs less to look at all of them at once."""
 _MAX_ENTRIES = 65_536
 """Of a frame: while it is taken, nothing else is."""
 
@@ -41,6 +46,7 @@ class StreamRpc:
         self._changed = asyncio.Event()
         self._readable = asyncio.Event()
         self._sessions: dict[int, Session] = {}
+        self._roster = self._engine.roster(self._outbox)
         self._last_number = -1
         self._beyond_window: set[Session] = set()
         self._packer = FramePacker(
@@ -85,7 +91,7 @@ class StreamRpc:
                 return
             if reader.done() and self._sessions and not half_closed:
                 # A broken connection looks like a half-close to the reader; a write tells.
-                await write(pb.StreamResponse())
+                await write(b"")
                 half_closed = True
                 for session in self._sessions.values():
                     self._engine.close(session)
@@ -179,7 +185,7 @@ class StreamRpc:
             return
         self._last_number = number
         try:
-            self._sessions[number] = self._engine.open(
+            session = self._engine.open(
                 number=number,
                 outbox=self._outbox,
                 selection=self._selection(message.outputs),
@@ -187,6 +193,9 @@ class StreamRpc:
             )
         except ServerError as error:
             self._refuse(number, error)
+            return
+        self._sessions[number] = session
+        self._roster.add(session)
 
     def _refuse_used_number(self, number: int) -> None:
         text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
@@ -243,6 +252,8 @@ class StreamRpc:
                     self._engine.close(session, ending)
             return
         if decoded.invalid is None:
+            if len(numbers) >= _MANY and self._push_many(numbers, counts, decoded, arrival):
+                return
             sessions = [self._sessions.get(number) for number in numbers]
             if _all_take_elements(sessions):
                 self._queue(sessions, counts, decoded.elements, arrival)
@@ -251,6 +262,23 @@ class StreamRpc:
         for number, count in zip(numbers, counts, strict=True):
             self._push_one(number, decoded, slice(start, start + count), arrival)
             start += count
+
+    def _push_many(
+        self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
+    ) -> bool:
+        """False, and nothing is pushed, if not all of the sessions take elements, or get any, or if
+        their predictions do not go out together."""
+        shares = np.array(counts, np.int64)
+        if np.count_nonzero(shares) < len(shares):
+            return False
+        found = self._roster.find(np.array(numbers, np.int64))
+        if found is None:
+            return False
+        receiver, rows = found
+        most = self._engine.push_rows(receiver, rows, shares, decoded.elements, arrival)
+        if most > self._window:
+            self._watch_windows(self._sessions[number] for number in numbers)
+        return True
 
     def _push_one(self, number: int, decoded: Decoded, part: slice, arrival: float) -> None:
         session = self._pushable(number)
@@ -272,9 +300,12 @@ class StreamRpc:
     ) -> None:
         most = self._engine.push(sessions, counts, elements, arrival)
         if most > self._window:
-            self._beyond_window.update(
-                session for session in sessions if session.unanswered > self._window
-            )
+            self._watch_windows(sessions)
+
+    def _watch_windows(self, sessions: Iterable[Session]) -> None:
+        self._beyond_window.update(
+            session for session in sessions if session.unanswered > self._window
+        )
 
     def _close(self, number: int) -> None:
         """A second close changes nothing: the first, or the session's end, may have crossed it."""
@@ -307,7 +338,7 @@ class StreamRpc:
             )
         return None
 
-    def _responses(self) -> Iterator[pb.StreamResponse]:
+    def _responses(self) -> Iterator[bytes]:
         """What there is to tell. Refusals are taken together with the mail: a later one must not
         overtake what the next mail has to tell of its session."""
         mail = self._engine.collect(self._outbox)

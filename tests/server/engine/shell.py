@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from elman_server.admission import Admission
-from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.delivery import Outputs
 from elman_server.engine.engine import Engine
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
@@ -86,7 +87,7 @@ class Caller:
 
     def open(self, contexts: Contexts | None = None) -> Session:
         session = self.engine.open(
-            number=0, outbox=self.outbox, selection=SELECTION, contexts=contexts
+            number=len(self.answers), outbox=self.outbox, selection=SELECTION, contexts=contexts
         )
         self.answers[session] = []
         return session
@@ -99,11 +100,13 @@ class Caller:
         mail = self.engine.collect(self.outbox)
         for delivery in mail.deliveries:
             found = numbers(delivery.outputs["sum"])
-            for session, first, count in zip(
-                delivery.sessions, delivery.first_positions, delivery.counts, strict=True
+            sessions = list(self.answers)
+            for number, first, count in zip(
+                delivery.numbers, delivery.first_positions, delivery.counts, strict=True
             ):
-                assert first == len(self.answers[session])
-                self.answers[session] += found[:count]
+                answers = self.answers[sessions[number]]
+                assert first == len(answers)
+                answers += found[:count]
                 del found[:count]
         for session, ending in mail.ended:
             assert session not in self.endings, "a session ended twice"

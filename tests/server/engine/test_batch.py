@@ -8,42 +8,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from elman_server.engine.batch import Arrival, Arrivals, Batch, Delivery, Shares, deliveries
+from elman_server.engine.arrivals import Arrival, Arrivals, Runs, joined
+from elman_server.engine.batch import Batch, Part, deliveries
+from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.session import CANCELLED, Session
-from elman_server.engine.state_pool import Slot
-from tests.server.fakes import FakeSelection
+from elman_server.engine.session import Session
+from elman_server.engine.table import ENDED, SessionTable
+from tests.server.fakes import FakeSelection, session_in
 
 
 def outbox() -> Outbox:
     return Outbox(limit=float("inf"), notify=lambda: None)
 
 
-def session(box: Outbox, selection: FakeSelection, number: int = 0) -> Session:
-    return Session(id="", number=number, outbox=box, selection=selection, slot=Slot(number, 0))
+def rows(callers: list[tuple[Outbox, FakeSelection]]) -> list[Session]:
+    """Sessions with these outboxes and selections, numbered from 0."""
+    table = SessionTable()
+    return [session_in(table, box, each, row) for row, (box, each) in enumerate(callers)]
 
 
-def batch(sessions: list[Session], counts: list[int]) -> Batch:
+def batch(sessions: list[Session], counts: list[int], positions: list[int] | None = None) -> Batch:
+    """Row `i` has all of an arrival at time `i`; its elements are counted on from row to row."""
+    table = sessions[0]._table
+    table.position[: len(sessions)] = positions or [0] * len(sessions)
+    stops = np.cumsum(counts).tolist()
     return Batch(
-        sessions=sessions,
-        slots=list(range(len(sessions))),
-        counts=counts,
+        table=table,
+        slots=np.arange(len(sessions)),
+        counts=np.array(counts),
         chunk=max(counts),
-        shares=one_each(counts),
+        runs=Runs(
+            [
+                (Arrival(np.arange(stop - count, stop), float(row)), 0, count)
+                for row, (count, stop) in enumerate(zip(counts, stops, strict=True))
+            ]
+        ),
+        parts=[Part(session.receiver, row, row + 1) for row, session in enumerate(sessions)],
         fresh=[],
         outputs=frozenset({"sum", "negated"}),
-    )
-
-
-def one_each(counts: list[int]) -> Shares:
-    """Row `i` has all of an arrival at time `i`; its elements are counted on from row to row."""
-    stops = np.cumsum(counts).tolist()
-    return Shares(
-        [
-            (Arrival(np.arange(stop - count, stop), float(row)), 0, count)
-            for row, (count, stop) in enumerate(zip(counts, stops, strict=True))
-        ],
-        [row + 1 for row in range(len(counts))],
     )
 
 
@@ -55,10 +57,10 @@ def outputs(rows: int, chunk: int) -> dict[str, NDArray[np.int64]]:
 
 def test_sessions_with_the_same_outbox_and_selection_share_a_delivery() -> None:
     box, selection = outbox(), FakeSelection()
-    step = batch([session(box, selection), session(box, selection)], [2, 1])
-    [(found, delivery)] = deliveries(step, [7, 0], outputs(2, 2))
+    step = batch(rows([(box, selection)] * 2), [2, 1], [7, 0])
+    [(found, delivery)] = deliveries(step, outputs(2, 2))
     assert found is box
-    assert (delivery.sessions, delivery.counts) == (step.sessions, [2, 1])
+    assert (delivery.numbers, delivery.counts) == ([0, 1], [2, 1])
     assert delivery.first_positions == [7, 0]
     assert delivery.outputs["sum"].tolist() == [0, 1, 100]
     assert (delivery.arrivals.times, delivery.arrivals.counts) == ([0.0, 1.0], [2, 1])
@@ -68,19 +70,15 @@ def test_each_outbox_and_each_selection_gets_its_own_rows_and_outputs() -> None:
     boxes = [outbox(), outbox()]
     plain, negated = FakeSelection(), FakeSelection(frozenset({"negated"}))
     step = batch(
-        [
-            session(boxes[0], plain, 0),
-            session(boxes[1], plain, 1),
-            session(boxes[0], negated, 2),
-            session(boxes[0], plain, 3),
-        ],
+        rows([(boxes[0], plain), (boxes[1], plain), (boxes[0], negated), (boxes[0], plain)]),
         [1, 2, 3, 2],
+        [0, 10, 20, 30],
     )
     told = {
         (boxes.index(box), delivery.selection): delivery
-        for box, delivery in deliveries(step, [0, 10, 20, 30], outputs(4, 3))
+        for box, delivery in deliveries(step, outputs(4, 3))
     }
-    assert {key: [s.number for s in value.sessions] for key, value in told.items()} == {
+    assert {key: value.numbers for key, value in told.items()} == {
         (0, plain): [0, 3],
         (1, plain): [1],
         (0, negated): [2],
@@ -99,24 +97,24 @@ def test_each_outbox_and_each_selection_gets_its_own_rows_and_outputs() -> None:
 
 
 def test_ended_sessions_get_nothing() -> None:
-    box, selection = outbox(), FakeSelection()
-    gone, here = session(box, selection, 0), session(box, selection, 1)
-    gone.ended = CANCELLED
-    [(_, delivery)] = deliveries(batch([gone, here], [1, 1]), [0, 0], outputs(2, 1))
-    assert delivery.sessions == [here]
-    assert delivery.outputs["sum"].tolist() == [100]
+    step = batch(rows([(outbox(), FakeSelection())] * 3), [1, 1, 1])
+    step.table.leave(1, ENDED)
+    [(_, delivery)] = deliveries(step, outputs(3, 1))
+    assert delivery.numbers == [0, 2]
+    assert delivery.outputs["sum"].tolist() == [0, 200]
+    assert delivery.arrivals.times == [0.0, 2.0]
 
 
 def test_a_step_of_ended_sessions_goes_to_nobody() -> None:
-    gone = session(outbox(), FakeSelection())
-    gone.ended = CANCELLED
-    assert list(deliveries(batch([gone], [1]), [0], outputs(1, 1))) == []
+    step = batch(rows([(outbox(), FakeSelection())]), [1])
+    step.table.leave(0, ENDED)
+    assert list(deliveries(step, outputs(1, 1))) == []
 
 
 def test_a_part_of_a_step_does_not_keep_the_rest_in_memory() -> None:
     selection = FakeSelection()
-    step = batch([session(outbox(), selection, row) for row in range(8)], [4] * 8)
-    for _, delivery in deliveries(step, [0] * 8, outputs(8, 4)):
+    step = batch(rows([(outbox(), selection) for _ in range(8)]), [4] * 8)
+    for _, delivery in deliveries(step, outputs(8, 4)):
         base: Any = delivery.outputs["sum"]
         while base.base is not None:
             base = base.base
@@ -127,10 +125,9 @@ counts = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
 
 def packed(counts: list[int], element_nbytes: int) -> Delivery:
-    box, selection = outbox(), FakeSelection(element_nbytes=element_nbytes)
     return Delivery(
-        selection=selection,
-        sessions=[session(box, selection, row) for row in range(len(counts))],
+        selection=FakeSelection(element_nbytes=element_nbytes),
+        numbers=list(range(len(counts))),
         counts=counts,
         first_positions=[1000 * row for row in range(len(counts))],
         outputs={"sum": np.arange(sum(counts))},
@@ -181,10 +178,10 @@ def test_what_fits_is_not_split() -> None:
 def expanded(parts: list[Delivery]) -> list[tuple[int, int]]:
     """Session number and position of each prediction."""
     return [
-        (session.number, first + step)
+        (number, first + step)
         for part in parts
-        for session, first, count in zip(
-            part.sessions, part.first_positions, part.counts, strict=True
+        for number, first, count in zip(
+            part.numbers, part.first_positions, part.counts, strict=True
         )
         for step in range(count)
     ]
@@ -194,8 +191,7 @@ def expanded(parts: list[Delivery]) -> list[tuple[int, int]]:
 def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
     counts: list[int], data: st.DataObject
 ) -> None:
-    box, selection = outbox(), FakeSelection()
-    whole = batch([session(box, selection, row) for row in range(len(counts))], counts)
+    whole = batch(rows([(outbox(), FakeSelection()) for _ in counts]), counts)
     starts = [sum(counts[:row]) for row in range(len(counts))]
     whole = replace(
         whole,
@@ -204,28 +200,53 @@ def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
     first = data.draw(st.integers(0, len(counts) - 1))
     stop = data.draw(st.integers(first + 1, len(counts)))
     part = whole.part(first, stop)
-    rows = range(first, stop)
+    rows_of_it = range(first, stop)
     assert part.sessions == whole.sessions[first:stop]
-    assert (part.slots, part.counts) == (list(rows), counts[first:stop])
+    assert (part.slots.tolist(), part.counts.tolist()) == (list(rows_of_it), counts[first:stop])
     assert part.chunk == max(part.counts)
+    assert [(each.receiver, each.start, each.stop) for each in part.parts] == [
+        (whole.parts[row].receiver, row - first, row - first + 1) for row in rows_of_it
+    ]
     assert np.concatenate(part.elements).tolist() == [
-        starts[row] + step for row in rows for step in range(counts[row])
+        starts[row] + step for row in rows_of_it for step in range(counts[row])
     ]
     assert [part.sessions[row] for row in part.fresh] == [
-        whole.sessions[row] for row in whole.fresh if row in rows
+        whole.sessions[row] for row in whole.fresh if row in rows_of_it
     ]
     assert part.outputs == whole.outputs
-    assert part.shares.arrivals == Arrivals(
-        times=[float(row) for row in rows], counts=counts[first:stop]
+    assert part.runs.arrivals == Arrivals(
+        times=[float(row) for row in rows_of_it], counts=counts[first:stop]
     )
 
 
 def test_neighbours_in_an_arrival_are_read_as_one() -> None:
     first, second = Arrival(np.arange(10), 1.0), Arrival(np.arange(100, 110), 2.0)
-    shares = Shares(
-        [(first, 0, 2), (first, 2, 5), (first, 6, 7), (second, 7, 8), (second, 8, 9)],
-        [1, 2, 4, 5],
+    shares = [(first, 0, 2), (first, 2, 5), (first, 6, 7), (second, 7, 8), (second, 8, 9)]
+    assert joined(shares) == [(first, 0, 5), (first, 6, 7), (second, 7, 9)]
+    assert Runs(joined(shares)).arrivals == Arrivals(times=[1.0, 1.0, 2.0], counts=[5, 1, 2])
+
+
+@given(counts, st.data())
+def test_runs_can_be_cut_anywhere(lengths: list[int], data: st.DataObject) -> None:
+    stops = np.cumsum(lengths).tolist()
+    runs = Runs(
+        [
+            (Arrival(np.arange(100), float(stop)), 7, 7 + n)
+            for stop, n in zip(stops, lengths, strict=True)
+        ]
     )
-    assert shares.runs == [(first, 0, 5), (first, 6, 7), (second, 7, 9)]
-    assert shares.arrivals == Arrivals(times=[1.0, 1.0, 2.0], counts=[5, 1, 2])
-    assert shares.of([0, 2]).runs == [(first, 0, 2), (first, 6, 7), (second, 7, 8)]
+    elements = np.concatenate(runs.elements).tolist()
+    middle = data.draw(st.integers(0, stops[-1]))
+    before, after = runs.split(middle)
+    assert [*_elements(before), *_elements(after)] == elements
+    assert len(before) == middle
+    sizes = data.draw(st.permutations(lengths))
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1))))
+    ends = np.cumsum(sizes).tolist()
+    assert _elements(runs.rows(np.array(sizes), np.array(chosen, np.intp))) == [
+        element for row in chosen for element in elements[ends[row] - sizes[row] : ends[row]]
+    ]
+
+
+def _elements(runs: Runs) -> list[int]:
+    return [element for array in runs.elements for element in array.tolist()]

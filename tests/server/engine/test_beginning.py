@@ -72,7 +72,7 @@ def test_no_step_takes_a_session_that_has_not_begun(box: Outbox) -> None:
     assert tested.schedule() is None
     tested.begun(beginning)
     batch = step(tested)
-    assert (batch.sessions, batch.counts) == ([session], [3])
+    assert (batch.sessions, batch.counts.tolist()) == ([session], [3])
 
 
 def test_a_session_that_has_begun_is_not_fresh(box: Outbox) -> None:

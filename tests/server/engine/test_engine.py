@@ -287,13 +287,12 @@ async def test_steps_are_told_with_their_times(serve: Serve) -> None:
     times = iter([10.0, 11.0, 20.0, 20.5])
     served = serve(clock=lambda: next(times))
     caller = Caller(served.engine)
-    session = caller.open()
-    caller.push(session, 1, 2)
-    caller.push(session, 3)
+    caller.push(caller.open(), 1, 2)
+    caller.push(caller.open(), 3, 4, 5)
     await caller.until(lambda: bool(served.recorder.steps))
     [step] = served.recorder.steps
-    assert (step.batch_size, step.answered, step.seconds) == (1, 3, 0.5)
-    assert (step.queue_delays, step.counts) == ([10.0, 9.0], [2, 1])
+    assert (step.batch_size, step.answered, step.seconds) == (2, 5, 0.5)
+    assert (step.queue_delays, step.counts) == ([10.0, 9.0], [2, 3])
 
 
 async def turns(count: Callable[[], Awaitable[None]]) -> int:

@@ -3,11 +3,12 @@ keep."""
 
 import numpy as np
 
-from elman_server.engine.batch import Arrivals, Delivery
+from elman_server.engine.arrivals import Arrivals
+from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import FINISHED, Session
-from elman_server.engine.state_pool import Slot
-from tests.server.fakes import FakeSelection
+from elman_server.engine.table import SessionTable
+from tests.server.fakes import FakeSelection, session_in
 
 SELECTION = FakeSelection()
 
@@ -17,13 +18,13 @@ def outbox(limit: float = float("inf")) -> Outbox:
 
 
 def session(box: Outbox) -> Session:
-    return Session(id="", number=0, outbox=box, selection=SELECTION, slot=Slot(0, 0))
+    return session_in(SessionTable(), box, SELECTION)
 
 
 def delivery(box: Outbox, count: int) -> Delivery:
     return Delivery(
         selection=SELECTION,
-        sessions=[session(box)],
+        numbers=[0],
         counts=[count],
         first_positions=[0],
         outputs={"sum": np.zeros(count, np.int64)},

@@ -15,11 +15,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from elman_server.engine.batch import Batch, Delivery, Outputs, deliveries
+from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning
-from elman_server.engine.outbox import Outbox
+from elman_server.engine.delivery import Delivery, Outputs
+from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.roster import Roster
 from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
+from elman_server.engine.table import Rows
 from tests.server.fakes import (
     INITIAL,
     ArithmeticRunner,
@@ -72,6 +75,7 @@ class Step:
     """A step that runs, or a beginning."""
 
     work: Batch | Beginning
+    sessions: list[Session]
     outputs: Outputs | None
     """None: the runner gets to it only when the step ends."""
 
@@ -97,6 +101,7 @@ class Schedules(RuleBasedStateMachine):
         self.outboxes = [
             Outbox(limit=limit, notify=lambda: None) for limit in (float("inf"), 1, 100)
         ]
+        self.rosters = [Roster(self.scheduler.table, outbox) for outbox in self.outboxes]
         self.truths: dict[Session, Truth] = {}
         self.steps: list[Step] = []
         self.clock = 0.0
@@ -119,6 +124,7 @@ class Schedules(RuleBasedStateMachine):
             selection=selection,
             contexts=None if initial is None else seed(initial),
         )
+        self.rosters[outbox].add(session)
         self.truths[session] = Truth(session, initial)
         return self.truths[session]
 
@@ -127,9 +133,10 @@ class Schedules(RuleBasedStateMachine):
             st.tuples(sessions, st.one_of(st.integers(0, 3), st.integers(0, 60))),
             min_size=1,
             max_size=6,
-        )
+        ),
+        at_once=st.booleans(),
     )
-    def push(self, some: list[tuple[Truth, int]]) -> None:
+    def push(self, some: list[tuple[Truth, int]], at_once: bool) -> None:
         """For sessions of one outbox, of which any may be named several times."""
         outbox = some[0][0].session.outbox
         shares = [
@@ -140,14 +147,32 @@ class Schedules(RuleBasedStateMachine):
         self.clock += 1
         new = list(range(self.next_element, self.next_element + sum(n for _, n in shares)))
         self.next_element += len(new)
-        most = self.scheduler.push(
-            [truth.session for truth, _ in shares], [n for _, n in shares], ids(*new), self.clock
-        )
+        if at_once:
+            shares = [(truth, count) for truth, count in shares if count]
+        sessions, counts = [truth.session for truth, _ in shares], [n for _, n in shares]
+        found = self.find(sessions) if at_once and sessions else None
+        if found is None:
+            most = self.scheduler.push(sessions, counts, ids(*new), self.clock)
+        else:
+            receiver, rows = found
+            most = self.scheduler.push_rows(receiver, rows, np.array(counts), ids(*new), self.clock)
         for truth, count in shares:
             truth.pushed += new[:count]
             truth.times += [self.clock] * count
             del new[:count]
         assert most == max((truth.session.unanswered for truth, n in shares if n), default=0)
+
+    def find(self, sessions: list[Session]) -> tuple[Receiver, Rows] | None:
+        """Where they are, if they can be pushed to at once."""
+        found = self.rosters[self.outboxes.index(sessions[0].outbox)].find(
+            np.array([session.number for session in sessions])
+        )
+        alike = len({session.receiver for session in sessions}) == 1
+        assert (found is not None) is (alike and len(set(sessions)) == len(sessions))
+        if found is not None:
+            assert found[0] is sessions[0].receiver
+            assert numbers(found[1]) == [session.slot.index for session in sessions]
+        return found
 
     @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN]))
     def close(self, truth: Truth, ending: Ending) -> None:
@@ -186,7 +211,8 @@ class Schedules(RuleBasedStateMachine):
         if work is None:
             return
         allowed = due if isinstance(work, Beginning) else able
-        assert all(self.truths[session] in allowed for session in work.sessions)
+        sessions = work.sessions
+        assert all(self.truths[session] in allowed for session in sessions)
         if isinstance(work, Beginning):
             # In the order of their opens, and as many as may.
             most = self.limits.max_beginning
@@ -195,7 +221,7 @@ class Schedules(RuleBasedStateMachine):
         else:
             self.check_limits(work)
             self.check_contents(work)
-        self.steps.append(Step(work, self.run(work) if run_at_once else None))
+        self.steps.append(Step(work, sessions, self.run(work) if run_at_once else None))
 
     def run(self, work: Batch | Beginning) -> Outputs:
         if isinstance(work, Batch):
@@ -210,14 +236,13 @@ class Schedules(RuleBasedStateMachine):
         batch = step.work
         outputs = self.run(batch) if step.outputs is None else step.outputs
         if isinstance(batch, Beginning):
-            for session in batch.sessions:
+            for session in step.sessions:
                 self.truths[session].begun = True
             self.scheduler.begun(batch)
             return
         # A later step that ran early would have used slots of this one, were any shared.
-        positions = [session.position for session in batch.sessions]
-        for outbox, delivery in deliveries(batch, positions, outputs):
-            assert all(session.outbox is outbox for session in delivery.sessions)
+        for outbox, delivery in deliveries(batch, outputs):
+            assert all(self.numbered(n).outbox is outbox for n in delivery.numbers)
             outbox.deliver(delivery)
         for session in self.scheduler.complete(batch):
             self.ended(session)
@@ -225,9 +250,9 @@ class Schedules(RuleBasedStateMachine):
     @precondition(lambda self: self.steps)
     @rule()
     def fail_step(self) -> None:
-        batch = self.steps.pop(0).work
-        live = [session for session in batch.sessions if self.truths[session].live]
-        failed = self.scheduler.fail(batch, FAILED)
+        step = self.steps.pop(0)
+        live = [session for session in step.sessions if self.truths[session].live]
+        failed = self.scheduler.fail(step.work, FAILED)
         assert failed == live
         for session in failed:
             self.truths[session].cut_short = True
@@ -241,7 +266,6 @@ class Schedules(RuleBasedStateMachine):
         for truth in self.truths.values():
             session = truth.session
             assert session.pending == truth.waiting
-            assert session.pending == sum(stop - start for _, start, stop in session.queue)
             # Contexts are kept for sessions that have yet to begin, and for no others.
             assert (session.contexts is not None) is self.can_begin(truth)
         for outbox in self.outboxes:
@@ -265,7 +289,7 @@ class Schedules(RuleBasedStateMachine):
 
     @invariant()
     def sessions_are_in_one_step_at_most(self) -> None:
-        sessions = [session for step in self.steps for session in step.work.sessions]
+        sessions = [session for step in self.steps for session in step.sessions]
         assert len(set(sessions)) == len(sessions)
 
     def teardown(self) -> None:
@@ -296,7 +320,7 @@ class Schedules(RuleBasedStateMachine):
     # How it is told.
 
     def in_flight(self, truth: Truth) -> bool:
-        return any(truth.session in step.work.sessions for step in self.steps)
+        return any(truth.session in step.sessions for step in self.steps)
 
     def begins(self, truth: Truth) -> bool:
         return self.in_flight(truth) and not truth.begun and truth.initial is not None
@@ -319,7 +343,7 @@ class Schedules(RuleBasedStateMachine):
         self.truths[session].endings.append(session.ended)
 
     def check_limits(self, batch: Batch) -> None:
-        limits, rows = self.limits, len(batch.sessions)
+        limits, rows = self.limits, len(batch)
         assert 1 <= rows <= limits.max_batch_size
         assert min(batch.counts) >= 1
         assert batch.chunk == max(batch.counts) <= limits.max_chunk
@@ -335,14 +359,16 @@ class Schedules(RuleBasedStateMachine):
         flat = numbers(np.concatenate(batch.elements))
         times = [
             (row, time)
-            for row in range(len(batch.sessions))
-            for arrived in [batch.shares.of([row]).arrivals]
+            for row in range(len(batch))
+            for arrived in [batch.runs.rows(batch.counts, np.array([row])).arrivals]
             for time, count in zip(arrived.times, arrived.counts, strict=True)
             for _ in range(count)
         ]
         expected_elements, expected_times, expected_fresh = [], [], []
         outputs: set[str] = set()
-        for row, (session, count) in enumerate(zip(batch.sessions, batch.counts, strict=True)):
+        for row, (session, count) in enumerate(
+            zip(batch.sessions, numbers(batch.counts), strict=True)
+        ):
             truth = self.truths[session]
             if truth.taken == 0 and truth.initial is None:
                 expected_fresh.append(row)
@@ -378,7 +404,11 @@ class Schedules(RuleBasedStateMachine):
         assert all(len(array) == start for array in delivery.outputs.values())
 
     def rows(self, delivery: Delivery) -> Iterator[tuple[Session, int, int]]:
-        return zip(delivery.sessions, delivery.first_positions, delivery.counts, strict=True)
+        sessions = map(self.numbered, delivery.numbers)
+        return zip(sessions, delivery.first_positions, delivery.counts, strict=True)
+
+    def numbered(self, number: int) -> Session:
+        return list(self.truths)[number]
 
 
 TestSchedules = Schedules.TestCase

@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from elman_server import modelfile
-from elman_server.engine.batch import Arrival, Batch, Shares
+from elman_server.engine.arrivals import Arrival, Runs
+from elman_server.engine.batch import Batch
+from elman_server.engine.table import SessionTable
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
 from tests.oracle import Oracle
@@ -31,14 +33,12 @@ def batch(
     """Rows as slots and their elements."""
     counts = [len(elements) for _, elements in rows]
     return Batch(
-        sessions=[],
-        slots=[slot for slot, _ in rows],
-        counts=counts,
+        table=SessionTable(),
+        slots=np.array([slot for slot, _ in rows]),
+        counts=np.array(counts),
         chunk=max(counts),
-        shares=Shares(
-            [(Arrival(elements, 0.0), 0, len(elements)) for _, elements in rows],
-            [row + 1 for row in range(len(rows))],
-        ),
+        runs=Runs([(Arrival(elements, 0.0), 0, len(elements)) for _, elements in rows]),
+        parts=[],
         fresh=list(fresh),
         outputs=frozenset(outputs),
     )

@@ -46,9 +46,9 @@ class Peer:
             self.read += 1
             yield frame
 
-    async def _write(self, response: pb.StreamResponse) -> None:
+    async def _write(self, response: bytes) -> None:
         await self.reads.wait()
-        self.written.append(response)
+        self.written.append(pb.StreamResponse.FromString(response))
         if len(self.written) == self.stops_reading_after:
             self.reads.clear()
 

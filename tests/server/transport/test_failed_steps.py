@@ -6,8 +6,9 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.delivery import Outputs
 from elman_server.runner import Runner
 from tests.server.transport.harness import LocalServer, push
 from tests.stepmodels import ALPHABET

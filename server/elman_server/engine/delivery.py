@@ -1,0 +1,100 @@
+"""A delivery: predictions on their way to one caller."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from elman_server.engine.arrivals import Arrivals
+
+if TYPE_CHECKING:
+    from elman_server.selection import EncodedValues
+
+_HELD_NBYTES = 1024
+"""What a delivery takes in memory beside its predictions, roughly."""
+_SENT_NBYTES = 64
+_SENT_NBYTES_OF_SESSION = 16
+"""What it takes on the wire beside its predictions, roughly."""
+
+Outputs = Mapping[str, NDArray[Any]]
+"""A step's outputs by name: `[rows, chunk, *shape]`."""
+
+
+class Selection(Protocol):
+    """What a session wants of each prediction. Compared by identity."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The model's outputs that it needs."""
+
+    @property
+    def element_nbytes(self) -> int:
+        """Bytes of one prediction as it is sent."""
+
+    def encode(self, outputs: Outputs) -> "list[EncodedValues]":
+        """Packs `n` predictions, `[n, *shape]` by name."""
+
+
+# Not frozen: there is one for every message, and being frozen costs more than all that is done with
+# it.
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """Predictions of sessions with the same outbox and selection, packed as they are sent."""
+
+    selection: Selection
+    numbers: list[int]
+    """The sessions' own, as their caller calls them."""
+    counts: list[int]
+    first_positions: list[int]
+    outputs: Outputs
+    """By name: `[sum(counts), *shape]`."""
+    arrivals: Arrivals
+
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes that it keeps in memory."""
+        return _HELD_NBYTES + sum(array.nbytes for array in self.outputs.values())
+
+    @property
+    def sent_nbytes(self) -> int:
+        """Bytes that it takes as it is sent."""
+        predictions = sum(self.counts) * self.selection.element_nbytes
+        return _SENT_NBYTES + len(self.numbers) * _SENT_NBYTES_OF_SESSION + predictions
+
+    def split(self, nbytes: int) -> Iterator["Delivery"]:
+        """The same in parts that send at most `nbytes` each, but one prediction at least. A
+        session's predictions may go out in several parts."""
+        if self.sent_nbytes <= nbytes:
+            yield self
+            return
+        element_nbytes = self.selection.element_nbytes + _SENT_NBYTES_OF_SESSION
+        room = max(1, (nbytes - _SENT_NBYTES) // element_nbytes)
+        total = sum(self.counts)
+        for first in range(0, total, room):
+            yield self._part(first, min(first + room, total), last=first + room >= total)
+
+    def _part(self, first: int, stop: int, *, last: bool) -> "Delivery":
+        """Predictions `first` to `stop - 1`, counted over all sessions."""
+        numbers, counts, positions = [], [], []
+        start = 0
+        for number, count, position in zip(
+            self.numbers, self.counts, self.first_positions, strict=True
+        ):
+            low, high = max(first, start), min(stop, start + count)
+            if low < high:
+                numbers.append(number)
+                counts.append(high - low)
+                positions.append(position + low - start)
+            start += count
+        return Delivery(
+            selection=self.selection,
+            numbers=numbers,
+            counts=counts,
+            first_positions=positions,
+            outputs={name: array[first:stop] for name, array in self.outputs.items()},
+            # The arrivals are counted once, with the part that goes out last.
+            arrivals=self.arrivals if last else Arrivals(times=[], counts=[]),
+        )

@@ -1,0 +1,60 @@
+"""A roster: where in the table the sessions of one caller are, by the numbers it gave them."""
+
+import numpy as np
+
+from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.session import Session
+from elman_server.engine.table import Numbers, Rows, SessionTable
+
+_FIRST_CAPACITY = 16
+
+
+class Roster:
+    """Finds many sessions at once. What it knows may be out of date, so the table has the last
+    word."""
+
+    __slots__ = ("_length", "_numbers", "_outbox", "_rows", "_table")
+
+    def __init__(self, table: SessionTable, outbox: Outbox) -> None:
+        self._table = table
+        self._outbox = outbox
+        self._numbers: Numbers = np.zeros(_FIRST_CAPACITY, np.int64)
+        """Ascending."""
+        self._rows: Rows = np.zeros(_FIRST_CAPACITY, np.intp)
+        self._length = 0
+
+    def add(self, session: Session) -> None:
+        """Sessions come in the order of their numbers."""
+        if self._length == len(self._numbers):
+            self._make_room()
+        self._numbers[self._length] = session.number
+        self._rows[self._length] = session.slot.index
+        self._length += 1
+
+    def find(self, numbers: Numbers) -> tuple[Receiver, Rows] | None:
+        """The rows of sessions, if all of them are this caller's, take elements, have the same
+        receiver and are named once."""
+        if not self._length:
+            return None
+        index = self._numbers[: self._length].searchsorted(numbers)
+        rows = self._rows.take(index, mode="clip")
+        table = self._table
+        first = table.sessions[int(rows[0])]
+        if first is None or first.outbox is not self._outbox:
+            return None
+        receiver = first.receiver
+        found = (table.number[rows] == numbers) & (table.receiver[rows] == receiver.id)
+        if np.count_nonzero(found) < len(rows) or not table.distinct(rows):
+            return None
+        return receiver, rows
+
+    def _make_room(self) -> None:
+        """Forgets those that have ended, so that it grows with the sessions that are open at a time
+        and not with all that ever were."""
+        numbers, rows = self._numbers, self._rows
+        here = self._table.number[rows] == numbers
+        self._length = int(here.sum())
+        capacity = max(_FIRST_CAPACITY, 2 * self._length)
+        self._numbers, self._rows = np.zeros(capacity, np.int64), np.zeros(capacity, np.intp)
+        self._numbers[: self._length] = numbers[here]
+        self._rows[: self._length] = rows[here]

@@ -1,0 +1,123 @@
+"""The table of a model's sessions: their figures in columns, a row for each slot.
+
+What concerns many sessions at once, a push or a step, is a few operations on columns, instead of a
+loop over objects that lie all over memory. The scheduler writes it; others read.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from elman_server.engine.session import Session
+
+Rows = NDArray[np.intp]
+"""Slots' indices: rows of the table and of the state arrays."""
+Numbers = NDArray[np.int64]
+
+OPEN, CLOSING, ENDED = range(3)
+"""Of `leaving`."""
+NOWHERE, NOT_BEGUN, IN_STEP = 0, -1, -2
+"""Of `place`."""
+
+_FIRST_CAPACITY = 64
+
+
+class SessionTable:
+    """A row keeps its session's figures until its slot is freed: so of a session that ended in a
+    step, until the step is over."""
+
+    __slots__ = (
+        "fresh",
+        "in_flight",
+        "leavers",
+        "leaving",
+        "mark",
+        "number",
+        "place",
+        "position",
+        "receiver",
+        "sessions",
+        "starters",
+        "unanswered",
+    )
+
+    def __init__(self) -> None:
+        self.sessions: list[Session | None] = []
+        self.number: Numbers = np.zeros(0, np.int64)
+        """What its caller calls it."""
+        self.receiver: Numbers = np.zeros(0, np.int64)
+        """The `id` of its receiver while it takes elements, and 0 otherwise."""
+        self.unanswered: Numbers = np.zeros(0, np.int64)
+        """Elements that wait or are part of a step."""
+        self.in_flight: Numbers = np.zeros(0, np.int64)
+        """Those that are part of a step."""
+        self.position: Numbers = np.zeros(0, np.int64)
+        """Elements that were answered."""
+        self.place: Numbers = np.zeros(0, np.int64)
+        """The `id` of the group with which it waits for a step, IN_STEP, NOT_BEGUN, or NOWHERE."""
+        self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
+        self.leavers = 0
+        """Sessions in it that are closing, or ended in a step."""
+        self.fresh: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """Whether its first step takes the model's initial state instead of its slot's."""
+        self.starters = 0
+        """Sessions in it that are fresh."""
+        self.mark: Numbers = np.zeros(0, np.int64)
+        """Scratch."""
+
+    def add(self, session: "Session", *, fresh: bool) -> None:
+        row = session.slot.index
+        if row >= len(self.sessions):
+            self._grow()
+        self.sessions[row] = session
+        self.number[row] = session.number
+        self.receiver[row] = session.receiver.id
+        self.unanswered[row] = self.in_flight[row] = self.position[row] = 0
+        self.place[row] = NOWHERE if fresh else NOT_BEGUN
+        self.leaving[row] = OPEN
+        self.fresh[row] = fresh
+        self.starters += fresh
+
+    def started(self, rows: Rows) -> None:
+        """They have a state in their slots now."""
+        self.starters -= int(np.count_nonzero(self.fresh[rows]))
+        self.fresh[rows] = False
+
+    def leave(self, row: int, leaving: int) -> None:
+        """It takes no elements any more."""
+        if self.leaving[row] == OPEN:
+            self.leavers += 1
+        self.leaving[row] = leaving
+        self.receiver[row] = 0
+
+    def remove(self, row: int) -> None:
+        self.sessions[row] = None
+        self.starters -= bool(self.fresh[row])
+        self.fresh[row] = False
+        self.leavers -= 1
+        self.leaving[row] = OPEN
+
+    def of(self, rows: Rows) -> "list[Session]":
+        """The sessions in rows that are in use."""
+        return [self._at(row) for row in rows.tolist()]
+
+    def distinct(self, rows: Rows) -> bool:
+        """Whether no row is named twice."""
+        order = np.arange(len(rows))
+        self.mark[rows] = order
+        return bool(np.count_nonzero(self.mark[rows] == order) == len(rows))
+
+    def _at(self, row: int) -> "Session":
+        session = self.sessions[row]
+        assert session is not None
+        return session
+
+    def _grow(self) -> None:
+        more = len(self.sessions) or _FIRST_CAPACITY
+        self.sessions += [None] * more
+        for name in self.__slots__:
+            column = getattr(self, name)
+            if isinstance(column, np.ndarray):
+                setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
