@@ -32,6 +32,9 @@ class OutputRequest:
     """TOP only."""
 
 
+_SMALL_NBYTES = 4096
+"""Bytes from which on a copy costs more than what it takes to do without."""
+
 Buffer = bytes | memoryview
 """Bytes, or those of an array without a copy."""
 
@@ -125,8 +128,11 @@ class _Column:
         )
 
 
-def _bytes(array: NDArray[Any]) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _bytes(array: NDArray[Any]) -> Buffer:
+    """In C order."""
+    if array.nbytes < _SMALL_NBYTES or not array.flags.c_contiguous:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -81,53 +81,93 @@ class Batch:
 
 def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Delivery]]:
     """Sorts a step's outputs by who gets them. Rows of ended sessions go to nobody."""
-    if len(batch.parts) == 1 and not batch.table.leavers:
-        receiver = batch.parts[0].receiver
-        yield receiver.outbox, _delivery(batch, receiver, None, batch.runs, outputs)
-        return
-    for receiver, rows in _rows_by_receiver(batch):
-        runs = batch.runs.rows(batch.counts, rows)
-        yield receiver.outbox, _delivery(batch, receiver, rows, runs, outputs)
-
-
-def _delivery(
-    batch: Batch, receiver: Receiver, rows: NDArray[np.intp] | None, runs: Runs, outputs: Outputs
-) -> Delivery:
-    """What a receiver gets of some rows; None: of all."""
-    slots, counts = batch.slots, batch.counts
-    if rows is not None:
-        slots, counts = slots[rows], counts[rows]
-        # Copies, so that what one caller has not read yet keeps nobody else's predictions alive.
-        outputs = {name: outputs[name][rows] for name in receiver.selection.names}
-    return Delivery(
-        selection=receiver.selection,
-        numbers=batch.table.number[slots].tolist(),
-        counts=counts.tolist(),
-        first_positions=batch.table.position[slots].tolist(),
-        outputs={name: _unpad(outputs[name], counts) for name in receiver.selection.names},
-        arrivals=runs.arrivals,
+    table, rows = batch.table, np.arange(len(batch))
+    if table.leavers:
+        rows = rows[table.leaving[batch.slots] != ENDED]
+    told = _Told(
+        outputs=outputs,
+        numbers=table.number[batch.slots].tolist(),
+        counts=batch.counts.tolist(),
+        first_positions=table.position[batch.slots].tolist(),
+        runs=batch.runs,
     )
+    if len(rows) == len(batch) and len({part.receiver for part in batch.parts}) == len(batch.parts):
+        for part in batch.parts:
+            yield part.receiver.outbox, told.stretch(part)
+        return
+    present = set(rows.tolist())
+    for receiver, wanted in _rows_by_receiver(batch.parts).items():
+        own = [row for row in wanted if row in present]
+        if own:
+            yield receiver.outbox, told.some(receiver, own)
 
 
-def _rows_by_receiver(batch: Batch) -> Iterator[tuple[Receiver, NDArray[np.intp]]]:
-    """Rows of sessions that have not ended."""
-    rows = np.arange(len(batch))
-    here = batch.table.leaving[batch.slots] != ENDED
-    found: dict[Receiver, list[NDArray[np.intp]]] = {}
-    for part in batch.parts:
-        found.setdefault(part.receiver, []).append(rows[part.start : part.stop])
-    for receiver, pieces in found.items():
-        wanted = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-        if batch.table.leavers:
-            wanted = wanted[here[wanted]]
-        if len(wanted):
-            yield receiver, wanted
+def _rows_by_receiver(parts: list[Part]) -> dict[Receiver, list[int]]:
+    found: dict[Receiver, list[int]] = {}
+    for part in parts:
+        found.setdefault(part.receiver, []).extend(range(part.start, part.stop))
+    return found
 
 
-def _unpad(array: NDArray[Any], counts: Numbers) -> NDArray[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What there is to tell of a step's rows, as lists, for who has a row or two of many."""
+
+    outputs: Outputs
+    numbers: list[int]
+    counts: list[int]
+    first_positions: list[int]
+    runs: Runs
+
+    def stretch(self, part: Part) -> Delivery:
+        """Of the rows of a part."""
+        own = slice(part.start, part.stop)
+        counts = self.counts[own]
+        whole = len(counts) == len(self.counts)
+        runs = self.runs
+        if not whole:
+            before = sum(self.counts[: part.start])
+            runs = runs.part(before, before + sum(counts))
+        return Delivery(
+            selection=part.receiver.selection,
+            numbers=self.numbers[own],
+            counts=counts,
+            first_positions=self.first_positions[own],
+            outputs={
+                # A copy of a part, so that what one caller has not read yet keeps nobody else's
+                # predictions alive.
+                name: _unpad(
+                    self.outputs[name] if whole else self.outputs[name][own].copy(), counts
+                )
+                for name in part.receiver.selection.names
+            },
+            arrivals=(
+                self.runs if whole else self.runs.part(before, before + sum(counts))
+            ).arrivals,
+        )
+
+    def some(self, receiver: Receiver, rows: list[int]) -> Delivery:
+        """Of some rows, which ascend."""
+        counts = [self.counts[row] for row in rows]
+        runs = self.runs.rows(np.array(self.counts), np.array(rows))
+        return Delivery(
+            selection=receiver.selection,
+            numbers=[self.numbers[row] for row in rows],
+            counts=counts,
+            first_positions=[self.first_positions[row] for row in rows],
+            outputs={
+                name: _unpad(self.outputs[name][rows], counts) for name in receiver.selection.names
+            },
+            arrivals=runs.arrivals,
+        )
+
+
+def _unpad(array: NDArray[Any], counts: list[int]) -> NDArray[Any]:
     """`[rows, chunk, *shape]` without its padding: `[sum(counts), *shape]`."""
     rows, chunk, *shape = array.shape
-    if np.count_nonzero(counts == chunk) == rows:
+    if rows == 1:
+        return array[0, : counts[0]]
+    if counts.count(chunk) == rows:
         return array.reshape(rows * chunk, *shape)
-    kept: NDArray[Any] = array[np.arange(chunk) < counts[:, None]]
+    kept: NDArray[Any] = array[np.arange(chunk) < np.array(counts)[:, None]]
     return kept

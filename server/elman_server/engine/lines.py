@@ -47,6 +47,8 @@ class Group:
 
     def present(self, table: SessionTable) -> "Group":
         """Those who have not ended."""
+        if self.size == 1 and table.place[self.rows[0]] == self.id:
+            return self
         here = table.place[self.rows] == self.id
         if np.count_nonzero(here) == self.size:
             return self

@@ -27,6 +27,10 @@ from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.state_pool import StatePool
 from elman_server.engine.table import CLOSING, ENDED, IN_STEP, NOWHERE, Numbers, Rows, SessionTable
 
+_ONE = np.array([1])
+"""The counts of most groups of one."""
+_ONE.setflags(write=False)
+
 
 class Chunking(Enum):
     """How many elements of a session may go through one step."""
@@ -295,7 +299,7 @@ class Scheduler:
         length = self._length(session.slot.index)
         shares: list[Share] = []
         _cut(session.queue, length, shares)
-        counts = np.array([length])
+        counts = _ONE if length == 1 else np.array([length])
         self._append(Group(session.receiver, session.row, counts, Runs(shares), chunk=length))
 
     def _length(self, row: int) -> int:

@@ -4,8 +4,6 @@ They are most of what a server sends, so their numbers go from a step's arrays i
 copy; protobuf's own messages would take three. All else is protobuf's.
 """
 
-from collections.abc import Iterator
-
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.delivery import Delivery
 from elman_server.selection import Buffer
@@ -31,20 +29,19 @@ def predictions(delivery: Delivery) -> list[Buffer]:
         head.counts.extend(delivery.counts)
     parts: list[Buffer] = [head.SerializeToString()]
     for column in delivery.selection.encode(delivery.outputs):
-        values = [*_field(_VALUES, column.values), *_field(_INDICES, column.indices)]
-        parts += [_OUTPUTS, _varint(_length(values)), *values]
-    return [_PREDICTIONS, _varint(_length(parts)), *parts]
+        values = _field(_VALUES, column.values)
+        if column.indices:
+            values += _field(_INDICES, column.indices)
+        parts += _prefixed(_OUTPUTS, values)
+    return _prefixed(_PREDICTIONS, parts)
 
 
-def _field(tag: bytes, value: Buffer) -> Iterator[Buffer]:
-    nbytes = len(value)
-    if nbytes:
-        yield tag + _varint(nbytes)
-        yield value
+def _field(tag: bytes, value: Buffer) -> list[Buffer]:
+    return [tag + _varint(len(value)), value]
 
 
-def _length(parts: list[Buffer]) -> int:
-    return sum(map(len, parts))
+def _prefixed(tag: bytes, parts: list[Buffer]) -> list[Buffer]:
+    return [tag + _varint(sum([len(part) for part in parts])), *parts]
 
 
 def _varint(number: int) -> bytes:
