@@ -6,6 +6,7 @@ serves it, on uvloop, and prints its port; `loop` is the load for it.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -45,10 +46,11 @@ async def serve(size: int) -> None:
 
 
 @contextmanager
-def process(size: int) -> Iterator[str]:
-    """The server in a process of its own; its address."""
+def process(size: int, **environment: str) -> Iterator[str]:
+    """The server in a process of its own, with variables in addition to this one's; its address."""
     command = [sys.executable, "-m", "benchmarks.echo", str(size)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    variables = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as server:
         assert server.stdout is not None
         try:
             yield f"127.0.0.1:{int(server.stdout.readline())}"

@@ -11,30 +11,53 @@
 `elman.errors`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from elman._client import Client, connect
-from elman._model import Context, Input, InputKind, Model, Output, OutputKind
-from elman._outputs import OutputChoice, Probabilities, Raw, Top
-from elman._prediction import Alternative, Prediction, Predictions, TopValues
-from elman._stream import Stream
-from elman.errors import (
-    AccessDenied,
-    ClientClosed,
-    DeadlineExceeded,
-    ElmanError,
-    InvalidElement,
-    InvalidRequest,
-    ModelNotFound,
-    ServerError,
-    ServerOverloaded,
-    SessionClosed,
-    SessionLost,
-    Unavailable,
-)
 
 if TYPE_CHECKING:
     from elman import aio
+    from elman._client import Client, connect
+    from elman._model import Context, Input, InputKind, Model, Output, OutputKind
+    from elman._outputs import OutputChoice, Probabilities, Raw, Top
+    from elman._prediction import Alternative, Prediction, Predictions, TopValues
+    from elman._stream import Stream
+    from elman.errors import (
+        AccessDenied,
+        ClientClosed,
+        DeadlineExceeded,
+        ElmanError,
+        InvalidElement,
+        InvalidRequest,
+        ModelNotFound,
+        ServerError,
+        ServerOverloaded,
+        SessionClosed,
+        SessionLost,
+        Unavailable,
+    )
+
+_MODULES = {
+    "_client": ("Client", "connect"),
+    "_model": ("Context", "Input", "InputKind", "Model", "Output", "OutputKind"),
+    "_outputs": ("OutputChoice", "Probabilities", "Raw", "Top"),
+    "_prediction": ("Alternative", "Prediction", "Predictions", "TopValues"),
+    "_stream": ("Stream",),
+    "errors": (
+        "AccessDenied",
+        "ClientClosed",
+        "DeadlineExceeded",
+        "ElmanError",
+        "InvalidElement",
+        "InvalidRequest",
+        "ModelNotFound",
+        "ServerError",
+        "ServerOverloaded",
+        "SessionClosed",
+        "SessionLost",
+        "Unavailable",
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AccessDenied",
@@ -71,9 +94,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Imports `elman.aio` when it is first used."""
+    """Imports what a name stands for when it is first used: so a program that needs no client, as
+    the server is one, loads no gRPC before it has chosen gRPC's settings."""
     if name == "aio":
-        import elman.aio
+        return import_module("elman.aio")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'elman' has no attribute {name!r}")
+    value: object = getattr(import_module(f"elman.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return elman.aio
-    raise AttributeError(f"module 'elman' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,6 +26,23 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert not loaded & {*HEAVY, "elman_server", "elman_export", "elman.aio"}
 
 
+def test_it_loads_grpc_when_a_name_is_used() -> None:
+    done = run(
+        "import sys, elman; print('grpc' in sys.modules); elman.connect; "
+        "print('grpc' in sys.modules)"
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_every_name_is_there() -> None:
+    done = run(
+        "import elman; assert set(elman.__all__) <= set(dir(elman)); "
+        "print(*(getattr(elman, name) for name in elman.__all__))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert run("from elman import *; print(connect, aio)").returncode == 0
+
+
 def test_elman_aio_is_imported_when_it_is_used() -> None:
     done = run("import elman; print(elman.aio.connect.__module__)")
     assert done.stdout.strip() == "elman.aio._client"
