@@ -6,6 +6,10 @@ business. Each step takes sessions whose queues are of like length, in turn, bec
 elements stand in line `k`, and the lines are served in rotation. So the head of a line waits for
 at most one bounded step of each other line, however much others have pushed, and at least half of
 what a step computes is wanted. Sessions that have yet to begin stand in a line of their own.
+
+What a session puts into its next step is settled when it lines up; what is pushed later waits in
+its queue until that step is done. So sessions that were pushed to together move together, as one
+group, and no step looks at each of them.
 """
 
 from collections import deque
