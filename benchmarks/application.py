@@ -4,13 +4,20 @@ application would write it.
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import elman.aio
 from elman.bench.load import Load
 
 
-async def drive(target: str, model: str, load: Load) -> float:
-    """Elements a second."""
+@dataclass(frozen=True, slots=True)
+class Applied:
+    elements_per_second: float
+    client_cpu: float
+    """Seconds of this process's CPU for each element."""
+
+
+async def drive(target: str, model: str, load: Load) -> Applied:
     counts = [0] * load.sessions
     stop = asyncio.Event()
 
@@ -27,9 +34,10 @@ async def drive(target: str, model: str, load: Load) -> float:
     async with elman.aio.connect(target) as client:
         tasks = [asyncio.create_task(one(client, index)) for index in range(load.sessions)]
         await asyncio.sleep(load.warm_up)
-        before, start = sum(counts), time.perf_counter()
+        before, start, used = sum(counts), time.perf_counter(), time.process_time()
         await asyncio.sleep(load.seconds)
-        rate = (sum(counts) - before) / (time.perf_counter() - start)
+        elements = sum(counts) - before
+        seconds, used = time.perf_counter() - start, time.process_time() - used
         stop.set()
         await asyncio.gather(*tasks)
-    return rate
+    return Applied(elements / seconds, used / max(1, elements))
