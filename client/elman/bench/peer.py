@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.bench.elements import Elements
+from elman.bench.flight import Flight
 from elman.bench.recorder import Recorder
 from elman.bench.schedule import Schedule
 from elman.v1 import inference_pb2 as pb
 
 _OPENS = 1000
 """Sessions that are opened in one frame."""
-_IN_FLIGHT = 2
-"""Frames of an open loop that may be unanswered. What becomes due beyond them goes out together
-when one is answered, as from many users who share a client: a frame for each would measure how fast
-a queue of messages grows. Latency counts from when it was due, so waiting here is not forgotten."""
 _TIMER = 2e-3
 """Seconds: an event loop's timers are no finer than a millisecond, so what is due sooner is waited
 for on a thread, and not awake: this core is needed for what is measured."""
@@ -53,38 +49,6 @@ class _Places:
             starts = np.cumsum(counts) - counts
             positions = np.repeat(positions - starts, counts) + np.arange(len(rows))
         return _Places(rows, positions)
-
-
-class _Flight:
-    """Which frames of an open loop are under way, told by how many elements were answered. Answers
-    of different sessions come in any order; it is their number that counts."""
-
-    def __init__(self) -> None:
-        self.answered = 0
-        """Elements."""
-        self._ends: deque[int] = deque()
-        """How many elements were pushed when each had been, oldest first."""
-        self._change = asyncio.Event()
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._ends) >= _IN_FLIGHT
-
-    def start(self, pushed: int) -> None:
-        """A frame goes out; so many elements are then pushed in all."""
-        self._ends.append(pushed)
-
-    def land(self, answered: int) -> None:
-        """So many more elements were answered."""
-        self.answered += answered
-        while self._ends and self._ends[0] <= self.answered:
-            self._ends.popleft()
-        self._change.set()
-
-    async def changed(self) -> None:
-        """Returns after the next answers."""
-        self._change.clear()
-        await self._change.wait()
 
 
 class Peer:
@@ -150,7 +114,7 @@ class Peer:
     async def open_loop(self, schedule: Schedule, start: float, recorder: Recorder) -> int:
         """Pushes what is due when it is due, in seconds from `start`. Returns how many elements
         were not answered in time."""
-        flight = _Flight()
+        flight = Flight()
         writer = asyncio.create_task(self._push_when_due(schedule, start, flight))
         due = schedule.due(self._sessions)
         total = len(schedule.times)
@@ -171,7 +135,7 @@ class Peer:
     def cancel(self) -> None:
         self._call.cancel()
 
-    async def _push_when_due(self, schedule: Schedule, start: float, flight: "_Flight") -> None:
+    async def _push_when_due(self, schedule: Schedule, start: float, flight: Flight) -> None:
         done, times, numbers = 0, schedule.times, schedule.sessions + 1
         while done < len(times):
             now = clock() - start

@@ -1,0 +1,48 @@
+"""A page's marked parts are replaced, and nothing else of it."""
+
+import pytest
+
+from benchmarks.performance import page
+
+PAGE = """# Title
+
+<!-- first -->
+old
+older
+<!-- /first -->
+between
+<!-- second --><!-- /second -->
+after
+"""
+
+
+def test_parts_are_replaced() -> None:
+    filled = page.fill(PAGE, {"first": "| a |", "second": r"\1 <!-- hm -->"})
+    assert filled == (
+        "# Title\n\n<!-- first -->\n| a |\n<!-- /first -->\nbetween\n"
+        "<!-- second -->\n\\1 <!-- hm -->\n<!-- /second -->\nafter\n"
+    )
+
+
+def test_filling_again_changes_nothing() -> None:
+    parts = {"first": "| a |", "second": "b"}
+    filled = page.fill(PAGE, parts)
+    assert page.fill(filled, parts) == filled
+
+
+def test_names_are_those_of_the_parts() -> None:
+    assert page.names(PAGE) == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs one <!-- a --> and one <!-- /a -->"),
+        ("<!-- a -->", "needs one"),
+        ("<!-- a --><!-- /a --><!-- a --><!-- /a -->", "needs one"),
+        ("<!-- /a --><!-- a -->", "<!-- /a --> stands before <!-- a -->"),
+    ],
+)
+def test_a_part_without_its_markers_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        page.fill(text, {"a": "b"})
