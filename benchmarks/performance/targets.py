@@ -112,7 +112,7 @@ def _all(run: Run) -> Iterator[Target]:
         "{:.2f}",
     )
     yield at_most(
-        "`import elman`",
+        "`import elman`, and what `elman.connect` needs",
         "seconds",
         0.2,
         lambda round: None if round.start is None else round.start.importing,
