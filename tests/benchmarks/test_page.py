@@ -1,8 +1,16 @@
 """A page's marked parts are replaced, and nothing else of it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from benchmarks.performance import page
+from benchmarks.performance.report import PICTURES
+from benchmarks.performance.tables import tables
+from tests.benchmarks.runs import round, run
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 PAGE = """# Title
 
@@ -46,3 +54,14 @@ def test_names_are_those_of_the_parts() -> None:
 def test_a_part_without_its_markers_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         page.fill(text, {"a": "b"})
+
+
+def test_the_page_of_the_documentation_has_room_for_all_of_a_run() -> None:
+    text = (DOCS / "performance.md").read_text()
+    assert page.names(text) == {*tables(run(round())), "machine"}
+
+
+def test_the_pictures_of_the_page_are_there() -> None:
+    names = re.findall(r"\]\((\S+\.svg)\)", (DOCS / "performance.md").read_text())
+    drawn = {f"{PICTURES}/{path.name}" for path in (DOCS / PICTURES).iterdir()}
+    assert set(names) == drawn and drawn
