@@ -83,3 +83,13 @@ def test_interactive_sessions_are_not_held_up_by_a_bulk_one(run: Run) -> None:
 
 def test_a_client_takes_less_than_twice_the_server_s_cpu(run: Run) -> None:
     assert reached(run, "client's CPU an element, of the server's") >= 0.5
+
+
+def test_a_load_that_fails_is_told_and_the_others_are_measured() -> None:
+    unmeasured = Case(size=SMALL, sessions=8, share=0.5)
+    found = Run(facts={}, cases=[unmeasured, ALONE])
+    with Bench(0.2, found.cases) as bench:
+        bench.round(found)
+    (failure,) = found.failures
+    assert "the capacity is unknown" in failure and unmeasured.name in failure
+    assert list(found.rounds[0].loads) == [ALONE.name]
