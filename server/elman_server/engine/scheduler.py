@@ -12,7 +12,6 @@ its queue until that step is done. So sessions that were pushed to together move
 group, and no step looks at each of them.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +26,7 @@ from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.lines import Group, Line
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.queues import Queues
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.state_pool import StatePool
 from elman_server.engine.table import CLOSING, ENDED, IN_STEP, NOWHERE, Numbers, Rows, SessionTable
@@ -73,6 +73,7 @@ class Scheduler:
         self.limits = limits
         self.pool = StatePool()
         self.table = SessionTable()
+        self._queues = Queues()
         self.pending = 0
         """Elements that wait for a step, of all sessions."""
         self.sessions: set[Session] = set()
@@ -136,7 +137,7 @@ class Scheduler:
             if not count:
                 continue
             row, stop = session.slot.index, start + count
-            session.queue.append((arrival, start, stop))
+            self._queues.append(row, (arrival, start, stop))
             start = stop
             unanswered = int(table.unanswered[row]) + count
             table.unanswered[row] = unanswered
@@ -144,7 +145,8 @@ class Scheduler:
             session.outbox.pending += count
             self.pending += count
         for session in sessions:
-            if session.queue and table.place[session.slot.index] == NOWHERE:
+            row = session.slot.index
+            if row in self._queues and table.place[row] == NOWHERE:
                 self._line_up_one(session)
         return most
 
@@ -244,7 +246,7 @@ class Scheduler:
                 self._free(session)
                 continue
             self.table.place[session.slot.index] = NOWHERE
-            if session.queue:
+            if session.slot.index in self._queues:
                 self._line_up_one(session)
 
     def fail(self, work: Batch | Beginning, ending: Ending) -> list[Session]:
@@ -279,10 +281,10 @@ class Scheduler:
         """Elements for sessions that wait or are part of a step already."""
         ((arrival, _, _),) = runs.shares
         stops = np.cumsum(counts)
-        sessions = self.table.of(rows[busy])
-        shares = zip((stops - counts)[busy].tolist(), stops[busy].tolist(), strict=True)
-        for session, (start, stop) in zip(sessions, shares, strict=True):
-            session.queue.append((arrival, start, stop))
+        for row, start, stop in zip(
+            rows[busy].tolist(), (stops - counts)[busy].tolist(), stops[busy].tolist(), strict=True
+        ):
+            self._queues.append(row, (arrival, start, stop))
 
     def _line_up(self, receiver: Receiver, sessions: Iterable[Session]) -> None:
         """Sessions whose elements all are in their queues, each in the line of its length."""
@@ -293,18 +295,18 @@ class Scheduler:
             rows, counts, shares = lines.setdefault(length.bit_length(), ([], [], []))
             rows.append(row)
             counts.append(length)
-            _cut(session.queue, length, shares)
+            shares += self._queues.take(row, length)
         for rows, counts, shares in lines.values():
             runs = Runs(joined(shares))
             self._append(Group(receiver, np.array(rows), np.array(counts), runs, chunk=max(counts)))
 
     def _line_up_one(self, session: Session) -> None:
         """The same for one, as comes of those that do not multiplex."""
-        length = self._length(session.slot.index)
-        shares: list[Share] = []
-        _cut(session.queue, length, shares)
+        row = session.slot.index
+        length = self._length(row)
         counts = _ONE if length == 1 else np.array([length])
-        self._append(Group(session.receiver, session.row, counts, Runs(shares), chunk=length))
+        runs = Runs(self._queues.take(row, length))
+        self._append(Group(session.receiver, np.array([row]), counts, runs, chunk=length))
 
     def _length(self, row: int) -> int:
         """How many elements a session that waits puts into a step."""
@@ -323,12 +325,12 @@ class Scheduler:
             return
         # Of different lines, or too long for a step.
         ends = np.cumsum(counts)
-        sessions = self.table.of(rows)
-        for session, start, stop in zip(
-            sessions, (ends - counts).tolist(), ends.tolist(), strict=True
+        for row, start, stop in zip(
+            rows.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True
         ):
-            session.queue.extend(runs.part(start, stop).shares)
-        self._line_up(receiver, sessions)
+            for share in runs.part(start, stop).shares:
+                self._queues.append(row, share)
+        self._line_up(receiver, self.table.of(rows))
 
     def _append(self, group: Group) -> None:
         """Puts a group into the line of its counts."""
@@ -403,7 +405,7 @@ class Scheduler:
         session.outbox.pending -= waiting
         self.pending -= waiting
         session.end(ending)
-        session.queue.clear()
+        self._queues.clear(row)
         table.leave(row, ENDED)
         if not session.outbox.pending:
             self._held.discard(session.outbox)
@@ -425,16 +427,3 @@ class Scheduler:
 
 def _whole(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _cut(queue: deque[Share], count: int, shares: list[Share]) -> None:
-    """Moves the first `count` elements of a queue to `shares`."""
-    while count:
-        arrival, start, stop = queue[0]
-        if stop - start <= count:
-            shares.append(queue.popleft())
-            count -= stop - start
-        else:
-            shares.append((arrival, start, start + count))
-            queue[0] = arrival, start + count, stop
-            return

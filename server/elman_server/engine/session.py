@@ -1,12 +1,8 @@
 """A session: one logical stream, its queue of elements and how it ends."""
 
-from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
-from elman_server.engine.arrivals import Share
 from elman_server.engine.beginning import Contexts, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.outbox import Outbox, Receiver
@@ -55,9 +51,7 @@ class Session:
         "ended",
         "id",
         "number",
-        "queue",
         "receiver",
-        "row",
         "slot",
         "start",
     )
@@ -69,12 +63,9 @@ class Session:
         self.number = number
         self.receiver = receiver
         self.slot = slot
-        self.row = np.array([slot.index])
         self.start = Start.INITIAL
         self.contexts: Contexts | None = None
         """What it begins from, while that is due."""
-        self.queue: deque[Share] = deque()
-        """What waits behind that with which it has lined up."""
         self.closing: Ending | None = None
         """How it will end once its queue is empty."""
         self.ended: Ending | None = None
