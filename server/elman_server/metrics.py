@@ -7,8 +7,10 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -162,13 +164,13 @@ class ModelMetrics:
     def stepped(self, stats: StepStats) -> None:
         self.steps.inc()
         self.elements.inc(stats.answered)
-        self.step_duration.observe([stats.seconds], [1])
-        self.step_batch_size.observe([stats.batch_size], [1])
-        self.queue_delay.observe(stats.queue_delays, stats.counts)
+        self.step_duration.observe([stats.seconds])
+        self.step_batch_size.observe([stats.batch_size])
+        self.queue_delay.observe(stats.queue_delays)
 
-    def delivered(self, latencies: Sequence[float], counts: Sequence[int]) -> None:
-        """`counts[i]` elements were handed over `latencies[i]` seconds after they arrived."""
-        self.element_latency.observe(latencies, counts)
+    def delivered(self, latencies: NDArray[np.float64]) -> None:
+        """Elements were handed over so many seconds after they arrived."""
+        self.element_latency.observe(latencies)
 
 
 class Total:
@@ -217,19 +219,25 @@ class Series:
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
 
-    def observe(self, values: Sequence[float], counts: Sequence[int]) -> None:
-        """Counts `values[i]` as seen `counts[i]` times."""
+    def observe(self, values: Sequence[float] | NDArray[np.float64]) -> None:
         if len(values) <= _FEW:
+            few = values.tolist() if isinstance(values, np.ndarray) else values
             with self._lock:
-                for value, count in zip(values, counts, strict=True):
-                    self._counts[bisect_left(self._bounds, value)] += count
-                    self._total += value * count
+                for value in few:
+                    self._counts[bisect_left(self._bounds, value)] += 1
+                    self._total += value
             return
-        array, weights = np.array(values), np.array(counts)
-        buckets = np.bincount(self._array.searchsorted(array), weights, minlength=len(self._counts))
+        first = float(values[0])
+        if np.count_nonzero(values == first) == len(values):  # as of one frame
+            with self._lock:
+                self._counts[bisect_left(self._bounds, first)] += len(values)
+                self._total += first * len(values)
+            return
+        buckets = np.bincount(self._array.searchsorted(values), minlength=len(self._counts))
+        total = float(np.add.reduce(values))
         with self._lock:
-            self._counts = [a + int(b) for a, b in zip(self._counts, buckets, strict=True)]
-            self._total += float(array @ weights)
+            self._counts = list(map(add, self._counts, buckets.tolist()))
+            self._total += total
 
     def read(self) -> tuple[list[int], float]:
         """The number of values in each bucket, and their sum."""

@@ -11,7 +11,8 @@ from elman_server.config import ServerConfig
 from elman_server.contexts import ContextCodec
 from elman_server.elements import ElementCodec
 from elman_server.engine.engine import Engine
-from elman_server.engine.scheduler import Scheduler, StepLimits
+from elman_server.engine.limits import StepLimits
+from elman_server.engine.scheduler import Scheduler
 from elman_server.errors import ModelLoadError, ModelNotFound
 from elman_server.loading import MAX_STEP_NBYTES, LoaderBroken, most_rows
 from elman_server.metrics import Gauges, Metrics, ModelMetrics
@@ -87,7 +88,7 @@ class ServedModel:
         observer = metrics.model(name, version)
         engine = Engine(
             name=name,
-            scheduler=Scheduler(loaded.limits(config)),
+            scheduler=Scheduler(loaded.limits(config), loaded.probe.cost.seconds),
             runner=runner,
             step_seconds=loaded.probe.cost.seconds,
             beginning_seconds=loaded.probe.beginning.seconds,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.arrivals import Elements
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Contexts
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.queues import Elements
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import EndReason, Session
 from elman_server.engine.state_pool import Slot
@@ -65,7 +65,7 @@ class ArithmeticRunner:
     def run(self, batch: Batch) -> Outputs:
         slots, counts = numbers(batch.slots), numbers(batch.counts)
         assert len(set(slots)) == len(slots), "a slot is in the step twice"
-        flat = np.concatenate(batch.elements).tolist()
+        flat = batch.elements.tolist()
         assert len(flat) == sum(counts)
         answers = np.full((len(slots), batch.chunk), PADDING, np.int64)
         start = 0

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from elman_server.config import ServerConfig
-from elman_server.engine.scheduler import Chunking, StepLimits
+from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.errors import ModelLoadError, ModelNotFound
 from elman_server.repository import ModelSource
 from elman_server.runner.probe import BeginningCost, StepCost

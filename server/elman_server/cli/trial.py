@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from elman_server.config import ServerConfig
-from elman_server.engine.scheduler import Chunking
+from elman_server.engine.limits import Chunking
 from elman_server.horizon.measure import StepSize
 from elman_server.modelfile import ModelFile
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.arrivals import Elements, Runs
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.delivery import Outputs as Outputs
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.queues import Elements, Times
 from elman_server.engine.table import ENDED, Numbers, Rows, SessionTable
 
 if TYPE_CHECKING:
@@ -36,10 +36,12 @@ class Batch:
     slots: Rows
     counts: Numbers
     chunk: int
-    runs: Runs
-    """The elements without padding."""
+    elements: Elements
+    """Those of all rows without padding, row after row: `[sum(counts), *shape]`."""
+    times: Times
+    """When each of them arrived."""
     parts: list[Part]
-    """All rows, in their order."""
+    """All rows, in their order; each of another receiver."""
     fresh: list[int]
     """Rows that begin from the model's initial state instead of from their slot's."""
     outputs: frozenset[str]
@@ -53,22 +55,18 @@ class Batch:
         """Whose the rows are, until the step is over."""
         return self.table.of(self.slots)
 
-    @property
-    def elements(self) -> list[Elements]:
-        """Arrays `[n, *shape]` that, joined, are the rows' elements without padding, row after
-        row."""
-        return self.runs.elements
-
     def part(self, start: int, stop: int) -> "Batch":
         """Rows `start` to `stop - 1` as a batch of their own."""
         counts = self.counts[start:stop]
         first = int(self.counts[:start].sum())
+        own = slice(first, first + int(counts.sum()))
         return Batch(
             table=self.table,
             slots=self.slots[start:stop],
             counts=counts,
             chunk=int(counts.max()),
-            runs=self.runs.part(first, first + int(counts.sum())),
+            elements=self.elements[own],
+            times=self.times[own],
             parts=[
                 Part(part.receiver, max(part.start, start) - start, min(part.stop, stop) - start)
                 for part in self.parts
@@ -81,85 +79,38 @@ class Batch:
 
 def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Delivery]]:
     """Sorts a step's outputs by who gets them. Rows of ended sessions go to nobody."""
-    table, rows = batch.table, np.arange(len(batch))
+    table = batch.table
+    numbers, counts = table.number[batch.slots].tolist(), batch.counts.tolist()
+    positions = table.position[batch.slots].tolist()
+    gone: set[int] = set()
     if table.leavers:
-        rows = rows[table.leaving[batch.slots] != ENDED]
-    told = _Told(
-        outputs=outputs,
-        numbers=table.number[batch.slots].tolist(),
-        counts=batch.counts.tolist(),
-        first_positions=table.position[batch.slots].tolist(),
-        runs=batch.runs,
-    )
-    if len(rows) == len(batch) and len({part.receiver for part in batch.parts}) == len(batch.parts):
-        for part in batch.parts:
-            yield part.receiver.outbox, told.stretch(part)
-        return
-    present = set(rows.tolist())
-    for receiver, wanted in _rows_by_receiver(batch.parts).items():
-        own = [row for row in wanted if row in present]
-        if own:
-            yield receiver.outbox, told.some(receiver, own)
-
-
-def _rows_by_receiver(parts: list[Part]) -> dict[Receiver, list[int]]:
-    found: dict[Receiver, list[int]] = {}
-    for part in parts:
-        found.setdefault(part.receiver, []).extend(range(part.start, part.stop))
-    return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """What there is to tell of a step's rows, as lists, for who has a row or two of many."""
-
-    outputs: Outputs
-    numbers: list[int]
-    counts: list[int]
-    first_positions: list[int]
-    runs: Runs
-
-    def stretch(self, part: Part) -> Delivery:
-        """Of the rows of a part."""
+        gone = set((table.leaving[batch.slots] == ENDED).nonzero()[0].tolist())
+    first = 0
+    for part in batch.parts:
         own = slice(part.start, part.stop)
-        counts = self.counts[own]
-        whole = len(counts) == len(self.counts)
-        runs = self.runs
-        if not whole:
-            before = sum(self.counts[: part.start])
-            runs = runs.part(before, before + sum(counts))
-        return Delivery(
-            selection=part.receiver.selection,
-            numbers=self.numbers[own],
-            counts=counts,
-            first_positions=self.first_positions[own],
+        stop = first + sum(counts[own])
+        elements, first = slice(first, stop), stop
+        selection = part.receiver.selection
+        whole = len(batch.parts) == 1
+        delivery = Delivery(
+            selection=selection,
+            numbers=numbers[own],
+            counts=counts[own],
+            first_positions=positions[own],
             outputs={
                 # A copy of a part, so that what one caller has not read yet keeps nobody else's
                 # predictions alive.
-                name: _unpad(
-                    self.outputs[name] if whole else self.outputs[name][own].copy(), counts
-                )
-                for name in part.receiver.selection.names
+                name: _unpad(outputs[name] if whole else outputs[name][own].copy(), counts[own])
+                for name in selection.names
             },
-            arrivals=(
-                self.runs if whole else self.runs.part(before, before + sum(counts))
-            ).arrivals,
+            times=batch.times[elements],
         )
-
-    def some(self, receiver: Receiver, rows: list[int]) -> Delivery:
-        """Of some rows, which ascend."""
-        counts = [self.counts[row] for row in rows]
-        runs = self.runs.rows(np.array(self.counts), np.array(rows))
-        return Delivery(
-            selection=receiver.selection,
-            numbers=[self.numbers[row] for row in rows],
-            counts=counts,
-            first_positions=[self.first_positions[row] for row in rows],
-            outputs={
-                name: _unpad(self.outputs[name][rows], counts) for name in receiver.selection.names
-            },
-            arrivals=runs.arrivals,
-        )
+        if gone and not gone.isdisjoint(range(part.start, part.stop)):
+            present = [row not in gone for row in range(part.start, part.stop)]
+            if not any(present):
+                continue
+            delivery = delivery.of(present)
+        yield part.receiver.outbox, delivery
 
 
 def _unpad(array: NDArray[Any], counts: list[int]) -> NDArray[Any]:

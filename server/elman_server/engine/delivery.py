@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.arrivals import Arrivals
+from elman_server.engine.queues import Times
 
 if TYPE_CHECKING:
     from elman_server.selection import EncodedValues
@@ -51,7 +53,8 @@ class Delivery:
     first_positions: list[int]
     outputs: Outputs
     """By name: `[sum(counts), *shape]`."""
-    arrivals: Arrivals
+    times: Times
+    """When the element of each arrived."""
 
     @property
     def held_nbytes(self) -> int:
@@ -64,6 +67,18 @@ class Delivery:
         predictions = sum(self.counts) * self.selection.element_nbytes
         return _SENT_NBYTES + len(self.numbers) * _SENT_NBYTES_OF_SESSION + predictions
 
+    def of(self, chosen: list[bool]) -> "Delivery":
+        """The same for some of the sessions alone."""
+        elements = np.repeat(chosen, self.counts)
+        return Delivery(
+            selection=self.selection,
+            numbers=list(compress(self.numbers, chosen)),
+            counts=list(compress(self.counts, chosen)),
+            first_positions=list(compress(self.first_positions, chosen)),
+            outputs={name: array[elements] for name, array in self.outputs.items()},
+            times=self.times[elements],
+        )
+
     def split(self, nbytes: int) -> Iterator["Delivery"]:
         """The same in parts that send at most `nbytes` each, but one prediction at least. A
         session's predictions may go out in several parts."""
@@ -74,9 +89,9 @@ class Delivery:
         room = max(1, (nbytes - _SENT_NBYTES) // element_nbytes)
         total = sum(self.counts)
         for first in range(0, total, room):
-            yield self._part(first, min(first + room, total), last=first + room >= total)
+            yield self._part(first, min(first + room, total))
 
-    def _part(self, first: int, stop: int, *, last: bool) -> "Delivery":
+    def _part(self, first: int, stop: int) -> "Delivery":
         """Predictions `first` to `stop - 1`, counted over all sessions."""
         numbers, counts, positions = [], [], []
         start = 0
@@ -95,6 +110,5 @@ class Delivery:
             counts=counts,
             first_positions=positions,
             outputs={name: array[first:stop] for name, array in self.outputs.items()},
-            # The arrivals are counted once, with the part that goes out last.
-            arrivals=self.arrivals if last else Arrivals(times=[], counts=[]),
+            times=self.times[first:stop],
         )

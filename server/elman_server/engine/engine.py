@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import structlog
 
 from elman_server.admission import Admission
-from elman_server.engine.arrivals import Elements
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Contexts, nbytes
 from elman_server.engine.delivery import Outputs, Selection
 from elman_server.engine.outbox import Mail, Outbox, Receiver
+from elman_server.engine.queues import Elements
 from elman_server.engine.roster import Roster
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
@@ -327,11 +327,9 @@ class Engine:
 
 
 def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
-    arrivals = batch.runs.arrivals
     return StepStats(
         batch_size=len(batch),
         answered=answered,
         seconds=result.end - result.start,
-        queue_delays=arrivals.ages(result.start),
-        counts=arrivals.counts,
+        queue_delays=result.start - batch.times,
     )

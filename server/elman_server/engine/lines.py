@@ -1,91 +1,160 @@
-"""The lines in which sessions wait for a step, in groups that came together."""
+"""The lines in which sessions wait for a step, by how many elements they have."""
 
-from collections import deque
 from itertools import count
 
 import numpy as np
 
-from elman_server.engine.arrivals import Runs
-from elman_server.engine.outbox import Receiver
-from elman_server.engine.table import Numbers, Rows, SessionTable
+from elman_server.engine.table import COMING, Numbers, Rows, SessionTable
 
-_ids = count(1)
-
-
-class Group:
-    """Sessions with what each of them puts into its next step. One that ended since has another
-    `place` in the table."""
-
-    __slots__ = ("chunk", "counts", "id", "receiver", "rows", "runs", "size")
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        rows: Rows,
-        counts: Numbers,
-        runs: Runs,
-        *,
-        chunk: int,
-        id: int = 0,
-    ) -> None:
-        self.receiver = receiver
-        """Of them all."""
-        self.rows = rows
-        self.counts = counts
-        """Elements of each."""
-        self.runs = runs
-        """The elements, row after row."""
-        self.chunk = chunk
-        """The largest count, or more."""
-        self.size = len(rows)
-        self.id = id or next(_ids)
-
-    def split(self, rows: int) -> "tuple[Group, Group]":
-        """The first so many, and the others."""
-        before, after = self.runs.split(int(np.add.reduce(self.counts[:rows])))
-        return self._part(slice(rows), before), self._part(slice(rows, None), after)
-
-    def present(self, table: SessionTable) -> "Group":
-        """Those who have not ended."""
-        if self.size == 1 and table.place[self.rows[0]] == self.id:
-            return self
-        here = table.place[self.rows] == self.id
-        if np.count_nonzero(here) == self.size:
-            return self
-        (kept,) = here.nonzero()
-        return self._part(kept, self.runs.rows(self.counts, kept))
-
-    def _part(self, rows: "slice | Rows", runs: Runs) -> "Group":
-        counts = self.counts[rows]
-        return Group(self.receiver, self.rows[rows], counts, runs, chunk=self.chunk, id=self.id)
+_FIRST_CAPACITY = 64
+_FIRST_PLACE = 1 - COMING
+"""So that neither it nor its negative is one of the table's names."""
 
 
-class Line:
-    """First in, first out."""
+class Lines:
+    """Who has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`; in the last, who
+    has more."""
 
-    __slots__ = ("_groups", "_table", "length")
+    __slots__ = ("_lines", "_places", "_table", "_window")
+
+    def __init__(self, table: SessionTable, longest_chunk: int) -> None:
+        self._table = table
+        self._lines = [_Line(table) for _ in range(longest_chunk.bit_length())]
+        self._places = count(_FIRST_PLACE)
+        self._window: list[tuple[_Line, int]] = []
+
+    def __len__(self) -> int:
+        """How many lines there are."""
+        return len(self._lines)
+
+    @property
+    def sessions(self) -> int:
+        """Those that stand in line, with those that left early and were not come to yet."""
+        return sum(map(len, self._lines))
+
+    @property
+    def elements(self) -> int:
+        """Of the same, at least so many."""
+        return sum(len(line) << exponent for exponent, line in enumerate(self._lines))
+
+    def new_place(self) -> int:
+        """No session had it, nor its negative."""
+        return next(self._places)
+
+    def append(self, rows: Rows, waiting: Numbers) -> None:
+        """Sessions for each of which so many elements wait."""
+        self._table.place[rows] = place = self.new_place()
+        least, most = int(np.minimum.reduce(waiting)), int(np.maximum.reduce(waiting))
+        if self._line(least) is self._line(most):
+            self._line(most).append(rows, place)
+            return
+        # The exponent of a float is the length of the whole number.
+        lengths = np.minimum(np.frexp(waiting)[1], len(self._lines))
+        for length in np.unique(lengths).tolist():
+            self._lines[length - 1].append(rows[lengths == length], place)
+
+    def append_one(self, row: int, waiting: int) -> None:
+        """One session."""
+        self._table.place[row] = place = self.new_place()
+        self._line(waiting).append_one(row, place)
+
+    def of(self, line: int) -> int:
+        """How many sessions stand in a line."""
+        return len(self._lines[line])
+
+    def front(self, first: int, most: int) -> Rows:
+        """Who stands first in a certain line, and then in those behind it, at most so many."""
+        found: list[Rows] = []
+        self._window = []
+        for line in (*self._lines[first:], *self._lines[:first]):
+            if len(line) and most:
+                rows = line.front(most)
+                most -= len(rows)
+                found.append(rows)
+                self._window.append((line, len(rows)))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def leave(self, count: int) -> None:
+        """The first so many of those who were found last go."""
+        for line, length in self._window:
+            leaving = min(length, count)
+            line.leave(leaving)
+            count -= leaving
+
+    def take_one(self, line: int) -> int | None:
+        """The first of a line goes; None if all have gone already."""
+        return self._lines[line].take_one()
+
+    def _line(self, waiting: int) -> "_Line":
+        return self._lines[min(waiting.bit_length(), len(self._lines)) - 1]
+
+
+class _Line:
+    """First in, first out. Who leaves it early has another `place` in the table."""
+
+    __slots__ = ("_places", "_rows", "_start", "_stop", "_table")
 
     def __init__(self, table: SessionTable) -> None:
         self._table = table
-        self._groups: deque[Group] = deque()
-        self.length = 0
-        """Sessions that stand in it, with those that ended and were not come to yet."""
+        self._rows: Rows = np.zeros(_FIRST_CAPACITY, np.intp)
+        self._places: Numbers = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._start = self._stop = 0
 
-    def append(self, group: Group) -> None:
-        self._groups.append(group)
-        self.length += group.size
+    def __len__(self) -> int:
+        return self._stop - self._start
 
-    def pop(self) -> Group | None:
-        """The next group of whom somebody waits still, without the others."""
-        while self._groups:
-            group = self._groups.popleft()
-            self.length -= group.size
-            group = group.present(self._table)
-            if group.size:
-                return group
+    def append(self, rows: Rows, place: int) -> None:
+        """Sessions whose place is that: no other's at any time."""
+        count = len(rows)
+        if self._stop + count > len(self._rows):
+            self._make_room(count)
+        stop = self._stop + count
+        self._rows[self._stop : stop] = rows
+        self._places[self._stop : stop] = place
+        self._stop = stop
+
+    def append_one(self, row: int, place: int) -> None:
+        if self._stop == len(self._rows):
+            self._make_room(1)
+        self._rows[self._stop] = row
+        self._places[self._stop] = place
+        self._stop += 1
+
+    def front(self, most: int) -> Rows:
+        """Who stands first, at most so many."""
+        while True:
+            start, stop = self._start, min(self._start + most, self._stop)
+            rows, places = self._rows[start:stop], self._places[start:stop]
+            here = self._table.place[rows] == places
+            absent = len(rows) - int(np.count_nonzero(here))
+            if not absent:
+                return rows.copy()
+            # The others close up.
+            self.leave(absent)
+            self._rows[start + absent : stop] = rows[here]
+            self._places[start + absent : stop] = places[here]
+
+    def take_one(self) -> int | None:
+        while self._start < self._stop:
+            row, place = int(self._rows[self._start]), self._places[self._start]
+            self.leave(1)
+            if self._table.place[row] == place:
+                return row
         return None
 
-    def put_back(self, group: Group) -> None:
-        """The group that was popped last, or a part of it."""
-        self._groups.appendleft(group)
-        self.length += group.size
+    def leave(self, count: int) -> None:
+        """The first so many go."""
+        self._start += count
+        if self._start == self._stop:
+            self._start = self._stop = 0
+
+    def _make_room(self, more: int) -> None:
+        length = len(self)
+        rows, places = self._rows, self._places
+        own = slice(self._start, self._stop)
+        if 2 * (length + more) > len(rows):
+            capacity = 2 * (length + more)
+            self._rows, self._places = np.zeros(capacity, np.intp), np.zeros(capacity, np.int64)
+        self._rows[:length] = rows[own].copy()
+        self._places[:length] = places[own].copy()
+        self._start, self._stop = 0, length

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 from elman_server.engine.delivery import Delivery, Selection
 
 if TYPE_CHECKING:
-    from elman_server.engine.lines import Group
     from elman_server.engine.session import Ending, Session
+    from elman_server.engine.table import Rows
 
 _ids = count(1)
 
@@ -53,8 +53,8 @@ class Outbox:
         """Elements of this caller's sessions that wait for a step."""
         self.contexts_nbytes = 0
         """Bytes of the contexts of this caller's sessions that have not begun."""
-        self.held: list[Group] = []
-        """Sessions with elements that wait for this outbox to be emptied."""
+        self.held: list[tuple[Rows, int]] = []
+        """Sessions with elements that wait for this outbox to be emptied, and their place."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
         """By the `id` of their selections, while some session has them."""
         self._mail = Mail()

@@ -1,47 +1,242 @@
-"""The queues of sessions: what waits behind that with which they have lined up.
+"""The queues of sessions: the elements that wait for a step.
 
-Most sessions have none most of the time, so an empty one takes no memory.
+Those of all sessions lie in the same columns, an entry for each, and each session's are linked. So
+what a frame brings, or a step takes, is a few operations on columns, however many sessions share it
+and however it came. A frame's elements are neighbours; taken entries stay empty until the columns
+are full, and then those that wait move together.
 """
 
-from collections import deque
+from typing import Any
 
-from elman_server.engine.arrivals import Share
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_server.engine.table import Numbers, Rows, SessionTable
+
+Elements = NDArray[Any]
+"""Elements of a model's input: `[n, *shape]`."""
+Times = NDArray[np.float64]
+"""When each of some elements arrived: seconds on the engine's clock."""
+_Entries = NDArray[np.intp]
+
+_FIRST_CAPACITY = 1024
+"""Entries."""
+_FIRST = np.zeros(1, np.intp)
+_KEPT_NBYTES = 1 << 20
+"""Elements that take more memory than this are given back once nothing waits."""
 
 
 class Queues:
-    """By row of the session table."""
+    """By row of the session table, of which it keeps the columns `waiting`, `first` and `last`."""
 
-    __slots__ = ("_shares",)
+    __slots__ = ("_after", "_elements", "_length", "_run", "_stop", "_table", "_times", "_waits")
 
-    def __init__(self) -> None:
-        self._shares: dict[int, deque[Share]] = {}
+    def __init__(self, table: SessionTable) -> None:
+        self._table = table
+        self._length = 0
+        self._stop = 0
+        """No entry from here on is in use."""
+        self._elements: Elements | None = None
+        self._make_columns(_FIRST_CAPACITY)
 
-    def __contains__(self, row: int) -> bool:
-        """Whether something waits."""
-        return row in self._shares
+    def __len__(self) -> int:
+        """Elements of all sessions."""
+        return self._length
 
-    def append(self, row: int, share: Share) -> None:
-        queue = self._shares.get(row)
-        if queue is None:
-            queue = self._shares[row] = deque()
-        queue.append(share)
+    def append(self, row: int, elements: Elements, now: float) -> None:
+        """Elements of one session, at least one."""
+        count = len(elements)
+        start = self._take_in(elements, now)
+        stop = start + count
+        if count == 1:
+            self._run[start] = 1
+        else:
+            self._run[start:stop] = np.arange(count, 0, -1)
+        table = self._table
+        if table.waiting[row]:
+            self._after[table.last[row]] = start
+        else:
+            table.first[row] = start
+        table.last[row] = stop - 1
+        table.waiting[row] += count
 
-    def take(self, row: int, count: int) -> list[Share]:
-        """The first `count` elements, which are there."""
-        queue = self._shares[row]
-        taken: list[Share] = []
-        while count:
-            arrival, start, stop = queue[0]
-            if stop - start <= count:
-                taken.append(queue.popleft())
-                count -= stop - start
-            else:
-                taken.append((arrival, start, start + count))
-                queue[0] = arrival, start + count, stop
-                break
-        if not queue:
-            del self._shares[row]
-        return taken
+    def extend(self, rows: Rows, counts: Numbers, elements: Elements, now: float) -> Numbers:
+        """Elements of several sessions, each named once: `counts[i]` of `rows[i]`, at least one.
+        Returns how many wait of each then."""
+        start = self._take_in(elements, now)
+        stop = start + len(elements)
+        stops = counts.cumsum()
+        stops += start
+        starts = stops - counts
+        if len(elements) == len(rows):
+            self._run[start:stop] = 1
+        else:
+            self._run[start:stop] = np.repeat(stops, counts) - np.arange(start, stop)
+        table = self._table
+        waiting = table.waiting[rows]
+        behind = waiting > 0
+        if np.count_nonzero(behind):
+            self._after[table.last[rows[behind]]] = starts[behind]
+            first = ~behind
+            table.first[rows[first]] = starts[first]
+        else:
+            table.first[rows] = starts
+        table.last[rows] = stops - 1
+        waiting += counts
+        table.waiting[rows] = waiting
+        return waiting
+
+    def take(self, rows: Rows, counts: Numbers) -> tuple[Elements, Times]:
+        """The first `counts[i]` elements of each `rows[i]`, which are there, row after row."""
+        table = self._table
+        first = table.first[rows]
+        left = table.waiting[rows] - counts
+        if not np.count_nonzero(left):
+            table.waiting[rows] = 0
+            if self._are_neighbours(first, counts):
+                return self._take_out(slice(int(first[0]), int(first[-1] + counts[-1])))
+            return self._take_out(self._follow(first, counts)[0])
+        entries, table.first[rows] = self._follow(first, counts)
+        table.waiting[rows] = left
+        return self._take_out(entries)
+
+    def take_of(self, row: int, count: int) -> tuple[Elements, Times]:
+        """The same of one session."""
+        table = self._table
+        first = int(table.first[row])
+        run = int(self._run[first])
+        if run < count:
+            return self.take(np.array([row]), np.array([count]))
+        stop = first + count
+        table.first[row] = stop if count < run else self._after[stop - 1]
+        table.waiting[row] -= count
+        return self._take_out(slice(first, stop))
 
     def clear(self, row: int) -> None:
-        self._shares.pop(row, None)
+        """Forgets what waits of one session."""
+        table = self._table
+        if table.waiting[row]:
+            entries, _ = self._follow(table.first[row : row + 1], table.waiting[row : row + 1])
+            table.waiting[row] = 0
+            self._take_out(entries)
+
+    def _take_in(self, elements: Elements, now: float) -> int:
+        """Puts elements into new entries, and returns the first of them."""
+        if self._elements is None:
+            self._elements = np.empty((len(self._waits), *elements.shape[1:]), elements.dtype)
+        count = len(elements)
+        if self._stop + count > len(self._waits):
+            self._move_together(count)
+        start, stop = self._stop, self._stop + count
+        self._elements[start:stop] = elements
+        self._times[start:stop] = now
+        self._waits[start:stop] = True
+        self._stop = stop
+        self._length += count
+        return start
+
+    def _follow(self, entry: _Entries, counts: Numbers) -> tuple[_Entries, _Entries]:
+        """The entries of `counts[i]` elements from `entry[i]` on, and for each queue the entry that
+        comes after them, if there is one."""
+        runs = self._run[entry]
+        last = entry + counts
+        last -= 1
+        if not np.count_nonzero(runs < counts):
+            following = np.where(runs == counts, self._after[last], last + 1)
+            return _spread(entry, counts, counts.cumsum()), following
+        ends = counts.cumsum()
+        entries = np.empty(int(ends[-1]), np.intp)
+        following = np.empty_like(entry)
+        rows, to, left = np.arange(len(entry)), ends - counts, counts
+        while len(rows):
+            runs = self._run[entry]
+            here = np.minimum(runs, left)
+            stops = here.cumsum()
+            entries[_spread(to, here, stops)] = _spread(entry, here, stops)
+            last = entry + here - 1
+            next_entry = np.where(here == runs, self._after[last], last + 1)
+            following[rows] = next_entry
+            (more,) = (here < left).nonzero()
+            rows, to, left = rows[more], (to + here)[more], (left - here)[more]
+            entry = next_entry[more]
+        return entries, following
+
+    def _are_neighbours(self, entry: _Entries, counts: Numbers) -> bool:
+        """Whether `counts[i]` elements of each queue follow on those of the one before, as those of
+        a frame do that all sessions of a step came with."""
+        if np.count_nonzero(self._run[entry] < counts):
+            return False
+        ends = entry + counts
+        return bool(np.count_nonzero(ends[:-1] == entry[1:]) == len(entry) - 1)
+
+    def _take_out(self, entries: _Entries | slice) -> tuple[Elements, Times]:
+        """A copy of them; they are empty then."""
+        assert self._elements is not None
+        taken = self._elements[entries], self._times[entries]
+        if isinstance(entries, slice):
+            taken = taken[0].copy(), taken[1].copy()
+        self._length -= len(taken[1])
+        if self._length:
+            self._waits[entries] = False
+            return taken
+        if self._elements.nbytes > _KEPT_NBYTES and len(self._waits) > _FIRST_CAPACITY:
+            self._elements = None
+            self._make_columns(_FIRST_CAPACITY)
+        else:
+            self._waits[: self._stop] = False
+            self._stop = 0
+        return taken
+
+    def _make_columns(self, capacity: int) -> None:
+        self._times = np.empty(capacity, np.float64)
+        self._waits = np.zeros(capacity, np.bool_)
+        """Whether an entry is in use."""
+        self._run = np.empty(capacity, np.intp)
+        """With how many entries, itself included, its session's queue goes on beside it."""
+        self._after = np.zeros(capacity, np.intp)
+        """Where it goes on then. It means nothing for others than the last of a run, and nothing if
+        that is the last of its queue."""
+        self._stop = 0
+
+    def _move_together(self, more: int) -> None:
+        """Makes room for so many, without the empty entries. Runs stay runs, as they are emptied
+        from their beginning on."""
+        assert self._elements is not None
+        stop, table = self._stop, self._table
+        elements, times, runs, after = self._elements, self._times, self._run, self._after
+        waits = self._waits[:stop]
+        (kept,) = waits.nonzero()
+        moved_to = waits.cumsum() - 1
+        # Twice what is needed: what it costs to move them is then shared by as many as come.
+        self._make_columns(max(_FIRST_CAPACITY, 2 * (len(kept) + more)))
+        self._stop = len(kept)
+        own = slice(len(kept))
+        self._elements = np.empty((len(self._waits), *elements.shape[1:]), elements.dtype)
+        self._elements[own] = elements[kept]
+        self._times[own] = times[kept]
+        self._waits[own] = True
+        self._run[own] = runs[kept]
+        if len(kept):
+            self._after[own] = moved_to.take(after[kept], mode="clip")
+            (rows,) = table.waiting.nonzero()
+            table.first[rows] = moved_to[table.first[rows]]
+            table.last[rows] = moved_to[table.last[rows]]
+
+
+def gathered(rows: Rows, counts: Numbers, elements: Elements) -> tuple[Rows, Numbers, Elements]:
+    """The same with each row once, and all of its elements together in their order."""
+    order = rows.argsort(kind="stable")
+    ordered, own = rows[order], counts[order]
+    starts = np.concatenate([_FIRST, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
+    entries = _spread((counts.cumsum() - counts)[order], own, own.cumsum())
+    return ordered[starts], np.add.reduceat(own, starts), elements[entries]
+
+
+def _spread(starts: _Entries, counts: Numbers, ends: Numbers) -> _Entries:
+    """`counts[i]` numbers from `starts[i]` on, one after another; `ends` are the counts' sums."""
+    total = int(ends[-1])
+    if total == len(starts):
+        return starts
+    numbers: _Entries = np.arange(total)
+    numbers += np.repeat(starts - (ends - counts), counts)
+    return numbers

@@ -4,7 +4,7 @@ import numpy as np
 
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.session import Session
-from elman_server.engine.table import Numbers, Rows, SessionTable
+from elman_server.engine.table import OPEN, Numbers, Rows, SessionTable
 
 _FIRST_CAPACITY = 16
 
@@ -32,8 +32,8 @@ class Roster:
         self._length += 1
 
     def find(self, numbers: Numbers) -> tuple[Receiver, Rows] | None:
-        """The rows of sessions, if all of them are this caller's, take elements, have the same
-        receiver and are named once."""
+        """The rows of sessions, if all of them are this caller's, take elements and have the same
+        receiver."""
         if not self._length:
             return None
         index = self._numbers[: self._length].searchsorted(numbers)
@@ -44,7 +44,9 @@ class Roster:
             return None
         receiver = first.receiver
         found = (table.number[rows] == numbers) & (table.receiver[rows] == receiver.id)
-        if np.count_nonzero(found) < len(rows) or not table.distinct(rows):
+        if table.leavers:
+            found &= table.leaving[rows] == OPEN
+        if np.count_nonzero(found) < len(rows):
             return None
         return receiver, rows
 

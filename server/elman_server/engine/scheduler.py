@@ -1,92 +1,61 @@
 """The scheduler: which sessions share the next step, and with how many elements each.
 
 Pure and synchronous: time is an argument, slots are numbers, and what a step computes is not its
-business. Each step takes sessions whose queues are of like length, in turn, because a step costs
-(longest chunk) x (rows) with the padding included: sessions with `2^k` to `2^(k+1) - 1` waiting
-elements stand in line `k`, and the lines are served in rotation. So the head of a line waits for
-at most one bounded step of each other line, however much others have pushed, and at least half of
-what a step computes is wanted. Sessions that have yet to begin stand in a line of their own.
-
-What a session puts into its next step is settled when it lines up; what is pushed later waits in
-its queue until that step is done. So sessions that were pushed to together move together, as one
-group, and no step looks at each of them.
+business. A session that has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`. A
+step is filled from one line after another, and they take turns at being the first: so the head of a
+line waits for at most one bounded step of each other line, however much others have pushed. How
+many of those who wait share a step, and of what chunk, is what answers the most elements a second.
+Sessions that have yet to begin stand in a line of their own.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from elman_server.engine.arrivals import Arrival, Elements, Runs, Share, joined
 from elman_server.engine.batch import Batch, Part
 from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
 from elman_server.engine.delivery import Selection
-from elman_server.engine.lines import Group, Line
+from elman_server.engine.limits import Fitting, Seconds, StepLimits
+from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Queues
+from elman_server.engine.queues import Elements, Queues, gathered
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.state_pool import StatePool
-from elman_server.engine.table import CLOSING, ENDED, IN_STEP, NOWHERE, Numbers, Rows, SessionTable
-
-_ONE = np.array([1])
-"""The counts of most groups of one."""
-_ONE.setflags(write=False)
-
-
-class Chunking(Enum):
-    """How many elements of a session may go through one step."""
-
-    SINGLE = "single"
-    """One: the graph takes no time axis."""
-    EQUAL = "equal"
-    """Several, as many for each row: the graph takes a time axis, but no lengths."""
-    RAGGED = "ragged"
-    """Several, each row its own number: the graph takes lengths."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepLimits:
-    max_batch_size: int
-    """Rows of a step."""
-    max_step_elements: int
-    """Rows x chunk of a step."""
-    max_chunk: int
-    """Elements of a row."""
-    chunking: Chunking
-    max_beginning: int = 1
-    """Sessions that begin together."""
-
-    @property
-    def longest_chunk(self) -> int:
-        if self.chunking is Chunking.SINGLE:
-            return 1
-        return min(self.max_chunk, self.max_step_elements)
+from elman_server.engine.table import (
+    CLOSING,
+    COMING,
+    ENDED,
+    IN_STEP,
+    NOWHERE,
+    Numbers,
+    Rows,
+    SessionTable,
+)
 
 
 class Scheduler:
     """Owns the sessions of one model, their queues and their slots."""
 
-    def __init__(self, limits: StepLimits) -> None:
+    def __init__(
+        self, limits: StepLimits, seconds: Seconds = lambda rows, chunk: rows * chunk * 1e-6
+    ) -> None:
+        """`seconds(rows, chunk)` estimates how long the model computes a step."""
         self.limits = limits
         self.pool = StatePool()
         self.table = SessionTable()
-        self._queues = Queues()
-        self.pending = 0
-        """Elements that wait for a step, of all sessions."""
         self.sessions: set[Session] = set()
         """All that have not ended."""
-        self._longest_chunk = limits.longest_chunk
-        self._lines = [Line(self.table) for _ in range(self._longest_chunk.bit_length())]
-        self._full_rows = [
-            min(limits.max_batch_size, max(1, limits.max_step_elements // (2 << line)))
-            for line in range(len(self._lines))
-        ]
+        self._queues = Queues(self.table)
+        self._fitting = Fitting(limits, seconds)
+        self._lines = Lines(self.table, limits.longest_chunk)
         self._beginners = Beginners()
         self._turn = 0
         self._held: set[Outbox] = set()
+
+    @property
+    def pending(self) -> int:
+        """Elements that wait for a step, of all sessions."""
+        return len(self._queues)
 
     @property
     def backlog(self) -> int:
@@ -131,44 +100,45 @@ class Scheduler:
         The sessions have the same outbox, and none is closing or has ended. Returns the largest
         number of elements that one of them now has waiting or in a step.
         """
-        table, arrival = self.table, Arrival(elements, now)
+        table = self.table
         start = most = 0
+        newcomers: list[int] = []
         for session, count in zip(sessions, counts, strict=True):
             if not count:
                 continue
             row, stop = session.slot.index, start + count
-            self._queues.append(row, (arrival, start, stop))
+            self._queues.append(row, elements[start:stop], now)
             start = stop
-            unanswered = int(table.unanswered[row]) + count
-            table.unanswered[row] = unanswered
-            most = max(most, unanswered)
             session.outbox.pending += count
-            self.pending += count
-        for session in sessions:
-            row = session.slot.index
-            if row in self._queues and table.place[row] == NOWHERE:
-                self._line_up_one(session)
+            most = max(most, int(table.waiting[row]) + int(table.in_flight[row]))
+            if table.place[row] == NOWHERE:
+                # Others of its elements may follow.
+                table.place[row] = COMING
+                newcomers.append(row)
+        if len(newcomers) == 1:
+            self._lines.append_one(newcomers[0], int(table.waiting[newcomers[0]]))
+        elif newcomers:
+            rows = np.array(newcomers)
+            self._lines.append(rows, table.waiting[rows])
         return most
 
     def push_rows(
         self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, now: float
     ) -> int:
-        """The same for many sessions with the same receiver, named by their slots' indices, each of
-        them once, with elements for each."""
+        """The same for many sessions with the same receiver, named by their slots' indices, with
+        elements for each."""
         table = self.table
-        unanswered = table.unanswered[rows] + counts
-        table.unanswered[rows] = unanswered
+        if not table.distinct(rows):
+            rows, counts, elements = gathered(rows, counts, elements)
+        waiting = self._queues.extend(rows, counts, elements, now)
         receiver.outbox.pending += len(elements)
-        self.pending += len(elements)
-        runs = Runs([(Arrival(elements, now), 0, len(elements))])
-        busy = table.place[rows] != NOWHERE
-        if np.count_nonzero(busy):
-            self._queue_behind(rows, counts, runs, busy)
-            (idle,) = (~busy).nonzero()
-            rows, counts, runs = rows[idle], counts[idle], runs.rows(counts, idle)
-        if len(rows):
-            self._line_up_rows(receiver, rows, counts, runs)
-        return int(np.maximum.reduce(unanswered))
+        idle = table.place[rows] == NOWHERE
+        newcomers = np.count_nonzero(idle)
+        if newcomers == len(rows):
+            self._lines.append(rows, waiting)
+        elif newcomers:
+            self._lines.append(rows[idle], waiting[idle])
+        return int(np.maximum.reduce(waiting + table.in_flight[rows]))
 
     def close(self, session: Session, ending: Ending = FINISHED) -> bool:
         """Ends a session once its queue is answered. True if that is now."""
@@ -188,22 +158,23 @@ class Scheduler:
         """Lets sessions go on that were held because their outbox was full."""
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
-        for group in held:
-            present = group.present(self.table)
-            if present.size:
-                self._append(present)
+        for rows, place in held:
+            present = rows[self.table.place[rows] == place]
+            if len(present):
+                self._lines.append(present, self.table.waiting[present])
 
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return any([line.length for line in self._lines]) or bool(self._beginners)
+        return self._lines.sessions > 0 or bool(self._beginners)
 
     @property
     def full(self) -> bool:
-        """Whether enough sessions stand in some line to fill a step."""
-        return any(
-            [line.length >= rows for line, rows in zip(self._lines, self._full_rows, strict=True)]
-        )
+        """Whether enough stands in line to fill a step."""
+        limits, lines = self.limits, self._lines
+        if lines.sessions >= limits.max_batch_size:
+            return True
+        return lines.elements >= limits.max_step_elements
 
     def schedule(self) -> Batch | Beginning | None:
         """Takes the next batch out of the queues, or the next sessions that begin; None if nobody
@@ -217,7 +188,7 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif self._lines[line].length and (batch := self._take(line)) is not None:
+            elif self._lines.of(line) and (batch := self._take(line)) is not None:
                 self._turn = line + 1
                 return batch
         return None
@@ -228,15 +199,13 @@ class Scheduler:
         table.in_flight[rows] = 0
         table.place[rows] = NOWHERE
         table.position[rows] += batch.counts
-        unanswered = table.unanswered[rows] - batch.counts
-        table.unanswered[rows] = unanswered
         if table.starters:
             table.started(rows)
-        if np.count_nonzero(unanswered):
-            for part in batch.parts:
-                own = slice(part.start, part.stop)
-                self._line_up(part.receiver, table.of(rows[own][unanswered[own] > 0]))
-        return self._left(batch, unanswered) if table.leavers else []
+        waiting = table.waiting[rows]
+        if np.count_nonzero(waiting):
+            more = waiting > 0
+            self._lines.append(rows[more], waiting[more])
+        return self._left(batch, waiting) if table.leavers else []
 
     def begun(self, beginning: Beginning) -> None:
         """Lets sessions go on that have a state in their slots now."""
@@ -245,16 +214,16 @@ class Scheduler:
             if session.ended is not None:
                 self._free(session)
                 continue
-            self.table.place[session.slot.index] = NOWHERE
-            if session.slot.index in self._queues:
-                self._line_up_one(session)
+            row = session.slot.index
+            self.table.place[row] = NOWHERE
+            if session.pending:
+                self._lines.append_one(row, session.pending)
 
     def fail(self, work: Batch | Beginning, ending: Ending) -> list[Session]:
         """Ends every session of a step or beginning that failed. Returns those that it ended."""
         if isinstance(work, Beginning):
             self._beginners.settle(work)
         else:
-            self.table.unanswered[work.slots] -= work.counts
             self.table.in_flight[work.slots] = 0
         failed = []
         for session in work.sessions:
@@ -265,137 +234,119 @@ class Scheduler:
                 failed.append(session)
         return failed
 
-    def _left(self, batch: Batch, unanswered: Numbers) -> list[Session]:
+    def _left(self, batch: Batch, waiting: Numbers) -> list[Session]:
         """Those who end with a step. Who ended while it ran is forgotten."""
         leaving = self.table.leaving[batch.slots]
         for session in self.table.of(batch.slots[leaving == ENDED]):
             self._free(session)
-        ending = self.table.of(batch.slots[(leaving == CLOSING) & (unanswered == 0)])
+        ending = self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)])
         for session in ending:
             self._end(session, session.closing or FINISHED)
         return ending
 
-    def _queue_behind(
-        self, rows: Rows, counts: Numbers, runs: Runs, busy: NDArray[np.bool_]
-    ) -> None:
-        """Elements for sessions that wait or are part of a step already."""
-        ((arrival, _, _),) = runs.shares
-        stops = np.cumsum(counts)
-        for row, start, stop in zip(
-            rows[busy].tolist(), (stops - counts)[busy].tolist(), stops[busy].tolist(), strict=True
-        ):
-            self._queues.append(row, (arrival, start, stop))
-
-    def _line_up(self, receiver: Receiver, sessions: Iterable[Session]) -> None:
-        """Sessions whose elements all are in their queues, each in the line of its length."""
-        lines: dict[int, tuple[list[int], list[int], list[Share]]] = {}
-        for session in sessions:
-            row = session.slot.index
-            length = self._length(row)
-            rows, counts, shares = lines.setdefault(length.bit_length(), ([], [], []))
-            rows.append(row)
-            counts.append(length)
-            shares += self._queues.take(row, length)
-        for rows, counts, shares in lines.values():
-            runs = Runs(joined(shares))
-            self._append(Group(receiver, np.array(rows), np.array(counts), runs, chunk=max(counts)))
-
-    def _line_up_one(self, session: Session) -> None:
-        """The same for one, as comes of those that do not multiplex."""
-        row = session.slot.index
-        length = self._length(row)
-        counts = _ONE if length == 1 else np.array([length])
-        runs = Runs(self._queues.take(row, length))
-        self._append(Group(session.receiver, np.array([row]), counts, runs, chunk=length))
-
-    def _length(self, row: int) -> int:
-        """How many elements a session that waits puts into a step."""
-        length = min(int(self.table.unanswered[row]), self._longest_chunk)
-        ragged = self.limits.chunking is Chunking.RAGGED
-        return length if ragged else 1 << (length.bit_length() - 1)
-
-    def _line_up_rows(self, receiver: Receiver, rows: Rows, counts: Numbers, runs: Runs) -> None:
-        """The same for sessions whose elements are at hand instead, and their queues empty."""
-        least, most = int(np.minimum.reduce(counts)), int(np.maximum.reduce(counts))
-        alike = least.bit_length() == most.bit_length()
-        if self.limits.chunking is not Chunking.RAGGED:
-            alike = least == most == 1 << (least.bit_length() - 1)
-        if alike and most <= self._longest_chunk:
-            self._append(Group(receiver, rows, counts, runs, chunk=most))
-            return
-        # Of different lines, or too long for a step.
-        ends = np.cumsum(counts)
-        for row, start, stop in zip(
-            rows.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True
-        ):
-            for share in runs.part(start, stop).shares:
-                self._queues.append(row, share)
-        self._line_up(receiver, self.table.of(rows))
-
-    def _append(self, group: Group) -> None:
-        """Puts a group into the line of its counts."""
-        self.table.place[group.rows] = group.id
-        self._lines[group.chunk.bit_length() - 1].append(group)
-
-    def _take(self, line: int) -> Batch | None:
-        """The next sessions of a line, with as many elements as fit into a step."""
-        waiting, most = self._lines[line], self.limits.max_batch_size
-        groups: list[Group] = []
-        rows = chunk = 0
-        while rows < most and (group := waiting.pop()) is not None:
-            outbox = group.receiver.outbox
-            if outbox.full:
-                self._held.add(outbox)
-                outbox.held.append(group)
-                continue
-            fitting = self._fitting(group, rows, chunk)
-            if fitting < group.size:
-                group, rest = group.split(fitting)
-                waiting.put_back(rest)
-                if not fitting:
-                    break
-            groups.append(group)
-            rows += fitting
-            chunk = max(chunk, group.chunk)
-        return self._batch(groups) if groups else None
-
-    def _fitting(self, group: Group, rows: int, chunk: int) -> int:
-        """How many of a group a step takes in addition to `rows` of at most `chunk`."""
-        most, budget = self.limits.max_batch_size, self.limits.max_step_elements
-        if rows + group.size <= most and max(chunk, group.chunk) * (rows + group.size) <= budget:
-            return group.size
-        counts = group.counts[: most - rows]
-        chunks = np.maximum(np.maximum.accumulate(counts), chunk)
-        over = chunks * np.arange(rows + 1, rows + 1 + len(counts)) > budget
-        return int(over.argmax()) if np.count_nonzero(over) else len(counts)
-
-    def _batch(self, groups: list[Group]) -> Batch:
+    def _take(self, first: int) -> Batch | None:
+        """The sessions that fit into a step best, those of a certain line first."""
         table = self.table
-        rows = _whole([group.rows for group in groups])
-        counts = _whole([group.counts for group in groups])
+        while True:
+            if self._lines.sessions == 1:
+                return self._take_one(first)
+            rows = self._lines.front(first, self.limits.max_batch_size)
+            if not len(rows):
+                return None
+            ids = table.receiver[rows]
+            alike = np.count_nonzero(ids == ids[0]) == len(ids)
+            if not self._hold(rows, ids, alike):
+                break
+        waiting = table.waiting[rows]
+        fitting, chunk = self._fitting.fit(waiting)
+        self._lines.leave(fitting)
+        if fitting < len(rows):
+            rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
+        if alike:
+            counts = np.minimum(waiting, chunk)
+            return self._batch(rows, counts, [Part(self._receiver(int(rows[0])), 0, len(rows))])
+        order = ids.argsort(kind="stable")
+        rows, counts = rows[order], np.minimum(waiting, chunk)[order]
+        return self._batch(rows, counts, self._parts(rows, ids[order]))
+
+    def _take_one(self, line: int) -> Batch | None:
+        """The same if at most one stands in line, as is so of who does not multiplex."""
+        row = self._lines.take_one(line)
+        if row is None:
+            return None
+        receiver = self._receiver(row)
+        if receiver.outbox.full:
+            rows = np.array([row])
+            self._hold(rows, self.table.receiver[rows], True)
+            return None
+        table = self.table
+        waiting = int(table.waiting[row])
+        count = self._fitting.fit_one(waiting)
+        table.place[row] = IN_STEP
+        table.in_flight[row] = count
+        receiver.outbox.pending -= count
+        elements, times = self._queues.take_of(row, count)
+        return Batch(
+            table=table,
+            slots=np.array([row]),
+            counts=np.array([count]),
+            chunk=count,
+            elements=elements,
+            times=times,
+            parts=[Part(receiver, 0, 1)],
+            fresh=[0] if table.starters and table.fresh[row] else [],
+            outputs=receiver.selection.names,
+        )
+
+    def _hold(self, rows: Rows, ids: Numbers, alike: bool) -> bool:
+        """Takes those whose outboxes are full out of their lines. False if there are none."""
+        table, held = self.table, False
+        each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
+        for row in each.tolist():
+            receiver = self._receiver(row)
+            if receiver.outbox.full:
+                own = rows[ids == receiver.id]
+                table.place[own] = place = -self._lines.new_place()
+                self._held.add(receiver.outbox)
+                receiver.outbox.held.append((own, place))
+                held = True
+        return held
+
+    def _parts(self, rows: Rows, ids: Numbers) -> list[Part]:
+        """Of rows in the order of their receivers."""
+        stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
+        starts = [0, *stops[:-1]]
+        return [
+            Part(self._receiver(row), start, stop)
+            for row, start, stop in zip(rows[starts].tolist(), starts, stops, strict=True)
+        ]
+
+    def _batch(self, rows: Rows, counts: Numbers, parts: list[Part]) -> Batch:
+        table = self.table
         table.place[rows] = IN_STEP
         table.in_flight[rows] = counts
-        parts: list[Part] = []
+        elements, times = self._queues.take(rows, counts)
         names: frozenset[str] = frozenset()
-        start = 0
-        for group in groups:
-            receiver = group.receiver
-            elements = len(group.runs)
-            receiver.outbox.pending -= elements
-            self.pending -= elements
-            names |= receiver.selection.names
-            parts.append(Part(receiver, start, start + group.size))
-            start += group.size
+        totals = np.add.reduceat(counts, [part.start for part in parts]).tolist()
+        for part, total in zip(parts, totals, strict=True):
+            part.receiver.outbox.pending -= total
+            names |= part.receiver.selection.names
         return Batch(
             table=table,
             slots=rows,
             counts=counts,
             chunk=int(np.maximum.reduce(counts)),
-            runs=Runs.joined([group.runs for group in groups]),
+            elements=elements,
+            times=times,
             parts=parts,
             fresh=table.fresh[rows].nonzero()[0].tolist() if table.starters else [],
             outputs=names,
         )
+
+    def _receiver(self, row: int) -> Receiver:
+        session = self.table.sessions[row]
+        assert session is not None
+        return session.receiver
 
     def _end(self, session: Session, ending: Ending) -> None:
         if session.ended is not None:
@@ -403,27 +354,18 @@ class Scheduler:
         table, row = self.table, session.slot.index
         waiting = session.pending
         session.outbox.pending -= waiting
-        self.pending -= waiting
-        session.end(ending)
         self._queues.clear(row)
+        session.end(ending)
         table.leave(row, ENDED)
         if not session.outbox.pending:
             self._held.discard(session.outbox)
         self.sessions.discard(session)
         if session.contexts is not None:
             self._beginners.drop(session)
-        in_flight = table.in_flight[row]
-        table.unanswered[row] = in_flight
-        if not in_flight:
-            table.place[row] = NOWHERE
         # A slot that is in a step is written to when the step ends, so it is freed only then.
-        if not in_flight and session.start is not Start.UNDER_WAY:
+        if not table.in_flight[row] and session.start is not Start.UNDER_WAY:
             self._free(session)
 
     def _free(self, session: Session) -> None:
         self.table.remove(session.slot.index)
         self.pool.free(session.slot)
-
-
-def _whole(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

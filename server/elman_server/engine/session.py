@@ -38,9 +38,9 @@ class Session:
     """One logical stream. Only the scheduler changes it; what it counts is in the table, in the row
     of the session's slot, for as long as the session lives.
 
-    The invariants: it waits in one group at most, with elements that come before those in its
-    queue; it is part of one step or beginning at most at any time, and of no step before it has
-    begun; while it waits or is part of a step, what is pushed goes into its queue.
+    The invariants: it waits in one line at most, and in one as long as its queue holds elements and
+    it is part of no step; it is part of one step or beginning at most at any time, and of no step
+    before it has begun.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Session:
     @property
     def pending(self) -> int:
         """Elements that wait for a step."""
-        return self.unanswered - self.in_flight
+        return 0 if self.ended else int(self._table.waiting[self.slot.index])
 
     @property
     def in_flight(self) -> int:
@@ -101,4 +101,5 @@ class Session:
 
     @property
     def unanswered(self) -> int:
-        return 0 if self.ended else int(self._table.unanswered[self.slot.index])
+        """Those and those."""
+        return self.pending + self.in_flight

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from elman_server.engine.queues import Times
 from elman_server.engine.session import EndReason
 
 
@@ -12,9 +13,8 @@ class StepStats:
     answered: int
     """Elements whose predictions go to somebody."""
     seconds: float
-    queue_delays: list[float]
-    """Seconds from arrival to the step's start; entry `i` is of `counts[i]` elements."""
-    counts: list[int]
+    queue_delays: Times
+    """Seconds from each element's arrival to the step's start."""
 
 
 class Observer(Protocol):

@@ -18,8 +18,8 @@ Numbers = NDArray[np.int64]
 
 OPEN, CLOSING, ENDED = range(3)
 """Of `leaving`."""
-NOWHERE, NOT_BEGUN, IN_STEP = 0, -1, -2
-"""Of `place`."""
+NOWHERE, NOT_BEGUN, IN_STEP, COMING = 0, -1, -2, -3
+"""Of `place`, of who does not wait for a step."""
 
 _FIRST_CAPACITY = 64
 
@@ -29,8 +29,10 @@ class SessionTable:
     step, until the step is over."""
 
     __slots__ = (
+        "first",
         "fresh",
         "in_flight",
+        "last",
         "leavers",
         "leaving",
         "mark",
@@ -40,7 +42,7 @@ class SessionTable:
         "receiver",
         "sessions",
         "starters",
-        "unanswered",
+        "waiting",
     )
 
     def __init__(self) -> None:
@@ -48,15 +50,19 @@ class SessionTable:
         self.number: Numbers = np.zeros(0, np.int64)
         """What its caller calls it."""
         self.receiver: Numbers = np.zeros(0, np.int64)
-        """The `id` of its receiver while it takes elements, and 0 otherwise."""
-        self.unanswered: Numbers = np.zeros(0, np.int64)
-        """Elements that wait or are part of a step."""
+        """The `id` of its receiver, and 0 without a session."""
+        self.waiting: Numbers = np.zeros(0, np.int64)
+        """Elements that wait for a step."""
+        self.first: NDArray[np.intp] = np.zeros(0, np.intp)
+        self.last: NDArray[np.intp] = np.zeros(0, np.intp)
+        """Their entries in the queues."""
         self.in_flight: Numbers = np.zeros(0, np.int64)
-        """Those that are part of a step."""
+        """Elements that are part of a step."""
         self.position: Numbers = np.zeros(0, np.int64)
         """Elements that were answered."""
         self.place: Numbers = np.zeros(0, np.int64)
-        """The `id` of the group with which it waits for a step, IN_STEP, NOT_BEGUN, or NOWHERE."""
+        """Where it waits for a step: in a line if that is positive, held back if it is less than
+        COMING; or one of those."""
         self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
         self.leavers = 0
         """Sessions in it that are closing, or ended in a step."""
@@ -74,7 +80,7 @@ class SessionTable:
         self.sessions[row] = session
         self.number[row] = session.number
         self.receiver[row] = session.receiver.id
-        self.unanswered[row] = self.in_flight[row] = self.position[row] = 0
+        self.waiting[row] = self.in_flight[row] = self.position[row] = 0
         self.place[row] = NOWHERE if fresh else NOT_BEGUN
         self.leaving[row] = OPEN
         self.fresh[row] = fresh
@@ -90,10 +96,11 @@ class SessionTable:
         if self.leaving[row] == OPEN:
             self.leavers += 1
         self.leaving[row] = leaving
-        self.receiver[row] = 0
 
     def remove(self, row: int) -> None:
         self.sessions[row] = None
+        self.receiver[row] = 0
+        self.place[row] = NOWHERE
         self.starters -= bool(self.fresh[row])
         self.fresh[row] = False
         self.leavers -= 1

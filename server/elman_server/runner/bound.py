@@ -132,16 +132,15 @@ class BoundStep:
             self._give(output.name, array)
             self._small.append((output.name, array.reshape(whole)))
 
-    def fill(self, elements: Sequence[Array], counts: Sequence[int] | Array) -> None:
-        """Takes what, joined, are `counts[i]` elements of each row `i`, `[n, *shape]`."""
-        full = sum(map(len, elements)) == len(self._flat)
+    def fill(self, elements: Array, counts: Sequence[int] | Array) -> None:
+        """Takes `counts[i]` elements of each row `i`, `[sum(counts), *shape]`."""
+        full = len(elements) == len(self._flat)
         if full:
-            np.concatenate(elements, out=self._flat, casting="no")
+            np.copyto(self._flat, elements, casting="no")
         else:
             self._elements.fill(0)
-            flat = elements[0] if len(elements) == 1 else np.concatenate(elements)
             inside = np.arange(self._chunk) < np.asarray(counts)[:, None]
-            self._elements[inside] = flat
+            self._elements[inside] = elements
         if self._lengths is not None and (self._ragged or not full):
             self._lengths[:] = self._chunk if full else counts
             self._ragged = not full

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elman_server.engine.scheduler import Chunking
+from elman_server.engine.limits import Chunking
 from elman_server.errors import ModelLoadError
 from elman_server.runner.model import Array, StepModel
 from elman_server.runner.rows import Results, Rows, random_contexts, random_elements

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.arrivals import Arrivals
 from elman_server.engine.outbox import Mail
+from elman_server.engine.queues import Times
 from elman_server.selection import Buffer
 from elman_server.transport import status, wire
 
@@ -36,8 +36,8 @@ class FramePacker:
     """Of a frame, but for a single prediction that is larger."""
     window: int
     """What sessions are told at open."""
-    handed_over: Callable[[Arrivals], None]
-    """Called with the arrivals of the predictions that go out."""
+    handed_over: Callable[[Times], None]
+    """Called with the times at which the elements arrived whose predictions go out."""
 
     def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[bytes]:
         """Serialized `StreamResponse`s, in the order in which they are to be sent."""
@@ -50,7 +50,7 @@ class FramePacker:
             for part in delivery.split(self.max_bytes):
                 yield from self._room(frame, part.sent_nbytes)
                 frame.parts += wire.predictions(part)
-                self.handed_over(part.arrivals)
+                self.handed_over(part.times)
         ended = [status.closed(s.number, ending, s.position) for s, ending in mail.ended]
         for closed in (*ended, *refused):
             yield from self._room(frame, closed.ByteSize() + _FRAMING)

@@ -57,8 +57,7 @@ async def predict(
             mail = engine.collect(outbox)
             for delivery in mail.deliveries:
                 parts.append(selection.encode(delivery.outputs))
-                arrivals = delivery.arrivals
-                model.metrics.delivered(arrivals.ages(engine.now()), arrivals.counts)
+                model.metrics.delivered(engine.now() - delivery.times)
             if mail.ended:
                 break
             await changed.wait()

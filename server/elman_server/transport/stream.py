@@ -13,8 +13,8 @@ import numpy as np
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
 from elman_server.elements import Decoded
-from elman_server.engine.arrivals import Arrivals, Elements
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.queues import Elements, Times
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
 from elman_server.selection import OutputRequest, Selection
@@ -348,8 +348,8 @@ class StreamRpc:
         self._readable.set()
         return self._packer.pack(mail, refused)
 
-    def _handed_over(self, arrivals: Arrivals) -> None:
-        self._model.metrics.delivered(arrivals.ages(self._engine.now()), arrivals.counts)
+    def _handed_over(self, times: Times) -> None:
+        self._model.metrics.delivered(self._engine.now() - times)
 
 
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:

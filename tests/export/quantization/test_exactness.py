@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from elman_export.quantization import quantize
 from elman_export.stepmodel import Answer, StepModel
 from elman_server import modelfile
-from elman_server.engine.scheduler import Chunking
+from elman_server.engine.limits import Chunking
 from elman_server.runner.model import StepModel as ServedModel
 from elman_server.runner.probe import probe
 from tests.export.quantization.graphs import Net

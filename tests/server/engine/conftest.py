@@ -7,7 +7,8 @@ import pytest
 
 from elman_server.admission import Admission
 from elman_server.engine.engine import Engine
-from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
+from elman_server.engine.limits import Chunking, StepLimits
+from elman_server.engine.scheduler import Scheduler
 from elman_server.runner import Runner
 from tests.server.engine.shell import INLINE, STOPPING, Serve, Served
 from tests.server.fakes import ArithmeticRunner, Recorder

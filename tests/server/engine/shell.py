@@ -67,7 +67,7 @@ class FailingRunner:
         self._runner.begin(beginning)
 
     def run(self, batch: Batch) -> Outputs:
-        if any((array == self._element).any() for array in batch.elements):
+        if (batch.elements == self._element).any():
             raise RuntimeError("out of luck")
         return self._runner.run(batch)
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from elman_server.engine.arrivals import Arrival, Arrivals, Runs, joined
 from elman_server.engine.batch import Batch, Part, deliveries
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Outbox
@@ -28,22 +27,24 @@ def rows(callers: list[tuple[Outbox, FakeSelection]]) -> list[Session]:
 
 
 def batch(sessions: list[Session], counts: list[int], positions: list[int] | None = None) -> Batch:
-    """Row `i` has all of an arrival at time `i`; its elements are counted on from row to row."""
+    """Row `i` arrived at time `i`; elements are counted on from row to row. Sessions with the same
+    receiver stand together."""
     table = sessions[0]._table
     table.position[: len(sessions)] = positions or [0] * len(sessions)
-    stops = np.cumsum(counts).tolist()
+    parts: list[Part] = []
+    for row, session in enumerate(sessions):
+        if parts and parts[-1].receiver is session.receiver:
+            parts[-1] = Part(session.receiver, parts[-1].start, row + 1)
+        else:
+            parts.append(Part(session.receiver, row, row + 1))
     return Batch(
         table=table,
         slots=np.arange(len(sessions)),
         counts=np.array(counts),
         chunk=max(counts),
-        runs=Runs(
-            [
-                (Arrival(np.arange(stop - count, stop), float(row)), 0, count)
-                for row, (count, stop) in enumerate(zip(counts, stops, strict=True))
-            ]
-        ),
-        parts=[Part(session.receiver, row, row + 1) for row, session in enumerate(sessions)],
+        elements=np.arange(sum(counts)),
+        times=np.repeat(np.arange(len(counts), dtype=float), counts),
+        parts=parts,
         fresh=[],
         outputs=frozenset({"sum", "negated"}),
     )
@@ -63,46 +64,47 @@ def test_sessions_with_the_same_outbox_and_selection_share_a_delivery() -> None:
     assert (delivery.numbers, delivery.counts) == ([0, 1], [2, 1])
     assert delivery.first_positions == [7, 0]
     assert delivery.outputs["sum"].tolist() == [0, 1, 100]
-    assert (delivery.arrivals.times, delivery.arrivals.counts) == ([0.0, 1.0], [2, 1])
+    assert delivery.times.tolist() == [0.0, 0.0, 1.0]
 
 
 def test_each_outbox_and_each_selection_gets_its_own_rows_and_outputs() -> None:
     boxes = [outbox(), outbox()]
     plain, negated = FakeSelection(), FakeSelection(frozenset({"negated"}))
     step = batch(
-        rows([(boxes[0], plain), (boxes[1], plain), (boxes[0], negated), (boxes[0], plain)]),
-        [1, 2, 3, 2],
-        [0, 10, 20, 30],
+        rows([(boxes[0], plain), (boxes[0], plain), (boxes[1], plain), (boxes[0], negated)]),
+        [1, 2, 2, 3],
+        [0, 30, 10, 20],
     )
     told = {
         (boxes.index(box), delivery.selection): delivery
         for box, delivery in deliveries(step, outputs(4, 3))
     }
     assert {key: value.numbers for key, value in told.items()} == {
-        (0, plain): [0, 3],
-        (1, plain): [1],
-        (0, negated): [2],
+        (0, plain): [0, 1],
+        (1, plain): [2],
+        (0, negated): [3],
     }
     assert {
         name: array.tolist()
         for delivery in told.values()
         if delivery is told[0, plain]
         for name, array in delivery.outputs.items()
-    } == {"sum": [0, 300, 301]}
-    assert told[1, plain].outputs["sum"].tolist() == [100, 101]
+    } == {"sum": [0, 100, 101]}
+    assert told[1, plain].outputs["sum"].tolist() == [200, 201]
     assert told[0, negated].outputs.keys() == {"negated"}
-    assert told[0, negated].outputs["negated"].tolist() == [-200, -201, -202]
+    assert told[0, negated].outputs["negated"].tolist() == [-300, -301, -302]
     assert told[0, plain].first_positions == [0, 30]
-    assert told[0, plain].arrivals.times == [0.0, 3.0]
+    assert told[0, plain].times.tolist() == [0.0, 1.0, 1.0]
 
 
 def test_ended_sessions_get_nothing() -> None:
-    step = batch(rows([(outbox(), FakeSelection())] * 3), [1, 1, 1])
+    step = batch(rows([(outbox(), FakeSelection())] * 3), [2, 1, 2], [5, 6, 7])
     step.table.leave(1, ENDED)
-    [(_, delivery)] = deliveries(step, outputs(3, 1))
-    assert delivery.numbers == [0, 2]
-    assert delivery.outputs["sum"].tolist() == [0, 200]
-    assert delivery.arrivals.times == [0.0, 2.0]
+    [(_, delivery)] = deliveries(step, outputs(3, 2))
+    assert (delivery.numbers, delivery.counts) == ([0, 2], [2, 2])
+    assert delivery.first_positions == [5, 7]
+    assert delivery.outputs["sum"].tolist() == [0, 1, 200, 201]
+    assert delivery.times.tolist() == [0.0, 0.0, 2.0, 2.0]
 
 
 def test_a_step_of_ended_sessions_goes_to_nobody() -> None:
@@ -131,10 +133,7 @@ def packed(counts: list[int], element_nbytes: int) -> Delivery:
         counts=counts,
         first_positions=[1000 * row for row in range(len(counts))],
         outputs={"sum": np.arange(sum(counts))},
-        arrivals=Arrivals(
-            times=[float(n) for n in counts],
-            counts=counts,
-        ),
+        times=np.arange(sum(counts), dtype=float),
     )
 
 
@@ -149,6 +148,7 @@ def test_what_was_split_makes_the_whole_again(
         range(sum(counts))
     )
     assert all(len(part.outputs["sum"]) == sum(part.counts) for part in parts)
+    assert np.concatenate([part.times for part in parts]).tolist() == delivery.times.tolist()
 
 
 @given(counts, st.integers(1, 40), st.integers(1, 400))
@@ -158,16 +158,6 @@ def test_no_part_is_larger_than_asked_for(
     """But for one prediction, which can't be cut."""
     for part in packed(counts, element_nbytes).split(nbytes):
         assert sum(part.counts) * element_nbytes <= max(nbytes, element_nbytes)
-
-
-@given(counts, st.integers(1, 40), st.integers(1, 400))
-def test_the_parts_count_each_arrival_once(
-    counts: list[int], element_nbytes: int, nbytes: int
-) -> None:
-    delivery = packed(counts, element_nbytes)
-    parts = list(delivery.split(nbytes))
-    times = [time for part in parts for time in part.arrivals.times]
-    assert times == delivery.arrivals.times
 
 
 def test_what_fits_is_not_split() -> None:
@@ -207,46 +197,11 @@ def test_a_part_of_a_batch_holds_some_of_its_rows_as_they_were(
     assert [(each.receiver, each.start, each.stop) for each in part.parts] == [
         (whole.parts[row].receiver, row - first, row - first + 1) for row in rows_of_it
     ]
-    assert np.concatenate(part.elements).tolist() == [
+    assert part.elements.tolist() == [
         starts[row] + step for row in rows_of_it for step in range(counts[row])
     ]
     assert [part.sessions[row] for row in part.fresh] == [
         whole.sessions[row] for row in whole.fresh if row in rows_of_it
     ]
     assert part.outputs == whole.outputs
-    assert part.runs.arrivals == Arrivals(
-        times=[float(row) for row in rows_of_it], counts=counts[first:stop]
-    )
-
-
-def test_neighbours_in_an_arrival_are_read_as_one() -> None:
-    first, second = Arrival(np.arange(10), 1.0), Arrival(np.arange(100, 110), 2.0)
-    shares = [(first, 0, 2), (first, 2, 5), (first, 6, 7), (second, 7, 8), (second, 8, 9)]
-    assert joined(shares) == [(first, 0, 5), (first, 6, 7), (second, 7, 9)]
-    assert Runs(joined(shares)).arrivals == Arrivals(times=[1.0, 1.0, 2.0], counts=[5, 1, 2])
-
-
-@given(counts, st.data())
-def test_runs_can_be_cut_anywhere(lengths: list[int], data: st.DataObject) -> None:
-    stops = np.cumsum(lengths).tolist()
-    runs = Runs(
-        [
-            (Arrival(np.arange(100), float(stop)), 7, 7 + n)
-            for stop, n in zip(stops, lengths, strict=True)
-        ]
-    )
-    elements = np.concatenate(runs.elements).tolist()
-    middle = data.draw(st.integers(0, stops[-1]))
-    before, after = runs.split(middle)
-    assert [*_elements(before), *_elements(after)] == elements
-    assert len(before) == middle
-    sizes = data.draw(st.permutations(lengths))
-    chosen = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1))))
-    ends = np.cumsum(sizes).tolist()
-    assert _elements(runs.rows(np.array(sizes), np.array(chosen, np.intp))) == [
-        element for row in chosen for element in elements[ends[row] - sizes[row] : ends[row]]
-    ]
-
-
-def _elements(runs: Runs) -> list[int]:
-    return [element for array in runs.elements for element in array.tolist()]
+    assert part.times.tolist() == [float(row) for row in rows_of_it for _ in range(counts[row])]

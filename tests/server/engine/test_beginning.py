@@ -6,8 +6,9 @@ import pytest
 
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Start
+from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.scheduler import Chunking, Scheduler, StepLimits
+from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import FINISHED, Ending, EndReason, Session
 from tests.server.fakes import FakeSelection, ids, push, seed
 

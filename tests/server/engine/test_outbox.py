@@ -3,7 +3,6 @@ keep."""
 
 import numpy as np
 
-from elman_server.engine.arrivals import Arrivals
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import FINISHED, Session
@@ -28,7 +27,7 @@ def delivery(box: Outbox, count: int) -> Delivery:
         counts=[count],
         first_positions=[0],
         outputs={"sum": np.zeros(count, np.int64)},
-        arrivals=Arrivals(times=[0.0], counts=[count]),
+        times=np.zeros(count),
     )
 
 

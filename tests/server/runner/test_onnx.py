@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from elman_server import modelfile
-from elman_server.engine.arrivals import Arrival, Runs
 from elman_server.engine.batch import Batch
 from elman_server.engine.table import SessionTable
 from elman_server.runner.model import StepModel
@@ -37,7 +36,8 @@ def batch(
         slots=np.array([slot for slot, _ in rows]),
         counts=np.array(counts),
         chunk=max(counts),
-        runs=Runs([(Arrival(elements, 0.0), 0, len(elements)) for _, elements in rows]),
+        elements=np.concatenate([elements for _, elements in rows]),
+        times=np.zeros(sum(counts)),
         parts=[],
         fresh=list(fresh),
         outputs=frozenset(outputs),

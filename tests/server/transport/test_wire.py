@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.arrivals import Arrivals
 from elman_server.engine.delivery import Delivery
 from elman_server.selection import Form, OutputRequest, Selection
 from elman_server.spec import OutputKind, OutputSpec
@@ -45,7 +44,7 @@ def test_predictions_read_as_protobuf_reads_them(
         counts=counts,
         first_positions=positions,
         outputs=outputs,
-        arrivals=Arrivals(times=[], counts=[]),
+        times=np.zeros(sum(counts)),
     )
     expected = pb.Predictions(
         sessions=numbers,

@@ -3,6 +3,7 @@
 import urllib.request
 from collections.abc import Sequence
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
@@ -110,7 +111,7 @@ def counted(steps: int) -> CollectorRegistry:
     )
     for _ in range(steps):
         model.stepped(
-            StepStats(batch_size=2, answered=3, seconds=1e-3, queue_delays=[0.5], counts=[3])
+            StepStats(batch_size=2, answered=3, seconds=1e-3, queue_delays=np.full(3, 0.5))
         )
     return metrics.registry
 
