@@ -79,13 +79,14 @@ class _Rows:
             width=width,
         )
 
-    def grow(self, device: Device, capacity: int) -> None:
+    def grown(self, device: Device, capacity: int) -> Block:
+        """A block with the same rows and room for so many."""
         grown = np.zeros((self.parts, capacity, self.width), self.dtype)
         if self.block is not None:
             old = self.block.read()[:, :-1]
             grown[:, : old.shape[1]] = old
         grown[:, -1] = self.last
-        self.block = Block(device, grown)
+        return Block(device, grown)
 
     def laid_out(self, rows: Array) -> Array:
         """`[rows, *shape]` as `[parts, rows, width]`"""
@@ -130,9 +131,12 @@ class DeviceStates:
         return sum(rows.block.nbytes for rows in self._all if rows.block is not None)
 
     def grow(self, capacity: int) -> None:
+        # All or none: where there is no memory for one of them, the others stay where they are, and
+        # where carriers and steps that are bound look for them.
+        blocks = [rows.grown(self._device, capacity) for rows in self._all]
+        for rows, block in zip(self._all, blocks, strict=True):
+            rows.block = block
         self.capacity = capacity
-        for rows in self._all:
-            rows.grow(self._device, capacity)
 
     def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
         places: list[_Place] = []

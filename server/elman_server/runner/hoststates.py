@@ -1,5 +1,6 @@
 """States and contexts of all slots in the host's memory."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,9 +29,10 @@ class HostStates:
         return sum(array.nbytes for array in (*self._states, *self._contexts))
 
     def grow(self, capacity: int) -> None:
-        self.capacity = capacity
-        for array in (*self._states, *self._contexts):
-            array.grow(capacity)
+        # All or none: where there is no memory for one of them, the others are not to have more.
+        states = [array.grown(capacity) for array in self._states]
+        contexts = [array.grown(capacity) for array in self._contexts]
+        self._states, self._contexts, self.capacity = states, contexts, capacity
 
     def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
         for array, rows in zip((*self._states, *self._contexts), (*states, *contexts), strict=True):
@@ -62,8 +64,14 @@ class Carrier:
         """`states`: with the items before and after the step."""
         self._states = states
         self._contexts = contexts
+        arrays = [array for array, *_ in states] + [array for array, _ in contexts]
+        self._capacity = min((array.capacity for array in arrays), default=sys.maxsize)
 
     def take(self, slots: Index, before: Index) -> None:
+        # Once for all arrays, as none of them would say so. `before` is `slots`, or the last row.
+        highest = before.item(before.argmax())
+        if highest >= self._capacity:
+            raise IndexError(f"row {highest} of {self._capacity}")
         for array, items, _ in self._states:
             array.take(before, items)
         for array, items in self._contexts:

@@ -51,7 +51,10 @@ class States(Protocol):
         """For how many rows there is room, that one among them."""
 
     def grow(self, capacity: int) -> None:
-        """Makes room for so many rows. Carriers that were made before are of no use then."""
+        """Makes room for so many rows. Carriers that were made before are of no use then.
+
+        If it raises, as where there is no memory for them, nothing has changed.
+        """
 
     def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
         """Puts rows, `[len(slots), *shape]` of each tensor."""

@@ -23,19 +23,27 @@ class RowArray:
         self._before = prod(self.shape[:axis])
         self._nbytes = prod(self.shape[axis:]) * self.dtype.itemsize
         self._last = last
-        self._make(capacity)
+        shape = (capacity,) if self._before == 1 else (self._before, capacity)
+        self._rows = np.empty(shape, f"V{self._nbytes}")
+        self.put_rows(np.array([capacity - 1]), last[None])
 
     @property
     def nbytes(self) -> int:
         """Bytes reserved."""
         return self._rows.nbytes
 
-    def grow(self, capacity: int) -> None:
-        """Makes room for so many rows, the last one among them."""
-        old = self._rows[..., :-1]
+    @property
+    def capacity(self) -> int:
+        """For how many rows there is room, the last one among them."""
+        return self._rows.shape[-1]
+
+    def grown(self, capacity: int) -> "RowArray":
+        """The same rows with room for so many, the last one among them."""
         # Rows that are never used are never touched, so they take no memory.
-        self._make(capacity)
-        self._rows[..., : old.shape[-1]] = old
+        grown = RowArray(self._last, axis=self._axis, capacity=capacity)
+        old = self._rows[..., :-1]
+        grown._rows[..., : old.shape[-1]] = old
+        return grown
 
     def items(self, tensor: Array) -> Array:
         """A tensor of the graph, with the same memory, as `take` and `put` have it: each row, or
@@ -44,8 +52,8 @@ class RowArray:
         return flat[0] if self._before == 1 else flat
 
     def take(self, slots: Index, items: Array) -> None:
-        """Copies rows, none of which is beyond the last."""
-        # In any other mode numpy would copy twice.
+        """Copies rows, none of which is beyond the last: that is the caller's to see to."""
+        # In any other mode numpy would copy twice; in this one what is beyond is the last.
         self._rows.take(slots, -1, items, "clip")
 
     def put(self, slots: Index, items: Array) -> None:
@@ -57,8 +65,3 @@ class RowArray:
     def put_rows(self, slots: Index, rows: Array) -> None:
         """`[len(slots), *shape]`"""
         self.put(slots, self.items(np.ascontiguousarray(np.moveaxis(rows, 0, self._axis))))
-
-    def _make(self, capacity: int) -> None:
-        shape = (capacity,) if self._before == 1 else (self._before, capacity)
-        self._rows = np.empty(shape, f"V{self._nbytes}")
-        self.put_rows(np.array([capacity - 1]), self._last[None])

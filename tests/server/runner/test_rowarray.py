@@ -38,7 +38,8 @@ def test_growth_keeps_the_rows_and_the_last_row_stays_the_last(axis: int) -> Non
     array = RowArray(last, axis=axis, capacity=4)
     put = rows(3, "float32", seed=1)
     array.put_rows(np.arange(3), put)
-    before = array.nbytes
-    array.grow(100)
-    assert np.array_equal(taken(array, [0, 1, 2, 99], axis), [*put, last])
-    assert array.nbytes == 25 * before
+    grown = array.grown(100)
+    assert np.array_equal(taken(grown, [0, 1, 2, 99], axis), [*put, last])
+    assert (grown.capacity, grown.nbytes) == (100, 25 * array.nbytes)
+    # Who could not use it, as there was no memory for another, has what it had.
+    assert np.array_equal(taken(array, [0, 1, 2, 3], axis), [*put, last])
