@@ -286,8 +286,16 @@ def test_one_that_is_told_to_end_is_replaced_and_all_end_with_a_supervisor_that_
         assert server.metric("elman_sessions") == len(streams) - gone
 
         processes = list(workers(server).values())
+        # One of them wakes to two questions of a supervisor that is gone.
+        processes[0].suspend()
+        for _ in range(2):
+            assert server.metric("elman_sessions") == len(streams) - gone
         server.process.kill()
+        server.process.wait()
+        processes[0].resume()
         ended, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
+        for process in alive:
+            process.kill()
         assert (len(ended), alive) == (2, [])
 
 

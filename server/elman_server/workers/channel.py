@@ -24,6 +24,8 @@ class Channel:
 
     async def send(self, message: Message) -> None:
         """What is sent to one who is gone is lost without a word: its end is told by `receive`."""
+        if self._writer.is_closing():  # where asyncio's loop would only log it, uvloop's raises
+            return
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with contextlib.suppress(ConnectionError):
             self._writer.write(len(data).to_bytes(_LENGTH_NBYTES) + data)

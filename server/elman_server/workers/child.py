@@ -53,6 +53,7 @@ async def _work(connected: socket.socket) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     following = asyncio.create_task(orders.follow(channel, reports))
     reporting = asyncio.create_task(reports.send_regularly())
+    reporting.add_done_callback(lambda _: orders.stop())
     try:
         server = Server(config, reports.metrics)
         try:
@@ -76,6 +77,10 @@ async def _work(connected: socket.socket) -> int:
         await reports.send()
         following.cancel()
         await channel.close()
+        await asyncio.wait({following, reporting})
+        for task in (following, reporting):
+            if not task.cancelled():
+                task.result()  # of what failed nobody heard but by the stop
     return 0
 
 
@@ -88,22 +93,25 @@ class _Orders:
         """Whether to wait no longer before taking connections, or before stopping."""
 
     async def follow(self, channel: Channel, reports: "_Reports") -> None:
-        """Until the supervisor is gone."""
-        while (message := await channel.receive()) is not None:
-            match message:
-                case Listen():
-                    self.listen.set()
-                case Report(number=number):
-                    await reports.send(number)
-                case Stop(at_once=at_once):
-                    self._stop()
-                    if at_once:
-                        self._stopping.at_once.set()
-                case _:
-                    raise TypeError(f"{type(message).__name__} is no message for a worker")
-        self._stop()
+        """Until the supervisor is gone. However it ends, the worker is to stop: nobody else could
+        tell it to."""
+        try:
+            while (message := await channel.receive()) is not None:
+                match message:
+                    case Listen():
+                        self.listen.set()
+                    case Report(number=number):
+                        await reports.send(number)
+                    case Stop(at_once=at_once):
+                        self.stop()
+                        if at_once:
+                            self._stopping.at_once.set()
+                    case _:
+                        raise TypeError(f"{type(message).__name__} is no message for a worker")
+        finally:
+            self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         self._stopping.drain.set()
         self.listen.set()
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 
 from elman_server.config import ServerConfig
 from elman_server.workers.channel import Channel
@@ -70,3 +71,24 @@ async def test_an_end_within_a_message_is_an_end(pair: Pair) -> None:
     pair[0]._writer.write(b"\0\0\1\0half")
     await pair[0].close()
     assert await pair[1].receive() is None
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_sending_to_one_who_is_gone_says_nothing(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def send() -> None:
+        one, two = socket.socketpair()
+        channel = await Channel.of(one)
+        two.close()
+        assert await channel.receive() is None
+        for _ in range(5):
+            await channel.send(Report(number=1))
+        # As long as what is written has to wait, too.
+        await channel.send(Failed(message="x" * 10_000_000))
+        await channel.close()
+        await channel.send(Report(number=2))
+        await channel.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(send())
