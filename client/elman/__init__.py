@@ -57,6 +57,7 @@ _MODULES = {
         "Unavailable",
     ),
 }
+_SUBMODULES = {"aio", "v1", *_MODULES}
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -96,8 +97,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Imports what a name stands for when it is first used: so a program that needs no client, as
     the server is one, loads no gRPC before it has chosen gRPC's settings."""
-    if name == "aio":
-        return import_module("elman.aio")
+    if name in _SUBMODULES:
+        return import_module(f"elman.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'elman' has no attribute {name!r}")
     value: object = getattr(import_module(f"elman.{_HOMES[name]}"), name)
@@ -106,4 +107,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

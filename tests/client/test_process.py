@@ -1,10 +1,13 @@
 """What the SDK does to the process that it lives in: its import, its exit, an interrupt."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import elman
 from tests.client.fake_server import FakeServer
 
 HEAVY = ("click", "rich", "torch", "onnx", "onnxruntime", "prometheus_client", "pydantic")
@@ -48,6 +51,27 @@ def test_elman_aio_is_imported_when_it_is_used() -> None:
     assert done.stdout.strip() == "elman.aio._client"
     done = run("import elman; elman.nothing")
     assert "module 'elman' has no attribute 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["aio", "errors", "v1", "_client"])
+@pytest.mark.parametrize("before", ["", "elman.aio", "elman.connect", "elman.ElmanError"])
+def test_a_module_of_it_is_there_whatever_was_used_before(name: str, before: str) -> None:
+    done = run(f"import elman; {before}\nprint('{name}' in dir(elman), elman.{name}.__name__)")
+    assert done.stdout.split() == ["True", f"elman.{name}"], done.stderr
+
+
+def test_what_is_imported_when_it_is_used_is_what_type_checkers_see() -> None:
+    tree = ast.parse(Path(elman.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {name: f"elman.{home}" for name, home in elman._HOMES.items()} | {"aio": "elman"}
+    assert sorted(seen) == elman.__all__
+    assert set(elman.__all__) | elman._SUBMODULES <= set(dir(elman))
 
 
 @pytest.mark.parametrize("then", ["", "raise SystemExit(3)", "import sys; sys.exit(3)"])
