@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ class Worker:
     """Made by `start`. For one event loop."""
 
     def __init__(
-        self, number: int, process: asyncio.subprocess.Process, channel: Channel, begin: Begin
+        self, number: int, process: "subprocess.Popen[bytes]", channel: Channel, begin: Begin
     ) -> None:
         self.number = number
         self.identity = next(_IDENTITIES)
@@ -72,17 +73,7 @@ class Worker:
         """A fresh interpreter, as neither gRPC nor threads outlive a fork. Raises `OSError`."""
         ours, theirs = socket.socketpair()
         try:
-            # Blocked until the worker is ready for them: what it does by default is to die.
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "elman_server.workers", str(theirs.fileno())),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, "PYTHONPATH": _import_path()},
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            process = _spawn(theirs.fileno())
         except OSError:
             ours.close()
             raise
@@ -127,7 +118,7 @@ class Worker:
         self._heard = False
         for asked in self._asked.values():
             asked.set()
-        code = await self._process.wait()
+        code = await asyncio.to_thread(self._process.wait)
         await self._channel.close()
         return Ended(code=code, message=message, served=served)
 
@@ -154,6 +145,22 @@ class Worker:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+
+def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
+    """Both signals are blocked until the worker is ready for them: what it does by default is to
+    die. Here they are blocked for no longer than this takes, with no `await` in between: of two
+    starts that overlap each would give back what the other had made of them."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "elman_server.workers", str(descriptor)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            env={**os.environ, "PYTHONPATH": _import_path()},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _name(number: int) -> str:
