@@ -10,6 +10,7 @@ import click
 import pytest
 
 from elman_server.config import ServerConfig
+from elman_server.workers import supervisor
 
 PROMETHEUS = "deploy/prometheus/prometheus.yml"
 
@@ -63,10 +64,11 @@ def test_its_health_check_is_a_command_of_the_program(
     assert parse(args).params["target"] == f"localhost:{config.port}"
 
 
-def test_it_is_killed_only_after_its_grace_period(
+def test_it_is_killed_only_after_it_would_have_killed_its_own_workers(
     services: dict[str, Any], config: ServerConfig
 ) -> None:
-    assert float(services["elman"]["stop_grace_period"].removesuffix("s")) > config.grace_period
+    patience = float(services["elman"]["stop_grace_period"].removesuffix("s"))
+    assert patience > config.grace_period + supervisor._PATIENCE
 
 
 def test_it_needs_neither_privileges_nor_a_writable_disk(services: dict[str, Any]) -> None:
