@@ -227,8 +227,12 @@ class Engine:
 
     def _turn(self) -> None:
         self._turn_due = False
+        self._start_steps(idle=not self._working)
+
+    def _start_steps(self, *, idle: bool) -> None:
         while self._working < _AHEAD and (not self._working or self._scheduler.full):
-            work = self._scheduler.schedule()
+            work = self._scheduler.schedule(idle=idle)
+            idle = False
             self._admission.relieve()
             if work is None:
                 return
@@ -245,7 +249,7 @@ class Engine:
         self._working -= 1
         settled = self._settle(results)
         # The next step starts first: telling the callers of this one can go on beside it.
-        self._turn()
+        self._start_steps(idle=False)
         self._tell(results, settled)
 
     def _seconds(self, work: Work) -> float:

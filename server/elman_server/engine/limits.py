@@ -15,6 +15,10 @@ _LEAST_WANTED = 0.75
 """The share of what a step computes that is no padding. Somebody with a single element waits while
 the step computes others' chunks, so long ones should not take short ones along."""
 _KNOWN = 4096
+_DIVIDED_SECONDS = 1e-3, 8e-3
+"""A step that takes so long at least, and not as long as that, is divided if nothing else is to
+do. A shorter one is over before the answers of its first half are out; a longer one loses more to
+smaller matrices than callers need to answer."""
 _STEP_SECONDS = 350e-6
 _ROW_SECONDS = 2e-6
 """What a server spends on each step and on each row of one beside the model: see
@@ -93,6 +97,16 @@ class Fitting:
             if wanted > best * seconds:
                 found, best = (rows, chunk), wanted / seconds
         return found
+
+    def first_part(self, rows: int, chunk: int) -> int:
+        """How many go first of those who could share a step, where nothing runs and nobody else
+        waits. Half of them, if it pays: then their answers, and their next elements, are on the way
+        while the others' step runs, and so in turn; otherwise the model would wait for all of their
+        callers."""
+        least, most = _DIVIDED_SECONDS
+        if least <= self._seconds(rows, chunk) < most:
+            return (rows + 1) // 2
+        return rows
 
     def fit_one(self, waiting: int) -> int:
         """The chunk of a step of one row."""

@@ -50,6 +50,8 @@ class Scheduler:
         self._lines = Lines(self.table, limits.longest_chunk)
         self._beginners = Beginners()
         self._turn = 0
+        self._rows = limits.max_batch_size
+        """Of the last step that several shared."""
         self._held: set[Outbox] = set()
 
     @property
@@ -170,15 +172,16 @@ class Scheduler:
 
     @property
     def full(self) -> bool:
-        """Whether enough stands in line to fill a step."""
+        """Whether enough stands in line for the next step to be made ahead: as many as shared
+        the last one, or as much as fills one."""
         limits, lines = self.limits, self._lines
-        if lines.sessions >= limits.max_batch_size:
+        if lines.sessions >= min(limits.max_batch_size, self._rows):
             return True
         return lines.elements >= limits.max_step_elements
 
-    def schedule(self) -> Batch | Beginning | None:
+    def schedule(self, *, idle: bool = False) -> Batch | Beginning | None:
         """Takes the next batch out of the queues, or the next sessions that begin; None if nobody
-        is ready."""
+        is ready. `idle`: whether the model had nothing to do before."""
         # The beginners' line is the last.
         lines = len(self._lines) + 1
         for offset in range(lines):
@@ -188,7 +191,7 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif self._lines.of(line) and (batch := self._take(line)) is not None:
+            elif self._lines.of(line) and (batch := self._take(line, idle)) is not None:
                 self._turn = line + 1
                 return batch
         return None
@@ -244,7 +247,7 @@ class Scheduler:
             self._end(session, session.closing or FINISHED)
         return ending
 
-    def _take(self, first: int) -> Batch | None:
+    def _take(self, first: int, idle: bool) -> Batch | None:
         """The sessions that fit into a step best, those of a certain line first."""
         table = self.table
         while True:
@@ -259,7 +262,10 @@ class Scheduler:
                 break
         waiting = table.waiting[rows]
         fitting, chunk = self._fitting.fit(waiting)
+        if idle and fitting == self._lines.sessions:
+            fitting = self._fitting.first_part(fitting, chunk)
         self._lines.leave(fitting)
+        self._rows = fitting
         if fitting < len(rows):
             rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
         if alike:

@@ -136,6 +136,49 @@ def test_enough_sessions_with_like_queues_fill_a_step(pending: int, rows: int) -
     assert not scheduler.full
 
 
+def test_as_many_as_the_last_step_has_fill_the_next() -> None:
+    scheduler = Scheduler(limits(rows=8))
+    for _ in range(2):
+        add(scheduler, 1)
+    schedule(scheduler)
+    add(scheduler, 1)
+    assert not scheduler.full
+    add(scheduler, 1)
+    assert scheduler.full
+
+
+def slow(milliseconds: float, *, rows: int = 8) -> Scheduler:
+    """One with five sessions, of whose elements each takes so long."""
+    scheduler = Scheduler(limits(rows=rows), lambda rows, chunk: rows * chunk * milliseconds / 1e3)
+    for _ in range(5):
+        add(scheduler, 1)
+    return scheduler
+
+
+def test_a_step_that_takes_long_is_divided_if_the_model_was_idle() -> None:
+    scheduler = slow(0.5)
+    first = scheduler.schedule(idle=True)
+    assert first is not None
+    assert len(first) == 3
+    add(scheduler, 1)
+    assert scheduler.full
+    assert len(schedule(scheduler)) == 3
+
+
+@pytest.mark.parametrize("milliseconds", [0.1, 4.0])
+def test_a_short_step_is_not_divided_nor_a_very_long_one(milliseconds: float) -> None:
+    batch = slow(milliseconds).schedule(idle=True)
+    assert batch is not None
+    assert len(batch) == 5
+
+
+def test_a_step_is_not_divided_while_others_run_or_wait() -> None:
+    assert len(schedule(slow(0.5))) == 5
+    batch = slow(0.5, rows=4).schedule(idle=True)
+    assert batch is not None
+    assert len(batch) == 4
+
+
 def test_a_session_in_a_step_is_in_no_other() -> None:
     scheduler = Scheduler(limits(chunk=2))
     session = add(scheduler, 5)
