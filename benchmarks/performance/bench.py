@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
 from typing import Self
 
@@ -81,6 +82,7 @@ class Bench:
             paths = {size.name: size.save(folder) for size in sorted(sizes, key=str)}
             self._small = paths[SMALL.name]
             self._limits = {name: Limit(path) for name, path in paths.items()}
+            self._best = dict.fromkeys(paths, _BATCHES[0])
             with self._on_core(_SERVER):
                 self._server = stack.enter_context(ServerProcess(str(folder)))
                 self._echo = stack.enter_context(echo.process(_PREDICTION_NBYTES))
@@ -130,18 +132,25 @@ class Bench:
 
     def _measure_limits(self, found: Round) -> None:
         for name, limit in self._limits.items():
-            found.limits[name] = max(
-                limit.elements_per_second(rows=rows, chunk=chunk, seconds=self._seconds / 3)
+            rates = {
+                (rows, chunk): limit.elements_per_second(
+                    rows=rows, chunk=chunk, seconds=self._seconds / 3
+                )
                 for rows, chunk in _BATCHES
-            )
+            }
+            self._best[name] = max(rates, key=lambda batch: rates[batch])
+            found.limits[name] = rates[self._best[name]]
         found.step = self._limits[SMALL.name].step_seconds(rows=1, chunk=1, seconds=0.2)
 
     def _measure_echo(self, found: Round, streams: int) -> None:
+        found.echoes[streams] = self._echoed(streams, self._seconds)
+
+    def _echoed(self, streams: int, seconds: float) -> Echoed:
         recorder = self._runner.run(
-            echo.loop(self._echo, streams=streams, size=_PUSH_NBYTES, seconds=self._seconds)
+            echo.loop(self._echo, streams=streams, size=_PUSH_NBYTES, seconds=seconds)
         )
         latencies = _some(recorder.latencies())
-        found.echoes[streams] = Echoed(per_second=recorder.per_second, latencies=latencies)
+        return Echoed(per_second=recorder.per_second, latencies=latencies)
 
     def _measure_case(self, found: Round, case: Case) -> None:
         if case.sdk:
@@ -153,8 +162,20 @@ class Bench:
             if closed is None:
                 raise RuntimeError(f"the capacity is unknown: {case.closed.name} failed")
             capacity = closed.per_second
+        aimed = case.target is not None
+        limits = [self._limit_of(case)] if aimed else []
         result = self._driven(case.size.name, case.load(self._seconds, capacity))
-        found.loads[case.name] = Figures.of(result)
+        limits += [self._limit_of(case)] if aimed else []
+        found.loads[case.name] = Figures.of(result, mean(limits) if limits else None)
+
+    def _limit_of(self, case: Case) -> float:
+        """What it is now, as the machine is not the same from one second to the next."""
+        seconds = self._seconds / 2
+        if case.echoed:
+            return self._echoed(case.connections, seconds).per_second
+        rows, chunk = self._best[case.size.name]
+        limit = self._limits[case.size.name]
+        return limit.elements_per_second(rows=rows, chunk=chunk, seconds=seconds)
 
     def _measure_beside(self, found: Round, *, bulk_first: bool) -> None:
         """In turn first."""

@@ -28,9 +28,12 @@ class Figures:
     latencies: Latencies | None = None
     unanswered: int = 0
     """Elements of an open loop that had no answer ten seconds after it."""
+    limit: float | None = None
+    """Of one with a target: what the runtime made of its model just before and after, elements a
+    second; or the echo, messages."""
 
     @staticmethod
-    def of(result: Result) -> "Figures":
+    def of(result: Result, limit: float | None) -> "Figures":
         return Figures(
             per_second=result.elements_per_second,
             client_cpu=result.client_cpu,
@@ -39,6 +42,7 @@ class Figures:
             resident_bytes=None if result.server is None else result.server.resident_bytes,
             latencies=result.latencies,
             unanswered=result.unanswered,
+            limit=limit,
         )
 
 
@@ -157,16 +161,19 @@ def load(case: Case, figure: Callable[[Figures], float | None]) -> Callable[[Rou
 
 
 def share_of_limit(case: Case) -> Callable[[Round], float | None]:
-    """Elements a second as a share of what the same round's limit made."""
+    """Elements a second as a share of its limit around it, or else of the same round's."""
 
     def of(round: Round) -> float | None:
         found = round.loads.get(case.name)
-        if case.echoed:
+        if found is None:
+            return None
+        limit = found.limit
+        if limit is None and case.echoed:
             echoed = round.echoes.get(case.connections)
             limit = None if echoed is None else echoed.per_second
-        else:
+        elif limit is None:
             limit = round.limits.get(case.size.name)
-        return None if found is None or limit is None else found.per_second / limit
+        return None if limit is None else found.per_second / limit
 
     return of
 

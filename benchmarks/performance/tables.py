@@ -12,6 +12,9 @@ from benchmarks.performance.run import Run, load, share_of_limit, times_limit_cp
 from benchmarks.performance.targets import Target, targets
 from elman.bench.recorder import Latencies
 
+_BEYOND = 3
+"""Frames that have to lie beyond a quantile."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -141,8 +144,8 @@ def _beside(run: Run) -> Iterator[tuple[str, str, str]]:
     if found:
         each = INTERACTIVE.rate / INTERACTIVE.sessions
         load = f"{INTERACTIVE.sessions} interactive sessions, {each:g} elements/s each"
-        alone = " / ".join(_quantiles([each.alone for each in found]))
-        beside = " / ".join(_quantiles([each.beside for each in found]))
+        alone = _joined([each.alone for each in found])
+        beside = _joined([each.beside for each in found])
         rate = median(each.bulk_per_second for each in found)
         yield load, "p50 / p99 / p99.9, ms", alone
         yield f"{load}, and a bulk one", "p50 / p99 / p99.9, ms", beside
@@ -194,14 +197,20 @@ def _latencies(run: Run, case: Case) -> list[Latencies]:
 
 
 def _quantiles(latencies: Sequence[Latencies]) -> tuple[str, str, str]:
-    """p50, p99 and p99.9 in milliseconds, each the median of the rounds'."""
-    if not latencies:
-        return "", "", ""
-    p50, p99, p999 = (
-        _milliseconds(median(getattr(each, name) for each in latencies))
-        for name in ("p50", "p99", "p999")
-    )
-    return p50, p99, p999
+    """p50, p99 and p99.9 in milliseconds, each the median of the rounds'. Empty where too few
+    frames came, in all of them, to say."""
+    frames = sum(each.frames for each in latencies)
+
+    def shown(name: str, beyond: float) -> str:
+        if frames * beyond < _BEYOND:
+            return ""
+        return _milliseconds(median(getattr(each, name) for each in latencies))
+
+    return shown("p50", 0.5), shown("p99", 0.01), shown("p999", 0.001)
+
+
+def _joined(latencies: Sequence[Latencies]) -> str:
+    return " / ".join(each or "–" for each in _quantiles(latencies))
 
 
 def _milliseconds(seconds: float) -> str:

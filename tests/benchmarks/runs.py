@@ -21,7 +21,7 @@ OPEN = Case(size=SMALL, sessions=64, share=0.5)
 
 def latencies(p50: float) -> Latencies:
     """Seconds; the tail is ten and twenty times the middle."""
-    return Latencies(p50=p50, p99=10 * p50, p999=20 * p50, highest=20 * p50)
+    return Latencies(p50=p50, p99=10 * p50, p999=20 * p50, highest=20 * p50, frames=5000)
 
 
 def figures(per_second: float, p50: float = 1e-3) -> Figures:

@@ -1,5 +1,6 @@
 """What a run looks like: the same figures on a terminal, in Markdown, in pictures and on a page."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -37,6 +38,17 @@ def test_targets_are_told_with_their_verdicts() -> None:
     assert found["10,000 sessions open resident bytes each, beside state"] == (
         *("≤ 2,048", "1,024", "1,024 to 1,024", "met"),
     )
+
+
+def test_a_quantile_of_too_few_frames_is_not_told() -> None:
+    few = round()
+    found = few.loads[MANY.name]
+    assert found.latencies is not None
+    few.loads[MANY.name] = replace(found, latencies=replace(found.latencies, frames=299))
+    assert cells(run(few), "loads")["lstm-1x128 64 sessions, window 1"][2:5] == ("1.00", "", "")
+    # In two rounds there are enough for the one, and not for the other.
+    told = cells(run(few, few), "loads")["lstm-1x128 64 sessions, window 1"]
+    assert told[2:5] == ("1.00", "10.00", "")
 
 
 def test_loads_are_told_beside_their_limits() -> None:

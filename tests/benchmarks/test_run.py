@@ -1,5 +1,6 @@
 """A run is what was measured, whatever of it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_a_ratio_is_that_of_its_own_round() -> None:
     assert both.values(share_of_limit(MANY)) == [0.25, 0.25]
     assert both.values(share_of_limit(SPREAD)) == pytest.approx([0.95, 0.95])
     assert both.values(times_limit_cpu(MANY)) == pytest.approx([1.6, 4.8])
+
+
+def test_a_limit_that_was_measured_around_a_load_is_the_one_that_counts() -> None:
+    found = round()
+    found.loads[MANY.name] = replace(found.loads[MANY.name], limit=200_000.0)
+    assert run(found).values(share_of_limit(MANY)) == [0.5]
 
 
 def test_rounds_that_lack_a_figure_are_left_out() -> None:

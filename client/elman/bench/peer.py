@@ -130,7 +130,9 @@ class Peer:
         except TimeoutError:
             writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
-        return total - flight.answered
+        unanswered = total - flight.answered
+        recorder.never_answered(unanswered, _PATIENCE)
+        return unanswered
 
     def cancel(self) -> None:
         self._call.cancel()

@@ -14,6 +14,8 @@ class Latencies:
     p99: float
     p999: float
     highest: float
+    frames: int
+    """With which the answers came: those of one frame are one observation."""
 
 
 class Recorder:
@@ -26,6 +28,9 @@ class Recorder:
         self._by_due = by_due
         self.elements = 0
         self.frames = 0
+        self._begun: float | None = None
+        self._ended: float | None = None
+        self._between = 0
         self._latencies: list[NDArray[np.float64]] = []
         self._alone: list[float] = []
 
@@ -34,8 +39,10 @@ class Recorder:
         `now`."""
         if self._by_due:
             sent = sent[(self.start <= sent) & (sent < self.stop)]
-        elif not self.start <= now < self.stop:
-            return
+        else:
+            self._time(now, len(sent))
+            if not self.start <= now < self.stop:
+                return
         if len(sent):
             self.elements += len(sent)
             self.frames += 1
@@ -43,14 +50,24 @@ class Recorder:
 
     def answered_alone(self, now: float, sent: float) -> None:
         """The same of one element."""
+        if not self._by_due:
+            self._time(now, 1)
         if self.start <= (sent if self._by_due else now) < self.stop:
             self.elements += 1
             self.frames += 1
             self._alone.append(now - sent)
 
+    def never_answered(self, elements: int, waited: float) -> None:
+        """Elements had no answer after so many seconds: their latency is that at least."""
+        self._latencies.append(np.full(elements, waited))
+
     @property
     def per_second(self) -> float:
-        return self.elements / (self.stop - self.start)
+        """Of a closed loop, between the first frame from `start` on and the first from `stop` on:
+        so a frame that comes just before or just after the end changes nothing."""
+        if self._begun is None or self._ended is None:
+            return self.elements / (self.stop - self.start)
+        return self._between / (self._ended - self._begun)
 
     def latencies(self) -> Latencies | None:
         """None if nothing was answered."""
@@ -58,4 +75,14 @@ class Recorder:
         if not len(values):
             return None
         p50, p99, p999, highest = np.quantile(values, [0.5, 0.99, 0.999, 1.0]).tolist()
-        return Latencies(p50=p50, p99=p99, p999=p999, highest=highest)
+        return Latencies(p50=p50, p99=p99, p999=p999, highest=highest, frames=self.frames)
+
+    def _time(self, now: float, elements: int) -> None:
+        if now < self.start or self._ended is not None:
+            return
+        if self._begun is None:
+            self._begun = now
+            return
+        self._between += elements
+        if now >= self.stop:
+            self._ended = now
