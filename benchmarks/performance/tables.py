@@ -210,7 +210,7 @@ def _quantiles(latencies: Sequence[Latencies]) -> tuple[str, str, str]:
 
 
 def _joined(latencies: Sequence[Latencies]) -> str:
-    return " / ".join(each or "–" for each in _quantiles(latencies))
+    return " / ".join(each or "-" for each in _quantiles(latencies))
 
 
 def _milliseconds(seconds: float) -> str:
