@@ -44,9 +44,10 @@ class Lines:
     def append(self, rows: Rows, waiting: Numbers) -> None:
         """Sessions for each of which so many elements wait."""
         self._table.place[rows] = place = self.new_place()
-        least, most = int(np.minimum.reduce(waiting)), int(np.maximum.reduce(waiting))
-        if self._line(least) is self._line(most):
-            self._line(most).append(rows, place)
+        most = int(np.maximum.reduce(waiting))
+        line = self._line(most)
+        if most == 1 or self._line(int(np.minimum.reduce(waiting))) is line:
+            line.append(rows, place)
             return
         # The exponent of a float is the length of the whole number.
         lengths = np.minimum(np.frexp(waiting)[1], len(self._lines))

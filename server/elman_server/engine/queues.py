@@ -65,12 +65,13 @@ class Queues:
         Returns how many wait of each then."""
         start = self._take_in(elements, now)
         stop = start + len(elements)
-        stops = counts.cumsum()
-        stops += start
-        starts = stops - counts
         if len(elements) == len(rows):
+            starts = last = np.arange(start, stop)
             self._run[start:stop] = 1
         else:
+            stops = counts.cumsum()
+            stops += start
+            starts, last = stops - counts, stops - 1
             self._run[start:stop] = np.repeat(stops, counts) - np.arange(start, stop)
         table = self._table
         waiting = table.waiting[rows]
@@ -81,7 +82,7 @@ class Queues:
             table.first[rows[first]] = starts[first]
         else:
             table.first[rows] = starts
-        table.last[rows] = stops - 1
+        table.last[rows] = last
         waiting += counts
         table.waiting[rows] = waiting
         return waiting
@@ -89,16 +90,18 @@ class Queues:
     def take(self, rows: Rows, counts: Numbers) -> tuple[Elements, Times]:
         """The first `counts[i]` elements of each `rows[i]`, which are there, row after row."""
         table = self._table
-        first = table.first[rows]
-        left = table.waiting[rows] - counts
-        if not np.count_nonzero(left):
-            table.waiting[rows] = 0
-            if self._are_neighbours(first, counts):
-                return self._take_out(slice(int(first[0]), int(first[-1] + counts[-1])))
-            return self._take_out(self._follow(first, counts)[0])
-        entries, table.first[rows] = self._follow(first, counts)
-        table.waiting[rows] = left
+        entries, table.first[rows] = self._follow(table.first[rows], counts)
+        table.waiting[rows] -= counts
         return self._take_out(entries)
+
+    def take_all(self, rows: Rows, counts: Numbers) -> tuple[Elements, Times]:
+        """All elements of each `rows[i]`, of which there are `counts[i]`."""
+        table = self._table
+        first = table.first[rows]
+        table.waiting[rows] = 0
+        if self._are_neighbours(first, counts):
+            return self._take_out(slice(int(first[0]), int(first[-1] + counts[-1])))
+        return self._take_out(self._follow(first, counts)[0])
 
     def take_of(self, row: int, count: int) -> tuple[Elements, Times]:
         """The same of one session."""
@@ -164,9 +167,9 @@ class Queues:
     def _are_neighbours(self, entry: _Entries, counts: Numbers) -> bool:
         """Whether `counts[i]` elements of each queue follow on those of the one before, as those of
         a frame do that all sessions of a step came with."""
-        if np.count_nonzero(self._run[entry] < counts):
-            return False
         ends = entry + counts
+        if ends[-1] - entry[0] > len(entry) and np.count_nonzero(self._run[entry] < counts):
+            return False
         return bool(np.count_nonzero(ends[:-1] == entry[1:]) == len(entry) - 1)
 
     def _take_out(self, entries: _Entries | slice) -> tuple[Elements, Times]:

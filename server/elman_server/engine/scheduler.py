@@ -18,7 +18,7 @@ from elman_server.engine.delivery import Selection
 from elman_server.engine.limits import Fitting, Seconds, StepLimits
 from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Elements, Queues, gathered
+from elman_server.engine.queues import Elements, Queues, Times, gathered
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.state_pool import StatePool
 from elman_server.engine.table import (
@@ -268,12 +268,15 @@ class Scheduler:
         self._rows = fitting
         if fitting < len(rows):
             rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
-        if alike:
-            counts = np.minimum(waiting, chunk)
-            return self._batch(rows, counts, [Part(self._receiver(int(rows[0])), 0, len(rows))])
-        order = ids.argsort(kind="stable")
-        rows, counts = rows[order], np.minimum(waiting, chunk)[order]
-        return self._batch(rows, counts, self._parts(rows, ids[order]))
+        if not alike:
+            order = ids.argsort(kind="stable")
+            rows, waiting, ids = rows[order], waiting[order], ids[order]
+        parts = self._parts(rows, ids[:1] if alike else ids)
+        most = int(np.maximum.reduce(waiting))
+        if most <= chunk:
+            return self._batch(rows, waiting, most, parts, *self._queues.take_all(rows, waiting))
+        counts = np.minimum(waiting, chunk)
+        return self._batch(rows, counts, chunk, parts, *self._queues.take(rows, counts))
 
     def _take_one(self, line: int) -> Batch | None:
         """The same if at most one stands in line, as is so of who does not multiplex."""
@@ -319,7 +322,9 @@ class Scheduler:
         return held
 
     def _parts(self, rows: Rows, ids: Numbers) -> list[Part]:
-        """Of rows in the order of their receivers."""
+        """Of rows in the order of their receivers; of all of them, if that is one."""
+        if len(ids) == 1:
+            return [Part(self._receiver(int(rows[0])), 0, len(rows))]
         stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
         starts = [0, *stops[:-1]]
         return [
@@ -327,13 +332,22 @@ class Scheduler:
             for row, start, stop in zip(rows[starts].tolist(), starts, stops, strict=True)
         ]
 
-    def _batch(self, rows: Rows, counts: Numbers, parts: list[Part]) -> Batch:
+    def _batch(
+        self,
+        rows: Rows,
+        counts: Numbers,
+        chunk: int,
+        parts: list[Part],
+        elements: Elements,
+        times: Times,
+    ) -> Batch:
         table = self.table
         table.place[rows] = IN_STEP
         table.in_flight[rows] = counts
-        elements, times = self._queues.take(rows, counts)
         names: frozenset[str] = frozenset()
-        totals = np.add.reduceat(counts, [part.start for part in parts]).tolist()
+        totals = [len(elements)]
+        if len(parts) > 1:
+            totals = np.add.reduceat(counts, [part.start for part in parts]).tolist()
         for part, total in zip(parts, totals, strict=True):
             part.receiver.outbox.pending -= total
             names |= part.receiver.selection.names
@@ -341,7 +355,7 @@ class Scheduler:
             table=table,
             slots=rows,
             counts=counts,
-            chunk=int(np.maximum.reduce(counts)),
+            chunk=chunk,
             elements=elements,
             times=times,
             parts=parts,

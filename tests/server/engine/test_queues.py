@@ -77,8 +77,9 @@ class Queueing(RuleBasedStateMachine):
             len(self.waiting[row]) if whole else data.draw(st.integers(1, len(self.waiting[row])))
             for row in rows
         ]
+        take = self.queues.take_all if whole else self.queues.take
         self.check(
-            self.queues.take(np.array(rows), np.array(counts)),
+            take(np.array(rows), np.array(counts)),
             [
                 pair
                 for row, count in zip(rows, counts, strict=True)
