@@ -1,6 +1,7 @@
 """`elman bench` loads a real server and tells what it saw."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,20 @@ def test_an_open_loop_offers_what_was_asked_for_and_misses_none(server: ServerPr
     assert result["unanswered"] == 0
     # Poisson: 1,000 elements in bursts of 3, so 4 standard deviations are some 300.
     assert 700 < result["elements"] < 1300
+
+
+def test_what_is_printed_is_what_was_measured(server: ServerProcess) -> None:
+    done = bench(server, "letters", "--seconds", "0.5", "--warm-up", "0.1")
+    lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    rows = {line[0]: line[1].split() for line in lines if len(line) == 2}
+    units = {name: row[1] for name, row in rows.items() if len(row) == 2}
+    assert units == {
+        **dict.fromkeys(("p50", "p99", "p99.9", "highest", "to open the sessions"), "ms"),
+        "client CPU an element": "µs",
+    }
+    times = [float(rows[name][0]) for name in ("p50", "p99", "p99.9", "highest")]
+    assert times == sorted(times)
+    assert float(rows["elements a frame"][0]) > 1
 
 
 def test_the_server_s_own_figures(server: ServerProcess) -> None:

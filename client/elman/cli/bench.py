@@ -155,9 +155,11 @@ def _table(result: Result) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("elements/s", f"{result.elements_per_second:,.0f}")
-    if result.latencies is not None:
-        for name, value in asdict(result.latencies).items():
-            table.add_row(name, f"{value * 1e3:,.2f} ms")
+    found = result.latencies
+    if found is not None:
+        quantiles = {"p50": found.p50, "p99": found.p99, "p99.9": found.p999}
+        for name, seconds in (quantiles | {"highest": found.highest}).items():
+            table.add_row(name, f"{seconds * 1e3:,.2f} ms")
     table.add_row("elements a frame", f"{result.elements_per_frame:,.1f}")
     if result.unanswered:
         table.add_row("unanswered", f"{result.unanswered:,}")
