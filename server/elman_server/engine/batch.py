@@ -103,7 +103,7 @@ def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Deliver
                 name: _unpad(outputs[name] if whole else outputs[name][own].copy(), counts[own])
                 for name in selection.names
             },
-            times=batch.times[elements],
+            times=batch.times if whole else batch.times[elements].copy(),
         )
         if gone and not gone.isdisjoint(range(part.start, part.stop)):
             present = [row not in gone for row in range(part.start, part.stop)]

@@ -59,7 +59,8 @@ class Delivery:
     @property
     def held_nbytes(self) -> int:
         """Bytes that it keeps in memory."""
-        return _HELD_NBYTES + sum(array.nbytes for array in self.outputs.values())
+        outputs = sum(array.nbytes for array in self.outputs.values())
+        return _HELD_NBYTES + self.times.nbytes + outputs
 
     @property
     def sent_nbytes(self) -> int:

@@ -32,7 +32,8 @@ class Mail:
 
 
 class Outbox:
-    """`limit` is in bytes; one step may overshoot it. `notify` is called after each change that the
+    """`limit` is in bytes; two steps may overshoot it, the one that runs and the one that was made
+    ahead. `notify` is called after each change that the
     caller should look at."""
 
     __slots__ = (

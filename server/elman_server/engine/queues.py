@@ -19,17 +19,27 @@ Times = NDArray[np.float64]
 """When each of some elements arrived: seconds on the engine's clock."""
 _Entries = NDArray[np.intp]
 
-_FIRST_CAPACITY = 1024
-"""Entries."""
+_FIRST_NBYTES, _FIRST_ENTRIES = 1 << 20, (16, 1024)
+"""What columns take at first: memory for elements, and the least and the most entries."""
 _FIRST = np.zeros(1, np.intp)
-_KEPT_NBYTES = 1 << 20
-"""Elements that take more memory than this are given back once nothing waits."""
+_SPARSE = 8
+"""Larger columns of which no more than one entry in so many is in use are given back."""
 
 
 class Queues:
     """By row of the session table, of which it keeps the columns `waiting`, `first` and `last`."""
 
-    __slots__ = ("_after", "_elements", "_length", "_run", "_stop", "_table", "_times", "_waits")
+    __slots__ = (
+        "_after",
+        "_elements",
+        "_first_capacity",
+        "_length",
+        "_run",
+        "_stop",
+        "_table",
+        "_times",
+        "_waits",
+    )
 
     def __init__(self, table: SessionTable) -> None:
         self._table = table
@@ -37,7 +47,9 @@ class Queues:
         self._stop = 0
         """No entry from here on is in use."""
         self._elements: Elements | None = None
-        self._make_columns(_FIRST_CAPACITY)
+        self._first_capacity = 0
+        """Known with the first elements."""
+        self._make_columns(0)
 
     def __len__(self) -> int:
         """Elements of all sessions."""
@@ -126,7 +138,10 @@ class Queues:
     def _take_in(self, elements: Elements, now: float) -> int:
         """Puts elements into new entries, and returns the first of them."""
         if self._elements is None:
-            self._elements = np.empty((len(self._waits), *elements.shape[1:]), elements.dtype)
+            least, most = _FIRST_ENTRIES
+            nbytes = max(1, elements.nbytes // len(elements))
+            self._first_capacity = max(least, min(most, _FIRST_NBYTES // nbytes))
+            self._elements = elements[:0]
         count = len(elements)
         if self._stop + count > len(self._waits):
             self._move_together(count)
@@ -179,14 +194,11 @@ class Queues:
         if isinstance(entries, slice):
             taken = taken[0].copy(), taken[1].copy()
         self._length -= len(taken[1])
-        if self._length:
-            self._waits[entries] = False
-            return taken
-        if self._elements.nbytes > _KEPT_NBYTES and len(self._waits) > _FIRST_CAPACITY:
-            self._elements = None
-            self._make_columns(_FIRST_CAPACITY)
-        else:
-            self._waits[: self._stop] = False
+        self._waits[entries] = False
+        capacity = len(self._waits)
+        if capacity > self._first_capacity and _SPARSE * self._length <= capacity:
+            self._move_together(0)
+        elif not self._length:
             self._stop = 0
         return taken
 
@@ -211,11 +223,15 @@ class Queues:
         (kept,) = waits.nonzero()
         moved_to = waits.cumsum() - 1
         # Twice what is needed: what it costs to move them is then shared by as many as come.
-        self._make_columns(max(_FIRST_CAPACITY, 2 * (len(kept) + more)))
+        self._make_columns(max(self._first_capacity, 2 * (len(kept) + more)))
         self._stop = len(kept)
         own = slice(len(kept))
         self._elements = np.empty((len(self._waits), *elements.shape[1:]), elements.dtype)
-        self._elements[own] = elements[kept]
+        if len(kept) == stop:
+            self._elements[own] = elements[own]
+        else:
+            # "clip" writes to where it shall be; the default would make a copy first.
+            elements.take(kept, axis=0, out=self._elements[own], mode="clip")
         self._times[own] = times[kept]
         self._waits[own] = True
         self._run[own] = runs[kept]

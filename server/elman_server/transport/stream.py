@@ -146,21 +146,24 @@ class StreamRpc:
 
     def _wants_more(self) -> bool:
         """Whether the next frame may be read."""
-        if self._beyond_window:
-            self._beyond_window = {
-                session
-                for session in self._beyond_window
-                if session.ended is None and session.unanswered > self._window
-            }
         outbox = self._outbox
         return not (
-            self._beyond_window
+            self._is_beyond_window()
             or outbox.full
             or outbox.contexts_nbytes > self._frame_bytes
             or (outbox.contexts_nbytes and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
             or (outbox.pending and self._admission.crowded)
         )
+
+    def _is_beyond_window(self) -> bool:
+        """Whether a session is. One is enough, as this is asked after each step."""
+        while self._beyond_window:
+            session = self._beyond_window.pop()
+            if session.ended is None and session.unanswered > self._window:
+                self._beyond_window.add(session)
+                return True
+        return False
 
     def _take(self, request: pb.StreamRequest) -> None:
         arrival = self._engine.now()

@@ -21,8 +21,7 @@ Waiting = dict[int, list[tuple[int, float]]]
 @pytest.fixture(autouse=True)
 def few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are moved all the time."""
-    monkeypatch.setattr(queues, "_FIRST_CAPACITY", 8)
-    monkeypatch.setattr(queues, "_KEPT_NBYTES", 256)
+    monkeypatch.setattr(queues, "_FIRST_ENTRIES", (8, 8))
 
 
 def table() -> SessionTable:
@@ -133,13 +132,30 @@ def test_elements_keep_their_shape_and_kind() -> None:
     assert elements.tolist() == frames[[0, 3, 1, 2]].tolist()
 
 
-def test_a_peak_is_not_kept_in_memory() -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_peak_is_not_kept_in_memory(left: int) -> None:
     held = Queues(table())
     held.append(0, np.zeros(10_000, np.int64), 0.0)
+    if left:
+        held.append(1, ids(7), 0.0)
     held.take_of(0, 10_000)
-    held.append(0, ids(1), 0.0)
     assert held._elements is not None
-    assert held._elements.nbytes <= 256
+    assert len(held._elements) <= 8
+    held.append(1, ids(8), 0.0)
+    assert held.take_of(1, left + 1)[0].tolist() == [7, 8][1 - left :]
+
+
+def test_large_elements_have_room_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_FIRST_ENTRIES", (4, 1024))
+    monkeypatch.setattr(queues, "_FIRST_NBYTES", 1000)
+    held = Queues(table())
+    for number in range(100):
+        held.append(number % 2, np.full((1, 100), number, np.float32), 0.0)
+        if number:
+            elements, _ = held.take_of((number - 1) % 2, 1)
+            assert elements.tolist() == [[number - 1] * 100]
+    assert held._elements is not None
+    assert len(held._elements) == 4
 
 
 def test_what_always_has_something_waiting_stays_small() -> None:
