@@ -19,8 +19,12 @@ _START_SECONDS = 60
 class ServerProcess:
     """`elman serve ARGUMENTS` on free ports. Entered when it serves; killed on exit if it lives."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, module: str = "elman_server"
+    ) -> None:
+        """`module` is run as a program, and runs the server."""
         self._arguments = arguments
+        self._module = module
         self._env = {**os.environ, **(env or {})}
         self.log: list[dict[str, Any]] = []
         """What the server logged so far."""
@@ -29,7 +33,7 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "elman_server"),
+                *(sys.executable, "-m", self._module),
                 *("--port", "0", "--metrics-port", "0", "--log-format", "json"),
                 *self._arguments,
             ],
