@@ -181,6 +181,10 @@ def test_only_the_horizons_plot_knows_matplotlib() -> None:
     assert importers("elman_server", "matplotlib") == {"elman_server.horizon.plot"}
 
 
+def test_only_the_keyring_knows_how_to_encrypt() -> None:
+    assert importers("elman_server", "cryptography") == {"elman_server.tickets.keyring"}
+
+
 def test_only_the_program_knows_click_and_rich() -> None:
     assert {
         module
@@ -201,7 +205,7 @@ def test_the_core_of_the_engine_is_pure(module: str) -> None:
     path = modules("elman_server")[module]
     top = {name.partition(".")[0] for name in imports(module, path)}
     containers = {"bisect", "collections", "dataclasses", "enum", "itertools", "typing", "weakref"}
-    allowed = {*containers, "numpy", "elman_server"}
+    allowed = {*containers, "math", "numpy", "elman_server"}
     assert top - allowed == set()
     own = {name for name in imports(module, path) if within(name, "elman_server")}
     assert {name for name in own if not within(name, "elman_server.engine")} == set()

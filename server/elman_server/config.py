@@ -5,9 +5,11 @@ key of the optional TOML file; this module knows nothing of where a value came f
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from elman_server.tickets.keys import parse_key
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
@@ -59,6 +61,17 @@ class ServerConfig:
     """Seconds that a refused client is told to wait."""
     grace_period: float = 30.0
     """Seconds after SIGTERM in which what was pushed is finished."""
+    ticket_key: tuple[str, ...] = field(default=(), repr=False)
+    """What seals the tickets from which sessions go on elsewhere: 32 bytes in base64 or hex, the
+    same on all servers. Of several the first seals and all open. Without any, a key is made at the
+    start, and tickets are good until the server ends. Better set in the environment than as a flag,
+    which other users of the machine may see."""
+    ticket_lifetime: float = 7 * 24 * 3600.0
+    """Seconds for which a ticket is good."""
+    min_ticket_elements: int = 100
+    """A session that asks for a ticket every so many elements gets one no more often than this."""
+    min_ticket_seconds: float = 1.0
+    """The same of seconds."""
     keepalive_time: float = 30.0
     """Seconds of silence on a connection after which the server asks whether its peer is still
     there; a peer that does not answer for as long again is gone, and its sessions with it."""
@@ -94,6 +107,14 @@ class ServerConfig:
         for name in ("retry_after", "grace_period"):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)
+        self._check("ticket_lifetime", 1, 10 * 365 * 24 * 3600)
+        self._check("min_ticket_elements", 1, 2**32 - 1)
+        self._check("min_ticket_seconds", 0.001, 1_000_000)
+        for number, key in enumerate(self.ticket_key, 1):
+            try:
+                parse_key(key)
+            except ValueError as error:
+                raise ConfigError(f"ticket_key: key {number} is not {error}") from None
         if not self.providers:
             raise ConfigError("providers is empty; name at least one")
         if not _DEVICE.fullmatch(self.device):
@@ -104,7 +125,7 @@ class ServerConfig:
                 f"({', '.join(self.providers)}) out"
             )
 
-    def _check(self, name: str, low: int, high: int) -> None:
+    def _check(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if not low <= value <= high:
             raise ConfigError(f"{name} is {value}; allowed is {low} to {high}")

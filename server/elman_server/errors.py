@@ -5,6 +5,8 @@ ServerError
 ├── InvalidElement      an element, or a payload of elements, does not fit the model
 ├── InvalidRequest      a request asks for what the model or the protocol does not have
 ├── Overloaded          no room for another session; says when to try again
+├── TicketRejected      a ticket can't be used here, or not any more; says why
+│   └── ForeignTicket   it was issued to somebody else
 ├── ShuttingDown        the server takes no more work, or does not take any yet
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
@@ -38,6 +40,17 @@ class Overloaded(ServerError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds."""
+
+
+class TicketRejected(ServerError):
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """In the metrics."""
+
+
+class ForeignTicket(TicketRejected):
+    pass
 
 
 class ShuttingDown(ServerError):

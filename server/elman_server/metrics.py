@@ -60,6 +60,11 @@ class Metrics:
         self._rejected = counter(
             "elman_sessions_rejected", "Sessions that were refused at open, by why.", "reason"
         )
+        self._tickets_issued = counter("elman_tickets_issued", "Tickets that were sent.")
+        self._ticket_bytes = counter("elman_ticket_bytes", "Bytes of tickets that were sent.")
+        self._tickets_rejected = counter(
+            "elman_tickets_rejected", "Tickets that were refused, by why.", "reason"
+        )
         self._elements = counter("elman_elements", "Elements that were answered.")
         self._steps = counter("elman_steps", "Runs of the step model.")
 
@@ -116,6 +121,9 @@ class Metrics:
                 reason: self._rejected.labels(*labels, reason)
                 for reason in (Overloaded.reason, ShuttingDown.reason)
             },
+            tickets_issued=self._tickets_issued.labels(*labels),
+            ticket_bytes=self._ticket_bytes.labels(*labels),
+            tickets_rejected=lambda reason: self._tickets_rejected.labels(*labels, reason),
             elements=self._elements.labels(*labels),
             steps=self._steps.labels(*labels),
             step_duration=self._step_duration.series(labels),
@@ -145,6 +153,9 @@ class ModelMetrics:
     opened: "Total"
     closed: dict[EndReason, "Total"]
     rejected: dict[str, "Total"]
+    tickets_issued: "Total"
+    ticket_bytes: "Total"
+    tickets_rejected: Callable[[str], "Total"]
     elements: "Total"
     steps: "Total"
     step_duration: "Series"
@@ -160,6 +171,13 @@ class ModelMetrics:
 
     def session_rejected(self, reason: str) -> None:
         self.rejected[reason].inc()
+
+    def ticket_issued(self, nbytes: int) -> None:
+        self.tickets_issued.inc()
+        self.ticket_bytes.inc(nbytes)
+
+    def ticket_rejected(self, reason: str) -> None:
+        self.tickets_rejected(reason).inc()
 
     def stepped(self, stats: StepStats) -> None:
         self.steps.inc()

@@ -13,7 +13,8 @@ from elman_server.elements import ElementCodec
 from elman_server.engine.engine import Engine
 from elman_server.engine.limits import StepLimits
 from elman_server.engine.scheduler import Scheduler
-from elman_server.errors import ModelLoadError, ModelNotFound
+from elman_server.engine.snapshot import Cadence
+from elman_server.errors import ModelLoadError, ModelNotFound, TicketRejected
 from elman_server.loading import MAX_STEP_NBYTES, LoaderBroken, most_rows
 from elman_server.metrics import Gauges, Metrics, ModelMetrics
 from elman_server.modelfile import ModelFile, ModelFileError
@@ -21,6 +22,9 @@ from elman_server.repository import ModelSource
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.runner.probe import Probe
+from elman_server.tickets.content import Origin
+from elman_server.tickets.keyring import Keyring
+from elman_server.tickets.tickets import Tickets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +79,17 @@ class ServedModel:
     file: ModelFile
     codec: ElementCodec
     contexts: ContextCodec
+    tickets: Tickets
     engine: Engine
     metrics: ModelMetrics
 
     @staticmethod
     def serve(
-        loaded: LoadedModel, config: ServerConfig, admission: Admission, metrics: Metrics
+        loaded: LoadedModel,
+        config: ServerConfig,
+        admission: Admission,
+        metrics: Metrics,
+        keyring: Keyring,
     ) -> "ServedModel":
         """Starts an engine on the running event loop."""
         name, version = loaded.source.name, loaded.source.version
@@ -112,6 +121,15 @@ class ServedModel:
             file=loaded.file,
             codec=ElementCodec(loaded.file.spec.input),
             contexts=ContextCodec(loaded.file.spec.contexts),
+            tickets=Tickets(
+                Origin(model=name, version=version, fingerprint=loaded.file.fingerprint),
+                loaded.file.spec,
+                keyring=keyring,
+                lifetime=config.ticket_lifetime,
+                least=Cadence(
+                    elements=config.min_ticket_elements, seconds=config.min_ticket_seconds
+                ),
+            ),
             engine=engine,
             metrics=observer,
         )
@@ -139,6 +157,18 @@ class Catalog:
                 return model
         known = ", ".join(map(str, sorted(versions)))
         raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
+
+    def fingerprinted(self, name: str, fingerprint: str) -> ServedModel:
+        """The version of a model that is just that network. Raises `TicketRejected`."""
+        versions = self._models.get(name, {}).values()
+        for model in versions:
+            if model.file.fingerprint == fingerprint:
+                return model
+        raise TicketRejected(
+            f"the ticket is of model {name!r} with fingerprint {fingerprint[:12]!r}; ready are: "
+            + ", ".join(repr(model.file.fingerprint[:12]) for model in versions),
+            reason="fingerprint",
+        )
 
     def __iter__(self) -> Iterator[ServedModel]:
         """By name, then by version."""

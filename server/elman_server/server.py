@@ -20,6 +20,8 @@ from elman_server.metrics import Metrics
 from elman_server.repository import BUNDLED, ModelRepository, ModelSource
 from elman_server.served import Catalog, LoadedModel, ServedModel
 from elman_server.stopping import Stopping
+from elman_server.tickets.keyring import Keyring
+from elman_server.tickets.keys import ensured, parse_key
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
 
@@ -38,7 +40,7 @@ def run(config: ServerConfig) -> int:
     Returns the exit code. Raises `StartError`.
     """
     with runner() as loop:
-        return loop.run(_alone(config))
+        return loop.run(_alone(replace(config, ticket_key=ensured(config.ticket_key))))
 
 
 def runner() -> asyncio.Runner:
@@ -79,7 +81,7 @@ class Server:
     """The gRPC server of one process. To be made within the event loop that serves it."""
 
     def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        """Raises `StartError` if there is nothing to serve."""
+        """`config` has a ticket key. Raises `StartError` if there is nothing to serve."""
         self._config = config
         self._log = structlog.get_logger("elman.server")
         self._metrics = metrics
@@ -92,6 +94,7 @@ class Server:
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
+        self._keyring = Keyring([parse_key(key) for key in config.ticket_key])
         self._servicer = InferenceServicer(
             catalog=self._catalog, admission=self._admission, config=config, metrics=metrics
         )
@@ -181,7 +184,9 @@ class Server:
                 self._log.error("model not loaded", model=source.name, error=str(error))
                 continue
             self._catalog.add(
-                ServedModel.serve(loaded, self._config, self._admission, self._metrics)
+                ServedModel.serve(
+                    loaded, self._config, self._admission, self._metrics, self._keyring
+                )
             )
             await self._endpoint.model_ready(source.name)
             self._log_loaded(loaded)

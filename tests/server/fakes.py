@@ -14,6 +14,7 @@ from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import EndReason, Session
+from elman_server.engine.snapshot import Reading, Restoring, Tensors
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
 from elman_server.engine.table import SessionTable
@@ -61,6 +62,14 @@ class ArithmeticRunner:
     def begin(self, beginning: Beginning) -> None:
         for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):
             self._states[slot] = int(contexts["seed"])
+
+    def restore(self, restoring: Restoring) -> None:
+        (states,) = restoring.tensors
+        for slot, state in zip(restoring.slots, numbers(states), strict=True):
+            self._states[slot] = state
+
+    def read(self, reading: Reading) -> Tensors:
+        return (ids(*(self._states.get(slot, 0) for slot in reading.slots)),)
 
     def run(self, batch: Batch) -> Outputs:
         slots, counts = numbers(batch.slots), numbers(batch.counts)

@@ -164,6 +164,13 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     """The server is stopping."""
     CLOSE_REASON_STEP_FAILED: _CloseReason.ValueType  # 6
     """A step failed in the runtime on this session, or what makes its state from its contexts did."""
+    CLOSE_REASON_MOVED: _CloseReason.ValueType  # 7
+    """The server hands the session over: it has answered what was pushed before, a ticket of just that
+    position came, and the session can go on from it on another connection, best to another server.
+    What was pushed later is to be pushed again there.
+    """
+    CLOSE_REASON_TICKET_REJECTED: _CloseReason.ValueType  # 8
+    """Refused at open: see Open.ticket and Open.fingerprint."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
@@ -183,6 +190,13 @@ CLOSE_REASON_SHUTDOWN: CloseReason.ValueType  # 5
 """The server is stopping."""
 CLOSE_REASON_STEP_FAILED: CloseReason.ValueType  # 6
 """A step failed in the runtime on this session, or what makes its state from its contexts did."""
+CLOSE_REASON_MOVED: CloseReason.ValueType  # 7
+"""The server hands the session over: it has answered what was pushed before, a ticket of just that
+position came, and the session can go on from it on another connection, best to another server.
+What was pushed later is to be pushed again there.
+"""
+CLOSE_REASON_TICKET_REJECTED: CloseReason.ValueType  # 8
+"""Refused at open: see Open.ticket and Open.fingerprint."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 @_typing.final
@@ -232,18 +246,24 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """Empty: the newest ready version."""
+    ticket: _builtins.bytes
+    """Instead of a version: the one that this ticket's session is on. FAILED_PRECONDITION or
+    PERMISSION_DENIED, as a session would be refused that is opened with it.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ticket", b"ticket", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -595,8 +615,8 @@ class StreamRequest(_message.Message):
     """---------------------------------------------------------------------------------------------------
     Stream
 
-    A frame: any mix of opens, one push and closes, taken in this order. It may name sessions 65,536 times
-    in all.
+    A frame: any mix of opens, one push, requests for tickets and closes, taken in this order. It may name
+    sessions 65,536 times in all.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -606,6 +626,7 @@ class StreamRequest(_message.Message):
     OPENS_FIELD_NUMBER: _builtins.int
     PUSH_FIELD_NUMBER: _builtins.int
     CLOSES_FIELD_NUMBER: _builtins.int
+    TICKETS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model for the whole RPC: set in the first frame; later frames leave it empty."""
     version: _builtins.str
@@ -618,6 +639,10 @@ class StreamRequest(_message.Message):
     def closes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Sessions that will get no more elements. What was pushed is finished first, then Closed comes."""
 
+    @_builtins.property
+    def tickets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sessions whose tickets are wanted, each as soon as what was pushed to it is answered."""
+
     def __init__(
         self,
         *,
@@ -626,10 +651,11 @@ class StreamRequest(_message.Message):
         opens: _abc.Iterable[Global___Open] | None = ...,
         push: Global___Push | None = ...,
         closes: _abc.Iterable[_builtins.int] | None = ...,
+        tickets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["push", b"push"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "model", b"model", "opens", b"opens", "push", b"push", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "model", b"model", "opens", b"opens", "push", b"push", "tickets", b"tickets", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,9 +668,32 @@ class Open(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     CONTEXTS_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    TICKET_EVERY_ELEMENTS_FIELD_NUMBER: _builtins.int
+    TICKET_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
     so that the server can tell a new session from an ended one without remembering the ended ones.
+    """
+    ticket: _builtins.bytes
+    """Goes on from this ticket, which any server may have issued that has the same model and the same
+    ticket key: from its position, with the state that the session had there. Using a ticket does not
+    use it up: sessions that are opened with the same one are branches.
+
+    A ticket that is altered, expired, sealed with a key that the server does not have, or of another
+    model or fingerprint, is refused with FAILED_PRECONDITION, one that was issued to another identity
+    with PERMISSION_DENIED (CLOSE_REASON_TICKET_REJECTED).
+    """
+    ticket_every_elements: _builtins.int
+    """Has the server send a ticket at least after so many elements, or so many seconds in which there was
+    any, since the last one. 0: not for that reason. The server may send them less often than is asked
+    for; Opened tells what it does.
+    """
+    ticket_every_seconds: _builtins.float
+    fingerprint: _builtins.str
+    """Refuses the session unless the model has this fingerprint (CLOSE_REASON_TICKET_REJECTED). For a
+    session that begins again, on another server, before it got a ticket. Empty: any.
     """
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
@@ -654,6 +703,7 @@ class Open(_message.Message):
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextValue]:
         """Each context of the model, in any order. The session is refused if one is missing, unknown, given
         twice or not of its context's size, or holds what is not allowed (CLOSE_REASON_INVALID_REQUEST).
+        With a ticket, none.
         """
 
     def __init__(
@@ -662,10 +712,14 @@ class Open(_message.Message):
         session: _builtins.int = ...,
         outputs: _abc.Iterable[Global___OutputRequest] | None = ...,
         contexts: _abc.Iterable[Global___ContextValue] | None = ...,
+        ticket: _builtins.bytes = ...,
+        ticket_every_elements: _builtins.int = ...,
+        ticket_every_seconds: _builtins.float = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "outputs", b"outputs", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "outputs", b"outputs", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -711,8 +765,9 @@ Global___Push: _TypeAlias = Push  # noqa: Y015
 
 @_typing.final
 class StreamResponse(_message.Message):
-    """A frame: any mix of the three, taken in this order. A session's Opened comes before its predictions,
-    and its Closed after them. A push to a number that is not open is answered by a Closed, too, so a client
+    """A frame: any mix of them: opened, predictions, tickets and closed, taken in this order. A session's
+    Opened comes before its predictions, a ticket after those of the elements before its position, and its
+    Closed after all of them. A push to a number that is not open is answered by a Closed, too, so a client
     may get one for a session that it knows to have ended, and passes it over.
     """
 
@@ -721,6 +776,7 @@ class StreamResponse(_message.Message):
     OPENED_FIELD_NUMBER: _builtins.int
     PREDICTIONS_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    TICKETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___Opened]: ...
     @_builtins.property
@@ -729,16 +785,19 @@ class StreamResponse(_message.Message):
 
     @_builtins.property
     def closed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Closed]: ...
+    @_builtins.property
+    def tickets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ticket]: ...
     def __init__(
         self,
         *,
         opened: _abc.Iterable[Global___Opened] | None = ...,
         predictions: _abc.Iterable[Global___Predictions] | None = ...,
         closed: _abc.Iterable[Global___Closed] | None = ...,
+        tickets: _abc.Iterable[Global___Ticket] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "opened", b"opened", "predictions", b"predictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "opened", b"opened", "predictions", b"predictions", "tickets", b"tickets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,6 +810,9 @@ class Opened(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TICKET_EVERY_ELEMENTS_FIELD_NUMBER: _builtins.int
+    TICKET_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     id: _builtins.str
     """The server's name for the session in its logs: opaque, unique among its sessions."""
@@ -758,20 +820,59 @@ class Opened(_message.Message):
     """How many elements may be pushed and not yet answered. A client that passes it is not refused, but
     the server stops reading the whole RPC until the session is back within its window.
     """
+    position: _builtins.int
+    """The position of its first element here: with a ticket the ticket's, otherwise 0."""
+    ticket_every_elements: _builtins.int
+    """How often a ticket comes, at least; 0: not for that reason."""
+    ticket_every_seconds: _builtins.float
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
         id: _builtins.str = ...,
         window: _builtins.int = ...,
+        position: _builtins.int = ...,
+        ticket_every_elements: _builtins.int = ...,
+        ticket_every_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "position", b"position", "session", b"session", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Opened: _TypeAlias = Opened  # noqa: Y015
+
+@_typing.final
+class Ticket(_message.Message):
+    """A session between two elements, sealed: what it takes to go on from there, on any server with the same
+    model and ticket key, until it expires. Opaque to clients.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    position: _builtins.int
+    """How many elements of the session are behind it."""
+    ticket: _builtins.bytes
+    """Empty if it was asked for, and the server has none to give: a state too large for a message."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        position: _builtins.int = ...,
+        ticket: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "session", b"session", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
 class Predictions(_message.Message):

@@ -1,24 +1,30 @@
 """A beginning: sessions whose state is made from what they were given at their open.
 
 A model may take contexts: then a session's first state is no constant, but has to be computed, or
-holds what it was given. That is done once, before the session's first step, as work of its own: so
-contexts are not kept, however long a session waits for its first element, and a step need not know
-of them.
+holds what it was given. Or a session goes on from a snapshot. That is done once, before the
+session's first step, as work of its own: so what it was given is not kept, however long a session
+waits for its first element, and a step need not know of it.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from elman_server.engine.snapshot import Restoring, Snapshot
+
 if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 Contexts = Mapping[str, NDArray[Any]]
 """What one session is given at its open, by name: `[*shape]`."""
+
+
+Given = Contexts | Snapshot
+"""What a session's first state here is made from."""
 
 
 class Start(Enum):
@@ -60,50 +66,68 @@ class Beginners:
     def __init__(self) -> None:
         self._line: deque[Session] = deque()
         self.nbytes = 0
-        """Of the contexts of those that have not begun."""
+        """Of what those were given that have not begun."""
 
     def __bool__(self) -> bool:
         return bool(self._line)
 
-    def add(self, session: "Session", contexts: Contexts) -> None:
+    def add(self, session: "Session", given: Given) -> None:
         session.start = Start.DUE
-        session.contexts = contexts
-        self._count(session, nbytes(contexts))
+        session.given = given
+        self._count(session, nbytes(given))
         self._line.append(session)
 
-    def take(self, most: int) -> Beginning | None:
-        """The next ones, at most so many; None if there is none."""
+    def take(self, *, most: int, most_restored: int) -> Beginning | Restoring | None:
+        """The next ones that begin in the same way, at most so many; None if there is none."""
         sessions: list[Session] = []
         contexts: list[Contexts] = []
-        while self._line and len(sessions) < most:
-            session = self._line.popleft()
-            if session.contexts is None:  # it has ended
+        snapshots: list[Snapshot] = []
+        while self._line and len(contexts) < most and len(snapshots) < most_restored:
+            session = self._line[0]
+            given = session.given
+            if given is None:  # it has ended
+                self._line.popleft()
                 continue
-            contexts.append(session.contexts)
-            session.contexts = None
+            if isinstance(given, Snapshot):
+                if contexts:
+                    break
+                snapshots.append(given)
+            else:
+                if snapshots:
+                    break
+                contexts.append(given)
+            self._line.popleft()
+            session.given = None
             session.start = Start.UNDER_WAY
             sessions.append(session)
-        if not sessions:
-            return None
         slots = [session.slot.index for session in sessions]
-        return Beginning(sessions=sessions, slots=slots, contexts=contexts)
+        if snapshots:
+            return Restoring(sessions=sessions, slots=slots, snapshots=snapshots)
+        if contexts:
+            return Beginning(sessions=sessions, slots=slots, contexts=contexts)
+        return None
 
-    def settle(self, beginning: Beginning) -> None:
+    def settle(self, beginning: Beginning | Restoring) -> None:
         """A beginning is over, whatever came of it."""
-        for session, contexts in zip(beginning.sessions, beginning.contexts, strict=True):
+        given: Sequence[Given] = (
+            beginning.snapshots if isinstance(beginning, Restoring) else beginning.contexts
+        )
+        for session, each in zip(beginning.sessions, given, strict=True):
             session.start = Start.BEGUN
-            self._count(session, -nbytes(contexts))
+            self._count(session, -nbytes(each))
 
     def drop(self, session: "Session") -> None:
         """A session ends that is due."""
-        assert session.contexts is not None
-        self._count(session, -nbytes(session.contexts))
-        session.contexts = None
+        assert session.given is not None
+        self._count(session, -nbytes(session.given))
+        session.given = None
 
     def _count(self, session: "Session", nbytes: int) -> None:
         session.outbox.contexts_nbytes += nbytes
         self.nbytes += nbytes
 
 
-def nbytes(contexts: Contexts) -> int:
-    return sum(array.nbytes for array in contexts.values())
+def nbytes(given: Given) -> int:
+    if isinstance(given, Snapshot):
+        return given.nbytes
+    return sum(array.nbytes for array in given.values())

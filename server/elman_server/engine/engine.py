@@ -15,7 +15,7 @@ import structlog
 
 from elman_server.admission import Admission
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import Beginning, Contexts, nbytes
+from elman_server.engine.beginning import Beginning, Given, nbytes
 from elman_server.engine.delivery import Outputs, Selection
 from elman_server.engine.outbox import Mail, Outbox, Receiver
 from elman_server.engine.queues import Elements
@@ -28,6 +28,7 @@ from elman_server.engine.session import (
     EndReason,
     Session,
 )
+from elman_server.engine.snapshot import Cadence, Reading, Restoring, Tensors
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
@@ -51,6 +52,18 @@ _BEGINNING_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the model failed to make the session's state from its contexts",
 )
+_RESTORING_FAILED = Ending(
+    reason=EndReason.STEP_FAILED,
+    message="the session's state could not be put back",
+)
+
+_FAILED = {
+    Batch: _STEP_FAILED,
+    Beginning: _BEGINNING_FAILED,
+    Restoring: _RESTORING_FAILED,
+}
+_LAST_SECONDS = 1.0
+"""What a drain waits for the work that runs when its grace is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +131,7 @@ class Engine:
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of contexts that wait for their sessions to begin."""
+        """Bytes of what sessions were given that wait for them to begin."""
         return self._scheduler.context_nbytes
 
     @property
@@ -133,15 +146,17 @@ class Engine:
         outbox: Outbox,
         selection: Selection,
         elements: int = 0,
-        contexts: Contexts | None = None,
+        given: Given | None = None,
+        cadence: Cadence | None = None,
     ) -> Session:
-        """A new session, which brings `elements` along at once. It begins from its contexts where
-        the model takes any, which are checked already, and in the initial state otherwise.
+        """A new session, which brings `elements` along at once. It begins from what it is given,
+        which is checked already: a snapshot, or contexts where the model takes any; and in the
+        initial state otherwise. `cadence`: how often its snapshot goes to the outbox, if at all.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
         try:
-            self._admission.admit(elements, nbytes(contexts or {}))
+            self._admission.admit(elements, nbytes(given or {}))
         except (Overloaded, ShuttingDown) as error:
             self._observer.session_rejected(error.reason)
             raise
@@ -150,9 +165,11 @@ class Engine:
             number=number,
             outbox=outbox,
             selection=selection,
-            contexts=contexts,
+            given=given,
+            cadence=cadence,
+            now=0.0 if cadence is None else self._clock(),
         )
-        if contexts is not None:
+        if given is not None:
             self._wake()
         self._idle.clear()
         self._observer.session_opened()
@@ -186,9 +203,18 @@ class Engine:
 
     def close(self, session: Session, ending: Ending = FINISHED) -> None:
         """Ends a session after its queue is answered."""
-        if session.ended is None and self._scheduler.close(session, ending):
-            self._tell_end(session)
-            session.outbox.notify()
+        if session.ended is None:
+            if self._scheduler.close(session, ending):
+                self._tell_end(session)
+                session.outbox.notify()
+            else:
+                self._wake()
+
+    def snapshot(self, session: Session) -> None:
+        """Has its snapshot put into its outbox as soon as all that was pushed is answered."""
+        if session.ended is None:
+            self._scheduler.snapshot(session)
+            self._wake()
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session now."""
@@ -206,15 +232,33 @@ class Engine:
         return mail
 
     async def drain(self, ending: Ending, *, grace: float) -> None:
-        """Ends every session: after its queue is answered, or when `grace` seconds are over."""
+        """Ends every session: after its queue is answered or, when `grace` seconds are over, after
+        what runs then is."""
         for session in list(self._scheduler.sessions):
             self.close(session, ending)
+        if await self._idle_within(grace):
+            return
+        for session in list(self._scheduler.sessions):
+            self._cut(session)
+        if grace and await self._idle_within(_LAST_SECONDS):
+            return
+        for session in list(self._scheduler.sessions):
+            self.abort(session, ending)
+
+    def _cut(self, session: Session) -> None:
+        if self._scheduler.cut(session):
+            self._tell_end(session)
+            session.outbox.notify()
+        else:
+            self._wake()
+
+    async def _idle_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            for session in list(self._scheduler.sessions):
-                self.abort(session, ending)
+            return False
+        return True
 
     def now(self) -> float:
         """Seconds on the engine's clock."""
@@ -253,21 +297,28 @@ class Engine:
         self._tell(results, settled)
 
     def _seconds(self, work: Work) -> float:
+        if isinstance(work, Batch):
+            return self._step_seconds(len(work), work.chunk)
         if isinstance(work, Beginning):
             return self._beginning_seconds(len(work))
-        return self._step_seconds(len(work), work.chunk)
+        return 0.0
 
     def _run(self, work: Work) -> list[Result]:
         """Runs it as a whole or, if that fails, in halves, so that a session on which the runtime
         fails ends alone."""
         rows = len(work)
         start = self._clock()
-        outputs: Outputs | Exception = {}
+        outputs: Outputs | Tensors | Exception = {}
         try:
-            if isinstance(work, Beginning):
-                self._runner.begin(work)
-            else:
-                outputs = self._runner.run(work)
+            match work:
+                case Batch():
+                    outputs = self._runner.run(work)
+                case Reading():
+                    outputs = self._runner.read(work)
+                case Beginning():
+                    self._runner.begin(work)
+                case Restoring():
+                    self._runner.restore(work)
         except Exception as error:  # whatever the runtime raises ends sessions, not the engine
             if rows > 1:
                 half = rows // 2
@@ -276,33 +327,45 @@ class Engine:
         return [Result(work=work, outputs=outputs, start=start, end=self._clock())]
 
     def _settle(self, results: list[Result]) -> list[_Settled]:
-        settled = [self._settle_one(result.work, result.outputs) for result in results]
+        settled = [self._settle_one(result) for result in results]
         errors = [result.outputs for result in results if isinstance(result.outputs, Exception)]
         if errors:
-            self._log.error("step failed", error=str(errors[0]), sessions=len(errors))
+            self._log.error("the model failed", error=str(errors[0]), sessions=len(errors))
         return settled
 
-    def _settle_one(self, work: Work, outputs: Outputs | Exception) -> _Settled:
+    def _settle_one(self, result: Result) -> _Settled:
         """Puts predictions into the outboxes and counts their elements as answered."""
+        work, outputs = result.work, result.outputs
+        if isinstance(work, Reading):
+            tensors = outputs if isinstance(outputs, tuple) else None
+            return self._settle_reading(work, tensors, result.end)
         if isinstance(outputs, Exception):
-            ending = _BEGINNING_FAILED if isinstance(work, Beginning) else _STEP_FAILED
-            failed = self._scheduler.fail(work, ending)
+            failed = self._scheduler.fail(work, _FAILED[type(work)])
             return _Settled(
                 outboxes={session.outbox for session in failed}, ended=failed, answered=0
             )
-        if isinstance(work, Beginning):
+        if not isinstance(work, Batch):
             self._scheduler.begun(work)
             self._admission.relieve()
             return _Settled(
                 outboxes={session.outbox for session in work.sessions}, ended=[], answered=0
             )
+        assert not isinstance(outputs, tuple)
         sorted_out = list(deliveries(work, outputs))
         for outbox, delivery in sorted_out:
             outbox.deliver(delivery)
         return _Settled(
             outboxes={outbox for outbox, _ in sorted_out},
-            ended=self._scheduler.complete(work),
+            ended=self._scheduler.complete(work, result.end),
             answered=sum(sum(delivery.counts) for _, delivery in sorted_out),
+        )
+
+    def _settle_reading(self, reading: Reading, tensors: Tensors | None, now: float) -> _Settled:
+        snapshots, ended = self._scheduler.took(reading, tensors, now)
+        for session, snapshot in snapshots:
+            session.outbox.snapshot(session, snapshot)
+        return _Settled(
+            outboxes={session.outbox for session in reading.sessions}, ended=ended, answered=0
         )
 
     def _tell(self, results: list[Result], settled: list[_Settled]) -> None:

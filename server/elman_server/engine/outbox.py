@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from elman_server.engine.delivery import Delivery, Selection
+from elman_server.engine.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from elman_server.engine.session import Ending, Session
@@ -24,10 +25,12 @@ _TOLD_NBYTES = 128
 
 @dataclass(slots=True)
 class Mail:
-    """What was in an outbox, in the order in which it is to be told: opened, predictions, ended."""
+    """What was in an outbox, in the order in which it is to be told: opened, predictions,
+    snapshots, ended."""
 
     opened: list["Session"] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
+    snapshots: list[tuple["Session", Snapshot]] = field(default_factory=list)
     ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
 
 
@@ -53,7 +56,7 @@ class Outbox:
         self.pending = 0
         """Elements of this caller's sessions that wait for a step."""
         self.contexts_nbytes = 0
-        """Bytes of the contexts of this caller's sessions that have not begun."""
+        """Bytes of what this caller's sessions were given that have not begun."""
         self.held: list[tuple[Rows, int]] = []
         """Sessions with elements that wait for this outbox to be emptied, and their place."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
@@ -79,6 +82,10 @@ class Outbox:
     def deliver(self, delivery: Delivery) -> None:
         self._mail.deliveries.append(delivery)
         self._size += delivery.held_nbytes
+
+    def snapshot(self, session: "Session", snapshot: Snapshot) -> None:
+        self._mail.snapshots.append((session, snapshot))
+        self._size += _TOLD_NBYTES + snapshot.nbytes
 
     def ended(self, session: "Session", ending: "Ending") -> None:
         self._mail.ended.append((session, ending))

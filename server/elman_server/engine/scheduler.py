@@ -5,21 +5,23 @@ business. A session that has `2^k` to `2^(k+1) - 1` elements when it lines up st
 step is filled from one line after another, and they take turns at being the first: so the head of a
 line waits for at most one bounded step of each other line, however much others have pushed. How
 many of those who wait share a step, and of what chunk, is what answers the most elements a second.
-Sessions that have yet to begin stand in a line of their own.
+Sessions that have yet to begin stand in a line of their own, and so do those whose snapshot is due.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
 from elman_server.engine.batch import Batch, Part
-from elman_server.engine.beginning import Beginners, Beginning, Contexts, Start
+from elman_server.engine.beginning import Beginners, Beginning, Given, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.limits import Fitting, Seconds, StepLimits
 from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, Times, gathered
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
+from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
 from elman_server.engine.state_pool import StatePool
 from elman_server.engine.table import (
     CLOSING,
@@ -27,6 +29,7 @@ from elman_server.engine.table import (
     ENDED,
     IN_STEP,
     NOWHERE,
+    READ,
     Numbers,
     Rows,
     SessionTable,
@@ -53,6 +56,8 @@ class Scheduler:
         self._rows = limits.max_batch_size
         """Of the last step that several shared."""
         self._held: set[Outbox] = set()
+        self._due: deque[Session] = deque()
+        """Sessions whose snapshots are to be taken next."""
 
     @property
     def pending(self) -> int:
@@ -68,7 +73,7 @@ class Scheduler:
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of the contexts of sessions that have not begun."""
+        """Bytes of what sessions were given that have not begun."""
         return self._beginners.nbytes
 
     def add(
@@ -78,9 +83,12 @@ class Scheduler:
         number: int,
         outbox: Outbox,
         selection: Selection,
-        contexts: Contexts | None = None,
+        given: Given | None = None,
+        cadence: Cadence | None = None,
+        now: float = 0.0,
     ) -> Session:
-        """A new session. With contexts, its elements wait until it has begun from them."""
+        """A new session. If it is given something, its elements wait until it has begun from
+        that."""
         session = Session(
             id=id,
             number=number,
@@ -89,9 +97,15 @@ class Scheduler:
             table=self.table,
         )
         self.sessions.add(session)
-        self.table.add(session, fresh=contexts is None)
-        if contexts is not None:
-            self._beginners.add(session, contexts)
+        if isinstance(given, Snapshot):
+            session.first = given.position
+            given = None if given.tensors is None else given
+        self.table.add(session, fresh=given is None, position=session.first)
+        if cadence is not None:
+            session.cadence = cadence
+            self.table.keep(session.slot.index, cadence, now)
+        if given is not None:
+            self._beginners.add(session, given)
         return session
 
     def push(
@@ -149,8 +163,32 @@ class Scheduler:
             self.table.leave(session.slot.index, CLOSING)
         if session.unanswered:
             return False
+        if session.closing.hands_over:
+            self._hand_over(session)
+            return False
         self._end(session, session.closing)
         return True
+
+    def cut(self, session: Session) -> bool:
+        """Forgets the queue of a session that is closing, so that what runs is the last of it.
+        True if it ended with that."""
+        assert session.closing is not None
+        self._forget_queue(session)
+        if session.in_flight or session.reading:
+            return False
+        if session.closing.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
+            self._hand_over(session)
+            return False
+        self._end(session, session.closing)
+        return True
+
+    def snapshot(self, session: Session) -> None:
+        """Has its snapshot taken as soon as all that was pushed is answered."""
+        table, row = self.table, session.slot.index
+        position = session.position + session.unanswered
+        table.expect(row, min(int(table.due[row]), position), float(table.due_time[row]))
+        if not session.unanswered and table.place[row] == NOWHERE:
+            self._read(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session at once and forgets its queue; a step that it is in goes to nobody."""
@@ -168,7 +206,7 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return self._lines.sessions > 0 or bool(self._beginners)
+        return self._lines.sessions > 0 or bool(self._beginners) or bool(self._due)
 
     @property
     def full(self) -> bool:
@@ -179,15 +217,19 @@ class Scheduler:
             return True
         return lines.elements >= limits.max_step_elements
 
-    def schedule(self, *, idle: bool = False) -> Batch | Beginning | None:
-        """Takes the next batch out of the queues, or the next sessions that begin; None if nobody
-        is ready. `idle`: whether the model had nothing to do before."""
+    def schedule(self, *, idle: bool = False) -> Batch | Beginning | Restoring | Reading | None:
+        """Takes the next batch out of the queues, or the next sessions that begin or are to be
+        read; None if nobody is ready. `idle`: whether the model had nothing to do before."""
+        if self._due and (reading := self._take_due()) is not None:
+            return reading
         # The beginners' line is the last.
         lines = len(self._lines) + 1
         for offset in range(lines):
             line = (self._turn + offset) % lines
             if line == len(self._lines):
-                beginning = self._beginners.take(self.limits.max_beginning)
+                beginning = self._beginners.take(
+                    most=self.limits.max_beginning, most_restored=self.limits.max_batch_size
+                )
                 if beginning is not None:
                     self._turn = 0
                     return beginning
@@ -196,7 +238,7 @@ class Scheduler:
                 return batch
         return None
 
-    def complete(self, batch: Batch) -> list[Session]:
+    def complete(self, batch: Batch, now: float = 0.0) -> list[Session]:
         """Counts a step's elements as answered. Returns the sessions that ended with it."""
         table, rows = self.table, batch.slots
         table.in_flight[rows] = 0
@@ -205,12 +247,46 @@ class Scheduler:
         if table.starters:
             table.started(rows)
         waiting = table.waiting[rows]
-        if np.count_nonzero(waiting):
-            more = waiting > 0
+        left = self._left(batch, waiting) if table.leavers else []
+        more = waiting > 0
+        if table.watched:
+            due = (table.position[rows] >= table.due[rows]) | (table.due_time[rows] <= now)
+            if np.count_nonzero(due):
+                for session in table.of(rows[due]):
+                    self._read(session)
+                more &= ~due
+        if np.count_nonzero(more):
             self._lines.append(rows[more], waiting[more])
-        return self._left(batch, waiting) if table.leavers else []
+        return left
 
-    def begun(self, beginning: Beginning) -> None:
+    def took(
+        self, reading: Reading, tensors: Tensors | None, now: float = 0.0
+    ) -> tuple[list[tuple[Session, Snapshot]], list[Session]]:
+        """Lets sessions go on whose slots were read; `tensors` is what they held, or None if that
+        failed. Returns their snapshots, and the sessions that ended with that."""
+        table = self.table
+        snapshots: list[tuple[Session, Snapshot]] = []
+        ended: list[Session] = []
+        for i, session in enumerate(reading.sessions):
+            session.reading = False
+            if session.ended is not None:
+                self._free(session)
+                continue
+            row = session.slot.index
+            table.place[row] = NOWHERE
+            table.taken(row, now)
+            if tensors is not None:
+                # A copy, so that what one caller has not read yet keeps nobody else's alive.
+                own = None if table.fresh[row] else tuple(array[i].copy() for array in tensors)
+                snapshots.append((session, Snapshot(position=session.position, tensors=own)))
+            if session.pending:
+                self._lines.append_one(row, session.pending)
+            elif session.closing is not None:
+                self._end(session, session.closing)
+                ended.append(session)
+        return snapshots, ended
+
+    def begun(self, beginning: Beginning | Restoring) -> None:
         """Lets sessions go on that have a state in their slots now."""
         self._beginners.settle(beginning)
         for session in beginning.sessions:
@@ -221,13 +297,15 @@ class Scheduler:
             self.table.place[row] = NOWHERE
             if session.pending:
                 self._lines.append_one(row, session.pending)
+            elif session.closing is not None or self.table.due[row] <= session.position:
+                self._read(session)
 
-    def fail(self, work: Batch | Beginning, ending: Ending) -> list[Session]:
+    def fail(self, work: Batch | Beginning | Restoring, ending: Ending) -> list[Session]:
         """Ends every session of a step or beginning that failed. Returns those that it ended."""
-        if isinstance(work, Beginning):
-            self._beginners.settle(work)
-        else:
+        if isinstance(work, Batch):
             self.table.in_flight[work.slots] = 0
+        else:
+            self._beginners.settle(work)
         failed = []
         for session in work.sessions:
             if session.ended is not None:
@@ -242,10 +320,40 @@ class Scheduler:
         leaving = self.table.leaving[batch.slots]
         for session in self.table.of(batch.slots[leaving == ENDED]):
             self._free(session)
-        ending = self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)])
-        for session in ending:
-            self._end(session, session.closing or FINISHED)
-        return ending
+        ended = []
+        for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
+            closing = session.closing or FINISHED
+            if closing.hands_over:
+                self._read(session)
+            else:
+                self._end(session, closing)
+                ended.append(session)
+        return ended
+
+    def _take_due(self) -> Reading | None:
+        """Those whose snapshots are taken next."""
+        sessions: list[Session] = []
+        while self._due and len(sessions) < self.limits.max_batch_size:
+            session = self._due.popleft()
+            if session.ended is None:
+                session.reading = True
+                sessions.append(session)
+        if not sessions:
+            return None
+        return Reading(sessions=sessions, slots=[session.slot.index for session in sessions])
+
+    def _read(self, session: Session) -> None:
+        """Has its snapshot taken; nothing else is done with it before."""
+        row = session.slot.index
+        if self.table.place[row] != READ:
+            self.table.place[row] = READ
+            self._due.append(session)
+
+    def _hand_over(self, session: Session) -> None:
+        """A session that has nothing waiting ends with its snapshot; one that has not begun does
+        when it has."""
+        if session.start in (Start.INITIAL, Start.BEGUN):
+            self._read(session)
 
     def _take(self, first: int, idle: bool) -> Batch | None:
         """The sessions that fit into a step best, those of a certain line first."""
@@ -372,19 +480,23 @@ class Scheduler:
         if session.ended is not None:
             return
         table, row = self.table, session.slot.index
-        waiting = session.pending
-        session.outbox.pending -= waiting
-        self._queues.clear(row)
+        self._forget_queue(session)
         session.end(ending)
         table.leave(row, ENDED)
-        if not session.outbox.pending:
-            self._held.discard(session.outbox)
         self.sessions.discard(session)
-        if session.contexts is not None:
+        if session.given is not None:
             self._beginners.drop(session)
         # A slot that is in a step is written to when the step ends, so it is freed only then.
-        if not table.in_flight[row] and session.start is not Start.UNDER_WAY:
+        busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
+        if not busy:
             self._free(session)
+
+    def _forget_queue(self, session: Session) -> None:
+        outbox = session.outbox
+        outbox.pending -= session.pending
+        self._queues.clear(session.slot.index)
+        if not outbox.pending:
+            self._held.discard(outbox)
 
     def _free(self, session: Session) -> None:
         self.table.remove(session.slot.index)

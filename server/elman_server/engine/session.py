@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from elman_server.engine.beginning import Contexts, Start
+from elman_server.engine.beginning import Given, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.snapshot import Cadence
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.table import SessionTable
 
@@ -19,6 +20,9 @@ class EndReason(StrEnum):
     INVALID_REQUEST = "invalid_request"
     STEP_FAILED = "step_failed"
     SHUTDOWN = "shutdown"
+    MOVED = "moved"
+    """Everything that was pushed was answered, and its client has what it takes to go on
+    elsewhere."""
     CANCELLED = "cancelled"
     """Its RPC was cancelled, timed out or broke."""
 
@@ -28,6 +32,11 @@ class Ending:
     reason: EndReason
     message: str = ""
     """For people; empty for FINISHED and CANCELLED."""
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the session's last snapshot goes to its caller before it ends."""
+        return self.reason is EndReason.MOVED
 
 
 FINISHED = Ending(reason=EndReason.FINISHED)
@@ -39,18 +48,21 @@ class Session:
     of the session's slot, for as long as the session lives.
 
     The invariants: it waits in one line at most, and in one as long as its queue holds elements and
-    it is part of no step; it is part of one step or beginning at most at any time, and of no step
-    before it has begun.
+    it is part of no other work; it is part of one step, beginning or reading at most at any time,
+    and of no step or reading before it has begun.
     """
 
     __slots__ = (
         "_answered",
         "_table",
+        "cadence",
         "closing",
-        "contexts",
         "ended",
+        "first",
+        "given",
         "id",
         "number",
+        "reading",
         "receiver",
         "slot",
         "start",
@@ -63,9 +75,15 @@ class Session:
         self.number = number
         self.receiver = receiver
         self.slot = slot
+        self.first = 0
+        """The position that it begins at."""
+        self.cadence: Cadence | None = None
+        """How often its snapshot goes to its caller, if it does unasked."""
         self.start = Start.INITIAL
-        self.contexts: Contexts | None = None
+        self.given: Given | None = None
         """What it begins from, while that is due."""
+        self.reading = False
+        """Whether its slot is being read."""
         self.closing: Ending | None = None
         """How it will end once its queue is empty."""
         self.ended: Ending | None = None

@@ -4,10 +4,13 @@ What concerns many sessions at once, a push or a step, is a few operations on co
 loop over objects that lie all over memory. The scheduler writes it; others read.
 """
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from elman_server.engine.snapshot import NEVER, Cadence
 
 if TYPE_CHECKING:
     from elman_server.engine.session import Session
@@ -18,10 +21,11 @@ Numbers = NDArray[np.int64]
 
 OPEN, CLOSING, ENDED = range(3)
 """Of `leaving`."""
-NOWHERE, NOT_BEGUN, IN_STEP, COMING = 0, -1, -2, -3
+NOWHERE, NOT_BEGUN, IN_STEP, READ, COMING = 0, -1, -2, -3, -4
 """Of `place`, of who does not wait for a step."""
 
 _FIRST_CAPACITY = 64
+_NO_CADENCE = Cadence()
 
 
 class SessionTable:
@@ -29,6 +33,9 @@ class SessionTable:
     step, until the step is over."""
 
     __slots__ = (
+        "_cadences",
+        "due",
+        "due_time",
         "first",
         "fresh",
         "in_flight",
@@ -43,6 +50,7 @@ class SessionTable:
         "sessions",
         "starters",
         "waiting",
+        "watched",
     )
 
     def __init__(self) -> None:
@@ -70,17 +78,26 @@ class SessionTable:
         """Whether its first step takes the model's initial state instead of its slot's."""
         self.starters = 0
         """Sessions in it that are fresh."""
+        self.due: Numbers = np.zeros(0, np.int64)
+        self.due_time: NDArray[np.float64] = np.zeros(0)
+        """From which position or time on its snapshot is due."""
+        self.watched = 0
+        """Sessions in it of which one will be due."""
+        self._cadences: dict[int, Cadence] = {}
+        """Of rows whose snapshots are taken again and again."""
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
-    def add(self, session: "Session", *, fresh: bool) -> None:
+    def add(self, session: "Session", *, fresh: bool, position: int = 0) -> None:
         row = session.slot.index
         if row >= len(self.sessions):
             self._grow()
         self.sessions[row] = session
         self.number[row] = session.number
         self.receiver[row] = session.receiver.id
-        self.waiting[row] = self.in_flight[row] = self.position[row] = 0
+        self.waiting[row] = self.in_flight[row] = 0
+        self.position[row] = position
+        self.due[row], self.due_time[row] = NEVER, inf
         self.place[row] = NOWHERE if fresh else NOT_BEGUN
         self.leaving[row] = OPEN
         self.fresh[row] = fresh
@@ -97,12 +114,37 @@ class SessionTable:
             self.leavers += 1
         self.leaving[row] = leaving
 
+    def keep(self, row: int, cadence: Cadence, now: float) -> None:
+        """Has the session's snapshot taken from now on so often."""
+        if cadence != _NO_CADENCE:
+            self._cadences[row] = cadence
+        self.taken(row, now)
+
+    def taken(self, row: int, now: float) -> None:
+        """Its snapshot is taken; says when the next one is due. One that was asked for, of a later
+        position, still is."""
+        cadence = self._cadences.get(row, _NO_CADENCE)
+        position, due = int(self.position[row]), int(self.due[row])
+        after = min(NEVER, position + cadence.elements)
+        self.expect(row, min(after, due) if due > position else after, now + cadence.seconds)
+
+    def expect(self, row: int, position: int, time: float) -> None:
+        """From when on its snapshot is due."""
+        self.watched -= self._is_watched(row)
+        self.due[row], self.due_time[row] = position, time
+        self.watched += self._is_watched(row)
+
+    def _is_watched(self, row: int) -> bool:
+        return bool(self.due[row] != NEVER or self.due_time[row] != inf)
+
     def remove(self, row: int) -> None:
         self.sessions[row] = None
         self.receiver[row] = 0
         self.place[row] = NOWHERE
         self.starters -= bool(self.fresh[row])
         self.fresh[row] = False
+        self._cadences.pop(row, None)
+        self.expect(row, NEVER, inf)
         self.leavers -= 1
         self.leaving[row] = OPEN
 

@@ -9,15 +9,16 @@ from queue import SimpleQueue
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.snapshot import Reading, Restoring, Tensors
 
-Work = Batch | Beginning
+Work = Batch | Beginning | Restoring | Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     work: Work
-    outputs: Outputs | Exception
-    """Of a beginning there are none."""
+    outputs: Outputs | Tensors | Exception
+    """Of a beginning there are none; of a reading, what the slots held."""
     start: float
     """Seconds on the engine's clock."""
     end: float

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.snapshot import Reading, Restoring, Tensors
 
 
 class Runner(Protocol):
@@ -15,6 +16,17 @@ class Runner(Protocol):
 
         May be asked again for the same sessions after an exception.
         """
+
+    def restore(self, restoring: Restoring) -> None:
+        """Puts what `read` gave into the sessions' slots, here or in another process that serves
+        the same model.
+
+        May be asked again for the same sessions after an exception.
+        """
+
+    def read(self, reading: Reading) -> Tensors:
+        """All that it keeps in the sessions' slots, `[len(reading), *shape]` each. What it tells of
+        a slot that nothing was put into is undefined."""
 
     def run(self, batch: Batch) -> Outputs:
         """Takes the rows' state from their slots, runs the step, puts the new state back.

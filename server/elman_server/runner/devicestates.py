@@ -93,6 +93,11 @@ class _Rows:
         moved = np.moveaxis(rows, 0, self.axis).reshape(self.parts, len(rows), self.width)
         return np.ascontiguousarray(moved, self.dtype)
 
+    def rows_first(self, rows: Array) -> Array:
+        """`[parts, rows, width]` as `[rows, *shape]`"""
+        shape = (*self.shape[: self.axis], rows.shape[1], *self.shape[self.axis :])
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), self.axis, 0))
+
 
 class DeviceStates:
     def __init__(self, spec: ModelSpec, *, device: Device, capacity: int) -> None:
@@ -124,7 +129,9 @@ class DeviceStates:
         # Sessions of the graphs that carry rows; none where there is nothing to carry.
         self._gather: Any = _gather(device, self._states, self._contexts) if self._all else None
         self._scatter: Any = _scatter(device, self._states) if self._states else None
-        self._scatter_all: Any = _scatter(device, self._all) if spec.contexts else None
+        self._scatter_all: Any = self._scatter
+        if self._contexts:
+            self._scatter_all = _scatter(device, self._all)
 
     @property
     def nbytes(self) -> int:
@@ -138,14 +145,27 @@ class DeviceStates:
             rows.block = block
         self.capacity = capacity
 
-    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
+    def write(self, slots: Index, rows: Sequence[Array]) -> None:
+        if not self._all:
+            return
         places: list[_Place] = []
         binding = self._scatter_all.io_binding()
-        for rows, new in zip(self._all, (*states, *contexts), strict=True):
-            places.append(self._pool("pool", rows))
-            binding.bind_cpu_input(f"new {rows.name}", rows.laid_out(new))
-            binding.bind_output(*self._pool("out", rows))
+        for own, new in zip(self._all, rows, strict=True):
+            places.append(self._pool("pool", own))
+            binding.bind_cpu_input(f"new {own.name}", own.laid_out(new))
+            binding.bind_output(*self._pool("out", own))
         _run(self._scatter_all, binding, places, _places(self._all, slots))
+
+    def read(self, slots: Index) -> tuple[Array, ...]:
+        if not self._all:
+            return ()
+        binding = self._gather.io_binding()
+        places = [self._pool("pool", rows) for rows in self._all]
+        for rows in self._all:
+            binding.bind_output(f"rows {rows.name}", "cpu")
+        _run(self._gather, binding, places, self._indexes(slots, slots))
+        taken = binding.copy_outputs_to_cpu()
+        return tuple(rows.rows_first(own) for rows, own in zip(self._all, taken, strict=True))
 
     def carrier(self, rows: int) -> "Carrier":
         """For as long as the states do not grow."""
@@ -164,15 +184,18 @@ class DeviceStates:
         return carrier
 
     def take(self, carrier: "Carrier", slots: Index, before: Index) -> None:
+        _run(self._gather, carrier.taking, carrier.taken, self._indexes(slots, before))
+
+    def put(self, carrier: "Carrier", slots: Index) -> None:
+        _run(self._scatter, carrier.putting, carrier.put_back, _places(self._states, slots))
+
+    def _indexes(self, slots: Index, before: Index) -> dict[str, Array]:
         indexes: dict[str, Array] = {}
         if self._states:
             indexes["before"] = before.astype(np.int64)
         if self._contexts:
             indexes["slots"] = slots.astype(np.int64)
-        _run(self._gather, carrier.taking, carrier.taken, indexes)
-
-    def put(self, carrier: "Carrier", slots: Index) -> None:
-        _run(self._scatter, carrier.putting, carrier.put_back, _places(self._states, slots))
+        return indexes
 
     def _pool(self, name: str, rows: _Rows) -> "_Place":
         assert rows.block is not None

@@ -34,9 +34,12 @@ class HostStates:
         contexts = [array.grown(capacity) for array in self._contexts]
         self._states, self._contexts, self.capacity = states, contexts, capacity
 
-    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
-        for array, rows in zip((*self._states, *self._contexts), (*states, *contexts), strict=True):
-            array.put_rows(slots, rows)
+    def write(self, slots: Index, rows: Sequence[Array]) -> None:
+        for array, own in zip((*self._states, *self._contexts), rows, strict=True):
+            array.put_rows(slots, own)
+
+    def read(self, slots: Index) -> tuple[Array, ...]:
+        return tuple(array.rows(slots) for array in (*self._states, *self._contexts))
 
     def carrier(self, rows: int) -> "Carrier":
         spec, view = self._spec, self.memory.view

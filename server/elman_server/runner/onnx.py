@@ -12,6 +12,7 @@ import numpy as np
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.snapshot import Reading, Restoring, Tensors
 from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory
 from elman_server.runner.devicestates import DeviceStates
 from elman_server.runner.hoststates import HostStates
@@ -56,8 +57,12 @@ class States(Protocol):
         If it raises, as where there is no memory for them, nothing has changed.
         """
 
-    def write(self, slots: Index, states: Sequence[Array], contexts: Sequence[Array]) -> None:
-        """Puts rows, `[len(slots), *shape]` of each tensor."""
+    def write(self, slots: Index, rows: Sequence[Array]) -> None:
+        """Puts rows, `[len(slots), *shape]` of each tensor: of the spec's `states`, and after them
+        of its `step_contexts`."""
+
+    def read(self, slots: Index) -> Tensors:
+        """The same rows."""
 
     def carrier(self, rows: int) -> Carrier: ...
 
@@ -87,7 +92,17 @@ class OnnxRunner:
         slots = np.asarray(beginning.slots)
         self._reserve(slots)
         kept = [contexts[context.name] for context in self._spec.step_contexts]
-        self._states.write(slots, states, kept)
+        self._states.write(slots, [*states, *kept])
+
+    def restore(self, restoring: Restoring) -> None:
+        slots = np.asarray(restoring.slots)
+        self._reserve(slots)
+        self._states.write(slots, restoring.tensors)
+
+    def read(self, reading: Reading) -> Tensors:
+        slots = np.asarray(reading.slots)
+        self._reserve(slots)
+        return self._states.read(slots)
 
     def run(self, batch: Batch) -> Outputs:
         slots = np.asarray(batch.slots)

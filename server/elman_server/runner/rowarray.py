@@ -62,6 +62,12 @@ class RowArray:
         else:
             self._rows[:, slots] = items
 
+    def rows(self, slots: Index) -> Array:
+        """`[len(slots), *shape]`, a copy."""
+        taken = np.ascontiguousarray(self._rows[..., slots]).view(self.dtype)
+        shape = (*self.shape[: self._axis], len(slots), *self.shape[self._axis :])
+        return np.ascontiguousarray(np.moveaxis(taken.reshape(shape), self._axis, 0))
+
     def put_rows(self, slots: Index, rows: Array) -> None:
         """`[len(slots), *shape]`"""
         self.put(slots, self.items(np.ascontiguousarray(np.moveaxis(rows, 0, self._axis))))

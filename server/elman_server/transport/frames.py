@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.outbox import Mail
 from elman_server.engine.queues import Times
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import Snapshot
 from elman_server.selection import Buffer
 from elman_server.transport import status, wire
 
@@ -34,8 +36,10 @@ class _Frame:
 class FramePacker:
     max_bytes: int
     """Of a frame, but for a single prediction that is larger."""
-    window: int
-    """What sessions are told at open."""
+    opened: Callable[[Session], pb.Opened]
+    """What a session is told at open."""
+    ticket: Callable[[Session, Snapshot], pb.Ticket]
+    """What becomes of a snapshot."""
     handed_over: Callable[[Times], None]
     """Called with the times at which the elements arrived whose predictions go out."""
 
@@ -43,7 +47,7 @@ class FramePacker:
         """Serialized `StreamResponse`s, in the order in which they are to be sent."""
         frame = _Frame()
         for session in mail.opened:
-            opened = pb.Opened(session=session.number, id=session.id, window=self.window)
+            opened = self.opened(session)
             yield from self._room(frame, opened.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(opened=[opened]).SerializeToString())
         for delivery in mail.deliveries:
@@ -51,6 +55,10 @@ class FramePacker:
                 yield from self._room(frame, part.sent_nbytes)
                 frame.parts += wire.predictions(part)
                 self.handed_over(part.times)
+        for session, snapshot in mail.snapshots:
+            ticket = self.ticket(session, snapshot)
+            yield from self._room(frame, ticket.ByteSize() + _FRAMING)
+            frame.parts.append(pb.StreamResponse(tickets=[ticket]).SerializeToString())
         ended = [status.closed(s.number, ending, s.position) for s, ending in mail.ended]
         for closed in (*ended, *refused):
             yield from self._room(frame, closed.ByteSize() + _FRAMING)

@@ -47,7 +47,7 @@ async def predict(
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)
     session = engine.open(
-        number=0, outbox=outbox, selection=selection, elements=count, contexts=contexts
+        number=0, outbox=outbox, selection=selection, elements=count, given=contexts
     )
     parts: list[list[EncodedValues]] = []
     try:

@@ -14,10 +14,10 @@ from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
-from elman_server.errors import InvalidRequest, ServerError
+from elman_server.errors import InvalidRequest, ServerError, TicketRejected
 from elman_server.metrics import Metrics, RpcMetrics
-from elman_server.served import Catalog
-from elman_server.transport import messages, status
+from elman_server.served import Catalog, ServedModel
+from elman_server.transport import identity, messages, status
 from elman_server.transport.predict import predict
 from elman_server.transport.stream import StreamRpc
 
@@ -81,6 +81,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
         async def answer() -> pb.GetModelResponse:
             model = self._catalog.get(request.name, request.version)
+            if request.ticket:
+                model = self._model_of(request.ticket, model, identity.of(context))
             return pb.GetModelResponse(model=messages.model(model.source, model.file))
 
         return await _answer(self._get, context, answer)
@@ -108,6 +110,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
             stream = StreamRpc(
                 model=self._catalog.get(first.model, first.version),
                 admission=self._admission,
+                identity=identity.of(context),
                 window=self._config.window,
                 max_message_bytes=self._config.max_message_bytes,
             )
@@ -127,6 +130,15 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 self._streams.discard(stream)
 
         await _guard(self._stream, context, serve)
+
+    def _model_of(self, ticket: bytes, model: ServedModel, identity: str) -> ServedModel:
+        """The version of a model that a ticket is of. Raises `TicketRejected`."""
+        try:
+            origin = model.tickets.origin(ticket, identity)
+            return self._catalog.fingerprinted(model.source.name, origin.fingerprint)
+        except TicketRejected as error:
+            model.metrics.ticket_rejected(error.reason)
+            raise
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import (
     AnswerTooLarge,
+    ForeignTicket,
     InvalidElement,
     InvalidRequest,
     ModelNotFound,
@@ -15,6 +16,7 @@ from elman_server.errors import (
     ServerError,
     ShuttingDown,
     StepFailed,
+    TicketRejected,
 )
 
 _MAX_MESSAGE = 500
@@ -28,6 +30,8 @@ _CODES: dict[type[ServerError], grpc.StatusCode] = {
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     StepFailed: grpc.StatusCode.INTERNAL,
+    TicketRejected: grpc.StatusCode.FAILED_PRECONDITION,
+    ForeignTicket: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
@@ -42,6 +46,7 @@ _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
     ),
     EndReason.STEP_FAILED: (grpc.StatusCode.INTERNAL, pb.CLOSE_REASON_STEP_FAILED),
     EndReason.SHUTDOWN: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_SHUTDOWN),
+    EndReason.MOVED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_MOVED),
     # Told to nobody: the RPC is gone.
     EndReason.CANCELLED: (grpc.StatusCode.CANCELLED, pb.CLOSE_REASON_UNSPECIFIED),
 }
@@ -87,6 +92,8 @@ def refused(session: int, error: ServerError) -> pb.Closed:
             message.retry_after_ms = milliseconds(error.retry_after)
         case ShuttingDown():
             message.reason = pb.CLOSE_REASON_SHUTDOWN
+        case TicketRejected():
+            message.reason = pb.CLOSE_REASON_TICKET_REJECTED
         case _:
             message.reason = pb.CLOSE_REASON_INVALID_REQUEST
     return message

@@ -6,6 +6,7 @@ write is under way, what the engine finishes gathers in the outbox and goes out 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from math import inf
 from typing import TypeGuard
 
 import numpy as np
@@ -13,14 +14,17 @@ import numpy as np
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
 from elman_server.elements import Decoded
+from elman_server.engine.beginning import Given
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements, Times
 from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.snapshot import NEVER, Cadence
 from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
 from elman_server.selection import OutputRequest, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
+from elman_server.transport.ticketing import Ticketing
 
 Write = Callable[[bytes], Coroutine[None, None, None]]
 """Takes a serialized `StreamResponse`."""
@@ -34,9 +38,18 @@ _MAX_ENTRIES = 65_536
 
 class StreamRpc:
     def __init__(
-        self, *, model: ServedModel, admission: Admission, window: int, max_message_bytes: int
+        self,
+        *,
+        model: ServedModel,
+        admission: Admission,
+        identity: str,
+        window: int,
+        max_message_bytes: int,
     ) -> None:
+        """`identity`: of the caller, or empty."""
         self._model = model
+        self._identity = identity
+        self._ticketing = Ticketing(model, identity, max_message_bytes=max_message_bytes)
         self._engine = model.engine
         self._admission = admission
         self._window = window
@@ -50,7 +63,10 @@ class StreamRpc:
         self._last_number = -1
         self._beyond_window: set[Session] = set()
         self._packer = FramePacker(
-            max_bytes=self._frame_bytes, window=window, handed_over=self._handed_over
+            max_bytes=self._frame_bytes,
+            opened=self._opened,
+            ticket=self._ticketing.issue,
+            handed_over=self._handed_over,
         )
         self._refused: list[pb.Closed] = []
         self._refused_nbytes = 0
@@ -167,7 +183,12 @@ class StreamRpc:
 
     def _take(self, request: pb.StreamRequest) -> None:
         arrival = self._engine.now()
-        entries = len(request.opens) + len(request.push.sessions) + len(request.closes)
+        entries = (
+            len(request.opens)
+            + len(request.push.sessions)
+            + len(request.closes)
+            + len(request.tickets)
+        )
         if entries > _MAX_ENTRIES:
             raise InvalidRequest(
                 f"a frame names sessions {entries} times; allowed is {_MAX_ENTRIES}"
@@ -176,6 +197,8 @@ class StreamRpc:
             self._open(message)
         if request.HasField("push"):
             self._push(request.push, arrival)
+        for number in request.tickets:
+            self._ask_for_ticket(number)
         for number in request.closes:
             self._close(number)
         if self._refused:
@@ -192,13 +215,35 @@ class StreamRpc:
                 number=number,
                 outbox=self._outbox,
                 selection=self._selection(message.outputs),
-                contexts=self._model.contexts.decode(messages.given_contexts(message.contexts)),
+                given=self._given(message),
+                cadence=self._ticketing.cadence(message),
             )
         except ServerError as error:
             self._refuse(number, error)
             return
         self._sessions[number] = session
         self._roster.add(session)
+
+    def _given(self, message: pb.Open) -> Given | None:
+        """What a session begins from. Raises a `ServerError`."""
+        if message.fingerprint:
+            self._ticketing.check_fingerprint(message.fingerprint)
+        if not message.ticket:
+            return self._model.contexts.decode(messages.given_contexts(message.contexts))
+        if message.contexts:
+            raise InvalidRequest("a session is opened with a ticket and contexts; allowed is one")
+        return self._ticketing.redeem(message.ticket)
+
+    def _opened(self, session: Session) -> pb.Opened:
+        every = session.cadence or Cadence()
+        return pb.Opened(
+            session=session.number,
+            id=session.id,
+            window=self._window,
+            position=session.first,
+            ticket_every_elements=0 if every.elements == NEVER else every.elements,
+            ticket_every_seconds=0 if every.seconds == inf else every.seconds,
+        )
 
     def _refuse_used_number(self, number: int) -> None:
         text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
@@ -309,6 +354,16 @@ class StreamRpc:
         self._beyond_window.update(
             session for session in sessions if session.unanswered > self._window
         )
+
+    def _ask_for_ticket(self, number: int) -> None:
+        """Of one that has ended nothing more can be told."""
+        session = self._sessions.get(number)
+        if session is None:
+            if number > self._last_number:
+                text = f"ticket of session {number}, which was never opened on this RPC"
+                self._refuse(number, InvalidRequest(text))
+        else:
+            self._engine.snapshot(session)
 
     def _close(self, number: int) -> None:
         """A second close changes nothing: the first, or the session's end, may have crossed it."""

@@ -15,6 +15,7 @@ from elman_server.config import ServerConfig
 from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
 from elman_server.stopping import Stopping
+from elman_server.tickets.keys import ensured
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved
@@ -37,7 +38,7 @@ def run(config: ServerConfig) -> int:
     Returns the exit code. Raises `StartError` if the port can't be had, or if a worker ends before
     all of them served.
     """
-    return asyncio.run(_run(config))
+    return asyncio.run(_run(replace(config, ticket_key=ensured(config.ticket_key))))
 
 
 async def _run(config: ServerConfig) -> int:

@@ -9,11 +9,13 @@ import pytest
 
 from elman_server.admission import Admission
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.beginning import Beginning, Given
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.engine import Engine
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
+from elman_server.engine.worker import Work
 from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, ids, numbers
 
 INLINE = 0.0
@@ -28,7 +30,7 @@ class GatedRunner:
     def __init__(self) -> None:
         self._runner = ArithmeticRunner()
         self._go = threading.Semaphore(0)
-        self._started = asyncio.Queue[Batch | Beginning]()
+        self._started = asyncio.Queue[Work]()
         self._loop = asyncio.get_running_loop()
         self.error: Exception | None = None
 
@@ -40,14 +42,22 @@ class GatedRunner:
         self._wait(batch)
         return self._runner.run(batch)
 
-    def _wait(self, work: Batch | Beginning) -> None:
+    def restore(self, restoring: Restoring) -> None:
+        self._wait(restoring)
+        self._runner.restore(restoring)
+
+    def read(self, reading: Reading) -> Tensors:
+        self._wait(reading)
+        return self._runner.read(reading)
+
+    def _wait(self, work: Work) -> None:
         self._loop.call_soon_threadsafe(self._started.put_nowait, work)
         assert self._go.acquire(timeout=30)
         if self.error is not None:
             raise self.error
 
-    async def started(self) -> Batch | Beginning:
-        """The step or the beginning that runs now."""
+    async def started(self) -> Work:
+        """The work that runs now."""
         return await asyncio.wait_for(self._started.get(), 30)
 
     def go_on(self) -> None:
@@ -66,6 +76,12 @@ class FailingRunner:
             raise RuntimeError("out of luck")
         self._runner.begin(beginning)
 
+    def restore(self, restoring: Restoring) -> None:
+        self._runner.restore(restoring)
+
+    def read(self, reading: Reading) -> Tensors:
+        return self._runner.read(reading)
+
     def run(self, batch: Batch) -> Outputs:
         if (batch.elements == self._element).any():
             raise RuntimeError("out of luck")
@@ -80,14 +96,19 @@ class Caller:
     limit: float = float("inf")
     answers: dict[Session, list[int]] = field(default_factory=dict)
     endings: dict[Session, Ending] = field(default_factory=dict)
+    snapshots: dict[Session, list[Snapshot]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._changed = asyncio.Event()
         self.outbox = Outbox(limit=self.limit, notify=self._changed.set)
 
-    def open(self, contexts: Contexts | None = None) -> Session:
+    def open(self, given: Given | None = None, cadence: Cadence | None = None) -> Session:
         session = self.engine.open(
-            number=len(self.answers), outbox=self.outbox, selection=SELECTION, contexts=contexts
+            number=len(self.answers),
+            outbox=self.outbox,
+            selection=SELECTION,
+            given=given,
+            cadence=cadence,
         )
         self.answers[session] = []
         return session
@@ -108,6 +129,8 @@ class Caller:
                 assert first == len(answers)
                 answers += found[:count]
                 del found[:count]
+        for session, snapshot in mail.snapshots:
+            self.snapshots.setdefault(session, []).append(snapshot)
         for session, ending in mail.ended:
             assert session not in self.endings, "a session ended twice"
             self.endings[session] = ending

@@ -36,7 +36,7 @@ def box() -> Outbox:
 def add(to: Scheduler, box: Outbox, number: int | None = None, pending: int = 0) -> Session:
     """With contexts if it has a number."""
     contexts = None if number is None else seed(number)
-    session = to.add(id="", number=0, outbox=box, selection=SELECTION, contexts=contexts)
+    session = to.add(id="", number=0, outbox=box, selection=SELECTION, given=contexts)
     push(to, session, ids(*range(pending)), 0.0)
     return session
 
@@ -98,7 +98,7 @@ def test_beginnings_and_steps_take_turns(box: Outbox) -> None:
         if isinstance(work, Batch):
             tested.complete(work)
             push(tested, busy, ids(1), 0.0)
-        elif work is not None:
+        elif isinstance(work, Beginning):
             tested.begun(work)
     assert kinds == [Batch, Beginning] * 4
 
@@ -119,7 +119,7 @@ def test_contexts_are_kept_until_the_session_has_begun(box: Outbox) -> None:
     session = add(tested, box, 1)
     assert (session.start, box.contexts_nbytes) == (Start.DUE, 8)
     beginning = begin(tested)
-    assert session.contexts is None
+    assert session.given is None
     assert (session.start, box.contexts_nbytes) == (Start.UNDER_WAY, 8)
     tested.begun(beginning)
     assert (session.start, box.contexts_nbytes) == (Start.BEGUN, 0)
@@ -132,7 +132,7 @@ def test_a_session_that_ends_before_it_begins_lets_go_of_everything(
     tested = scheduler()
     session = add(tested, box, 1)
     end(tested, session)
-    assert (session.contexts, box.contexts_nbytes, tested.pool.used) == (None, 0, 0)
+    assert (session.given, box.contexts_nbytes, tested.pool.used) == (None, 0, 0)
     assert tested.schedule() is None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 from hypothesis import settings
@@ -16,13 +17,14 @@ from hypothesis.stateful import (
 )
 
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import Beginning, Given
 from elman_server.engine.delivery import Delivery, Outputs
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.roster import Roster
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
+from elman_server.engine.snapshot import NEVER, Cadence, Reading, Restoring, Snapshot, Tensors
 from elman_server.engine.table import Rows
 from tests.server.fakes import (
     INITIAL,
@@ -37,6 +39,7 @@ from tests.server.fakes import (
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the step failed")
 INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
 SHUTDOWN = Ending(reason=EndReason.SHUTDOWN, message="stopping")
+MOVED = Ending(reason=EndReason.MOVED, message="moved")
 
 SELECTIONS = (
     FakeSelection(),
@@ -51,8 +54,17 @@ class Truth:
 
     session: Session
     initial: int | None
-    """Its context; None for a session without."""
+    """The state that it begins with; None for the model's own."""
+    cadence: Cadence
+    first: int = 0
+    """The position that it begins at."""
+    restored: bool = False
     begun: bool = False
+    due: int = NEVER
+    due_time: float = inf
+    read: bool = False
+    """Whether its snapshot is to be taken before anything else is done with it."""
+    snapshots: list[Snapshot] = field(default_factory=list)
     pushed: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     taken: int = 0
@@ -67,20 +79,43 @@ class Truth:
         return not self.endings
 
     @property
+    def position(self) -> int:
+        """Of what comes next, as long as it is in no step."""
+        return self.first + self.taken
+
+    def taken_at(self, now: float) -> None:
+        """Its snapshot."""
+        after = self.position + self.cadence.elements
+        self.due = min(after, NEVER, self.due if self.due > self.position else NEVER)
+        self.due_time = now + self.cadence.seconds
+
+    def state_at(self, position: int) -> int | None:
+        if position == self.first:
+            return self.initial
+        return predicted(self.pushed, INITIAL if self.initial is None else self.initial)[
+            position - self.first - 1
+        ]
+
+    @property
     def waiting(self) -> int:
         return len(self.pushed) - self.taken if self.live else 0
 
 
 @dataclass
 class Step:
-    """A step that runs, or a beginning."""
+    """A step that runs, or a beginning, or a reading."""
 
-    work: Batch | Beginning
+    work: Batch | Beginning | Restoring | Reading
     sessions: list[Session]
-    outputs: Outputs | None
+    outputs: Outputs | Tensors | None
     """None: the runner gets to it only when the step ends."""
 
 
+cadences = st.builds(
+    Cadence,
+    elements=st.just(NEVER) | st.integers(1, 20),
+    seconds=st.just(inf) | st.integers(1, 20).map(float),
+)
 limits = st.builds(
     StepLimits,
     max_batch_size=st.integers(1, 5),
@@ -105,6 +140,7 @@ class Schedules(RuleBasedStateMachine):
         self.rosters = [Roster(self.scheduler.table, outbox) for outbox in self.outboxes]
         self.truths: dict[Session, Truth] = {}
         self.steps: list[Step] = []
+        self.snapshots: list[tuple[Truth, Snapshot]] = []
         self.clock = 0.0
         self.next_element = 1
 
@@ -115,19 +151,53 @@ class Schedules(RuleBasedStateMachine):
         outbox=st.integers(0, 2),
         selection=st.sampled_from(SELECTIONS),
         initial=st.none() | st.integers(0, 1000),
+        cadence=st.none() | cadences,
     )
-    def open(self, outbox: int, selection: FakeSelection, initial: int | None) -> Truth:
+    def open(
+        self, outbox: int, selection: FakeSelection, initial: int | None, cadence: Cadence | None
+    ) -> Truth:
+        given = None if initial is None else seed(initial)
+        return self.opened(outbox, selection, given, cadence, initial, 0)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(
+        target=sessions,
+        outbox=st.integers(0, 2),
+        selection=st.sampled_from(SELECTIONS),
+        which=st.integers(0, 1000),
+        cadence=st.none() | cadences,
+    )
+    def resume(
+        self, outbox: int, selection: FakeSelection, which: int, cadence: Cadence | None
+    ) -> Truth:
+        source, snapshot = self.snapshots[which % len(self.snapshots)]
+        state = source.state_at(snapshot.position)
+        return self.opened(outbox, selection, snapshot, cadence, state, snapshot.position)
+
+    def opened(
+        self,
+        outbox: int,
+        selection: FakeSelection,
+        given: Given | None,
+        cadence: Cadence | None,
+        initial: int | None,
+        first: int,
+    ) -> Truth:
         number = len(self.truths)
         session = self.scheduler.add(
             id=str(number),
             number=number,
             outbox=self.outboxes[outbox],
             selection=selection,
-            contexts=None if initial is None else seed(initial),
+            given=given,
+            cadence=cadence,
+            now=self.clock,
         )
         self.rosters[outbox].add(session)
-        self.truths[session] = Truth(session, initial)
-        return self.truths[session]
+        truth = Truth(session, initial, cadence or Cadence(), first, isinstance(given, Snapshot))
+        self.truths[session] = truth
+        truth.taken_at(self.clock)
+        return truth
 
     @rule(
         some=st.lists(
@@ -175,16 +245,42 @@ class Schedules(RuleBasedStateMachine):
             assert numbers(found[1]) == [session.slot.index for session in sessions]
         return found
 
-    @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN]))
+    @rule(truth=sessions)
+    def ask_for_snapshot(self, truth: Truth) -> None:
+        if truth.live:
+            self.scheduler.snapshot(truth.session)
+            truth.due = min(truth.due, truth.first + len(truth.pushed))
+            truth.read |= self.reads_at_once(truth)
+
+    @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN, MOVED]))
     def close(self, truth: Truth, ending: Ending) -> None:
         if not truth.live:
             return
         ended = self.scheduler.close(truth.session, ending)
-        # A session that begins has nothing to answer.
-        answering = self.in_flight(truth) and not self.begins(truth)
-        assert ended is (not truth.waiting and not answering)
+        closing = truth.session.closing
+        assert closing is not None
+        # A session that begins or is read has nothing to answer.
+        assert ended is (not truth.waiting and not self.answers(truth) and closing is not MOVED)
         if ended:
             self.ended(truth.session)
+        elif closing is MOVED:
+            truth.read |= self.reads_at_once(truth)
+
+    @rule(truth=sessions)
+    def cut(self, truth: Truth) -> None:
+        if not truth.live or truth.session.closing is None:
+            return
+        ended = self.scheduler.cut(truth.session)
+        truth.pushed = truth.pushed[: truth.taken]
+        truth.times = truth.times[: truth.taken]
+        busy = self.in_flight(truth) and not self.begins(truth)
+        moves = truth.session.closing is MOVED and (truth.initial is None or truth.begun)
+        assert ended is (not busy and not moves)
+        if ended:
+            truth.cut_short = True
+            self.ended(truth.session)
+        elif not busy:
+            truth.read = True
 
     @rule(truth=sessions, ending=st.sampled_from([CANCELLED, SHUTDOWN, INVALID]))
     def abort(self, truth: Truth, ending: Ending) -> None:
@@ -207,27 +303,41 @@ class Schedules(RuleBasedStateMachine):
     def start_step(self, run_at_once: bool) -> None:
         able = [truth for truth in self.truths.values() if self.can_go(truth)]
         due = [truth for truth in self.truths.values() if self.can_begin(truth)]
+        read = [truth for truth in self.truths.values() if self.can_be_read(truth)]
         work = self.scheduler.schedule()
-        assert (work is not None) is bool(able or due)
+        assert (work is not None) is bool(able or due or read)
+        assert isinstance(work, Reading) is bool(read)
         if work is None:
             return
-        allowed = due if isinstance(work, Beginning) else able
         sessions = work.sessions
-        assert all(self.truths[session] in allowed for session in sessions)
-        if isinstance(work, Beginning):
-            # In the order of their opens, and as many as may.
-            most = self.limits.max_beginning
-            assert work.sessions == [truth.session for truth in due[:most]]
-            assert work.slots == [session.slot.index for session in work.sessions]
+        if isinstance(work, Reading):
+            assert len(work) == min(len(read), self.limits.max_batch_size)
+            assert work.slots == [session.slot.index for session in sessions]
+            assert all(self.truths[session] in read for session in sessions)
+        elif isinstance(work, Beginning | Restoring):
+            # In the order of their opens, and as many as may and begin alike.
+            restored = [truth.restored for truth in due]
+            alike = restored.index(not restored[0]) if len(set(restored)) > 1 else len(due)
+            most = self.limits.max_batch_size if restored[0] else self.limits.max_beginning
+            assert isinstance(work, Restoring) is restored[0]
+            assert sessions == [truth.session for truth in due[: min(alike, most)]]
+            assert work.slots == [session.slot.index for session in sessions]
         else:
+            assert all(self.truths[session] in able for session in sessions)
             self.check_limits(work)
             self.check_contents(work)
         self.steps.append(Step(work, sessions, self.run(work) if run_at_once else None))
 
-    def run(self, work: Batch | Beginning) -> Outputs:
-        if isinstance(work, Batch):
-            return self.runner.run(work)
-        self.runner.begin(work)
+    def run(self, work: Batch | Beginning | Restoring | Reading) -> Outputs | Tensors:
+        match work:
+            case Batch():
+                return self.runner.run(work)
+            case Reading():
+                return self.runner.read(work)
+            case Beginning():
+                self.runner.begin(work)
+            case Restoring():
+                self.runner.restore(work)
         return {}
 
     @precondition(lambda self: self.steps)
@@ -236,22 +346,62 @@ class Schedules(RuleBasedStateMachine):
         step = self.steps.pop(0)
         batch = step.work
         outputs = self.run(batch) if step.outputs is None else step.outputs
-        if isinstance(batch, Beginning):
+        if isinstance(batch, Reading):
+            assert isinstance(outputs, tuple)
+            self.complete_reading(batch, outputs)
+            return
+        assert not isinstance(outputs, tuple)
+        if not isinstance(batch, Batch):
             for session in step.sessions:
-                self.truths[session].begun = True
+                truth = self.truths[session]
+                truth.begun = True
+                truth.read = not truth.waiting and (
+                    session.closing is not None or truth.due <= truth.position
+                )
             self.scheduler.begun(batch)
             return
         # A later step that ran early would have used slots of this one, were any shared.
         for outbox, delivery in deliveries(batch, outputs):
             assert all(self.numbered(n).outbox is outbox for n in delivery.numbers)
             outbox.deliver(delivery)
-        for session in self.scheduler.complete(batch):
+        self.clock += 1
+        for session in step.sessions:
+            truth = self.truths[session]
+            truth.read = truth.due <= truth.position or truth.due_time <= self.clock
+            if session.closing is not None and not truth.waiting:
+                truth.read = session.closing is MOVED
+        for session in self.scheduler.complete(batch, self.clock):
+            self.ended(session)
+
+    def complete_reading(self, reading: Reading, tensors: Tensors | None) -> None:
+        live = [self.truths[s] for s in reading.sessions if self.truths[s].live]
+        snapshots, ended = self.scheduler.took(reading, tensors, self.clock)
+        for truth in live:
+            truth.read = False
+            truth.taken_at(self.clock)
+        assert [s for s, _ in snapshots] == [t.session for t in live if tensors is not None]
+        for session, snapshot in snapshots:
+            truth = self.truths[session]
+            assert snapshot.position == truth.position
+            state = truth.state_at(snapshot.position)
+            found = None if snapshot.tensors is None else int(snapshot.tensors[0])
+            assert found == state
+            truth.snapshots.append(snapshot)
+            self.snapshots.append((truth, snapshot))
+        closing = [t.session for t in live if t.session.closing is not None and not t.waiting]
+        assert ended == closing
+        for session in ended:
             self.ended(session)
 
     @precondition(lambda self: self.steps)
     @rule()
     def fail_step(self) -> None:
         step = self.steps.pop(0)
+        if isinstance(step.work, Reading):
+            for session in step.sessions:
+                self.truths[session].cut_short = True
+            self.complete_reading(step.work, None)
+            return
         live = [session for session in step.sessions if self.truths[session].live]
         failed = self.scheduler.fail(step.work, FAILED)
         assert failed == live
@@ -268,7 +418,7 @@ class Schedules(RuleBasedStateMachine):
             session = truth.session
             assert session.pending == truth.waiting
             # Contexts are kept for sessions that have yet to begin, and for no others.
-            assert (session.contexts is not None) is self.can_begin(truth)
+            assert (session.given is not None) is self.can_begin(truth)
         for outbox in self.outboxes:
             assert outbox.contexts_nbytes == 8 * sum(
                 truth.session.outbox is outbox
@@ -315,7 +465,9 @@ class Schedules(RuleBasedStateMachine):
             if not truth.cut_short:
                 assert truth.session.ended is truth.session.closing
                 assert truth.received == len(truth.pushed)
-            assert truth.received == truth.session.position
+                if truth.session.closing is MOVED:
+                    assert truth.snapshots[-1].position == truth.session.position
+            assert truth.first + truth.received == truth.session.position
         assert [outbox.contexts_nbytes for outbox in self.outboxes] == [0, 0, 0]
 
     # How it is told.
@@ -325,6 +477,18 @@ class Schedules(RuleBasedStateMachine):
 
     def begins(self, truth: Truth) -> bool:
         return self.in_flight(truth) and not truth.begun and truth.initial is not None
+
+    def answers(self, truth: Truth) -> bool:
+        return any(
+            truth.session in step.sessions for step in self.steps if isinstance(step.work, Batch)
+        )
+
+    def reads_at_once(self, truth: Truth) -> bool:
+        begun = truth.initial is None or truth.begun
+        return begun and not truth.waiting and not self.answers(truth)
+
+    def can_be_read(self, truth: Truth) -> bool:
+        return truth.live and truth.read and not self.in_flight(truth)
 
     def can_begin(self, truth: Truth) -> bool:
         return (
@@ -336,6 +500,8 @@ class Schedules(RuleBasedStateMachine):
 
     def can_go(self, truth: Truth) -> bool:
         if truth.initial is not None and not truth.begun:
+            return False
+        if truth.read:
             return False
         return truth.waiting > 0 and not self.in_flight(truth) and not truth.session.outbox.full
 
@@ -386,7 +552,8 @@ class Schedules(RuleBasedStateMachine):
         for session, first, count in self.rows(delivery):
             truth = self.truths[session]
             assert session.selection is delivery.selection
-            assert first == truth.received
+            assert first == truth.first + truth.received
+            first -= truth.first
             times = delivery.times[start : start + count].tolist()
             assert times == truth.times[first : first + count]
             initial = INITIAL if truth.initial is None else truth.initial

@@ -15,6 +15,8 @@ from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.metrics import Metrics
 from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.tickets.keyring import Keyring
+from elman_server.tickets.keys import new_key, parse_key
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
 
@@ -43,11 +45,14 @@ class LocalServer:
         )
         self.endpoint = Endpoint(config, self.servicer)
         self._models = list(models)
+        self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 
     async def __aenter__(self) -> Self:
         self.target = f"127.0.0.1:{await self.endpoint.start()}"
         for loaded in self._models:
-            self.catalog.add(ServedModel.serve(loaded, self.config, self.admission, self.metrics))
+            self.catalog.add(
+                ServedModel.serve(loaded, self.config, self.admission, self.metrics, self._keyring)
+            )
             await self.endpoint.model_ready(loaded.source.name)
         self.channel = grpc.aio.insecure_channel(
             self.target,
@@ -113,6 +118,7 @@ class Conversation:
     version: str
     opened: dict[int, pb.Opened] = field(default_factory=dict)
     predictions: dict[int, list[list[Column]]] = field(default_factory=dict)
+    tickets: dict[int, list[pb.Ticket]] = field(default_factory=dict)
     closed: dict[int, list[pb.Closed]] = field(default_factory=dict)
     frames: list[pb.StreamResponse] = field(default_factory=list)
 
@@ -125,6 +131,7 @@ class Conversation:
         opens: Sequence[int | pb.Open] = (),
         push: pb.Push | None = None,
         closes: Sequence[int] = (),
+        tickets: Sequence[int] = (),
         **first: str,
     ) -> None:
         """The first frame names the model."""
@@ -136,6 +143,7 @@ class Conversation:
                 opens=[open_(o) if isinstance(o, int) else o for o in opens],
                 push=push,
                 closes=closes,
+                tickets=tickets,
                 **first,
             )
         )
@@ -195,10 +203,16 @@ class Conversation:
             ):
                 assert session not in self.closed
                 rows = self.predictions[session]
-                assert first == len(rows)
+                assert first == self.opened[session].position + len(rows)
                 for row in range(start, start + count):
                     rows.append([_row(values, row, total) for values in predictions.outputs])
                 start += count
+        for ticket in response.tickets:
+            session = ticket.session
+            assert session not in self.closed
+            answered = self.opened[session].position + len(self.predictions[session])
+            assert ticket.position <= answered
+            self.tickets.setdefault(session, []).append(ticket)
         for closed in response.closed:
             self.closed.setdefault(closed.session, []).append(closed)
 

@@ -25,6 +25,7 @@ class Peer:
         self._rpc = StreamRpc(
             model=server.catalog.get(model),
             admission=server.admission,
+            identity="",
             window=config.window,
             max_message_bytes=config.max_message_bytes,
         )

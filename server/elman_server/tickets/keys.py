@@ -1,0 +1,43 @@
+"""The keys that seal tickets, as they are configured."""
+
+import base64
+import binascii
+import secrets
+
+import structlog
+
+KEY_NBYTES = 32
+
+
+def new_key() -> str:
+    return base64.b64encode(secrets.token_bytes(KEY_NBYTES)).decode()
+
+
+def ensured(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The same; or a new one, of which nobody else knows, where there is none."""
+    if keys:
+        return keys
+    structlog.get_logger("elman.server").info(
+        "no ticket key is configured: tickets are good until this server ends, and nowhere else",
+        setting="ELMAN_TICKET_KEY",
+    )
+    return (new_key(),)
+
+
+def parse_key(text: str) -> bytes:
+    """32 bytes from base64 or hex. Raises `ValueError`, which says what is allowed and not what
+    came."""
+    try:
+        key = bytes.fromhex(text) if len(text) == 2 * KEY_NBYTES else _from_base64(text)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_NBYTES:
+        raise ValueError(
+            f"{KEY_NBYTES} bytes in base64 or hex; `openssl rand -base64 32` makes one that is"
+        )
+    return key
+
+
+def _from_base64(text: str) -> bytes:
+    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

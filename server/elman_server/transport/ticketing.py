@@ -1,0 +1,55 @@
+"""Tickets as one caller's RPC asks for them, gets them and brings them."""
+
+from math import inf
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
+from elman_server.errors import TicketRejected
+from elman_server.served import ServedModel
+
+
+class Ticketing:
+    def __init__(self, model: ServedModel, identity: str, *, max_message_bytes: int) -> None:
+        """`identity`: of the caller, or empty."""
+        self._tickets = model.tickets
+        self._metrics = model.metrics
+        self._identity = identity
+        # An open that brings one back must fit into a message, too.
+        self._fits = model.tickets.nbytes <= max_message_bytes // 2
+
+    def cadence(self, message: pb.Open) -> Cadence | None:
+        """How often a session gets a ticket; None if only when it is asked for."""
+        if not self._fits:
+            return None
+        least = self._tickets.least
+        elements, seconds = message.ticket_every_elements, message.ticket_every_seconds
+        if not elements and not seconds > 0:
+            return None
+        return Cadence(
+            elements=max(elements, least.elements) if elements else NEVER,
+            seconds=max(seconds, least.seconds) if seconds > 0 else inf,
+        )
+
+    def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
+        ticket = b""
+        if self._fits:
+            ticket = self._tickets.issue(snapshot, self._identity)
+            self._metrics.ticket_issued(len(ticket))
+        return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
+
+    def redeem(self, ticket: bytes) -> Snapshot:
+        """Raises `TicketRejected`."""
+        try:
+            return self._tickets.redeem(ticket, self._identity)
+        except TicketRejected as error:
+            self._metrics.ticket_rejected(error.reason)
+            raise
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Raises `TicketRejected`."""
+        try:
+            self._tickets.check_fingerprint(fingerprint)
+        except TicketRejected as error:
+            self._metrics.ticket_rejected(error.reason)
+            raise
