@@ -60,7 +60,11 @@ class ServerConfig:
     retry_after: float = 1.0
     """Seconds that a refused client is told to wait."""
     grace_period: float = 30.0
-    """Seconds after SIGTERM in which what was pushed is finished."""
+    """Seconds after SIGTERM in which what was pushed is finished; and before a connection whose age
+    is over."""
+    max_connection_age: float = 0.0
+    """Seconds after which a connection's sessions are handed over, a tenth more or less, so that
+    their clients connect anew and spread over the servers that there are; 0: never."""
     ticket_key: tuple[str, ...] = field(default=(), repr=False)
     """What seals the tickets from which sessions go on elsewhere: 32 bytes in base64 or hex, the
     same on all servers. Of several the first seals and all open. Without any, a key is made at the
@@ -104,7 +108,7 @@ class ServerConfig:
         self._check("max_context_bytes", 1, 2**40)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
-        for name in ("retry_after", "grace_period"):
+        for name in ("retry_after", "grace_period", "max_connection_age"):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)
         self._check("ticket_lifetime", 1, 10 * 365 * 24 * 3600)

@@ -126,6 +126,8 @@ class ServedModel:
                 loaded.file.spec,
                 keyring=keyring,
                 lifetime=config.ticket_lifetime,
+                # An open that brings one back must fit into a message, too.
+                max_nbytes=config.max_message_bytes // 2,
                 least=Cadence(
                     elements=config.min_ticket_elements, seconds=config.min_ticket_seconds
                 ),

@@ -30,6 +30,10 @@ _SWITCH_INTERVAL = 0.5e-3
 interpreter while the event loop is busy; Python's own 5 ms is as long as many steps."""
 
 _STOPPING = Ending(reason=EndReason.SHUTDOWN, message="the server is stopping")
+_MOVED = Ending(
+    reason=EndReason.MOVED,
+    message="the server is stopping; the session goes on elsewhere from its ticket",
+)
 _CLOSE_SECONDS = 1.0
 """How long RPCs get after their sessions have ended, to take what is still written to them."""
 
@@ -234,10 +238,14 @@ class Server:
             )
 
     async def _drain(self, grace: float) -> None:
-        """Answers what was pushed and tells the clients, or gives up after `grace` seconds."""
+        """Answers what was pushed and hands the sessions over to their clients, or gives up after
+        `grace` seconds."""
         end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(
-            *(model.engine.drain(_STOPPING, grace=grace) for model in self._catalog)
+            *(
+                model.engine.drain(_MOVED if model.tickets.available else _STOPPING, grace=grace)
+                for model in self._catalog
+            )
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):

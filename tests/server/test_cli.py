@@ -67,6 +67,7 @@ VALUES = {
     "retry_after": ("2.5", 2.5, 2.5),
     "grace_period": ("5", 5, 5.0),
     "ticket_key": ("ab" * 32, ["ab" * 32], ("ab" * 32,)),
+    "max_connection_age": ("60", 60, 60.0),
     "ticket_lifetime": ("60", 60, 60.0),
     "min_ticket_seconds": ("0.5", 0.5, 0.5),
     "keepalive_time": ("7.5", 7.5, 7.5),

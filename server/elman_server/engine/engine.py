@@ -210,6 +210,15 @@ class Engine:
             else:
                 self._wake()
 
+    def cut(self, session: Session) -> None:
+        """Ends a session that is closing as soon as what runs is over, and forgets its queue."""
+        if session.ended is None:
+            if self._scheduler.cut(session):
+                self._tell_end(session)
+                session.outbox.notify()
+            else:
+                self._wake()
+
     def snapshot(self, session: Session) -> None:
         """Has its snapshot put into its outbox as soon as all that was pushed is answered."""
         if session.ended is None:
@@ -239,18 +248,11 @@ class Engine:
         if await self._idle_within(grace):
             return
         for session in list(self._scheduler.sessions):
-            self._cut(session)
+            self.cut(session)
         if grace and await self._idle_within(_LAST_SECONDS):
             return
         for session in list(self._scheduler.sessions):
             self.abort(session, ending)
-
-    def _cut(self, session: Session) -> None:
-        if self._scheduler.cut(session):
-            self._tell_end(session)
-            session.outbox.notify()
-        else:
-            self._wake()
 
     async def _idle_within(self, seconds: float) -> bool:
         try:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ class Tickets:
         keyring: Keyring,
         lifetime: float,
         least: Cadence,
+        max_nbytes: float = inf,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`lifetime`: seconds for which a ticket is good. `least`: no session gets one more often.
-        `clock` gives seconds since 1970."""
+        `max_nbytes`: of a ticket. `clock` gives seconds since 1970."""
         self.least = least
+        self._max_nbytes = max_nbytes
         self._origin = origin
         self._keyring = keyring
         self._lifetime = lifetime
@@ -45,6 +47,11 @@ class Tickets:
         self._layout = [
             (np.dtype(dtype).newbyteorder("<"), shape) for dtype, shape in (*states, *contexts)
         ]
+
+    @property
+    def available(self) -> bool:
+        """Whether there are any: the state may be too large for one."""
+        return self.nbytes <= self._max_nbytes
 
     @property
     def nbytes(self) -> int:

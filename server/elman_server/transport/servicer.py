@@ -1,8 +1,10 @@
 """The `elman.v1.Inference` service."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from math import inf
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -113,6 +115,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 identity=identity.of(context),
                 window=self._config.window,
                 max_message_bytes=self._config.max_message_bytes,
+                max_age=self._age(),
+                grace=self._config.grace_period,
             )
 
             async def write(response: bytes) -> None:
@@ -130,6 +134,11 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 self._streams.discard(stream)
 
         await _guard(self._stream, context, serve)
+
+    def _age(self) -> float:
+        """Seconds; not the same for all, so that not all of them leave at once."""
+        most = self._config.max_connection_age
+        return most * random.uniform(0.9, 1.1) if most else inf
 
     def _model_of(self, ticket: bytes, model: ServedModel, identity: str) -> ServedModel:
         """The version of a model that a ticket is of. Raises `TicketRejected`."""

@@ -26,6 +26,12 @@ from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
 from elman_server.transport.ticketing import Ticketing
 
+_OLD = "the connection has reached its age; connect anew"
+_MOVED = Ending(
+    reason=EndReason.MOVED,
+    message="the connection has reached its age; the session goes on from its ticket on another",
+)
+
 Write = Callable[[bytes], Coroutine[None, None, None]]
 """Takes a serialized `StreamResponse`."""
 
@@ -45,11 +51,17 @@ class StreamRpc:
         identity: str,
         window: int,
         max_message_bytes: int,
+        max_age: float = inf,
+        grace: float = 0.0,
     ) -> None:
-        """`identity`: of the caller, or empty."""
+        """`identity`: of the caller, or empty. After `max_age` seconds the sessions are handed
+        over, and get `grace` seconds to finish what was pushed."""
         self._model = model
         self._identity = identity
-        self._ticketing = Ticketing(model, identity, max_message_bytes=max_message_bytes)
+        self._ticketing = Ticketing(model, identity)
+        self._max_age = max_age if model.tickets.available else inf
+        self._grace = grace
+        self._leaving = False
         self._engine = model.engine
         self._admission = admission
         self._window = window
@@ -83,14 +95,16 @@ class StreamRpc:
         """Serves the RPC to its end. Raises a `ServerError` for what concerns all of it."""
         reader = asyncio.create_task(self._read(first, requests))
         reader.add_done_callback(self._read_all)
+        leave = asyncio.create_task(self._leave_in_time())
         try:
             await self._write(reader, write)
             if reader.done():
                 reader.result()
             else:
-                raise ShuttingDown("the server is stopping")
+                raise ShuttingDown(_OLD if self._leaving else "the server is stopping")
         finally:
             reader.cancel()
+            leave.cancel()
             self._admission.forget(self.notify)
             for session in self._sessions.values():
                 self._engine.abort(session)
@@ -112,9 +126,22 @@ class StreamRpc:
                 for session in self._sessions.values():
                     self._engine.close(session)
                 continue
-            if not self._sessions and (reader.done() or self._admission.closed):
+            if not self._sessions and (reader.done() or self._admission.closed or self._leaving):
                 return
             await self._changed.wait()
+
+    async def _leave_in_time(self) -> None:
+        """Hands the sessions over when the RPC has reached its age."""
+        if self._max_age == inf:
+            return
+        await asyncio.sleep(self._max_age)
+        self._leaving = True
+        for session in list(self._sessions.values()):
+            self._engine.close(session, _MOVED)
+        self.notify()
+        await asyncio.sleep(self._grace)
+        for session in list(self._sessions.values()):
+            self._engine.cut(session)
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled():
@@ -210,6 +237,9 @@ class StreamRpc:
             self._refuse_used_number(number)
             return
         self._last_number = number
+        if self._leaving:
+            self._refuse(number, ShuttingDown(_OLD))
+            return
         try:
             session = self._engine.open(
                 number=number,

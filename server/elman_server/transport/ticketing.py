@@ -10,17 +10,15 @@ from elman_server.served import ServedModel
 
 
 class Ticketing:
-    def __init__(self, model: ServedModel, identity: str, *, max_message_bytes: int) -> None:
+    def __init__(self, model: ServedModel, identity: str) -> None:
         """`identity`: of the caller, or empty."""
         self._tickets = model.tickets
         self._metrics = model.metrics
         self._identity = identity
-        # An open that brings one back must fit into a message, too.
-        self._fits = model.tickets.nbytes <= max_message_bytes // 2
 
     def cadence(self, message: pb.Open) -> Cadence | None:
         """How often a session gets a ticket; None if only when it is asked for."""
-        if not self._fits:
+        if not self._tickets.available:
             return None
         least = self._tickets.least
         elements, seconds = message.ticket_every_elements, message.ticket_every_seconds
@@ -33,7 +31,7 @@ class Ticketing:
 
     def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
         ticket = b""
-        if self._fits:
+        if self._tickets.available:
             ticket = self._tickets.issue(snapshot, self._identity)
             self._metrics.ticket_issued(len(ticket))
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)

@@ -1,0 +1,87 @@
+"""Sessions that a server hands over: with every prediction of what was pushed, and a ticket of
+just that position."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.engine.session import Ending, EndReason
+from tests.server.transport.conftest import Serve
+from tests.server.transport.harness import LocalServer, push
+from tests.server.transport.test_tickets import resumed
+
+MOVED = Ending(reason=EndReason.MOVED, message="go on elsewhere")
+
+
+async def test_a_drain_answers_what_was_pushed_and_gives_each_session_its_ticket(
+    server: LocalServer, logits: Any
+) -> None:
+    stream = server.stream()
+    texts = {1: "abc", 2: "d" * 500, 3: ""}
+    await stream.send(opens=[1, 2, 3], push=push({1: "abc", 2: "d" * 500}))
+    await stream.answered(1, 3)
+    await server.engine().drain(MOVED, grace=30)
+    await stream.ended(1, 2, 3)
+    for number, text in texts.items():
+        [closed], [ticket] = stream.closed[number], stream.tickets[number]
+        assert (closed.reason, closed.message) == (pb.CLOSE_REASON_MOVED, "go on elsewhere")
+        assert closed.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert ticket.position == closed.position == len(text)
+        assert stream.values(number) == logits(text)
+        again = await resumed(server, ticket.ticket, "xya")
+        assert stream.values(number) + again.values(4) == logits(text + "xya")
+    assert server.metric("elman_sessions_closed_total", reason="moved") == 3
+
+
+async def test_what_is_pushed_after_the_hand_over_began_is_not_taken(
+    server: LocalServer, logits: Any
+) -> None:
+    stream = server.stream()
+    await stream.send(opens=[1], push=push({1: "a" * 2000}))
+    await stream.until(lambda: bool(stream.opened))
+    session = next(iter(server.engine()._scheduler.sessions))
+    await server.until(lambda: session.position + session.unanswered == 2000)
+    server.engine().close(session, MOVED)
+    await stream.push(1, "b" * 10)
+    await stream.ended(1)
+    assert stream.closed[1][0].position == stream.tickets[1][0].position == 2000
+    assert stream.values(1) == logits("a" * 2000)
+
+
+async def test_when_the_grace_is_over_the_ticket_is_of_what_was_answered(
+    server: LocalServer, logits: Any
+) -> None:
+    stream, text = server.stream(), "abcdefgh" * 10_000
+    await stream.send(opens=[1], push=push({1: text}))
+    await stream.answered(1, 1)
+    await server.engine().drain(MOVED, grace=0.01)
+    await stream.ended(1)
+    position = stream.tickets[1][0].position
+    assert 0 < position == stream.closed[1][0].position < len(text)
+    assert stream.values(1) == logits(text[:position])
+
+
+async def test_a_connection_of_age_hands_its_sessions_over_and_takes_no_more(
+    serve: Serve, logits: Any
+) -> None:
+    async with serve(max_connection_age=0.2) as server:
+        stream = server.stream()
+        await stream.send(opens=[1, 2], push=push({1: "abc"}))
+        await stream.ended(1, 2)
+        assert [stream.tickets[n][0].position for n in (1, 2)] == [3, 0]
+        assert await stream.read_all() is grpc.StatusCode.UNAVAILABLE
+        assert "connect anew" in await stream.details()
+        again = await resumed(server, stream.tickets[1][0].ticket, "d")
+        assert stream.values(1) + again.values(4) == logits("abcd")
+
+
+async def test_a_cancelled_rpc_is_not_waited_for(serve: Serve) -> None:
+    async with serve(max_connection_age=60) as server:
+        stream = server.stream()
+        await stream.send(opens=[1])
+        await stream.until(lambda: bool(stream.opened))
+        stream.call.cancel()
+        await server.until(lambda: not server.engine().sessions)
+        assert not [task for task in asyncio.all_tasks() if "_leave" in repr(task)]
