@@ -2,34 +2,34 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 
+from elman import _ready
 from elman._deadline import Deadline
+from elman._lines import Lines
+from elman._links import Links
 from elman._model import Model
 from elman._models import KnownModel, ModelCache, model_request, read_model
-from elman._options import Metadata, Options, check_seconds, rpc_timeout
+from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
-from elman._rpc import Line, Rpc
-from elman._session_options import SessionOptions, session_options
-from elman._status import is_too_large, rpc_error
+from elman._rpc import Line
+from elman._session_options import SessionOptions, check_ticket, session_options
+from elman._status import is_too_large, is_unavailable, rpc_error
 from elman._stream import Stream
 from elman.errors import ClientClosed, Unavailable
 from elman.v1 import inference_pb2 as pb
-from elman.v1.inference_pb2_grpc import InferenceStub
-
-Q = TypeVar("Q")
-R = TypeVar("R")
 
 
 def connect(
-    target: str,
+    target: str | Sequence[str],
     *,
     timeout: float = 30.0,
     connect_timeout: float = 5.0,
@@ -37,8 +37,13 @@ def connect(
     keepalive: float = 30.0,
     credentials: grpc.ChannelCredentials | None = None,
     metadata: Metadata = (),
+    resume_timeout: float = 60.0,
+    ticket_every: int = 1000,
 ) -> "Client":
-    """Connects to the server at `target`, such as "localhost:50051".
+    """Connects to the server at `target`, such as "localhost:50051", or to any of several.
+
+    `target`: of several servers, in a list or separated by commas, the client uses one, and the
+        next when that one goes. Of the addresses that a name has it uses any.
 
     `timeout`: seconds that any call waits for the server; inf waits for ever. Waiting for something
         else (for elements that were not pushed yet) does not count.
@@ -48,17 +53,23 @@ def connect(
         that was not told to allow it may refuse checks more frequent than every 300 s.
     `credentials`: for TLS; None connects in the clear.
     `metadata`: sent with every call, for a proxy's authentication say.
+    `resume_timeout`: seconds for which it is tried to go on with a stream whose connection broke or
+        whose server stopped, from its last ticket, on whichever server can; 0 for not at all.
+    `ticket_every`: after how many elements a stream gets a ticket. So many, and a window, are kept
+        to be pushed again.
 
     Raises `Unavailable` if the server cannot be reached.
     """
     options = Options(
-        target=target,
+        targets=parse_targets(target),
         timeout=timeout,
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
         keepalive=keepalive,
         credentials=credentials,
         metadata=metadata,
+        resume_timeout=resume_timeout,
+        ticket_every=ticket_every,
     )
     client = Client(options)
     try:
@@ -74,36 +85,37 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        arguments = options.channel_arguments
-        if options.credentials is None:
-            self._channel = grpc.insecure_channel(options.target, arguments)
-        else:
-            self._channel = grpc.secure_channel(options.target, options.credentials, arguments)
-        self._stub = InferenceStub(self._channel)
+        self._links = Links(options.targets, self._connect, lambda channel: channel.close())
         self._cache = ModelCache()
-        self._rpcs: dict[tuple[str, str], Rpc] = {}
+        self._lines: dict[tuple[str, str, str], Lines] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def wait_until_ready(self) -> None:
         """Raises `Unavailable` if there is no connection within the connect timeout."""
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(rpc_timeout(self._options.connect_timeout))
-        except grpc.FutureTimeoutError:
-            raise Unavailable(self._options.unreachable(self._why())) from None
-        finally:
-            ready.cancel()
+        until = monotonic() + self._options.connect_timeout
+        while True:
+            link = self._links.lease()
+            try:
+                # One server is waited for, of several the next is tried.
+                patient = len(self._options.targets) == 1
+                if _ready.wait(link.channel, until - monotonic(), patient=patient):
+                    return
+                if monotonic() >= until:
+                    raise Unavailable(self._options.unreachable(_why(link.channel)))
+                self._links.retire(link)
+            finally:
+                self._links.give_back(link)
 
     def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
-        response = self._ask(self._stub.ListModels, pb.ListModelsRequest())
+        response = self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(model) for model in response.models]
 
     def model(self, name: str, version: str | int | None = None) -> Model:
         """One model; the newest version unless one is named. Raises `ModelNotFound`."""
         request = model_request(name, version)
-        return self._cache.put(request, self._ask(self._stub.GetModel, request)).model
+        return self._cache.put(request, self._ask("GetModel", request)).model
 
     def stream(
         self,
@@ -114,27 +126,38 @@ class Client:
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         window: int | None = None,
         timeout: float | None = None,
+        ticket: bytes | None = None,
     ) -> Stream:
-        """Opens a session of a model, from its initial state.
+        """Opens a session of a model, from its initial state or from a ticket.
 
         `context`: an array for each name in `model.contexts`, where there are any.
         `outputs`: names, or `Raw`, `Probabilities` or `Top`; None is every output, raw.
         `window`: how many elements may be unanswered, if fewer than the server allows.
         `timeout`: instead of the client's, for the stream's calls.
+        `ticket`: from `stream.ticket()`, of this model; goes on from there, on the version that it
+            is of. The stream's `position` is then that of the next element to push.
 
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
-        known = self._known(model, version)
+        known = self._known(model, version, check_ticket(ticket))
         options = session_options(
             known.model,
             context=context,
             outputs=outputs,
             window=window,
+            ticket=ticket,
+            ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
         seconds = self._seconds(timeout)
         line = self._open(known, options, Deadline(seconds))
-        return Stream(line, known.model, known.codec, seconds)
+
+        def fork(ticket: bytes) -> Stream:
+            from_ticket = replace(options, contexts=(), ticket=ticket)
+            branch = self._open(known, from_ticket, Deadline(seconds))
+            return Stream(branch, known, seconds, fork)
+
+        return Stream(line, known, seconds, fork)
 
     def predict(
         self,
@@ -157,15 +180,14 @@ class Client:
             known.model,
             context=context,
             outputs=outputs,
+            ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
         call = PredictCall(known, options, sequence)
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
-                return call.read(
-                    self._call(self._stub.Predict, call.request(), deadline.remaining())
-                )
+                return call.read(self._call("Predict", call.request(), deadline.remaining()))
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
@@ -183,17 +205,17 @@ class Client:
         """
         with self._lock:
             self._closed = True
-            rpcs = list(self._rpcs.values())
+            all_lines = list(self._lines.values())
         deadline = monotonic() + grace
         try:
-            for rpc in rpcs:
-                rpc.close_sessions()
-            for rpc in rpcs:
-                rpc.join(max(0, deadline - monotonic()))
+            for lines in all_lines:
+                lines.close_sessions()
+            for lines in all_lines:
+                lines.join(max(0, deadline - monotonic()))
         finally:
-            for rpc in rpcs:
-                rpc.cancel(ClientClosed("the client was closed"))
-            self._channel.close()
+            for lines in all_lines:
+                lines.cancel(ClientClosed("the client was closed"))
+            self._links.close()
 
     def __enter__(self) -> Self:
         return self
@@ -215,43 +237,57 @@ class Client:
     def _seconds(self, timeout: float | None) -> float:
         return self._options.timeout if timeout is None else check_seconds("timeout", timeout)
 
-    def _call(
-        self, method: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Q, seconds: float | None
-    ) -> R:
-        self._check()
-        try:
-            return method(request, timeout=seconds, metadata=self._options.metadata)
-        except grpc.RpcError:
-            self._check()
-            raise
+    def _connect(self, target: str) -> grpc.Channel:
+        options = self._options
+        if options.credentials is None:
+            return grpc.insecure_channel(target, options.channel_arguments)
+        return grpc.secure_channel(target, options.credentials, options.channel_arguments)
 
-    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+    def _call(self, method: str, request: Any, seconds: float | None) -> Any:
+        """Of several servers, each is asked until one answers."""
+        for left in reversed(range(len(self._options.targets))):
+            self._check()
+            link = self._links.lease()
+            try:
+                call = getattr(link.stub, method)
+                return call(request, timeout=seconds, metadata=self._options.metadata)
+            except (grpc.RpcError, ValueError) as error:
+                self._check()
+                if not left or not is_unavailable(error):
+                    raise
+                self._links.retire(link)
+            finally:
+                self._links.give_back(link)
+        raise AssertionError("a client has a server at least")
+
+    def _ask(self, method: str, request: Any) -> Any:
         try:
             return self._call(method, request, rpc_timeout(self._options.timeout))
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 
-    def _known(self, name: str, version: str | int | None) -> KnownModel:
+    def _known(
+        self, name: str, version: str | int | None, ticket: bytes | None = None
+    ) -> KnownModel:
         request = model_request(name, version)
+        if ticket is not None and version is None:
+            request.ticket = ticket
+            return KnownModel.of(self._ask("GetModel", request))
         known = self._cache.get(request)
-        return known or self._cache.put(request, self._ask(self._stub.GetModel, request))
+        return known or self._cache.put(request, self._ask("GetModel", request))
 
     def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""
-        key = (known.model.name, known.model.version)
+        model = known.model
+        key = (model.name, model.version, model.fingerprint)
         with self._lock:
             self._check()
-            rpc = self._rpcs.get(key)
-            line = rpc.open(options) if rpc else None
-            if line is None:
-                rpc = self._rpcs[key] = Rpc(
-                    lambda frames: self._stub.Stream(frames, metadata=self._options.metadata),
-                    known,
-                    max_frame_bytes=self._options.max_frame_bytes,
-                    broken=lambda: self._cache.forget(known.model.name),
+            lines = self._lines.get(key)
+            if lines is None:
+                lines = self._lines[key] = Lines(
+                    known, self._links, self._options, lambda: self._cache.forget(model.name)
                 )
-                line = rpc.open(options)
-                assert line is not None, "a new RPC refused a session"
+            line = lines.open(options)
         try:
             line.run(line.session.opening(), deadline)
         except BaseException:
@@ -263,12 +299,13 @@ class Client:
         if self._closed:
             raise ClientClosed("the client was closed")
 
-    def _why(self) -> str:
-        """What gRPC says about the connection. Any method does: it fails without being sent."""
-        try:
-            probe: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-            probe = self._channel.unary_unary("/grpc.health.v1.Health/Check")
-            probe(b"", timeout=0.1)
-        except grpc.RpcError as error:
-            return str(rpc_error(error))
-        return "it answers now"
+
+def _why(channel: grpc.Channel) -> str:
+    """What gRPC says about a connection. Any method does: it fails without being sent."""
+    try:
+        probe: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        probe = channel.unary_unary("/grpc.health.v1.Health/Check")
+        probe(b"", timeout=0.1)
+    except grpc.RpcError as error:
+        return str(rpc_error(error))
+    return "it answers now"

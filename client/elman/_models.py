@@ -17,6 +17,11 @@ class KnownModel:
     model: Model
     codec: Codec
 
+    @staticmethod
+    def of(response: pb.GetModelResponse) -> "KnownModel":
+        model = read_model(response.model)
+        return KnownModel(model, codec(model))
+
 
 class ModelCache:
     """Keeps what GetModel told for `lifetime` seconds: a newer version is noticed within that."""
@@ -31,8 +36,7 @@ class ModelCache:
         return known if self._clock() < expiry else None
 
     def put(self, request: pb.GetModelRequest, response: pb.GetModelResponse) -> KnownModel:
-        model = read_model(response.model)
-        known = KnownModel(model, codec(model))
+        known = KnownModel.of(response)
         self._models[request.name, request.version] = (self._clock() + self._lifetime, known)
         return known
 

@@ -1,6 +1,7 @@
 """How a client connects: its options, checked, and what they mean to a gRPC channel."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +12,12 @@ from elman.errors import InvalidRequest
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _UNARY = ("ListModels", "GetModel", "Predict")
-_SERVICE_CONFIG = {
+_BALANCING: dict[str, object] = {
+    "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]
+}
+"""Of the addresses that a name has, any: so clients spread over them, and who connects anew may
+come to another."""
+_RETRIES: dict[str, object] = {
     "methodConfig": [
         {
             "name": [{"service": "elman.v1.Inference", "method": method} for method in _UNARY],
@@ -34,17 +40,23 @@ MAX_FRAME_BYTES = 1024 * 1024
 class Options:
     """What `elman.connect` was told. Raises `InvalidRequest` for a value that is not allowed."""
 
-    target: str
+    targets: tuple[str, ...]
     timeout: float
     connect_timeout: float
     max_message_bytes: int
     keepalive: float
     credentials: grpc.ChannelCredentials | None
     metadata: Metadata
+    resume_timeout: float
+    ticket_every: int
 
     def __post_init__(self) -> None:
         for name in ("timeout", "connect_timeout", "keepalive"):
             check_seconds(name, getattr(self, name))
+        if self.resume_timeout != 0:
+            check_seconds("resume_timeout", self.resume_timeout)
+        if not isinstance(self.ticket_every, int) or self.ticket_every < 1:
+            raise InvalidRequest(f"ticket_every is {self.ticket_every!r}; allowed are 1 and more")
         if self.max_message_bytes < 4096:
             raise InvalidRequest(
                 f"max_message_bytes is {self.max_message_bytes}; allowed is at least 4096"
@@ -57,11 +69,13 @@ class Options:
 
     @property
     def channel_arguments(self) -> list[tuple[str, str | int]]:
+        # Where there are several servers, the next one is asked instead.
+        config = _BALANCING if len(self.targets) > 1 else _BALANCING | _RETRIES
         arguments: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
             # What comes is bounded by the windows, and its frames are the server's to cut.
             ("grpc.max_receive_message_length", -1),
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            ("grpc.service_config", json.dumps(config)),
             # Clients are connections, as one would think: gRPC would share one between those of a
             # process, and a server with several workers would have all of them in one.
             ("grpc.use_local_subchannel_pool", 1),
@@ -81,8 +95,33 @@ class Options:
             ]
         return arguments
 
+    @property
+    def target(self) -> str:
+        """For people."""
+        return ", ".join(self.targets)
+
+    @property
+    def asked_ticket_every(self) -> int:
+        """What sessions are opened with."""
+        return self.ticket_every if self.resume_timeout else 0
+
     def unreachable(self, reason: str) -> str:
         return f"no server at {self.target} within {self.connect_timeout:g} s: {reason}"
+
+
+def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
+    """One server, or several, in a list or separated by commas. Raises `InvalidRequest`."""
+    # `ipv4:` and its like have commas of their own.
+    if isinstance(target, str):
+        several = not target.startswith(("ipv4:", "ipv6:"))
+        targets = tuple(target.split(",")) if several else (target,)
+    else:
+        targets = tuple(target)
+    if not targets or not all(isinstance(each, str) and each.strip() for each in targets):
+        raise InvalidRequest(
+            f"target is {target!r}; allowed are an address such as 'localhost:50051', or several"
+        )
+    return tuple(each.strip() for each in targets)
 
 
 def check_seconds(name: str, value: float) -> float:

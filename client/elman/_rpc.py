@@ -13,12 +13,14 @@ from typing import Protocol, TypeVar
 import grpc
 
 from elman._deadline import Deadline
+from elman._links import Links
 from elman._models import KnownModel
 from elman._monitor import Monitor, Waiters, rest
 from elman._multiplexer import Multiplexer
-from elman._session import Operation
+from elman._options import Metadata
+from elman._session import Operation, Session
 from elman._session_options import SessionOptions
-from elman._status import stream_error
+from elman._status import Stray, stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -32,14 +34,14 @@ class Call(Protocol):
     def cancel(self) -> object: ...
 
 
-class _Guard:
-    """Around a change that all sessions share. A Ctrl-C may come between two halves of it: then the
-    RPC ends, and the next session gets another."""
+class Guard:
+    """Around a change that all sessions of a model share. A Ctrl-C may come between two halves of
+    it: then `interrupted` is called."""
 
-    __slots__ = ("_multiplexer",)
+    __slots__ = ("_interrupted",)
 
-    def __init__(self, multiplexer: Multiplexer) -> None:
-        self._multiplexer = multiplexer
+    def __init__(self, interrupted: Callable[[], None]) -> None:
+        self._interrupted = interrupted
 
     def __enter__(self) -> None: ...
 
@@ -50,7 +52,7 @@ class _Guard:
         traceback: TracebackType | None,
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
-            self._multiplexer.fail(Unavailable("interrupted in the middle of a change"))
+            self._interrupted()
 
 
 class Line:
@@ -58,9 +60,11 @@ class Line:
 
     __slots__ = ("_guard", "_waiters", "monitor", "session")
 
-    def __init__(self, monitor: Monitor, multiplexer: Multiplexer, options: SessionOptions) -> None:
+    def __init__(
+        self, monitor: Monitor, guard: Guard, multiplexer: Multiplexer, options: SessionOptions
+    ) -> None:
         self.monitor = monitor
-        self._guard = _Guard(multiplexer)
+        self._guard = guard
         self._waiters: Waiters = []
         self.session = multiplexer.open(options, self._wake)
 
@@ -98,54 +102,83 @@ class Line:
 
 
 class Rpc:
-    """`start` makes the call from the frames; `broken` is told when it ends before its sessions."""
+    """One call, from the first session to the last. All but `join` and `cancel` is called under the
+    monitor's lock."""
 
     def __init__(
         self,
-        start: Callable[[Iterator[pb.StreamRequest]], Call],
+        links: Links[grpc.Channel],
         known: KnownModel,
+        monitor: Monitor,
         *,
+        metadata: Metadata,
         max_frame_bytes: int,
-        broken: Callable[[], None],
+        strays: Callable[["Rpc", Session, Stray], bool],
+        succeeded: Callable[[], None],
+        ended: Callable[["Rpc", bool], None],
     ) -> None:
-        self._monitor = Monitor()
+        """`strays` and `succeeded` are as the multiplexer has them; `ended` is told of the call's
+        end, and whether it came before that of its sessions."""
+        self.link = links.lease()
+        self._links = links
+        self.answered = False
+        """Whether the server has said anything."""
+        self._metadata = metadata
+        self._monitor = monitor
         self._writers: Waiters = []
         self._multiplexer = Multiplexer(
-            known, writable=self._wake_writer, max_frame_bytes=max_frame_bytes
+            known,
+            writable=self._wake_writer,
+            strays=lambda session, stray: strays(self, session, stray),
+            succeeded=succeeded,
+            max_frame_bytes=max_frame_bytes,
         )
-        self._guard = _Guard(self._multiplexer)
-        self._start = start
-        self._broken = broken
+        self._ended = ended
         self._call: Call | None = None
         self._reader = threading.Thread(target=self._read, name="elman-reader", daemon=True)
 
-    def open(self, options: SessionOptions) -> Line | None:
-        """A new session; None if this RPC is over."""
-        with self._monitor.lock, self._guard:
-            if self._multiplexer.finished:
-                return None
-            line = Line(self._monitor, self._multiplexer, options)
-            if not self._reader.is_alive():
-                self._reader.start()
-            return line
+    @property
+    def open(self) -> bool:
+        """Whether it takes more sessions."""
+        multiplexer = self._multiplexer
+        return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
+
+    def line(self, guard: Guard, options: SessionOptions) -> Line:
+        """A new session."""
+        line = Line(self._monitor, guard, self._multiplexer, options)
+        self._start()
+        return line
+
+    def adopt(self, session: Session) -> None:
+        """A session that has lost its RPC goes on here."""
+        self._multiplexer.adopt(session)
+        self._start()
 
     def close_sessions(self) -> None:
-        with self._monitor.lock:
-            self._multiplexer.close_sessions()
+        self._multiplexer.close_sessions()
+
+    def fail(self, error: ElmanError) -> None:
+        """All its sessions end."""
+        self._multiplexer.fail(error, final=True)
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits until every session has ended."""
+        """Waits until every session has ended, or gone."""
         if self._reader.is_alive():
             self._reader.join(timeout)
 
-    def cancel(self, error: ElmanError) -> None:
-        """Ends the RPC at once; sessions that have not ended raise `error`."""
+    def cancel(self, error: ElmanError, *, final: bool = True) -> None:
+        """Ends the RPC at once. Its sessions raise `error` or, if that is not final, go on
+        elsewhere."""
         with self._monitor.lock:
-            self._multiplexer.fail(error)
+            self._multiplexer.fail(error, final=final)
             call = self._call
         if call is not None:
             call.cancel()
         self.join()
+
+    def _start(self) -> None:
+        if not self._reader.is_alive():
+            self._reader.start()
 
     def _wake_writer(self) -> None:
         if self._writers:
@@ -171,7 +204,7 @@ class Rpc:
             monitor.let_others_return()
 
     def _begin(self) -> Call:
-        call = self._start(self._frames())
+        call: Call = self.link.stub.Stream(self._frames(), metadata=self._metadata)
         with self._monitor.lock:
             self._call = call
             finished = self._multiplexer.finished
@@ -185,17 +218,20 @@ class Rpc:
             for response in self._begin():
                 with self._monitor.lock:
                     self._monitor.settle()
+                    self.answered = True
                     self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
             error = stream_error(status)
         except ServerError as broken:
             error = broken
+        except ValueError as closed:  # what gRPC says of a channel that is closed
+            error = Unavailable(str(closed))
         finally:
             with self._monitor.lock:
-                finished = self._multiplexer.finished
+                early = not self._multiplexer.finished
                 self._multiplexer.fail(error)
+                self._ended(self, early)
             if self._call is not None:
                 self._call.cancel()
-            if not finished:
-                self._broken()
+            self._links.give_back(self.link)

@@ -8,13 +8,16 @@ closes it. An operation must be advanced, and every method called, by one thread
 
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from elman._codec import Codec, Payload
 from elman._mailbox import Mailbox, Reader, Reply
-from elman._outputs import Frame, Layout
+from elman._outputs import Frame
 from elman._prediction import Prediction
-from elman.errors import ElmanError, ServerError, SessionClosed
+from elman._replay import Replay
+from elman._session_options import SessionOptions
+from elman.errors import ElmanError, InvalidRequest, ServerError, SessionClosed
 
 T = TypeVar("T")
 
@@ -29,6 +32,16 @@ Failure: TypeAlias = Callable[[], ElmanError]
 """Makes the error that ended a session anew for every call that meets it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """How a server has opened a session."""
+
+    id: str
+    window: int
+    position: int = 0
+    ticket_every: int = 0
+
+
 class Outbound(Protocol):
     """Where a session's pushes and its close go."""
 
@@ -38,22 +51,43 @@ class Outbound(Protocol):
     def closed(self, session: "Session") -> None:
         """The session will get no more elements."""
 
+    def ticket_wanted(self, session: "Session") -> None:
+        """The session wants its ticket."""
+
+
+class _Nowhere:
+    """For a session that has lost its RPC: what it has to say is looked at when it gets another."""
+
+    def pushed(self, session: "Session") -> None: ...
+
+    def closed(self, session: "Session") -> None: ...
+
+    def ticket_wanted(self, session: "Session") -> None: ...
+
+
+NOWHERE = _Nowhere()
+
 
 class Session:
     """Invariant: `answered <= pushed`, and `pushed - answered` is within the window.
+
+    It goes on when its RPC has broken: on another it begins at its ticket, and everything since
+    then is pushed again. Predictions that come again are dropped.
 
     An element counts as in flight from its push until its prediction has come, whether or not that
     has been read. `wake` is called whenever an operation may be able to go on.
     """
 
     __slots__ = (
-        "_outbound",
+        "_due",
         "_pending",
+        "_replay",
         "_routes",
         "_window_limit",
         "answered",
         "closing",
         "codec",
+        "contexts",
         "ended",
         "failure",
         "id",
@@ -61,9 +95,16 @@ class Session:
         "layout",
         "number",
         "opened",
+        "outbound",
         "pending_elements",
         "pushed",
+        "refusals",
         "sources",
+        "stray_since",
+        "ticket",
+        "ticket_every",
+        "ticket_position",
+        "ticket_wanted_at",
         "wake",
         "window",
     )
@@ -71,18 +112,19 @@ class Session:
     def __init__(
         self,
         number: int,
-        layout: Layout,
+        options: SessionOptions,
         codec: Codec,
         outbound: Outbound,
         wake: Callable[[], None],
-        window_limit: int | None = None,
     ) -> None:
         self.number = number
-        self.layout = layout
+        self.layout = options.layout
         self.codec = codec
         self.wake = wake
-        self._outbound = outbound
-        self._window_limit = window_limit
+        self.outbound = outbound
+        """Changes with its RPC."""
+        self.contexts = options.contexts
+        self._window_limit = options.window
         self.id = ""
         self.window = 0
         self.opened = False
@@ -98,6 +140,20 @@ class Session:
         self._routes: deque[tuple[int, Reader]] = deque()
         self.sources: list[Callable[[], None]] = []
         """Called after each delivery: they may push, as there may be room now."""
+        self.ticket = options.ticket
+        """The last one; None before the first."""
+        self.ticket_position = -1
+        self.ticket_wanted_at: int | None = None
+        """The least position of the ticket that somebody waits for."""
+        self.ticket_every = options.ticket_every
+        """After how many elements one comes, unasked; 0 for none."""
+        self._replay = Replay(codec)
+        self._due = 0
+        """The position that the server's next prediction must have."""
+        self.stray_since: float | None = None
+        """Since when it has no server; None while it has one."""
+        self.refusals = 0
+        """How often it was refused since then."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -167,8 +223,26 @@ class Session:
         """No more elements. Those that were pushed are finished."""
         if not self.closing and not self.ended:
             self.closing = True
-            self._outbound.closed(self)
+            self.outbound.closed(self)
             self.wake()
+
+    def take_ticket(self) -> Operation[bytes]:
+        """Waits for a ticket of all that was pushed before."""
+        self.check()
+        position = self.pushed
+        if self.ticket is None or self.ticket_position < position:
+            self.ticket_wanted_at = max(position, self.ticket_wanted_at or 0)
+            self.outbound.ticket_wanted(self)
+        while self.ticket is None or self.ticket_position < position:
+            if self.failure:
+                raise self.failure()
+            if self.ended:
+                raise SessionClosed(f"the stream was closed after {self.pushed} elements")
+            # Another number after every answer: see `Operation`.
+            yield self.answered + 1
+        if not self.ticket:
+            raise InvalidRequest("the server has no tickets of this model: its state is too large")
+        return self.ticket
 
     # -------------------------------------------------------------------------------------------
     # For operations
@@ -199,7 +273,7 @@ class Session:
         self._pending.append(payload)
         self.pending_elements += count
         if self.pending_elements == count:
-            self._outbound.pushed(self)
+            self.outbound.pushed(self)
 
     def abandon(self, reader: Reader) -> None:
         """Leaves what has come or will come for `reader` to the inbox."""
@@ -214,6 +288,7 @@ class Session:
 
     def take(self, limit: int, parts: list[Payload]) -> int:
         """Moves up to `limit` pending elements into `parts`; how many."""
+        first = len(parts)
         if self.pending_elements <= limit:
             taken = self.pending_elements
             parts.extend(self._pending)
@@ -231,23 +306,76 @@ class Session:
                 parts.append(part)
                 taken += count
         self.pending_elements -= taken
+        if self.ticket_every:
+            for i in range(first, len(parts)):
+                self._replay.add(parts[i])
         return taken
 
-    def accept(self, id: str, window: int) -> None:
-        """The server has opened the session."""
+    def accept(self, opened: Opened) -> None:
+        """The server has opened the session, or opened it again. Raises `ServerError` if it goes on
+        at another position than the ticket's."""
         limit = self._window_limit
-        self.id = id
-        self.window = max(1, window if limit is None else min(window, limit))
-        self.opened = True
+        self.id = opened.id
+        self.window = max(1, opened.window if limit is None else min(opened.window, limit))
+        self.ticket_every = opened.ticket_every
+        self.stray_since, self.refusals = None, 0
+        if not self.opened:
+            self.opened = True
+            self.pushed = self.answered = self._due = opened.position
+            self._replay = Replay(self.codec, opened.position)
+            if self.ticket is not None:
+                self.ticket_position = opened.position
+        elif opened.position != self._due:
+            raise ServerError(
+                f"the server went on at position {opened.position} of a session; its ticket is of "
+                f"{self._due}"
+            )
+
+    def keep_ticket(self, ticket: bytes, position: int) -> None:
+        """The server has sent one. Raises `ServerError` if it is of what was not answered."""
+        if not self._replay.start <= position <= self._due:
+            raise ServerError(
+                f"the server sent a ticket of position {position} of a session; expected was one "
+                f"of {self._replay.start} to {self._due}"
+            )
+        self.ticket, self.ticket_position = ticket, position
+        if ticket:
+            self.contexts = ()
+            if self.ticket_every:
+                self._replay.forget(position)
+        if self.ticket_wanted_at is not None and self.ticket_wanted_at <= position:
+            self.ticket_wanted_at = None
+            self.wake()
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it can be opened again as if nothing had happened."""
+        return not self.ended and (not self.opened or self.ticket_every > 0)
+
+    def stray(self) -> None:
+        """It has lost its RPC: all since its ticket is to be pushed again."""
+        self.outbound = NOWHERE
+        self._due = self._replay.start
+        again = self._replay.take()
+        self._pending.extendleft(reversed(again))
+        self.pending_elements = self.pushed - self._due if self.opened else 0
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
-        """Hands `count` predictions to their readers. Raises `ServerError` if they are not the next
-        ones of what was pushed."""
-        if position != self.answered or position + count > self.pushed:
+        """Hands `count` predictions to their readers, but for those that they have. Raises
+        `ServerError` if they are not the next ones of what was pushed."""
+        if position != self._due or position + count > self.pushed - self.pending_elements:
             raise ServerError(
                 f"the server answered elements {position} to {position + count - 1} of a session; "
-                f"expected were {self.answered} to {self.pushed - 1}"
+                f"expected were {self._due} to {self.pushed - self.pending_elements - 1}"
             )
+        self._due += count
+        if position < self.answered:
+            again = min(count, self.answered - position)
+            row += again
+            position += again
+            count -= again
+            if not count:
+                return
         self.answered += count
         routes = self._routes
         while count:
@@ -270,4 +398,5 @@ class Session:
             self.failure = failure
             self._pending.clear()
             self.pending_elements = 0
+            self._replay.take()
             self.wake()

@@ -8,6 +8,7 @@ from elman._contexts import Contexts, pack_contexts
 from elman._model import Model
 from elman._options import check_window
 from elman._outputs import Layout, OutputChoice, resolve
+from elman.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,10 @@ class SessionOptions:
     window: int | None = None
     """How many elements may be unanswered, if fewer than the server allows."""
     contexts: Contexts = ()
+    ticket: bytes | None = None
+    """What it goes on from."""
+    ticket_every: int = 0
+    """After how many elements a ticket is to come; 0 for never."""
 
 
 def session_options(
@@ -26,11 +31,27 @@ def session_options(
     context: Mapping[str, Any] | None,
     outputs: OutputChoice | Sequence[OutputChoice] | None,
     window: int | None = None,
+    ticket: bytes | None = None,
+    ticket_every: int = 0,
     max_message_bytes: int,
 ) -> SessionOptions:
     """What a caller asks for. Raises `InvalidRequest` for what does not fit the model."""
+    contexts: Contexts = ()
+    if ticket is None:
+        contexts = pack_contexts(model, context, max_message_bytes=max_message_bytes)
+    elif context is not None:
+        raise InvalidRequest("context and ticket are both given; allowed is one of them")
     return SessionOptions(
         layout=resolve(model, outputs),
         window=check_window(window),
-        contexts=pack_contexts(model, context, max_message_bytes=max_message_bytes),
+        contexts=contexts,
+        ticket=ticket,
+        ticket_every=ticket_every,
     )
+
+
+def check_ticket(ticket: bytes | None) -> bytes | None:
+    """`ticket`, if it is one or None. Raises `InvalidRequest`."""
+    if ticket is not None and (not isinstance(ticket, bytes) or not ticket):
+        raise InvalidRequest(f"ticket is {ticket!r}; allowed are the bytes of `stream.ticket()`")
+    return ticket

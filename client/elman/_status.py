@@ -1,10 +1,11 @@
 """The one place where what a server or gRPC says becomes an error of `elman.errors`."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import grpc
 
-from elman._session import Failure
+from elman._session import Failure, Session
 from elman.errors import (
     AccessDenied,
     DeadlineExceeded,
@@ -42,6 +43,7 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
         grpc.StatusCode.NOT_FOUND: ModelNotFound,
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
         grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+        grpc.StatusCode.FAILED_PRECONDITION: InvalidRequest,
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
         grpc.StatusCode.UNAVAILABLE: Unavailable,
         grpc.StatusCode.CANCELLED: Unavailable,
@@ -61,6 +63,13 @@ def stream_error(error: grpc.RpcError) -> ElmanError:
     return mapped
 
 
+def is_unavailable(error: Exception) -> bool:
+    """Whether another server may do what this one could not; so also if a channel is closed."""
+    if not isinstance(error, grpc.RpcError):
+        return True
+    return cast(RpcStatus, error).code() is grpc.StatusCode.UNAVAILABLE
+
+
 def is_too_large(error: grpc.RpcError) -> bool:
     """Whether a call failed because a message would pass a limit, not for want of room: then the
     server names no time to try again."""
@@ -76,24 +85,59 @@ def pushback(error: grpc.RpcError) -> int | None:
     return None
 
 
-def lost_failure(error: ElmanError, *, opened: bool, position: int) -> Failure:
+def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Failure:
     """What the end of an RPC means to a session on it that had not ended.
 
-    An open session is lost with its state, if the connection or the server went away; one that
-    never opened has lost nothing, so it meets the RPC's own error.
+    An open session is lost, if the connection or the server went away, or nobody goes on with it;
+    one that never opened has lost nothing, so it meets the RPC's own error.
     """
-    if opened and isinstance(error, Unavailable):
+    if session.opened and (resuming or isinstance(error, Unavailable)):
+        position, ticket = session.answered, session.ticket or None
         message = f"the session was lost after {position} answered elements: {error}"
-        return lambda: SessionLost(message, position=position)
+        return lambda: SessionLost(message, position=position, ticket=ticket)
     return again(error)
 
 
-def closed_failure(closed: pb.Closed, *, opened: bool, complete: bool) -> Failure | None:
-    """Why the server closed a session; None if it was finished, as the client asked.
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Why a session that its server does not serve any more may go on with another."""
 
-    `opened` tells whether it ever began, `complete` whether all of its elements were answered.
-    """
+    error: ElmanError
+    refused: bool = False
+    """Whether the server would not have it, now or later."""
+    after: float | None = None
+    """Seconds to wait, if it said."""
+
+
+def broken(error: ElmanError, session: Session) -> Stray | None:
+    """What the end of an RPC is to a session on it."""
+    if isinstance(error, Unavailable):
+        return Stray(error)
+    # A server that is not up to date may come before one that is.
+    if isinstance(error, ModelNotFound) and session.opened:
+        return Stray(error, refused=True)
+    return None
+
+
+def left(closed: pb.Closed, session: Session) -> Stray | None:
+    """What its server's word is to a session."""
+    message = closed.message
+    match closed.reason:
+        case pb.CLOSE_REASON_MOVED:
+            return Stray(Unavailable(message), after=0.0)
+        case pb.CLOSE_REASON_SHUTDOWN:
+            return Stray(Unavailable(message))
+        case pb.CLOSE_REASON_OVERLOADED if session.opened:
+            return Stray(Unavailable(message), after=(closed.retry_after_ms or 1000) / 1000)
+        case pb.CLOSE_REASON_TICKET_REJECTED if session.opened:
+            return Stray(InvalidRequest(message), refused=True)
+    return None
+
+
+def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
+    """Why the server closed a session; None if it was finished, as the client asked."""
     message, position = closed.message, closed.position
+    opened, complete = session.opened, session.in_flight == 0
     match closed.reason:
         case pb.CLOSE_REASON_FINISHED if complete:
             return None
@@ -101,15 +145,18 @@ def closed_failure(closed: pb.Closed, *, opened: bool, complete: bool) -> Failur
             return lambda: ServerError("the server finished a session with elements unanswered")
         case pb.CLOSE_REASON_INVALID_ELEMENT:
             return lambda: InvalidElement(message)
-        case pb.CLOSE_REASON_INVALID_REQUEST:
+        case pb.CLOSE_REASON_INVALID_REQUEST | pb.CLOSE_REASON_TICKET_REJECTED:
+            if closed.code == grpc.StatusCode.PERMISSION_DENIED.value[0]:
+                return lambda: AccessDenied(message)
             return lambda: InvalidRequest(message)
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)
         case pb.CLOSE_REASON_SHUTDOWN if not opened:
             return lambda: Unavailable(message)
-        case pb.CLOSE_REASON_SHUTDOWN:
-            return lambda: SessionLost(message, position=position)
+        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED:
+            ticket = session.ticket or None
+            return lambda: SessionLost(message, position=position, ticket=ticket)
         case _:
             return lambda: ServerError(message or f"the session ended with code {closed.code}")
 

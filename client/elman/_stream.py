@@ -1,15 +1,16 @@
 """A stream of elements to a model and of predictions from it, for threads."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from elman._codec import Codec, is_sequence
+from elman._codec import is_sequence
 from elman._deadline import Deadline
 from elman._generate import Generation
 from elman._model import Model
+from elman._models import KnownModel
 from elman._pipeline import Pipeline
 from elman._prediction import Prediction
 from elman._rpc import Line
@@ -29,16 +30,20 @@ class Stream:
     give up waiting for them, are kept too.
     """
 
-    def __init__(self, line: Line, model: Model, codec: Codec, timeout: float) -> None:
+    def __init__(
+        self, line: Line, known: KnownModel, timeout: float, branch: "Callable[[bytes], Stream]"
+    ) -> None:
+        """`branch` opens another stream from a ticket."""
         self._line = line
         self._session = line.session
-        self._codec = codec
+        self._codec = known.codec
         self._timeout = timeout
-        self.model = model
+        self._branch = branch
+        self.model: Model = known.model
 
     @property
     def id(self) -> str:
-        """The server's name for the session, as in its logs."""
+        """The server's name for the session, as in its logs; another on another server."""
         return self._session.id
 
     @property
@@ -120,6 +125,21 @@ class Stream:
             seed=seed,
         )
         return self._symbols(generation)
+
+    def ticket(self) -> bytes:
+        """What it takes to go on from here: `Client.stream(model, ticket=...)`, on any server with
+        the same model and ticket key, in another process, on another day; until it expires.
+
+        It is of all elements that were pushed before. The stream itself goes on as well.
+        """
+        return self._run(self._session.take_ticket())
+
+    def fork(self) -> "Stream":
+        """Another stream that goes on from here, with the same options. Neither touches the other.
+
+        Predictions of what was pushed before go to this one.
+        """
+        return self._branch(self.ticket())
 
     def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""

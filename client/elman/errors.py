@@ -7,7 +7,7 @@
     ├── ServerOverloaded                  refused for now; `retry_after` seconds
     ├── DeadlineExceeded (TimeoutError)   the server did not answer within `timeout`
     ├── Unavailable (ConnectionError)     the server cannot be reached; nothing was lost
-    ├── SessionLost (ConnectionError)     a session and its state are gone; `position`
+    ├── SessionLost (ConnectionError)     a session can't go on; `position`, `ticket`
     ├── SessionClosed                     a stream was used after its close
     ├── ClientClosed                      a client was used after its close
     ├── AccessDenied                      the server does not let this client do this
@@ -76,15 +76,17 @@ class Unavailable(ElmanError, ConnectionError):
 
 
 class SessionLost(ElmanError, ConnectionError):
-    """The connection broke or the server stopped, and the session's state went with it.
+    """The connection broke or the server stopped, and no server would go on with the session
+    within `resume_timeout`.
 
-    `position` is how many of its elements had been answered. The client can open new streams; the
-    SDK never replays a session by itself.
+    `position` is how many of its elements had been answered. `ticket` is the last one that it got,
+    if any: `client.stream(model, ticket=...)` goes on from there, from an earlier position.
     """
 
-    def __init__(self, message: str, *, position: int = 0) -> None:
+    def __init__(self, message: str, *, position: int = 0, ticket: bytes | None = None) -> None:
         super().__init__(message)
         self.position = position
+        self.ticket = ticket
 
 
 class SessionClosed(ElmanError):

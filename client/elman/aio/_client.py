@@ -2,35 +2,36 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 from grpc import aio
 
 from elman._deadline import Deadline
+from elman._links import Links
 from elman._model import Model
 from elman._models import KnownModel, ModelCache, model_request, read_model
-from elman._options import Metadata, Options, check_seconds, rpc_timeout
+from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
-from elman._session_options import SessionOptions, session_options
-from elman._status import is_too_large, rpc_error
+from elman._session_options import SessionOptions, check_ticket, session_options
+from elman._status import is_too_large, is_unavailable, rpc_error
+from elman.aio import _ready
+from elman.aio._lines import Lines
 from elman.aio._opening import Opening
-from elman.aio._rpc import Line, Rpc
+from elman.aio._rpc import Line
 from elman.aio._stream import Stream
 from elman.errors import ClientClosed, Unavailable
 from elman.v1 import inference_pb2 as pb
-from elman.v1.inference_pb2_grpc import InferenceStub
-
-Q = TypeVar("Q")
-R = TypeVar("R")
 
 
 def connect(
-    target: str,
+    target: str | Sequence[str],
     *,
     timeout: float = 30.0,
     connect_timeout: float = 5.0,
@@ -38,16 +39,23 @@ def connect(
     keepalive: float = 30.0,
     credentials: grpc.ChannelCredentials | None = None,
     metadata: Metadata = (),
+    resume_timeout: float = 60.0,
+    ticket_every: int = 1000,
 ) -> Opening["Client"]:
-    """Connects to the server at `target`, such as "localhost:50051". As `elman.connect`."""
+    """Connects to the server at `target`, such as "localhost:50051", or to any of several.
+
+    As `elman.connect`.
+    """
     options = Options(
-        target=target,
+        targets=parse_targets(target),
         timeout=timeout,
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
         keepalive=keepalive,
         credentials=credentials,
         metadata=metadata,
+        resume_timeout=resume_timeout,
+        ticket_every=ticket_every,
     )
     return Opening(_connect(options))
 
@@ -67,28 +75,32 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        arguments = options.channel_arguments
-        if options.credentials is None:
-            self._channel = aio.insecure_channel(options.target, arguments)
-        else:
-            self._channel = aio.secure_channel(options.target, options.credentials, arguments)
-        self._stub = InferenceStub(self._channel)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._links = Links(options.targets, self._connect, self._disconnect)
         self._cache = ModelCache()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownModel]] = {}
-        self._rpcs: dict[tuple[str, str], Rpc] = {}
+        self._lines: dict[tuple[str, str, str], Lines] = {}
         self._closed = False
 
     async def wait_until_ready(self) -> None:
         """Raises `Unavailable` if there is no connection within the connect timeout."""
-        seconds = rpc_timeout(self._options.connect_timeout)
-        try:
-            await asyncio.wait_for(self._channel.channel_ready(), seconds)
-        except TimeoutError:
-            raise Unavailable(self._options.unreachable(await self._why())) from None
+        until = monotonic() + self._options.connect_timeout
+        while True:
+            link = self._links.lease()
+            try:
+                # One server is waited for, of several the next is tried.
+                patient = len(self._options.targets) == 1
+                if await _ready.wait(link.channel, until - monotonic(), patient=patient):
+                    return
+                if monotonic() >= until:
+                    raise Unavailable(self._options.unreachable(await _why(link.channel)))
+                self._links.retire(link)
+            finally:
+                self._links.give_back(link)
 
     async def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
-        response = await self._ask(self._stub.ListModels, pb.ListModelsRequest())
+        response = await self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(model) for model in response.models]
 
     async def model(self, name: str, version: str | int | None = None) -> Model:
@@ -104,9 +116,11 @@ class Client:
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         window: int | None = None,
         timeout: float | None = None,
+        ticket: bytes | None = None,
     ) -> Opening[Stream]:
-        """Opens a session of a model, from its initial state. As `elman.Client.stream`."""
-        return Opening(self._stream(model, version, context, outputs, window, timeout))
+        """Opens a session of a model, from its initial state or from a ticket. As
+        `elman.Client.stream`."""
+        return Opening(self._stream(model, version, context, outputs, window, timeout, ticket))
 
     async def predict(
         self,
@@ -127,15 +141,14 @@ class Client:
             known.model,
             context=context,
             outputs=outputs,
+            ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
         call = PredictCall(known, options, sequence)
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
-                return call.read(
-                    await self._call(self._stub.Predict, call.request(), deadline.remaining())
-                )
+                return call.read(await self._call("Predict", call.request(), deadline.remaining()))
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
@@ -152,15 +165,17 @@ class Client:
         Whoever still waits for a stream of this client then gets `ClientClosed`.
         """
         self._closed = True
-        rpcs = list(self._rpcs.values())
+        all_lines = list(self._lines.values())
         try:
-            for rpc in rpcs:
-                rpc.close_sessions()
-            await asyncio.gather(*(rpc.join(grace) for rpc in rpcs))
+            for lines in all_lines:
+                lines.close_sessions()
+            await asyncio.gather(*(lines.join(grace) for lines in all_lines))
         finally:
-            for rpc in rpcs:
-                await rpc.cancel(ClientClosed("the client was closed"))
-            await self._channel.close()
+            for lines in all_lines:
+                await lines.cancel(ClientClosed("the client was closed"))
+            self._links.close()
+            if self._closing:
+                await asyncio.wait(self._closing)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,43 +205,76 @@ class Client:
         outputs: OutputChoice | Sequence[OutputChoice] | None,
         window: int | None,
         timeout: float | None,
+        ticket: bytes | None,
     ) -> Stream:
-        known = await self._known(model, version)
+        known = await self._known(model, version, check_ticket(ticket))
         options = session_options(
             known.model,
             context=context,
             outputs=outputs,
             window=window,
+            ticket=ticket,
+            ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
         seconds = self._seconds(timeout)
         line = await self._open(known, options, Deadline(seconds))
-        return Stream(line, known.model, known.codec, seconds)
 
-    async def _call(
-        self, method: "aio.UnaryUnaryMultiCallable[Q, R]", request: Q, seconds: float | None
-    ) -> R:
-        self._check()
-        try:
-            return await method(request, timeout=seconds, metadata=self._options.metadata)
-        except grpc.RpcError:
+        async def fork(ticket: bytes) -> Stream:
+            from_ticket = replace(options, contexts=(), ticket=ticket)
+            return Stream(
+                await self._open(known, from_ticket, Deadline(seconds)), known, seconds, fork
+            )
+
+        return Stream(line, known, seconds, fork)
+
+    def _connect(self, target: str) -> aio.Channel:
+        options = self._options
+        if options.credentials is None:
+            return aio.insecure_channel(target, options.channel_arguments)
+        return aio.secure_channel(target, options.credentials, options.channel_arguments)
+
+    def _disconnect(self, channel: aio.Channel) -> None:
+        task = asyncio.create_task(channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _call(self, method: str, request: Any, seconds: float | None) -> Any:
+        """Of several servers, each is asked until one answers."""
+        for left in reversed(range(len(self._options.targets))):
             self._check()
-            raise
-        except asyncio.CancelledError:
-            # A channel that is closed cancels its calls: that is not a cancelled task.
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
+            link = self._links.lease()
+            try:
+                call = getattr(link.stub, method)
+                return await call(request, timeout=seconds, metadata=self._options.metadata)
+            except grpc.RpcError as error:
                 self._check()
-            raise
+                if not left or not is_unavailable(error):
+                    raise
+                self._links.retire(link)
+            except asyncio.CancelledError:
+                # A channel that is closed cancels its calls: that is not a cancelled task.
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():
+                    self._check()
+                raise
+            finally:
+                self._links.give_back(link)
+        raise AssertionError("a client has a server at least")
 
-    async def _ask(self, method: "aio.UnaryUnaryMultiCallable[Q, R]", request: Q) -> R:
+    async def _ask(self, method: str, request: Any) -> Any:
         try:
             return await self._call(method, request, rpc_timeout(self._options.timeout))
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 
-    async def _known(self, name: str, version: str | int | None) -> KnownModel:
+    async def _known(
+        self, name: str, version: str | int | None, ticket: bytes | None = None
+    ) -> KnownModel:
         request = model_request(name, version)
+        if ticket is not None and version is None:
+            request.ticket = ticket
+            return KnownModel.of(await self._ask("GetModel", request))
         known = self._cache.get(request)
         if known is not None:
             return known
@@ -239,23 +287,19 @@ class Client:
         return await asyncio.shield(task)
 
     async def _fetch(self, request: pb.GetModelRequest) -> KnownModel:
-        return self._cache.put(request, await self._ask(self._stub.GetModel, request))
+        return self._cache.put(request, await self._ask("GetModel", request))
 
     async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""
         self._check()
-        key = (known.model.name, known.model.version)
-        rpc = self._rpcs.get(key)
-        line = rpc.open(options) if rpc else None
-        if line is None:
-            rpc = self._rpcs[key] = Rpc(
-                lambda: self._stub.Stream(metadata=self._options.metadata),
-                known,
-                max_frame_bytes=self._options.max_frame_bytes,
-                broken=lambda: self._cache.forget(known.model.name),
+        model = known.model
+        key = (model.name, model.version, model.fingerprint)
+        lines = self._lines.get(key)
+        if lines is None:
+            lines = self._lines[key] = Lines(
+                known, self._links, self._options, lambda: self._cache.forget(model.name)
             )
-            line = rpc.open(options)
-            assert line is not None, "a new RPC refused a session"
+        line = lines.open(options)
         try:
             await line.run(line.session.opening(), deadline)
         except BaseException:
@@ -267,12 +311,13 @@ class Client:
         if self._closed:
             raise ClientClosed("the client was closed")
 
-    async def _why(self) -> str:
-        """What gRPC says about the connection. Any method does: it fails without being sent."""
-        try:
-            probe: aio.UnaryUnaryMultiCallable[bytes, bytes]
-            probe = self._channel.unary_unary("/grpc.health.v1.Health/Check")
-            await probe(b"", timeout=0.1)
-        except grpc.RpcError as error:
-            return str(rpc_error(error))
-        return "it answers now"
+
+async def _why(channel: aio.Channel) -> str:
+    """What gRPC says about a connection. Any method does: it fails without being sent."""
+    try:
+        probe: aio.UnaryUnaryMultiCallable[bytes, bytes]
+        probe = channel.unary_unary("/grpc.health.v1.Health/Check")
+        await probe(b"", timeout=0.1)
+    except grpc.RpcError as error:
+        return str(rpc_error(error))
+    return "it answers now"

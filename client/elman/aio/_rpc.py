@@ -6,17 +6,19 @@ the next; one task reads. Both end with the RPC.
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from grpc import aio
 
 from elman._deadline import Deadline
+from elman._links import Links
 from elman._models import KnownModel
 from elman._multiplexer import Multiplexer
-from elman._session import Operation
+from elman._options import Metadata
+from elman._session import Operation, Session
 from elman._session_options import SessionOptions
-from elman._status import stream_error
+from elman._status import Stray, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -66,42 +68,66 @@ class Line:
 
 
 class Rpc:
-    """`start` makes the call; `broken` is told when it ends before its sessions."""
+    """One call, from the first session to the last."""
 
     def __init__(
         self,
-        start: Callable[[], Call],
+        links: Links[aio.Channel],
         known: KnownModel,
+        alarm: Alarm,
         *,
+        metadata: Metadata,
         max_frame_bytes: int,
-        broken: Callable[[], None],
+        strays: Callable[["Rpc", Session, Stray], bool],
+        succeeded: Callable[[], None],
+        ended: Callable[["Rpc", bool], None],
     ) -> None:
+        """`strays` and `succeeded` are as the multiplexer has them; `ended` is told of the call's
+        end, and whether it came before that of its sessions."""
+        self.link = links.lease()
+        self.answered = False
+        """Whether the server has said anything."""
+        self._links = links
+        self._alarm = alarm
         self._writable = asyncio.Event()
         self._multiplexer = Multiplexer(
-            known, writable=self._writable.set, max_frame_bytes=max_frame_bytes
+            known,
+            writable=self._writable.set,
+            strays=lambda session, stray: strays(self, session, stray),
+            succeeded=succeeded,
+            max_frame_bytes=max_frame_bytes,
         )
-        self._broken = broken
-        self._alarm = Alarm(asyncio.get_running_loop())
-        self._call = start()
+        self._ended = ended
+        start: Any = self.link.stub.Stream
+        self._call: Call = start(metadata=metadata)
         self._writer = asyncio.create_task(self._write(), name="elman-writer")
         self._reader = asyncio.create_task(self._read(), name="elman-reader")
 
-    def open(self, options: SessionOptions) -> Line | None:
-        """A new session; None if this RPC is over."""
-        if self._multiplexer.finished:
-            return None
+    @property
+    def open(self) -> bool:
+        """Whether it takes more sessions."""
+        multiplexer = self._multiplexer
+        return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
+
+    def line(self, options: SessionOptions) -> Line:
+        """A new session."""
         return Line(self._multiplexer, options, self._alarm)
+
+    def adopt(self, session: Session) -> None:
+        """A session that has lost its RPC goes on here."""
+        self._multiplexer.adopt(session)
 
     def close_sessions(self) -> None:
         self._multiplexer.close_sessions()
 
     async def join(self, timeout: float) -> None:
-        """Waits until every session has ended."""
+        """Waits until every session has ended, or gone."""
         await asyncio.wait([self._reader], timeout=timeout)
 
-    async def cancel(self, error: ElmanError) -> None:
-        """Ends the RPC at once; sessions that have not ended raise `error`."""
-        self._multiplexer.fail(error)
+    async def cancel(self, error: ElmanError, *, final: bool = True) -> None:
+        """Ends the RPC at once. Its sessions raise `error` or, if that is not final, go on
+        elsewhere."""
+        self._multiplexer.fail(error, final=final)
         self._call.cancel()
         await asyncio.wait([self._reader, self._writer])
 
@@ -123,6 +149,7 @@ class Rpc:
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
             async for response in self._call:
+                self.answered = True
                 self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
@@ -132,9 +159,8 @@ class Rpc:
         except ServerError as broken:
             error = broken
         finally:
-            finished = self._multiplexer.finished
+            early = not self._multiplexer.finished
             self._multiplexer.fail(error)
-            self._alarm.stop()
+            self._ended(self, early)
             self._call.cancel()
-            if not finished:
-                self._broken()
+            self._links.give_back(self.link)

@@ -1,15 +1,23 @@
 """A stream of elements to a model and of predictions from it, for asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from elman._codec import Codec, is_sequence
+from elman._codec import is_sequence
 from elman._deadline import Deadline
 from elman._generate import Generation
 from elman._model import Model
+from elman._models import KnownModel
 from elman._pipeline import Pipeline
 from elman._prediction import Prediction
 from elman._session import Operation
@@ -25,16 +33,24 @@ class Stream:
     As `elman.Stream`, with any number of tasks in place of threads.
     """
 
-    def __init__(self, line: Line, model: Model, codec: Codec, timeout: float) -> None:
+    def __init__(
+        self,
+        line: Line,
+        known: KnownModel,
+        timeout: float,
+        branch: "Callable[[bytes], Awaitable[Stream]]",
+    ) -> None:
+        """`branch` opens another stream from a ticket."""
         self._line = line
         self._session = line.session
-        self._codec = codec
+        self._codec = known.codec
         self._timeout = timeout
-        self.model = model
+        self._branch = branch
+        self.model: Model = known.model
 
     @property
     def id(self) -> str:
-        """The server's name for the session, as in its logs."""
+        """The server's name for the session, as in its logs; another on another server."""
         return self._session.id
 
     @property
@@ -98,6 +114,14 @@ class Stream:
             seed=seed,
         )
         return self._symbols(generation)
+
+    async def ticket(self) -> bytes:
+        """What it takes to go on from here, on any server. As `elman.Stream.ticket`."""
+        return await self._run(self._session.take_ticket())
+
+    async def fork(self) -> "Stream":
+        """Another stream that goes on from here. As `elman.Stream.fork`."""
+        return await self._branch(await self.ticket())
 
     async def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""

@@ -1,0 +1,172 @@
+"""All sessions that one client has on one model, whichever RPC they are on, for threads.
+
+There is one RPC at a time, as a rule. When it breaks or its server hands sessions over, they go on
+on another, which a thread of its own sees to while there are any that have none.
+"""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import grpc
+
+from elman._links import Links
+from elman._models import KnownModel
+from elman._monitor import Monitor, Waiters, rest
+from elman._options import Options
+from elman._recovery import Backoff, Recovery
+from elman._rpc import Guard, Line, Rpc
+from elman._session import Session
+from elman._session_options import SessionOptions
+from elman._status import Stray, lost_failure
+from elman.errors import ElmanError, Unavailable
+
+
+class Lines:
+    def __init__(
+        self,
+        known: KnownModel,
+        links: Links[grpc.Channel],
+        options: Options,
+        broken: Callable[[], None],
+    ) -> None:
+        """`broken` is told when an RPC ends before its sessions."""
+        self._known = known
+        self._links = links
+        self._options = options
+        self._broken = broken
+        self._monitor = Monitor()
+        self._guard = Guard(self._interrupted)
+        self._recovery = Recovery(
+            resume_timeout=options.resume_timeout,
+            open_timeout=options.connect_timeout,
+            servers=len(options.targets),
+            backoff=Backoff(),
+        )
+        self._current: Rpc | None = None
+        self._rpcs: set[Rpc] = set()
+        """All that have not ended."""
+        self._tried: dict[Rpc, float] = {}
+        """New ones that sessions went on to, and by when an answer must have come."""
+        self._mender: threading.Thread | None = None
+        self._menders: Waiters = []
+        self._closed: ElmanError | None = None
+
+    def open(self, options: SessionOptions) -> Line:
+        """A new session."""
+        with self._monitor.lock, self._guard:
+            return self._rpc().line(self._guard, options)
+
+    def close_sessions(self) -> None:
+        """No more elements for any session."""
+        with self._monitor.lock:
+            for rpc in self._rpcs:
+                rpc.close_sessions()
+            for session in self._recovery:
+                session.close()
+
+    def join(self, timeout: float) -> None:
+        """Waits until every session has ended."""
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            with self._monitor.lock:
+                rpcs, mender = list(self._rpcs), self._mender
+            if rpcs:
+                rpcs[0].join(left)
+            elif mender is not None:
+                mender.join(left)
+            else:
+                return
+
+    def cancel(self, error: ElmanError) -> None:
+        """Ends everything at once; sessions that have not ended raise `error`."""
+        with self._monitor.lock:
+            self._closed = error
+            self._end_strays(error)
+            rpcs, mender = list(self._rpcs), self._mender
+        for rpc in rpcs:
+            rpc.cancel(error)
+        if mender is not None:
+            mender.join()
+
+    def _rpc(self) -> Rpc:
+        """The one that takes sessions."""
+        if self._current is None or not self._current.open:
+            self._current = Rpc(
+                self._links,
+                self._known,
+                self._monitor,
+                metadata=self._options.metadata,
+                max_frame_bytes=self._options.max_frame_bytes,
+                strays=self._stray,
+                succeeded=self._recovery.succeeded,
+                ended=self._ended,
+            )
+            self._rpcs.add(self._current)
+        return self._current
+
+    def _ended(self, rpc: Rpc, early: bool) -> None:
+        self._rpcs.discard(rpc)
+        self._tried.pop(rpc, None)
+        if early:
+            self._broken()
+
+    def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
+        self._links.retire(rpc.link)
+        if self._closed is not None or not self._recovery.add(
+            session, monotonic(), refused=stray.refused, after=stray.after
+        ):
+            return False
+        if self._mender is None:
+            self._mender = threading.Thread(target=self._mend, name="elman-mender", daemon=True)
+            self._mender.start()
+        else:
+            self._monitor.wake(self._menders)
+        return True
+
+    def _mend(self) -> None:
+        """Until there are no strays, and those that were have a server that answers."""
+        while True:
+            with self._monitor.lock:
+                self._monitor.settle()
+                now = monotonic()
+                due = self._recovery.due(now)
+                if due:
+                    self._adopt(due, now)
+                silent = self._silent(now)
+                at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
+                if at == float("inf") and not silent:
+                    self._mender = None
+                    return
+                waiter = self._monitor.enlist(self._menders)
+            for rpc in silent:
+                rpc.cancel(Unavailable("the server did not answer"), final=False)
+            rest(waiter, 0 if silent else max(0, at - monotonic()))
+            with self._monitor.lock:
+                self._monitor.returned(self._menders, waiter)
+
+    def _adopt(self, sessions: list[Session], now: float) -> None:
+        rpc = self._rpc()
+        if not rpc.answered:
+            self._tried.setdefault(rpc, now + self._options.connect_timeout)
+        for session in sessions:
+            rpc.adopt(session)
+
+    def _silent(self, now: float) -> list[Rpc]:
+        """Those from which no answer came in time."""
+        self._tried = {rpc: at for rpc, at in self._tried.items() if not rpc.answered}
+        found = [rpc for rpc, at in self._tried.items() if at <= now]
+        for rpc in found:
+            del self._tried[rpc]
+        return found
+
+    def _end_strays(self, error: ElmanError) -> None:
+        for session in self._recovery.take_all():
+            session.end(lost_failure(error, session, resuming=False))
+        self._monitor.wake(self._menders)
+
+    def _interrupted(self) -> None:
+        error = Unavailable("interrupted in the middle of a change")
+        for rpc in self._rpcs:
+            rpc.fail(error)
+        self._end_strays(error)

@@ -1,0 +1,86 @@
+"""Connections to the servers that a client was told of, one at a time.
+
+Which kind of gRPC channel they are is the shell's business.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from elman.v1.inference_pb2_grpc import InferenceStub
+
+C = TypeVar("C")
+
+
+class Link(Generic[C]):
+    """A channel. Leased by whoever uses it; closed when it is retired and nobody does."""
+
+    def __init__(self, target: str, channel: C) -> None:
+        self.target = target
+        self.channel = channel
+        self.users = 0
+        self.retired = False
+
+    @cached_property
+    def stub(self) -> InferenceStub:
+        channel: Any = self.channel
+        stub: InferenceStub = InferenceStub(channel)
+        return stub
+
+
+class Links(Generic[C]):
+    """Any number of threads may use it. A link that is retired is replaced by one to the next
+    server, so whoever leases after that gets a new connection, even if there is but one server."""
+
+    def __init__(
+        self, targets: Sequence[str], make: Callable[[str], C], close: Callable[[C], None]
+    ) -> None:
+        self._targets = targets
+        self._make = make
+        self._close = close
+        self._lock = threading.Lock()
+        # Anywhere, so that many clients do not all come to the first.
+        self._next = random.randrange(len(targets))
+        self._current: Link[C] | None = None
+        self._links: set[Link[C]] = set()
+
+    def lease(self) -> Link[C]:
+        """The current one. `give_back` comes once it is not used any more."""
+        with self._lock:
+            link = self._current
+            if link is None:
+                target = self._targets[self._next % len(self._targets)]
+                link = self._current = Link(target, self._make(target))
+                self._links.add(link)
+            link.users += 1
+            return link
+
+    def give_back(self, link: Link[C]) -> None:
+        with self._lock:
+            link.users -= 1
+            self._close_unused(link)
+
+    def retire(self, link: Link[C]) -> None:
+        """It is of no use for anything new."""
+        with self._lock:
+            if link.retired:
+                return
+            link.retired = True
+            if link is self._current:
+                self._current = None
+                self._next += 1
+            self._close_unused(link)
+
+    def close(self) -> None:
+        """All of them, used or not."""
+        with self._lock:
+            links, self._links, self._current = self._links, set(), None
+        for link in links:
+            self._close(link.channel)
+
+    def _close_unused(self, link: Link[C]) -> None:
+        if link.retired and not link.users and link in self._links:
+            self._links.discard(link)
+            self._close(link.channel)

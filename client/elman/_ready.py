@@ -1,0 +1,25 @@
+"""Whether a channel gets a connection."""
+
+import threading
+
+import grpc
+
+
+def wait(channel: grpc.Channel, seconds: float, *, patient: bool) -> bool:
+    """Has it connect, for at most so many seconds; and, unless patient, only until the first try
+    has failed."""
+    decided = threading.Event()
+    states: list[grpc.ChannelConnectivity] = []
+
+    def heed(state: grpc.ChannelConnectivity) -> None:
+        states.append(state)
+        failed = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if state is grpc.ChannelConnectivity.READY or (failed and not patient):
+            decided.set()
+
+    channel.subscribe(heed, try_to_connect=True)
+    try:
+        decided.wait(min(seconds, threading.TIMEOUT_MAX))
+    finally:
+        channel.unsubscribe(heed)
+    return grpc.ChannelConnectivity.READY in states

@@ -1,0 +1,101 @@
+"""Sessions that have lost their RPC and will go on, on another one: when, and how long it is tried.
+
+Knows nothing of sockets, threads or event loops; the time is an argument, in seconds on any clock.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from math import inf
+
+from elman._session import Session
+
+_FIRST_SECONDS = 0.05
+_MOST_SECONDS = 2.0
+_REFUSALS = 3
+"""How often each server may refuse a session for good, as one may know what others do not."""
+
+
+class Backoff:
+    """How long to wait before the next try: any time up to a bound that doubles (exponential
+    backoff with full jitter), so that many clients do not come back all at once."""
+
+    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._uniform = uniform
+        self._tries = 0
+
+    def reset(self) -> None:
+        self._tries = 0
+
+    def delay(self) -> float:
+        """Seconds."""
+        bound = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(self._tries, 30))
+        self._tries += 1
+        return self._uniform(0, bound)
+
+
+class Recovery:
+    """Strays: sessions between two RPCs. Whoever takes one in gets it from `due`."""
+
+    def __init__(
+        self, *, resume_timeout: float, open_timeout: float, servers: int, backoff: Backoff
+    ) -> None:
+        """`resume_timeout`: seconds for which it is tried to go on with a session, 0 for not at
+        all; `open_timeout`: the same for one that was never opened; `servers`: how many there are
+        at least."""
+        self._resume_timeout = resume_timeout
+        self._open_timeout = open_timeout
+        self._refusals = _REFUSALS * servers
+        self._backoff = backoff
+        self._strays: dict[Session, float] = {}
+        """When each is due."""
+        self._at = -inf
+        """When the next try after a broken RPC may be."""
+
+    def __bool__(self) -> bool:
+        return bool(self._strays)
+
+    def add(self, session: Session, now: float, *, refused: bool, after: float | None) -> bool:
+        """A session has lost its RPC. `refused`: whether a server would not have it for good;
+        `after`: seconds to wait, if its server said.
+
+        False if it is not to be tried again: then it is lost.
+        """
+        if not self._resume_timeout:
+            return False
+        if session.stray_since is None:
+            session.stray_since = now
+        session.refusals += refused
+        timeout = self._resume_timeout if session.opened else self._open_timeout
+        if now - session.stray_since >= timeout or session.refusals > self._refusals:
+            return False
+        if after is None:
+            if self._at <= now:  # of those that are lost together, the first one settles when
+                self._at = now + self._backoff.delay()
+            at = self._at
+        else:
+            at = now + after
+        # The last try is when its time is over.
+        self._strays[session] = min(at, session.stray_since + timeout)
+        return True
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._strays))
+
+    def succeeded(self) -> None:
+        """A server has taken one in."""
+        self._backoff.reset()
+
+    def next_at(self) -> float:
+        """When the next one is due; inf if there is none."""
+        return min(self._strays.values(), default=inf)
+
+    def due(self, now: float) -> list[Session]:
+        """Those that are due, who are no strays then."""
+        found = [session for session, at in self._strays.items() if at <= now]
+        for session in found:
+            del self._strays[session]
+        return found
+
+    def take_all(self) -> list[Session]:
+        """All of them, who are no strays then."""
+        return self.due(inf)

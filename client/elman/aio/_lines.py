@@ -1,0 +1,159 @@
+"""All sessions that one client has on one model, whichever RPC they are on, for asyncio.
+
+As `elman._lines`, with a task in place of a thread.
+"""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+
+from grpc import aio
+
+from elman._links import Links
+from elman._models import KnownModel
+from elman._options import Options
+from elman._recovery import Backoff, Recovery
+from elman._session import Session
+from elman._session_options import SessionOptions
+from elman._status import Stray, lost_failure
+from elman.aio._alarm import Alarm
+from elman.aio._rpc import Line, Rpc
+from elman.errors import ElmanError, Unavailable
+
+
+class Lines:
+    def __init__(
+        self,
+        known: KnownModel,
+        links: Links[aio.Channel],
+        options: Options,
+        broken: Callable[[], None],
+    ) -> None:
+        """`broken` is told when an RPC ends before its sessions."""
+        self._known = known
+        self._links = links
+        self._options = options
+        self._broken = broken
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop)
+        self._recovery = Recovery(
+            resume_timeout=options.resume_timeout,
+            open_timeout=options.connect_timeout,
+            servers=len(options.targets),
+            backoff=Backoff(),
+        )
+        self._current: Rpc | None = None
+        self._rpcs: set[Rpc] = set()
+        """All that have not ended."""
+        self._tried: dict[Rpc, float] = {}
+        """New ones that sessions went on to, and by when an answer must have come."""
+        self._mender: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._closed: ElmanError | None = None
+
+    def open(self, options: SessionOptions) -> Line:
+        """A new session."""
+        return self._rpc().line(options)
+
+    def close_sessions(self) -> None:
+        """No more elements for any session."""
+        for rpc in self._rpcs:
+            rpc.close_sessions()
+        for session in self._recovery:
+            session.close()
+
+    async def join(self, timeout: float) -> None:
+        """Waits until every session has ended."""
+        until = self._loop.time() + timeout
+        while (left := until - self._loop.time()) > 0:
+            if self._rpcs:
+                await next(iter(self._rpcs)).join(left)
+            elif self._mender is not None:
+                await asyncio.wait([self._mender], timeout=left)
+            else:
+                return
+
+    async def cancel(self, error: ElmanError) -> None:
+        """Ends everything at once; sessions that have not ended raise `error`."""
+        self._closed = error
+        for session in self._recovery.take_all():
+            session.end(lost_failure(error, session, resuming=False))
+        for rpc in list(self._rpcs):
+            await rpc.cancel(error)
+        if self._mender is not None:
+            self._mender.cancel()
+            await asyncio.wait([self._mender])
+        self._alarm.stop()
+
+    def _rpc(self) -> Rpc:
+        """The one that takes sessions."""
+        if self._current is None or not self._current.open:
+            self._current = Rpc(
+                self._links,
+                self._known,
+                self._alarm,
+                metadata=self._options.metadata,
+                max_frame_bytes=self._options.max_frame_bytes,
+                strays=self._stray,
+                succeeded=self._recovery.succeeded,
+                ended=self._ended,
+            )
+            self._rpcs.add(self._current)
+        return self._current
+
+    def _ended(self, rpc: Rpc, early: bool) -> None:
+        self._rpcs.discard(rpc)
+        self._tried.pop(rpc, None)
+        if early:
+            self._broken()
+        if not self._rpcs and self._mender is None:
+            self._alarm.stop()
+
+    def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
+        self._links.retire(rpc.link)
+        if self._closed is not None or not self._recovery.add(
+            session, self._loop.time(), refused=stray.refused, after=stray.after
+        ):
+            return False
+        self._changed.set()
+        if self._mender is None:
+            self._mender = asyncio.create_task(self._mend(), name="elman-mender")
+        return True
+
+    async def _mend(self) -> None:
+        """Until there are no strays, and those that were have a server that answers."""
+        try:
+            while True:
+                self._changed.clear()
+                now = self._loop.time()
+                due = self._recovery.due(now)
+                if due:
+                    self._adopt(due, now)
+                for rpc in self._silent(now):
+                    await rpc.cancel(Unavailable("the server did not answer"), final=False)
+                    self._changed.set()
+                at = min(self._recovery.next_at(), *self._tried.values(), inf)
+                if at == inf:
+                    return
+                try:
+                    async with asyncio.timeout_at(at):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._mender = None
+
+    def _adopt(self, sessions: list[Session], now: float) -> None:
+        rpc = self._rpc()
+        if not rpc.answered:
+            self._tried.setdefault(rpc, now + self._options.connect_timeout)
+        for session in sessions:
+            rpc.adopt(session)
+
+    def _silent(self, now: float) -> list[Rpc]:
+        """Those from which no answer came in time."""
+        self._tried = {rpc: at for rpc, at in self._tried.items() if not rpc.answered}
+        found = [rpc for rpc, at in self._tried.items() if at <= now]
+        for rpc in found:
+            del self._tried[rpc]
+        return found

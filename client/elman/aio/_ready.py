@@ -1,0 +1,22 @@
+"""Whether a channel gets a connection."""
+
+import asyncio
+
+import grpc
+from grpc import aio
+
+
+async def wait(channel: aio.Channel, seconds: float, *, patient: bool) -> bool:
+    """Has it connect, for at most so many seconds; and, unless patient, only until the first try
+    has failed."""
+    try:
+        async with asyncio.timeout(None if seconds == float("inf") else seconds):
+            while True:
+                state = channel.get_state(try_to_connect=True)
+                if state is grpc.ChannelConnectivity.READY:
+                    return True
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not patient:
+                    return False
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
