@@ -20,7 +20,7 @@ TWICE = Output(name="twice", kind=OutputKind.VALUES, dtype=np.dtype("<i8"), shap
 MODEL = Model(
     name="echo",
     version="3",
-    fingerprint="",
+    fingerprint="c0ffee",
     description="",
     input=Input(
         kind=InputKind.TEXT,

@@ -1,0 +1,230 @@
+"""Servers that come and go, for tests of the core: no sockets, no threads, no clock.
+
+Each session's state is all that was pushed to it, and that is what its tickets hold. So a session
+that went on from the wrong place shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import numpy as np
+
+from elman._multiplexer import Multiplexer
+from elman._outputs import resolve
+from elman._recovery import Backoff, Recovery
+from elman._session import Session
+from elman._session_options import SessionOptions
+from elman._status import Stray
+from elman.errors import ElmanError, Unavailable
+from elman.v1 import inference_pb2 as pb
+from tests.client.peer import KNOWN, MODEL
+
+MOVED, SHUTDOWN = pb.CLOSE_REASON_MOVED, pb.CLOSE_REASON_SHUTDOWN
+OVERLOADED, REJECTED = pb.CLOSE_REASON_OVERLOADED, pb.CLOSE_REASON_TICKET_REJECTED
+TICKET = b"ticket of "
+_MESSAGE = "as scripted"
+
+
+class Server:
+    """The other end of one RPC."""
+
+    def __init__(self, *, window: int, ticket_every: int) -> None:
+        self._window = window
+        self._ticket_every = ticket_every
+        self.texts: dict[int, str] = {}
+        """All that came of each session that is open, from its first element on."""
+        self.answered: dict[int, int] = {}
+        self._ticket_at: dict[int, int] = {}
+        self._wanted: dict[int, int] = {}
+        self._closing: set[int] = set()
+        self._last = 0
+        self.refuses: pb.CloseReason.ValueType | None = None
+        """Why it opens no session, if it does not."""
+
+    def take(self, frame: pb.StreamRequest) -> pb.StreamResponse:
+        response = pb.StreamResponse()
+        for message in frame.opens:
+            number = message.session
+            assert number > self._last, "numbers grow"
+            self._last = number
+            if self.refuses is not None:
+                response.closed.add(session=number, code=14, reason=self.refuses, message=_MESSAGE)
+                continue
+            text = message.ticket.removeprefix(TICKET).decode()
+            self.texts[number] = text
+            self.answered[number] = len(text)
+            response.opened.add(
+                session=number,
+                id=str(number),
+                window=self._window,
+                position=len(text),
+                ticket_every_elements=self._ticket_every if message.ticket_every_elements else 0,
+            )
+            if response.opened[-1].ticket_every_elements:
+                self._ticket_at[number] = len(text) + self._ticket_every
+        start = 0
+        numbers = frame.push.sessions
+        counts = list(frame.push.counts) or [len(frame.push.text) // (len(numbers) or 1)] * len(
+            numbers
+        )
+        for number, count in zip(numbers, counts, strict=True):
+            assert number <= self._last, "a session is opened before it is pushed to"
+            if number in self.texts:
+                assert number not in self._closing
+                self.texts[number] += frame.push.text[start : start + count]
+            start += count
+        for number in frame.tickets:
+            if number in self.texts:
+                self._wanted[number] = len(self.texts[number])
+        self._closing |= set(frame.closes) & self.texts.keys()
+        return response
+
+    def answer(self, counts: Mapping[int, int]) -> pb.StreamResponse:
+        """So many more elements of each."""
+        response = pb.StreamResponse()
+        for number, count in counts.items():
+            first = self.answered[number]
+            letters = self.texts[number][first : first + count]
+            self.answered[number] += len(letters)
+            if letters:
+                response.predictions.add(
+                    sessions=[number],
+                    counts=[len(letters)],
+                    first_positions=[first],
+                    outputs=[pb.Values(values=np.array([*map(ord, letters)], "<i4").tobytes())],
+                )
+            position = self.answered[number]
+            if position >= min(self._ticket_at.get(number, inf), self._wanted.get(number, inf)):
+                self._issue(response, number)
+            if number in self._closing and position == len(self.texts[number]):
+                self._close(response, number, pb.CLOSE_REASON_FINISHED)
+        return response
+
+    def hand_over(self, numbers: Sequence[int]) -> pb.StreamResponse:
+        response = self.answer({number: len(self.texts[number]) for number in numbers})
+        for number in numbers:
+            if number in self.texts:
+                self._issue(response, number)
+                self._close(response, number, MOVED)
+        return response
+
+    def _issue(self, response: pb.StreamResponse, number: int) -> None:
+        position = self.answered[number]
+        ticket = TICKET + self.texts[number][:position].encode()
+        response.tickets.add(session=number, position=position, ticket=ticket)
+        self._wanted.pop(number, None)
+        if number in self._ticket_at:
+            self._ticket_at[number] = position + self._ticket_every
+
+    def _close(
+        self, response: pb.StreamResponse, number: int, reason: pb.CloseReason.ValueType
+    ) -> None:
+        code = 0 if reason == pb.CLOSE_REASON_FINISHED else 14
+        response.closed.add(
+            session=number,
+            code=code,
+            reason=reason,
+            message=_MESSAGE if code else "",
+            position=self.answered[number],
+        )
+        self._closing.discard(number)
+        del self.texts[number]
+
+
+class Rig:
+    """A client's sessions on one model, and the servers that they are on in turn."""
+
+    def __init__(
+        self,
+        *,
+        window: int = 8,
+        ticket_every: int = 5,
+        max_frame_bytes: int = 5000,
+        resume_timeout: float = 60.0,
+        servers: int = 1,
+    ) -> None:
+        self.now = 100.0
+        self.window = window
+        self.ticket_every = ticket_every
+        self._max_frame_bytes = max_frame_bytes
+        self.recovery = Recovery(
+            resume_timeout=resume_timeout,
+            open_timeout=5.0,
+            servers=servers,
+            backoff=Backoff(lambda low, high: high),
+        )
+        self.rpcs: list[tuple[Multiplexer, Server]] = []
+        self.begin_rpc()
+
+    def begin_rpc(self) -> None:
+        """What follows is on another RPC."""
+        multiplexer = Multiplexer(
+            KNOWN,
+            writable=lambda: None,
+            strays=self._stray,
+            succeeded=self.recovery.succeeded,
+            max_frame_bytes=self._max_frame_bytes,
+        )
+        server = Server(window=self.window, ticket_every=self.ticket_every)
+        self.rpcs.append((multiplexer, server))
+
+    @property
+    def server(self) -> Server:
+        """The one that sessions are opened on."""
+        return self.rpcs[-1][1]
+
+    def open(self, ticket: bytes | None = None) -> Session:
+        layout = resolve(MODEL, "echo")
+        options = SessionOptions(layout=layout, ticket=ticket, ticket_every=self.ticket_every)
+        if self.rpcs[-1][0].finished:
+            self.begin_rpc()
+        return self.rpcs[-1][0].open(options, lambda: None)
+
+    def write(self, rpc: int = -1) -> bool:
+        """Sends one frame; False if there is none."""
+        multiplexer, server = self.rpcs[rpc]
+        frame = multiplexer.take()
+        if frame is None:
+            return False
+        self.receive(server.take(pb.StreamRequest.FromString(frame.SerializeToString())), rpc)
+        return True
+
+    def receive(self, response: pb.StreamResponse, rpc: int = -1) -> None:
+        self.rpcs[rpc][0].receive(pb.StreamResponse.FromString(response.SerializeToString()))
+
+    def answer(self, count: int = 1 << 30, rpc: int = -1) -> None:
+        server = self.rpcs[rpc][1]
+        self.receive(server.answer(dict.fromkeys(list(server.texts), count)), rpc)
+
+    def hand_over(self, rpc: int = -1) -> None:
+        server = self.rpcs[rpc][1]
+        self.receive(server.hand_over(list(server.texts)), rpc)
+
+    def break_rpc(self, error: ElmanError | None = None, rpc: int = -1) -> None:
+        self.rpcs[rpc][0].fail(error or Unavailable("cut"))
+        self.rpcs[rpc][1].texts.clear()
+
+    def mend(self) -> int:
+        """Lets time pass until strays are due, which go on; how many."""
+        self.now = max(self.now, min(self.recovery.next_at(), self.now + 1000))
+        due = self.recovery.due(self.now)
+        if due:
+            multiplexer, _ = self.rpcs[-1]
+            if multiplexer.finished or multiplexer.leaving:
+                self.begin_rpc()
+            for session in due:
+                self.rpcs[-1][0].adopt(session)
+        return len(due)
+
+    def settle(self) -> None:
+        """Until nothing more can happen."""
+        moved = True
+        while moved:
+            moved = self.mend() > 0
+            for rpc in range(len(self.rpcs)):
+                while self.write(rpc):
+                    moved = True
+                self.answer(rpc=rpc)
+
+    def _stray(self, session: Session, stray: Stray) -> bool:
+        return self.recovery.add(session, self.now, refused=stray.refused, after=stray.after)

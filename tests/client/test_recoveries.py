@@ -1,0 +1,275 @@
+"""Sessions that go on when their RPC breaks, without sockets, threads or a clock."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import elman
+from elman._session import Session
+from elman.errors import ElmanError
+from tests.client.link import finished, read
+from tests.client.peer import ALPHABET, MODEL, letters
+from tests.client.roaming import OVERLOADED, REJECTED, SHUTDOWN, TICKET, Rig
+from tests.client.test_interleavings import Caller
+
+
+def opened(rig: Rig) -> Session:
+    session = rig.open()
+    rig.write()
+    return session
+
+
+def failure(session: Session) -> ElmanError:
+    assert session.failure is not None
+    return session.failure()
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_nothing_is_lost_doubled_or_reordered_whatever_breaks(data: st.DataObject) -> None:
+    window = data.draw(st.integers(1, 9), "window")
+    rig = Rig(
+        window=window,
+        ticket_every=data.draw(st.integers(1, 7), "ticket every"),
+        max_frame_bytes=data.draw(st.sampled_from([30, 100, 5000]), "frame"),
+        resume_timeout=1e9,
+    )
+    callers = [Caller(rig.open()) for _ in range(3)]
+    while rig.write():
+        pass
+    whats = ["push", "step", "map", "close", "write", "write", "answer", "answer", "mend"]
+    events = st.sampled_from([*whats, "break", "hand over", "ask for ticket", "refuse"])
+    for _ in range(data.draw(st.integers(0, 60), "length")):
+        rpc = data.draw(st.integers(0, len(rig.rpcs) - 1), "rpc")
+        match data.draw(events, "event"):
+            case "write":
+                rig.write(rpc)
+            case "answer":
+                rig.answer(data.draw(st.integers(0, window)), rpc)
+            case "mend":
+                rig.mend()
+            case "break":
+                rig.break_rpc(rpc=rpc)
+            case "hand over":
+                rig.hand_over(rpc)
+            case "refuse":
+                rig.server.refuses = data.draw(st.sampled_from([None, SHUTDOWN, OVERLOADED]))
+            case "ask for ticket":
+                session = data.draw(st.sampled_from(callers)).session
+                if not session.closing:
+                    asked = session.take_ticket()
+                    next(asked, None)
+            case action:
+                caller = data.draw(st.sampled_from(callers))
+                caller.do(action, data.draw(st.text(ALPHABET, min_size=1, max_size=20)))
+        for caller in callers:
+            caller.go_on()
+            assert caller.session.in_flight <= max(1, window)
+    for _, server in rig.rpcs:
+        server.refuses = None
+    while not all(caller.session.ended for caller in callers):
+        rig.settle()
+        for caller in callers:
+            if caller.go_on():
+                caller.session.close()
+    assert [caller.everything for caller in callers] == [caller.sent for caller in callers]
+    assert all(caller.session.failure is None for caller in callers)
+    assert not rig.recovery
+
+
+def test_what_was_pushed_since_the_last_ticket_is_pushed_again_and_nothing_else() -> None:
+    rig = Rig(ticket_every=3, window=100)
+    session = opened(rig)
+    for text in ("abcd", "ef"):
+        finished(session.push(text))
+        rig.write()
+        rig.answer()
+    rig.break_rpc()
+    assert (session.ticket, session.ticket_position) == (TICKET + b"abcd", 4)
+    finished(session.push("gh"))
+    rig.mend()
+    rig.write()
+    assert rig.server.texts == {1: "abcdefgh"}
+    rig.answer()
+    assert letters(read(session)) == "abcdefgh"
+
+
+def test_without_a_ticket_it_begins_again_on_the_same_network() -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("ab"))
+    rig.write()
+    rig.break_rpc()
+    rig.mend()
+    frame = rig.rpcs[-1][0].take()
+    assert frame is not None
+    [again] = frame.opens
+    assert (again.ticket, again.fingerprint) == (b"", MODEL.fingerprint)
+    assert frame.push.text == "ab"
+
+
+def test_what_is_kept_to_be_pushed_again_is_bounded_by_the_tickets() -> None:
+    rig = Rig(ticket_every=100, window=50)
+    session = opened(rig)
+    most = 0
+    for _ in range(2000):
+        finished(session.push("a"))
+        rig.write()
+        rig.answer()
+        read(session)
+        replay = session._replay
+        most = max(most, replay.stop - replay.start)
+        assert len(replay._blocks) + len(replay._loose) < 100
+    assert 90 < most <= 100
+
+
+def test_it_waits_longer_with_every_try_and_gives_up_in_the_end() -> None:
+    rig = Rig(resume_timeout=10.0, window=100)
+    session = opened(rig)
+    finished(session.push("abcdefgh"))
+    rig.write()
+    rig.answer()
+    times = []
+    rig.break_rpc()
+    while not session.ended:
+        rig.mend()
+        times.append(rig.now)
+        rig.break_rpc()
+    waits = [later - sooner for sooner, later in zip([100.0, *times], times, strict=False)]
+    assert [round(wait, 2) for wait in waits[:8]] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert times[-1] == 110.0
+    error = failure(session)
+    assert isinstance(error, elman.SessionLost)
+    assert (error.position, error.ticket) == (8, TICKET + b"abcdefgh")
+    assert "8 answered elements: cut" in str(error)
+    assert letters(read(session)) == "abcdefgh"
+
+
+def test_a_try_that_succeeds_begins_the_waiting_anew() -> None:
+    rig = Rig()
+    session = opened(rig)
+    for _ in range(3):
+        rig.break_rpc()
+        before = rig.now
+        rig.mend()
+        assert round(rig.now - before, 3) == 0.05
+        rig.write()
+        assert session.stray_since is None
+
+
+def test_a_session_that_was_never_opened_is_tried_elsewhere_for_a_shorter_time() -> None:
+    rig = Rig()
+    session = rig.open()
+    rig.break_rpc()
+    while not session.ended:
+        rig.mend()
+        rig.break_rpc()
+    assert rig.now == 105.0
+    assert isinstance(failure(session), elman.Unavailable)
+
+
+def test_a_refusal_for_good_is_believed_when_all_servers_keep_to_it() -> None:
+    rig = Rig(servers=2, resume_timeout=1e9)
+    session = opened(rig)
+    finished(session.push("abcdef"))
+    rig.write()
+    rig.answer()
+    rig.break_rpc()
+    tries = 0
+    while not session.ended:
+        rig.begin_rpc()
+        rig.server.refuses = REJECTED
+        tries += rig.mend()
+        rig.write()
+    assert tries == 7
+    error = failure(session)
+    assert isinstance(error, elman.SessionLost)
+    assert error.ticket == TICKET + b"abcdef"
+
+
+def test_a_server_that_does_not_know_the_model_yet_is_not_the_end() -> None:
+    rig = Rig()
+    session = opened(rig)
+    rig.break_rpc(elman.ModelNotFound("none yet"))
+    assert not session.ended
+    rig.mend()
+    rig.write()
+    assert session.stray_since is None
+
+
+def test_a_session_of_which_all_is_answered_and_that_was_closed_needs_no_other_server() -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("ab"))
+    rig.write()
+    rig.answer()
+    session.close()
+    rig.break_rpc()
+    assert (session.ended, session.failure) == (True, None)
+    assert not rig.recovery
+
+
+def test_a_session_that_was_closed_with_elements_on_their_way_gets_their_predictions() -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("ab"))
+    session.close()
+    rig.write()
+    rig.break_rpc()
+    rig.settle()
+    assert letters(read(session)) == "ab"
+    assert (session.ended, session.failure) == (True, None)
+
+
+def test_a_session_that_is_handed_over_goes_on_at_once_and_its_rpc_takes_no_more() -> None:
+    rig = Rig(window=100)
+    session, other = opened(rig), opened(rig)
+    finished(session.push("abc"))
+    rig.write()
+    rig.hand_over()
+    before = rig.now
+    assert rig.rpcs[0][0].leaving
+    assert rig.mend() == 2
+    assert rig.now == before
+    rig.write()
+    assert rig.server.texts == {1: "abc", 2: ""}
+    finished(session.push("d"))
+    finished(other.push("e"))
+    rig.settle()
+    assert (letters(read(session)), letters(read(other))) == ("abcd", "e")
+
+
+def test_a_ticket_is_waited_for_across_a_broken_rpc() -> None:
+    rig = Rig(ticket_every=1000, window=100)
+    session = opened(rig)
+    finished(session.push("abc"))
+    asked = session.take_ticket()
+    next(asked)
+    rig.write()
+    rig.break_rpc()
+    rig.settle()
+    assert finished(asked) == TICKET + b"abc"
+
+
+def test_a_session_begins_where_its_ticket_says() -> None:
+    rig = Rig()
+    session = rig.open(ticket=TICKET + b"abc")
+    rig.write()
+    assert (session.pushed, session.answered) == (3, 3)
+    finished(session.push("de"))
+    rig.settle()
+    assert [(p.position, chr(p["echo"])) for p in read(session)] == [(3, "d"), (4, "e")]
+    rig.break_rpc()
+    finished(session.push("f"))
+    rig.settle()
+    assert letters(read(session)) == "f"
+
+
+@pytest.mark.parametrize("resume_timeout", [0.0, 60.0])
+def test_without_tickets_or_time_a_session_is_lost_with_its_rpc(resume_timeout: float) -> None:
+    rig = Rig(resume_timeout=resume_timeout)
+    rig.server._ticket_every = 0 if resume_timeout else 5
+    session = opened(rig)
+    rig.break_rpc()
+    assert isinstance(failure(session), elman.SessionLost)
+    assert not rig.recovery
