@@ -145,6 +145,7 @@ class Multiplexer:
                 continue
             message = frame.opens.add(session=session.number, outputs=session.layout.requests)
             message.ticket_every_elements = session.ticket_every
+            message.parkable = session.ticket_every > 0
             if session.ticket:
                 message.ticket = session.ticket
             else:
@@ -242,7 +243,7 @@ class Multiplexer:
         if stray is None:
             session.end(closed_failure(closed, session))
             return
-        self.leaving = True
+        self.leaving |= not stray.parked
         if not self._strayed(session, stray):
             failure = closed_failure(closed, session)
             if session.opened:

@@ -37,22 +37,52 @@ class Recovery:
     """Strays: sessions between two RPCs. Whoever takes one in gets it from `due`."""
 
     def __init__(
-        self, *, resume_timeout: float, open_timeout: float, servers: int, backoff: Backoff
+        self,
+        *,
+        resume_timeout: float,
+        open_timeout: float,
+        servers: int,
+        backoff: Backoff,
+        bring_back: Callable[[Session], None],
     ) -> None:
         """`resume_timeout`: seconds for which it is tried to go on with a session, 0 for not at
         all; `open_timeout`: the same for one that was never opened; `servers`: how many there are
-        at least."""
+        at least; `bring_back` takes in at once a session that was parked."""
         self._resume_timeout = resume_timeout
         self._open_timeout = open_timeout
         self._refusals = _REFUSALS * servers
         self._backoff = backoff
         self._strays: dict[Session, float] = {}
         """When each is due."""
+        self._parked: set[Session] = set()
+        """Those that need no server before they have something to say."""
+        self._bring_back = bring_back
         self._at = -inf
         """When the next try after a broken RPC may be."""
 
     def __bool__(self) -> bool:
         return bool(self._strays)
+
+    def park(self, session: Session) -> bool:
+        """Lets a session be until it has something to say. False if it has."""
+        if session.pending_elements or session.closing or session.ticket_wanted_at is not None:
+            return False
+        session.outbound = self
+        self._parked.add(session)
+        return True
+
+    def pushed(self, session: Session) -> None:
+        """Part of `Outbound`, as the next two are, of a session that is parked."""
+        self._parked.discard(session)
+        self._bring_back(session)
+
+    def ticket_wanted(self, session: Session) -> None:
+        self._parked.discard(session)
+        self._bring_back(session)
+
+    def closed(self, session: Session) -> None:
+        self._parked.discard(session)
+        session.end(None)
 
     def add(self, session: Session, now: float, *, refused: bool, after: float | None) -> bool:
         """A session has lost its RPC. `refused`: whether a server would not have it for good;
@@ -79,7 +109,7 @@ class Recovery:
         return True
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._strays))
+        return iter([*self._strays, *self._parked])
 
     def succeeded(self) -> None:
         """A server has taken one in."""
@@ -97,5 +127,6 @@ class Recovery:
         return found
 
     def take_all(self) -> list[Session]:
-        """All of them, who are no strays then."""
-        return self.due(inf)
+        """All of them, and all that are parked, who are neither then."""
+        parked, self._parked = self._parked, set()
+        return [*self.due(inf), *parked]

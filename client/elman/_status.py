@@ -107,6 +107,8 @@ class Stray:
     """Whether the server would not have it, now or later."""
     after: float | None = None
     """Seconds to wait, if it said."""
+    parked: bool = False
+    """Whether the same server would have it back, and not before there is something to push."""
 
 
 def broken(error: ElmanError, session: Session) -> Stray | None:
@@ -125,6 +127,8 @@ def left(closed: pb.Closed, session: Session) -> Stray | None:
     match closed.reason:
         case pb.CLOSE_REASON_MOVED:
             return Stray(Unavailable(message), after=0.0)
+        case pb.CLOSE_REASON_PARKED:
+            return Stray(Unavailable(message), after=0.0, parked=True)
         case pb.CLOSE_REASON_SHUTDOWN:
             return Stray(Unavailable(message))
         case pb.CLOSE_REASON_OVERLOADED if session.opened:
@@ -154,7 +158,7 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
             return lambda: ServerOverloaded(message, retry_after=seconds)
         case pb.CLOSE_REASON_SHUTDOWN if not opened:
             return lambda: Unavailable(message)
-        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED:
+        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED | pb.CLOSE_REASON_PARKED:
             ticket = session.ticket or None
             return lambda: SessionLost(message, position=position, ticket=ticket)
         case _:

@@ -65,6 +65,10 @@ class ServerConfig:
     max_connection_age: float = 0.0
     """Seconds after which a connection's sessions are handed over, a tenth more or less, so that
     their clients connect anew and spread over the servers that there are; 0: never."""
+    park_after: float = 300.0
+    """Seconds without an element after which a session is parked: its client gets its ticket, with
+    which the next element brings it back, and the server keeps nothing of it. Only where the client
+    can do that, as the SDK can; 0: never."""
     ticket_key: tuple[str, ...] = field(default=(), repr=False)
     """What seals the tickets from which sessions go on elsewhere: 32 bytes in base64 or hex, the
     same on all servers. Of several the first seals and all open. Without any, a key is made at the
@@ -108,7 +112,7 @@ class ServerConfig:
         self._check("max_context_bytes", 1, 2**40)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
-        for name in ("retry_after", "grace_period", "max_connection_age"):
+        for name in ("retry_after", "grace_period", "max_connection_age", "park_after"):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)
         self._check("ticket_lifetime", 1, 10 * 365 * 24 * 3600)

@@ -56,6 +56,9 @@ class Metrics:
             return Counter(name, text, (*_LABELS, *more), self.registry)
 
         self._opened = counter("elman_sessions_opened", "Sessions that were opened.")
+        self._resumed = counter(
+            "elman_sessions_resumed", "Sessions that were opened from a ticket."
+        )
         self._closed = counter("elman_sessions_closed", "Sessions that ended, by why.", "reason")
         self._rejected = counter(
             "elman_sessions_rejected", "Sessions that were refused at open, by why.", "reason"
@@ -116,6 +119,7 @@ class Metrics:
         labels = (name, version)
         return ModelMetrics(
             opened=self._opened.labels(*labels),
+            resumed=self._resumed.labels(*labels),
             closed={reason: self._closed.labels(*labels, str(reason)) for reason in EndReason},
             rejected={
                 reason: self._rejected.labels(*labels, reason)
@@ -151,6 +155,7 @@ class ModelMetrics:
     """An `Observer` of one model's engine."""
 
     opened: "Total"
+    resumed: "Total"
     closed: dict[EndReason, "Total"]
     rejected: dict[str, "Total"]
     tickets_issued: "Total"
@@ -165,6 +170,9 @@ class ModelMetrics:
 
     def session_opened(self) -> None:
         self.opened.inc()
+
+    def session_resumed(self) -> None:
+        self.resumed.inc()
 
     def session_ended(self, reason: EndReason) -> None:
         self.closed[reason].inc()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 import structlog
 
@@ -103,6 +104,7 @@ class ServedModel:
             beginning_seconds=loaded.probe.beginning.seconds,
             admission=admission,
             observer=observer,
+            park_after=config.park_after or inf,
         )
         metrics.watch(
             name,

@@ -20,6 +20,7 @@ from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL
 
 MOVED, SHUTDOWN = pb.CLOSE_REASON_MOVED, pb.CLOSE_REASON_SHUTDOWN
+PARKED = pb.CLOSE_REASON_PARKED
 OVERLOADED, REJECTED = pb.CLOSE_REASON_OVERLOADED, pb.CLOSE_REASON_TICKET_REJECTED
 TICKET = b"ticket of "
 _MESSAGE = "as scripted"
@@ -100,12 +101,14 @@ class Server:
                 self._close(response, number, pb.CLOSE_REASON_FINISHED)
         return response
 
-    def hand_over(self, numbers: Sequence[int]) -> pb.StreamResponse:
+    def hand_over(
+        self, numbers: Sequence[int], reason: pb.CloseReason.ValueType = MOVED
+    ) -> pb.StreamResponse:
         response = self.answer({number: len(self.texts[number]) for number in numbers})
         for number in numbers:
             if number in self.texts:
                 self._issue(response, number)
-                self._close(response, number, MOVED)
+                self._close(response, number, reason)
         return response
 
     def _issue(self, response: pb.StreamResponse, number: int) -> None:
@@ -152,6 +155,7 @@ class Rig:
             open_timeout=5.0,
             servers=servers,
             backoff=Backoff(lambda low, high: high),
+            bring_back=self._adopt,
         )
         self.rpcs: list[tuple[Multiplexer, Server]] = []
         self.begin_rpc()
@@ -196,9 +200,9 @@ class Rig:
         server = self.rpcs[rpc][1]
         self.receive(server.answer(dict.fromkeys(list(server.texts), count)), rpc)
 
-    def hand_over(self, rpc: int = -1) -> None:
+    def hand_over(self, rpc: int = -1, reason: pb.CloseReason.ValueType = MOVED) -> None:
         server = self.rpcs[rpc][1]
-        self.receive(server.hand_over(list(server.texts)), rpc)
+        self.receive(server.hand_over(list(server.texts), reason), rpc)
 
     def break_rpc(self, error: ElmanError | None = None, rpc: int = -1) -> None:
         self.rpcs[rpc][0].fail(error or Unavailable("cut"))
@@ -208,12 +212,8 @@ class Rig:
         """Lets time pass until strays are due, which go on; how many."""
         self.now = max(self.now, min(self.recovery.next_at(), self.now + 1000))
         due = self.recovery.due(self.now)
-        if due:
-            multiplexer, _ = self.rpcs[-1]
-            if multiplexer.finished or multiplexer.leaving:
-                self.begin_rpc()
-            for session in due:
-                self.rpcs[-1][0].adopt(session)
+        for session in due:
+            self._adopt(session)
         return len(due)
 
     def settle(self) -> None:
@@ -226,5 +226,13 @@ class Rig:
                     moved = True
                 self.answer(rpc=rpc)
 
+    def _adopt(self, session: Session) -> None:
+        multiplexer, _ = self.rpcs[-1]
+        if multiplexer.finished or multiplexer.leaving:
+            self.begin_rpc()
+        self.rpcs[-1][0].adopt(session)
+
     def _stray(self, session: Session, stray: Stray) -> bool:
+        if stray.parked and self.recovery.park(session):
+            return True
         return self.recovery.add(session, self.now, refused=stray.refused, after=stray.after)

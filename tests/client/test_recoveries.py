@@ -9,7 +9,7 @@ from elman._session import Session
 from elman.errors import ElmanError
 from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, MODEL, letters
-from tests.client.roaming import OVERLOADED, REJECTED, SHUTDOWN, TICKET, Rig
+from tests.client.roaming import OVERLOADED, PARKED, REJECTED, SHUTDOWN, TICKET, Rig
 from tests.client.test_interleavings import Caller
 
 
@@ -38,7 +38,7 @@ def test_nothing_is_lost_doubled_or_reordered_whatever_breaks(data: st.DataObjec
     while rig.write():
         pass
     whats = ["push", "step", "map", "close", "write", "write", "answer", "answer", "mend"]
-    events = st.sampled_from([*whats, "break", "hand over", "ask for ticket", "refuse"])
+    events = st.sampled_from([*whats, "break", "hand over", "park", "ask for ticket", "refuse"])
     for _ in range(data.draw(st.integers(0, 60), "length")):
         rpc = data.draw(st.integers(0, len(rig.rpcs) - 1), "rpc")
         match data.draw(events, "event"):
@@ -52,6 +52,8 @@ def test_nothing_is_lost_doubled_or_reordered_whatever_breaks(data: st.DataObjec
                 rig.break_rpc(rpc=rpc)
             case "hand over":
                 rig.hand_over(rpc)
+            case "park":
+                rig.hand_over(rpc, PARKED)
             case "refuse":
                 rig.server.refuses = data.draw(st.sampled_from([None, SHUTDOWN, OVERLOADED]))
             case "ask for ticket":
@@ -273,3 +275,57 @@ def test_without_tickets_or_time_a_session_is_lost_with_its_rpc(resume_timeout: 
     rig.break_rpc()
     assert isinstance(failure(session), elman.SessionLost)
     assert not rig.recovery
+
+
+def test_a_parked_session_comes_back_with_the_next_element() -> None:
+    rig = Rig(window=100)
+    session = opened(rig)
+    finished(session.push("abc"))
+    rig.write()
+    rig.hand_over(reason=PARKED)
+    assert rig.mend() == 0
+    assert not rig.write()
+    finished(session.push("d"))
+    rig.write()
+    assert [server.texts for _, server in rig.rpcs] == [{}, {1: "abcd"}]
+    rig.answer()
+    assert letters(read(session)) == "abcd"
+
+
+def test_of_several_sessions_on_an_rpc_one_may_be_parked() -> None:
+    rig = Rig(window=100)
+    session, other = opened(rig), opened(rig)
+    finished(session.push("abc"))
+    rig.write()
+    rig.receive(rig.server.hand_over([1], PARKED))
+    assert not rig.rpcs[0][0].leaving
+    finished(session.push("d"))
+    finished(other.push("e"))
+    rig.settle()
+    assert len(rig.rpcs) == 1
+    assert (letters(read(session)), letters(read(other))) == ("abcd", "e")
+
+
+def test_what_crossed_the_parking_is_pushed_again_at_once() -> None:
+    rig = Rig(window=100)
+    session = opened(rig)
+    finished(session.push("abc"))
+    rig.write()
+    response = rig.server.hand_over([1], PARKED)
+    finished(session.push("d"))
+    rig.receive(response)
+    assert rig.mend() == 1
+    rig.settle()
+    assert letters(read(session)) == "abcd"
+
+
+def test_a_parked_session_needs_no_server_to_be_closed_or_to_give_its_ticket() -> None:
+    rig = Rig(window=100)
+    session = opened(rig)
+    finished(session.push("abc"))
+    rig.write()
+    rig.hand_over(reason=PARKED)
+    assert finished(session.take_ticket()) == TICKET + b"abc"
+    session.close()
+    assert (session.ended, session.failure) == (True, None)
+    assert not list(rig.recovery)

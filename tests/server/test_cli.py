@@ -68,6 +68,7 @@ VALUES = {
     "grace_period": ("5", 5, 5.0),
     "ticket_key": ("ab" * 32, ["ab" * 32], ("ab" * 32,)),
     "max_connection_age": ("60", 60, 60.0),
+    "park_after": ("60", 60, 60.0),
     "ticket_lifetime": ("60", 60, 60.0),
     "min_ticket_seconds": ("0.5", 0.5, 0.5),
     "keepalive_time": ("7.5", 7.5, 7.5),

@@ -23,6 +23,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "retry_after": (0, 1_000_000),
     "grace_period": (0, 1_000_000),
     "max_connection_age": (0, 1_000_000),
+    "park_after": (0, 1_000_000),
     "ticket_lifetime": (1, 315_360_000),
     "min_ticket_elements": (1, 2**32 - 1),
     "min_ticket_seconds": (0.001, 1_000_000),

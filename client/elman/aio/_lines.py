@@ -41,6 +41,7 @@ class Lines:
             open_timeout=options.connect_timeout,
             servers=len(options.targets),
             backoff=Backoff(),
+            bring_back=lambda session: self._rpc().adopt(session),
         )
         self._current: Rpc | None = None
         self._rpcs: set[Rpc] = set()
@@ -110,7 +111,10 @@ class Lines:
             self._alarm.stop()
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
-        self._links.retire(rpc.link)
+        if self._closed is None and stray.parked and self._recovery.park(session):
+            return True
+        if not stray.parked:
+            self._links.retire(rpc.link)
         if self._closed is not None or not self._recovery.add(
             session, self._loop.time(), refused=stray.refused, after=stray.after
         ):

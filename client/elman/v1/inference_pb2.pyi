@@ -171,6 +171,8 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     """
     CLOSE_REASON_TICKET_REJECTED: _CloseReason.ValueType  # 8
     """Refused at open: see Open.ticket and Open.fingerprint."""
+    CLOSE_REASON_PARKED: _CloseReason.ValueType  # 9
+    """As MOVED; but the session may go on here as well, and need not before its next element."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
@@ -197,6 +199,8 @@ What was pushed later is to be pushed again there.
 """
 CLOSE_REASON_TICKET_REJECTED: CloseReason.ValueType  # 8
 """Refused at open: see Open.ticket and Open.fingerprint."""
+CLOSE_REASON_PARKED: CloseReason.ValueType  # 9
+"""As MOVED; but the session may go on here as well, and need not before its next element."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 @_typing.final
@@ -672,6 +676,7 @@ class Open(_message.Message):
     TICKET_EVERY_ELEMENTS_FIELD_NUMBER: _builtins.int
     TICKET_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PARKABLE_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
     so that the server can tell a new session from an ended one without remembering the ended ones.
@@ -695,6 +700,11 @@ class Open(_message.Message):
     """Refuses the session unless the model has this fingerprint (CLOSE_REASON_TICKET_REJECTED). For a
     session that begins again, on another server, before it got a ticket. Empty: any.
     """
+    parkable: _builtins.bool
+    """The server may close the session when nothing was pushed for long (CLOSE_REASON_PARKED), so that it
+    costs nothing while it is idle. A client that allows it opens it again, from the ticket that came,
+    when there is something to push.
+    """
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
         """Empty: every output, FORM_RAW. At most 64."""
@@ -716,10 +726,11 @@ class Open(_message.Message):
         ticket_every_elements: _builtins.int = ...,
         ticket_every_seconds: _builtins.float = ...,
         fingerprint: _builtins.str = ...,
+        parkable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "outputs", b"outputs", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "outputs", b"outputs", "parkable", b"parkable", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

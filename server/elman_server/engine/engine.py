@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -62,6 +63,11 @@ _FAILED = {
     Beginning: _BEGINNING_FAILED,
     Restoring: _RESTORING_FAILED,
 }
+_PARKED = Ending(
+    reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
+)
+_PARKING_GRAIN = 0.05
+"""The share of the time after which idle sessions are parked by which that may be late."""
 _LAST_SECONDS = 1.0
 """What a drain waits for the work that runs when its grace is over."""
 
@@ -89,16 +95,20 @@ class Engine:
         admission: Admission,
         observer: Observer,
         beginning_seconds: Callable[[int], float] = lambda rows: 0.0,
+        park_after: float = inf,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
-        how long a beginning does."""
+        how long a beginning does. Parkable sessions that are idle for `park_after` seconds are
+        parked."""
         self._scheduler = scheduler
         self._runner = runner
         self._step_seconds = step_seconds
         self._beginning_seconds = beginning_seconds
         self._admission = admission
         self._observer = observer
+        self._park_after = park_after
+        self._parking: asyncio.TimerHandle | None = None
         self._clock = clock
         self._worker = Worker(name=f"elman-{name}", run=self._run, done=self._worked)
         self._log = structlog.get_logger("elman.session").bind(model=name)
@@ -113,6 +123,8 @@ class Engine:
 
     async def stop(self) -> None:
         """Waits for the step that runs and ends the compute thread. Sessions must have ended."""
+        if self._parking is not None:
+            self._parking.cancel()
         await self._worker.stop()
 
     @property
@@ -148,10 +160,12 @@ class Engine:
         elements: int = 0,
         given: Given | None = None,
         cadence: Cadence | None = None,
+        parkable: bool = False,
     ) -> Session:
         """A new session, which brings `elements` along at once. It begins from what it is given,
         which is checked already: a snapshot, or contexts where the model takes any; and in the
         initial state otherwise. `cadence`: how often its snapshot goes to the outbox, if at all.
+        `parkable`: whether its caller can do without it until the next push.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
@@ -167,8 +181,11 @@ class Engine:
             selection=selection,
             given=given,
             cadence=cadence,
-            now=0.0 if cadence is None else self._clock(),
+            parkable=parkable,
+            now=self._clock() if cadence or parkable else 0.0,
         )
+        if parkable:
+            self._park_in_time()
         if given is not None:
             self._wake()
         self._idle.clear()
@@ -261,6 +278,23 @@ class Engine:
         except TimeoutError:
             return False
         return True
+
+    def _park_in_time(self) -> None:
+        """Looks for idle sessions when the first may be so long enough."""
+        if self._parking is not None or self._park_after == inf:
+            return
+        longest = self._scheduler.table.longest_idle
+        if longest != inf:
+            # Not for each one alone.
+            least = self._park_after * _PARKING_GRAIN
+            delay = max(least, longest + self._park_after - self._clock())
+            self._parking = self._loop.call_later(delay, self._park)
+
+    def _park(self) -> None:
+        self._parking = None
+        for session in self._scheduler.table.idle(self._clock() - self._park_after):
+            self.close(session, _PARKED)
+        self._park_in_time()
 
     def now(self) -> float:
         """Seconds on the engine's clock."""

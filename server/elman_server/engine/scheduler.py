@@ -85,6 +85,7 @@ class Scheduler:
         selection: Selection,
         given: Given | None = None,
         cadence: Cadence | None = None,
+        parkable: bool = False,
         now: float = 0.0,
     ) -> Session:
         """A new session. If it is given something, its elements wait until it has begun from
@@ -104,6 +105,8 @@ class Scheduler:
         if cadence is not None:
             session.cadence = cadence
             self.table.keep(session.slot.index, cadence, now)
+        if parkable:
+            self.table.may_park(session.slot.index, now)
         if given is not None:
             self._beginners.add(session, given)
         return session
@@ -246,6 +249,8 @@ class Scheduler:
         table.position[rows] += batch.counts
         if table.starters:
             table.started(rows)
+        if table.parkables:
+            table.active[rows] = now
         waiting = table.waiting[rows]
         left = self._left(batch, waiting) if table.leavers else []
         more = waiting > 0

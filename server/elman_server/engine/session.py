@@ -23,6 +23,8 @@ class EndReason(StrEnum):
     MOVED = "moved"
     """Everything that was pushed was answered, and its client has what it takes to go on
     elsewhere."""
+    PARKED = "parked"
+    """The same, because nothing was pushed for long."""
     CANCELLED = "cancelled"
     """Its RPC was cancelled, timed out or broke."""
 
@@ -36,7 +38,7 @@ class Ending:
     @property
     def hands_over(self) -> bool:
         """Whether the session's last snapshot goes to its caller before it ends."""
-        return self.reason is EndReason.MOVED
+        return self.reason in (EndReason.MOVED, EndReason.PARKED)
 
 
 FINISHED = Ending(reason=EndReason.FINISHED)

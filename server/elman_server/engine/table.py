@@ -34,6 +34,7 @@ class SessionTable:
 
     __slots__ = (
         "_cadences",
+        "active",
         "due",
         "due_time",
         "first",
@@ -44,6 +45,8 @@ class SessionTable:
         "leaving",
         "mark",
         "number",
+        "parkable",
+        "parkables",
         "place",
         "position",
         "receiver",
@@ -85,6 +88,12 @@ class SessionTable:
         """Sessions in it of which one will be due."""
         self._cadences: dict[int, Cadence] = {}
         """Of rows whose snapshots are taken again and again."""
+        self.parkable: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """Whether it may be parked when it is idle."""
+        self.parkables = 0
+        """Sessions in it that may."""
+        self.active: NDArray[np.float64] = np.zeros(0)
+        """When a parkable session's last elements were answered."""
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
@@ -113,6 +122,21 @@ class SessionTable:
         if self.leaving[row] == OPEN:
             self.leavers += 1
         self.leaving[row] = leaving
+
+    def may_park(self, row: int, now: float) -> None:
+        """The session in a row may be parked."""
+        self.parkable[row], self.active[row] = True, now
+        self.parkables += 1
+
+    def idle(self, since: float) -> "list[Session]":
+        """Parkable sessions that have had nothing to answer since then."""
+        rows = self.parkable & (self.active <= since) & (self.place == NOWHERE)
+        return self.of((rows & (self.leaving == OPEN)).nonzero()[0])
+
+    @property
+    def longest_idle(self) -> float:
+        """Since when a parkable session may have been idle, at the longest; inf without any."""
+        return float(np.min(self.active, initial=inf, where=self.parkable))
 
     def keep(self, row: int, cadence: Cadence, now: float) -> None:
         """Has the session's snapshot taken from now on so often."""
@@ -143,6 +167,8 @@ class SessionTable:
         self.place[row] = NOWHERE
         self.starters -= bool(self.fresh[row])
         self.fresh[row] = False
+        self.parkables -= bool(self.parkable[row])
+        self.parkable[row] = False
         self._cadences.pop(row, None)
         self.expect(row, NEVER, inf)
         self.leavers -= 1

@@ -47,6 +47,7 @@ _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
     EndReason.STEP_FAILED: (grpc.StatusCode.INTERNAL, pb.CLOSE_REASON_STEP_FAILED),
     EndReason.SHUTDOWN: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_SHUTDOWN),
     EndReason.MOVED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_MOVED),
+    EndReason.PARKED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_PARKED),
     # Told to nobody: the RPC is gone.
     EndReason.CANCELLED: (grpc.StatusCode.CANCELLED, pb.CLOSE_REASON_UNSPECIFIED),
 }

@@ -247,6 +247,7 @@ class StreamRpc:
                 selection=self._selection(message.outputs),
                 given=self._given(message),
                 cadence=self._ticketing.cadence(message),
+                parkable=message.parkable and self._model.tickets.available,
             )
         except ServerError as error:
             self._refuse(number, error)

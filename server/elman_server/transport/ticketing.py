@@ -39,10 +39,12 @@ class Ticketing:
     def redeem(self, ticket: bytes) -> Snapshot:
         """Raises `TicketRejected`."""
         try:
-            return self._tickets.redeem(ticket, self._identity)
+            snapshot = self._tickets.redeem(ticket, self._identity)
         except TicketRejected as error:
             self._metrics.ticket_rejected(error.reason)
             raise
+        self._metrics.session_resumed()
+        return snapshot
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected`."""

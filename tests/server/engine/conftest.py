@@ -1,7 +1,9 @@
 """Engines that are checked to leave nothing behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
+from math import inf
 
 import pytest
 
@@ -27,7 +29,8 @@ async def serve() -> AsyncIterator[Serve]:
         max_chunk: int = 4,
         max_sessions: int = 100,
         max_context_bytes: int = 10**6,
-        clock: Callable[[], float] | None = None,
+        park_after: float = inf,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> Served:
         admission = Admission(
             max_sessions=max_sessions,
@@ -51,7 +54,8 @@ async def serve() -> AsyncIterator[Serve]:
             beginning_seconds=lambda rows: step_seconds,
             admission=admission,
             observer=recorder,
-            **({} if clock is None else {"clock": clock}),
+            park_after=park_after,
+            clock=clock,
         )
         admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
         engine.start()

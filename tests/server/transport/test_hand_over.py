@@ -85,3 +85,41 @@ async def test_a_cancelled_rpc_is_not_waited_for(serve: Serve) -> None:
         stream.call.cancel()
         await server.until(lambda: not server.engine().sessions)
         assert not [task for task in asyncio.all_tasks() if "_leave" in repr(task)]
+
+
+async def test_an_idle_session_is_parked_and_comes_back_where_it_was(
+    serve: Serve, logits: Any
+) -> None:
+    async with serve(park_after=0.1) as server:
+        stream = server.stream()
+        opens = [pb.Open(session=n, parkable=n < 3) for n in (1, 2, 3)]
+        await stream.send(opens=opens, push=push({1: "abc", 3: "a"}))
+        await stream.ended(1, 2)
+        assert server.engine().sessions == server.engine().slots == 1
+        for number, text in ((1, "abc"), (2, "")):
+            [closed], [ticket] = stream.closed[number], stream.tickets[number]
+            assert closed.reason == pb.CLOSE_REASON_PARKED
+            assert closed.position == ticket.position == len(text)
+            opened = pb.Open(session=number + 10, ticket=ticket.ticket, parkable=True)
+            await stream.send(opens=[opened], push=push({number + 10: "de"}))
+            await stream.answered(number + 10, 2)
+            assert stream.values(number) + stream.values(number + 10) == logits(text + "de")
+        assert server.metric("elman_sessions_closed_total", reason="parked") == 2
+        assert server.metric("elman_sessions_resumed_total") == 2
+        stream.call.cancel()
+
+
+async def test_a_session_that_is_busy_is_not_parked(serve: Serve, logits: Any) -> None:
+    async with serve(park_after=0.2) as server:
+        stream = server.stream()
+        await stream.send(opens=[pb.Open(session=1, parkable=True)])
+        begin = server.engine().now()
+        count = 0
+        while server.engine().now() < begin + 0.6:
+            await stream.push(1, "a")
+            count += 1
+            await stream.answered(1, count)
+        assert 1 not in stream.closed
+        await stream.half_close()
+        await stream.read_all()
+        assert stream.values(1) == logits("a" * count)
