@@ -1,0 +1,120 @@
+"""A load of many sessions through one client, each of which checks all that it gets."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from time import monotonic
+
+import numpy as np
+
+from elman import aio
+from elman_server.repository import BUNDLED
+from tests.oracle import Oracle
+
+_KINDS = 16
+"""Different sequences; many sessions have the same one."""
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz '"
+
+
+@dataclass
+class Played:
+    """What one session got."""
+
+    kind: int
+    values: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """When, in seconds on the monotonic clock."""
+
+
+class Load:
+    """Sessions of `sentiment`, with one element in flight each, until `stop` is set."""
+
+    def __init__(self, client: aio.Client, sessions: int, *, seed: int) -> None:
+        rng = Random(seed)
+        self._client = client
+        self._texts = ["".join(rng.choices(_ALPHABET, k=997)) for _ in range(_KINDS)]
+        self.played = [Played(number % _KINDS) for number in range(sessions)]
+        self.stop = asyncio.Event()
+        self._begun = 0
+        self._all_begun = asyncio.Event()
+
+    async def __aenter__(self) -> "Load":
+        self._tasks = [asyncio.create_task(self._play(played)) for played in self.played]
+        await self._wait(self._all_begun)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        """Or until a session fails."""
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def run(self, seconds: float) -> None:
+        """Lets it play; raises what a session meets."""
+        timer = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, timer.set)
+        await self._wait(timer)
+
+    async def _play(self, played: Played) -> None:
+        text = self._texts[played.kind]
+        async with self._client.stream("sentiment", outputs="positive") as stream:
+            while not self.stop.is_set():
+                position = len(played.values)
+                prediction = await stream.step(text[position % len(text)])
+                assert prediction.position == position
+                played.values.append(prediction["positive"])
+                played.times.append(monotonic())
+                if not position:
+                    self._begun += 1
+                    if self._begun == len(self.played):
+                        self._all_begun.set()
+
+    @property
+    def answered(self) -> int:
+        return sum(len(played.values) for played in self.played)
+
+    def check(self) -> None:
+        """That each session got, to the bit, what it would have got alone."""
+        oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+        for kind, text in enumerate(self._texts):
+            own = [played.values for played in self.played if played.kind == kind]
+            longest = max(map(len, own), default=0)
+            oracle.reset()
+            alone = [oracle.step(text[i % len(text)])["positive"].item() for i in range(longest)]
+            for values in own:
+                assert values == alone[: len(values)]
+
+    def pauses(self, moments: Sequence[float], *, within: float = 0.5) -> list[float]:
+        """For each of these moments and each session: seconds from then, or from its last
+        prediction after that, to the end of the longest pause."""
+        found = []
+        for moment in moments:
+            for played in self.played:
+                times = np.array(played.times)
+                first = max(0, int(times.searchsorted(moment)) - 1)
+                last = int(times.searchsorted(moment + within))
+                near = np.maximum(times[first : last + 1], moment)
+                if len(near) > 1:
+                    found.append(float(np.diff(near).max()))
+        return found
+
+    def latencies(self, since: float, until: float) -> list[float]:
+        """Seconds between two predictions of a session, as each pushes when it has got one."""
+        found: list[float] = []
+        for played in self.played:
+            times = np.array(played.times)
+            found += np.diff(times[(times >= since) & (times <= until)]).tolist()
+        return found
+
+
+def quantiles(name: str, seconds: Sequence[float]) -> str:
+    p50, p99, most = np.quantile(seconds, [0.5, 0.99, 1.0])
+    return f"{name}: p50 {p50:.3f} s, p99 {p99:.3f} s, longest {most:.3f} s, of {len(seconds)}"
