@@ -55,8 +55,8 @@ def connect(
     `metadata`: sent with every call, for a proxy's authentication say.
     `resume_timeout`: seconds for which it is tried to go on with a stream whose connection broke or
         whose server stopped, from its last ticket, on whichever server can; 0 for not at all.
-    `ticket_every`: after how many elements a stream gets a ticket. So many, and a window, are kept
-        to be pushed again.
+    `ticket_every`: after how many elements a stream gets a ticket, at the latest. So many, and a
+        window, are kept to be pushed again.
 
     Raises `Unavailable` if the server cannot be reached.
     """

@@ -23,6 +23,9 @@ from elman.v1 import inference_pb2 as pb
 
 SESSION_BYTES = 24
 """What naming a session in a frame takes at most: its number, a count and their framing."""
+TICKET_SECONDS = 2.0
+"""What a server does to go on with sessions of another is what that did since their last tickets:
+so much of its work at most, or a twentieth of the elements of `ticket_every`."""
 
 
 class _Numbers(Protocol):
@@ -145,7 +148,9 @@ class Multiplexer:
                 continue
             message = frame.opens.add(session=session.number, outputs=session.layout.requests)
             message.ticket_every_elements = session.ticket_every
-            message.parkable = session.ticket_every > 0
+            if session.ticket_every:
+                message.ticket_every_seconds = TICKET_SECONDS
+                message.parkable = True
             if session.ticket:
                 message.ticket = session.ticket
             else:

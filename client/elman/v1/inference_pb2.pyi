@@ -691,9 +691,9 @@ class Open(_message.Message):
     with PERMISSION_DENIED (CLOSE_REASON_TICKET_REJECTED).
     """
     ticket_every_elements: _builtins.int
-    """Has the server send a ticket at least after so many elements, or so many seconds in which there was
-    any, since the last one. 0: not for that reason. The server may send them less often than is asked
-    for; Opened tells what it does.
+    """Has the server send a ticket after so many elements since the last one; or after so many seconds, if
+    there was a twentieth of those elements since, and one at least. 0: not for that reason. The server may
+    send them less often than is asked for; Opened tells what it does.
     """
     ticket_every_seconds: _builtins.float
     fingerprint: _builtins.str
@@ -834,7 +834,7 @@ class Opened(_message.Message):
     position: _builtins.int
     """The position of its first element here: with a ticket the ticket's, otherwise 0."""
     ticket_every_elements: _builtins.int
-    """How often a ticket comes, at least; 0: not for that reason."""
+    """How often a ticket comes, as in Open; 0: not for that reason."""
     ticket_every_seconds: _builtins.float
     def __init__(
         self,

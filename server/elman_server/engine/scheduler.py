@@ -255,7 +255,7 @@ class Scheduler:
         left = self._left(batch, waiting) if table.leavers else []
         more = waiting > 0
         if table.watched:
-            due = (table.position[rows] >= table.due[rows]) | (table.due_time[rows] <= now)
+            due = table.whose_due(rows, now)
             if np.count_nonzero(due):
                 for session in table.of(rows[due]):
                     self._read(session)

@@ -35,10 +35,11 @@ class Snapshot:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
     """How often a session's snapshot is taken without being asked for: after a step with which it
-    has answered so many elements, or so many seconds have gone by, since the last."""
+    has answered `elements` since the last; or `least` elements, and `seconds` have gone by."""
 
     elements: int = NEVER
     seconds: float = inf
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ class SessionTable:
         "_cadences",
         "active",
         "due",
+        "due_from",
         "due_time",
         "first",
         "fresh",
@@ -83,7 +84,8 @@ class SessionTable:
         """Sessions in it that are fresh."""
         self.due: Numbers = np.zeros(0, np.int64)
         self.due_time: NDArray[np.float64] = np.zeros(0)
-        """From which position or time on its snapshot is due."""
+        self.due_from: Numbers = np.zeros(0, np.int64)
+        """From which position on its snapshot is due; or from which time, if from that position."""
         self.watched = 0
         """Sessions in it of which one will be due."""
         self._cadences: dict[int, Cadence] = {}
@@ -150,7 +152,15 @@ class SessionTable:
         cadence = self._cadences.get(row, _NO_CADENCE)
         position, due = int(self.position[row]), int(self.due[row])
         after = min(NEVER, position + cadence.elements)
+        self.due_from[row] = position + cadence.least
         self.expect(row, min(after, due) if due > position else after, now + cadence.seconds)
+
+    def whose_due(self, rows: Rows, now: float) -> NDArray[np.bool_]:
+        """Of which of these rows a snapshot is due."""
+        position = self.position[rows]
+        late = (self.due_time[rows] <= now) & (position >= self.due_from[rows])
+        due: NDArray[np.bool_] = (position >= self.due[rows]) | late
+        return due
 
     def expect(self, row: int, position: int, time: float) -> None:
         """From when on its snapshot is due."""

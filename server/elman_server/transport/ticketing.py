@@ -8,6 +8,10 @@ from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.served import ServedModel
 
+_LEAST_PART = 20
+"""Where tickets come after so many elements, one comes for the time's sake after a twentieth of
+them at least: a session that is slow has few to be pushed again."""
+
 
 class Ticketing:
     def __init__(self, model: ServedModel, identity: str) -> None:
@@ -27,6 +31,7 @@ class Ticketing:
         return Cadence(
             elements=max(elements, least.elements) if elements else NEVER,
             seconds=max(seconds, least.seconds) if seconds > 0 else inf,
+            least=max(1, elements // _LEAST_PART),
         )
 
     def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:

@@ -62,6 +62,7 @@ class Truth:
     begun: bool = False
     due: int = NEVER
     due_time: float = inf
+    due_from: int = 0
     read: bool = False
     """Whether its snapshot is to be taken before anything else is done with it."""
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Truth:
         after = self.position + self.cadence.elements
         self.due = min(after, NEVER, self.due if self.due > self.position else NEVER)
         self.due_time = now + self.cadence.seconds
+        self.due_from = self.position + self.cadence.least
 
     def state_at(self, position: int) -> int | None:
         if position == self.first:
@@ -115,6 +117,7 @@ cadences = st.builds(
     Cadence,
     elements=st.just(NEVER) | st.integers(1, 20),
     seconds=st.just(inf) | st.integers(1, 20).map(float),
+    least=st.integers(1, 5),
 )
 limits = st.builds(
     StepLimits,
@@ -367,7 +370,8 @@ class Schedules(RuleBasedStateMachine):
         self.clock += 1
         for session in step.sessions:
             truth = self.truths[session]
-            truth.read = truth.due <= truth.position or truth.due_time <= self.clock
+            late = truth.due_time <= self.clock and truth.position >= truth.due_from
+            truth.read = truth.due <= truth.position or late
             if session.closing is not None and not truth.waiting:
                 truth.read = session.closing is MOVED
         for session in self.scheduler.complete(batch, self.clock):
