@@ -74,7 +74,11 @@ async def drive(
                 Peer(
                     call,
                     first,
-                    pb.Open(outputs=outputs, contexts=_contexts(model, load.seed)),
+                    pb.Open(
+                        outputs=outputs,
+                        contexts=_contexts(model, load.seed),
+                        ticket_every_elements=load.ticket_every,
+                    ),
                     sessions=len(share),
                     elements=Elements.of(model, load.seed + number),
                 )

@@ -24,6 +24,8 @@ class Load:
     burst: float = 1.0
     """Open loop: elements that come at once for a session, on average. Arrivals are a Poisson
     process of such bursts, whose sizes are geometric."""
+    ticket_every: int = 0
+    """Elements of a session after which it gets a ticket; 0: it gets none."""
     seconds: float = 5.0
     """Measured."""
     warm_up: float = 0.5
@@ -39,6 +41,8 @@ class Load:
                 f"connections is {self.connections}; allowed is up to {self.sessions}, one for "
                 "each session"
             )
+        if self.ticket_every < 0:
+            raise ValueError(f"ticket_every is {self.ticket_every}; allowed is 0 or more")
         if not self.rate > 0:
             raise ValueError(f"rate is {self.rate}; allowed is more than 0")
         if not (self.burst >= 1 and isfinite(self.burst)):
