@@ -19,6 +19,11 @@ _REDIS = ("redis", "rediss", "unix")
 _TLS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 _SETTINGS = {"redis": ("prefix",), "rediss": ("prefix", *_TLS), "unix": ("db", "prefix")}
 
+_VALUES = {
+    "ssl_cert_reqs": ("required", "optional", "none"),
+    "ssl_check_hostname": ("true", "false"),
+}
+
 
 class OpeningError(Exception):
     """The store can't be opened: its URL is none, or what it needs is missing. One line, without
@@ -77,9 +82,12 @@ def _redis(url: str, parts: SplitResult) -> StateStore:
         raise _refused(url, f"it has a fragment, {parts.fragment!r}")
     known = _SETTINGS[parts.scheme]
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in settings:
+    for name, value in settings.items():
         if name not in known:
             raise _refused(url, f"{parts.scheme} has no setting {name!r}, only {', '.join(known)}")
+        if name in _VALUES and value not in _VALUES[name]:
+            allowed = ", ".join(_VALUES[name])
+            raise _refused(url, f"{name} is {value!r}, and must be one of {allowed}")
     if not settings.get("db", "0").isdecimal():
         raise _refused(url, f"db is {settings['db']!r}, and must be a number")
     prefix = settings.pop("prefix", None)
