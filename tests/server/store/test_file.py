@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[FileStore]:
-    store = FileStore(tmp_path / "store", clock=clock, timeout=0.3)
+    store = FileStore(tmp_path / "store", clock=clock, timeout=0.5)
     yield store
     await store.close()
 

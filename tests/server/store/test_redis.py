@@ -15,7 +15,7 @@ from elman_server.store.redis import RedisStore, _unavailable
 from tests.server.store.redisserver import RedisServer
 from tests.server.store.worlds import claimed
 
-TIMEOUT = 0.3
+TIMEOUT = 0.5
 
 
 @pytest.fixture

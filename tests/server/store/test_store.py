@@ -8,7 +8,7 @@ import pytest
 from elman_server.store.interface import Claim, Held, Renewal
 from tests.server.store.worlds import World, claimed
 
-SHORT = 0.1
+SHORT = 0.3
 """Seconds; a real Redis is waited for."""
 
 KEYS = ["name", "", "a/b/../c", "{tag}:x", "Ünïcode 🜨", "line\nline", "x" * 5000]
@@ -114,6 +114,14 @@ async def test_the_holder_is_told_at_each_renewal_that_a_key_is_wanted(world: Wo
     await store.release(claim)
     taken = await claimed(store, "key", "b")
     assert await store.renew([taken], lease=30) == Renewal()
+
+
+async def test_a_new_owner_is_not_asked_for_what_the_last_one_was_asked_for(world: World) -> None:
+    store = world.store()
+    await claimed(store, "key", "a", lease=SHORT)
+    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    await world.wait(SHORT)
+    assert await store.renew([await claimed(store, "key", "c")], lease=30) == Renewal()
 
 
 async def test_a_released_key_is_free_at_once_and_keeps_its_checkpoint(world: World) -> None:
