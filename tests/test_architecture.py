@@ -177,6 +177,26 @@ def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:
     assert loaded & {"grpc", "numpy", "onnxruntime", "elman"} == set()
 
 
+def test_only_the_redis_store_knows_redis() -> None:
+    assert importers("elman_server", "redis") == {"elman_server.store.redis"}
+
+
+def test_a_server_without_a_redis_store_loads_no_redis() -> None:
+    loaded = loaded_by("import elman_server.store.opening; import elman_server.server")
+    assert "redis" not in loaded
+
+
+def test_the_state_store_knows_nothing_of_the_server() -> None:
+    known = {
+        name
+        for module, path in modules("elman_server").items()
+        if within(module, "elman_server.store")
+        for name in imports(module, path)
+        if within(name, "elman_server")
+    }
+    assert {name for name in known if not within(name, "elman_server.store")} == set()
+
+
 def test_only_the_horizons_plot_knows_matplotlib() -> None:
     assert importers("elman_server", "matplotlib") == {"elman_server.horizon.plot"}
 
