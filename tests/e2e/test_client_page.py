@@ -10,6 +10,7 @@ import pytest
 
 import elman
 from elman import errors
+from tests.chaos.fleet import Fleet
 from tests.serverprocess import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def output(program: str, server: ServerProcess) -> list[str]:
 
 
 def test_the_page_has_a_program_for_threads_and_one_for_asyncio() -> None:
-    assert ["asyncio" in program for program in PROGRAMS] == [False, True]
+    assert ["asyncio" in program for program in PROGRAMS] == [False, True, False]
     assert FRAGMENTS
 
 
@@ -51,6 +52,16 @@ def test_its_program_for_threads_runs(server: ServerProcess) -> None:
 def test_its_program_for_asyncio_runs(server: ServerProcess) -> None:
     positive = dict(line.rsplit(" ", 1) for line in output(PROGRAMS[1], server))
     assert float(positive["good"]) > float(positive["bad"])
+
+
+def test_its_program_that_outlives_a_server_runs() -> None:
+    with Fleet(2, "--demo") as fleet:
+        program = "import elman\n" + PROGRAMS[2]
+        for name, target in zip(("50051", "50052"), fleet.targets, strict=True):
+            program = program.replace(f"localhost:{name}", target)
+        run = [sys.executable, "-W", "error", "-c", program]
+        result = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr, result.stdout) == (0, "", "")
 
 
 @pytest.mark.parametrize("code", FRAGMENTS)
