@@ -2,10 +2,11 @@
 
 ServerError
 ├── ModelNotFound       no such model or version
+├── ModelUnavailable    a version takes no sessions: it is not loaded yet, or was unloaded
 ├── InvalidElement      an element, or a payload of elements, does not fit the model
 ├── InvalidRequest      a request asks for what the model or the protocol does not have
 ├── Overloaded          no room for another session; says when to try again
-├── ShuttingDown        the server takes no more work, or does not take any yet
+├── ShuttingDown        the server takes no more work
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
 └── ModelLoadError      a model file can't be served
@@ -19,6 +20,10 @@ class ServerError(Exception):
 
 
 class ModelNotFound(ServerError):
+    pass
+
+
+class ModelUnavailable(ServerError):
     pass
 
 

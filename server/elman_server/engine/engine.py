@@ -102,6 +102,10 @@ class Engine:
         """Waits for the step that runs and ends the compute thread. Sessions must have ended."""
         await self._worker.stop()
 
+    async def idle(self) -> None:
+        """Returns when it has no session."""
+        await self._idle.wait()
+
     @property
     def sessions(self) -> int:
         return len(self._scheduler.sessions)

@@ -16,7 +16,13 @@ from elman_server.elements import Decoded
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements, Times
 from elman_server.engine.session import Ending, EndReason, Session
-from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
+from elman_server.errors import (
+    InvalidElement,
+    InvalidRequest,
+    ModelUnavailable,
+    ServerError,
+    ShuttingDown,
+)
 from elman_server.selection import OutputRequest, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages, status
@@ -48,6 +54,7 @@ class StreamRpc:
         self._sessions: dict[int, Session] = {}
         self._roster = self._engine.roster(self._outbox)
         self._last_number = -1
+        self._dismissed = False
         self._beyond_window: set[Session] = set()
         self._packer = FramePacker(
             max_bytes=self._frame_bytes, window=window, handed_over=self._handed_over
@@ -61,6 +68,13 @@ class StreamRpc:
         self._changed.set()
         self._readable.set()
 
+    def dismiss(self, model: ServedModel) -> None:
+        """If that is its model, it was unloaded: the RPC takes no more sessions, and has none but
+        those that have ended and were not told yet."""
+        if model is self._model:
+            self._dismissed = True
+            self.notify()
+
     async def run(
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest], write: Write
     ) -> None:
@@ -72,7 +86,7 @@ class StreamRpc:
             if reader.done():
                 reader.result()
             else:
-                raise ShuttingDown("the server is stopping")
+                raise self._ended()
         finally:
             reader.cancel()
             self._admission.forget(self.notify)
@@ -96,9 +110,15 @@ class StreamRpc:
                 for session in self._sessions.values():
                     self._engine.close(session)
                 continue
-            if not self._sessions and (reader.done() or self._admission.closed):
+            if not self._sessions and (reader.done() or self._admission.closed or self._dismissed):
                 return
             await self._changed.wait()
+
+    def _ended(self) -> ServerError:
+        """Why it is the server that ends the RPC."""
+        if self._admission.closed:
+            return ShuttingDown("the server is stopping")
+        return ModelUnavailable(f"{self._model} was unloaded")
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled():
@@ -188,6 +208,8 @@ class StreamRpc:
             return
         self._last_number = number
         try:
+            if self._dismissed:
+                raise self._ended()
             session = self._engine.open(
                 number=number,
                 outbox=self._outbox,
