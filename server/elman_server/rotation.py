@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from elman_server import loading, modelfile, repository
+from elman_server import loading, memory, modelfile, repository
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError, StartError
@@ -113,10 +113,11 @@ class Rotation:
                 self._log.exception("bug while versions were loaded or unloaded")
 
     async def _turn(self) -> None:
-        over, self._over = self._over, []
-        for model in over:
-            if not self._stopping:
-                await self._unload(model)
+        unloaded = False
+        while self._over and not self._stopping:
+            unloaded |= await self._unload(self._over.pop())
+        if unloaded:
+            await asyncio.to_thread(memory.give_back)
         if self._asked and not self._stopping:
             self._asked = False
             await self._look()
@@ -221,22 +222,23 @@ class Rotation:
         self._over.append(model)
         self._wake.set()
 
-    async def _unload(self, model: ServedModel) -> None:
-        """If nothing came in between. From there on nobody finds it, and who found it before opens
-        no session."""
+    async def _unload(self, model: ServedModel) -> bool:
+        """Whether nothing came in between. From there on nobody finds it, and who found it before
+        opens no session."""
         source = model.source
         retiring = self._retiring.get(source)
         if retiring is None or not retiring.done():
-            return
+            return False
         if model.engine.sessions:
             self._retire(model)
-            return
+            return False
         del self._retiring[source], self._tried[source]
         self._catalog.remove(model)
         self._front.dismiss(model)
         await model.stop()
         self._metrics.loading(source.name, source.version).unloaded.inc()
         self._log.info("model unloaded", model=source.name, version=source.version)
+        return True
 
     async def _warn_of_replaced(self, source: ModelSource) -> None:
         """Once for each change of its files. A version is one network for as long as it is
