@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 _START_SECONDS = 60
+_PATIENCE_SECONDS = 30
 
 
 class ServerProcess:
@@ -68,16 +70,33 @@ class ServerProcess:
         """The first line of the log with that event, or an empty one."""
         return next((line for line in self.log if line.get("event") == name), {})
 
+    def lines(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """The lines of the log with that event and these fields."""
+        wanted = {"event": name, **fields}
+        return [line for line in self.log if wanted.items() <= line.items()]
+
+    def heard(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Waits for the first line of the log with that event and these fields."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while not (found := self.lines(name, **fields)):
+            assert time.monotonic() < end, f"no {name!r} with {fields} in {self.log}"
+            time.sleep(0.005)
+        return found[0]
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
+        return sum(self.samples(name, **labels))
+
+    def samples(self, name: str, **labels: str) -> list[float]:
+        """A metric's samples that have these labels."""
         with urllib.request.urlopen(self.metrics_url, timeout=10) as response:
             text = response.read().decode()
-        return sum(
+        return [
             sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
 
     def terminate(self, timeout: float = 60) -> int:
         """SIGTERM; returns the exit code."""

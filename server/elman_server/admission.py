@@ -60,11 +60,19 @@ class Admission:
         self.sessions -= 1
         self.relieve()
 
-    def watch(self, backlog: Callable[[], int], context_nbytes: Callable[[], int]) -> None:
+    def watch(
+        self, backlog: Callable[[], int], context_nbytes: Callable[[], int]
+    ) -> Callable[[], None]:
         """Adds one model's number of waiting elements to what `crowded` looks at, and the bytes of
-        its waiting contexts to what `crowded_by_contexts` does."""
+        its waiting contexts to what `crowded_by_contexts` does. What it returns takes that back."""
         self._backlogs.append(backlog)
         self._context_nbytes.append(context_nbytes)
+
+        def unwatch() -> None:
+            self._backlogs.remove(backlog)
+            self._context_nbytes.remove(context_nbytes)
+
+        return unwatch
 
     def wait(self, notify: Callable[[], None]) -> None:
         """Has `notify` called, once, when it is not crowded any more."""

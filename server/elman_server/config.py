@@ -26,6 +26,15 @@ class ServerConfig:
     """Serve the bundled models, beside those of `repository` if there is one."""
     strict: bool = False
     """Refuse to start if any model does not load, instead of serving the others."""
+    reload_interval: float = 0.0
+    """Seconds between two looks at the repository for versions that came or went; 0 looks on SIGHUP
+    alone."""
+    keep_versions: int = 0
+    """How many versions of a model are served: the newest of those that load; 0 serves all that the
+    repository has."""
+    version_grace: float = 60.0
+    """Seconds for which a version that is not to be served any more stays loaded after its last
+    session has ended."""
     allow_dependent_rows: bool = False
     """Batch models even if the load-time probe finds that rows of a batch affect one another."""
 
@@ -112,7 +121,15 @@ class ServerConfig:
         self._check("max_context_bytes", 1, 2**40)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
-        for name in ("retry_after", "grace_period", "max_connection_age", "park_after"):
+        self._check("keep_versions", 0, 65_536)
+        for name in (
+            "retry_after",
+            "grace_period",
+            "max_connection_age",
+            "park_after",
+            "reload_interval",
+            "version_grace",
+        ):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)
         self._check("ticket_lifetime", 1, 10 * 365 * 24 * 3600)

@@ -2,12 +2,13 @@
 
 ServerError
 ├── ModelNotFound       no such model or version
+├── ModelUnavailable    a version takes no sessions: it is not loaded yet, or was unloaded
 ├── InvalidElement      an element, or a payload of elements, does not fit the model
 ├── InvalidRequest      a request asks for what the model or the protocol does not have
 ├── Overloaded          no room for another session; says when to try again
 ├── TicketRejected      a ticket can't be used here, or not any more; says why
 │   └── ForeignTicket   it was issued to somebody else
-├── ShuttingDown        the server takes no more work, or does not take any yet
+├── ShuttingDown        the server takes no more work
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
 └── ModelLoadError      a model file can't be served
@@ -21,6 +22,10 @@ class ServerError(Exception):
 
 
 class ModelNotFound(ServerError):
+    pass
+
+
+class ModelUnavailable(ServerError):
     pass
 
 

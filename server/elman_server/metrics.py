@@ -68,6 +68,11 @@ class Metrics:
         self._tickets_rejected = counter(
             "elman_tickets_rejected", "Tickets that were refused, by why.", "reason"
         )
+        self._loads = counter("elman_model_loads", "Times that a version was loaded and probed.")
+        self._load_failures = counter(
+            "elman_model_load_failures", "Times that a version failed to load or its probe."
+        )
+        self._unloads = counter("elman_model_unloads", "Times that a version was unloaded.")
         self._elements = counter("elman_elements", "Elements that were answered.")
         self._steps = counter("elman_steps", "Runs of the step model.")
 
@@ -140,6 +145,19 @@ class Metrics:
         """Reads a model's gauges at each scrape."""
         self._gauges.watch((name, version), gauges)
 
+    def unwatch(self, name: str, version: str) -> None:
+        """Has no gauges of that model any more."""
+        self._gauges.unwatch((name, version))
+
+    def loading(self, name: str, version: str) -> "LoadMetrics":
+        """The metrics of how one version comes and goes."""
+        labels = (name, version)
+        return LoadMetrics(
+            loaded=self._loads.labels(*labels),
+            failed=self._load_failures.labels(*labels),
+            unloaded=self._unloads.labels(*labels),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcMetrics:
@@ -148,6 +166,13 @@ class RpcMetrics:
     sent: "Total"
     handled: Callable[[str], None]
     """Counts one RPC that ended with the status of that name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadMetrics:
+    loaded: "Total"
+    failed: "Total"
+    unloaded: "Total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +332,9 @@ class _GaugeCollector(Collector):
 
     def watch(self, labels: tuple[str, str], gauges: Gauges) -> None:
         self._watched[labels] = gauges
+
+    def unwatch(self, labels: tuple[str, str]) -> None:
+        del self._watched[labels]
 
     def collect(self) -> Iterable[Metric]:
         for name, text, read in _GAUGES:

@@ -1,6 +1,6 @@
 """A served model: its file, its probe, its engine, and the catalog of all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -15,7 +15,12 @@ from elman_server.engine.engine import Engine
 from elman_server.engine.limits import StepLimits
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.snapshot import Cadence
-from elman_server.errors import ModelLoadError, ModelNotFound, TicketRejected
+from elman_server.errors import (
+    ModelLoadError,
+    ModelNotFound,
+    ModelUnavailable,
+    TicketRejected,
+)
 from elman_server.loading import MAX_STEP_NBYTES, LoaderBroken, most_rows
 from elman_server.metrics import Gauges, Metrics, ModelMetrics
 from elman_server.modelfile import ModelFile, ModelFileError
@@ -73,6 +78,37 @@ class LoadedModel:
         )
         return replace(limits, max_beginning=found.beginning.rows(longest, rows))
 
+    def log(self, config: ServerConfig) -> None:
+        """Tells what the probe found."""
+        log = structlog.get_logger("elman.server")
+        name, version = self.source.name, self.source.version
+        log.info(
+            "model ready",
+            model=name,
+            version=version,
+            device=str(self.model.device),
+            fingerprint=self.file.fingerprint[:12],
+            chunking=self.probe.chunking.value,
+            max_batch_size=self.limits(config).max_batch_size,
+            state_bytes=self.file.spec.state_bytes,
+        )
+        if self.probe.batch_failure and self.file.spec.batched:
+            log.warning(
+                "served unbatched", model=name, version=version, found=self.probe.batch_failure
+            )
+        if self.probe.dependent_rows:
+            log.warning(
+                "rows of a batch affect one another; "
+                + (
+                    "batched all the same, as configured"
+                    if config.allow_dependent_rows
+                    else "served unbatched"
+                ),
+                model=name,
+                version=version,
+                found=self.probe.dependent_rows,
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
@@ -83,6 +119,8 @@ class ServedModel:
     tickets: Tickets
     engine: Engine
     metrics: ModelMetrics
+    unwatch: Callable[[], None]
+    """Has nobody look at it any more."""
 
     @staticmethod
     def serve(
@@ -116,8 +154,13 @@ class ServedModel:
                 state_slots=lambda: engine.slots,
             ),
         )
-        admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
+        unwatch = admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
         engine.start()
+
+        def unwatch_all() -> None:
+            unwatch()
+            metrics.unwatch(name, version)
+
         return ServedModel(
             source=loaded.source,
             file=loaded.file,
@@ -136,30 +179,68 @@ class ServedModel:
             ),
             engine=engine,
             metrics=observer,
+            unwatch=unwatch_all,
         )
+
+    async def stop(self) -> None:
+        """Gives back what `serve` took. Its sessions must have ended."""
+        self.unwatch()
+        await self.engine.stop()
+
+    def __str__(self) -> str:
+        return f"version {self.source.version} of model {self.source.name!r}"
 
 
 class Catalog:
-    """The models that are ready, by name and version."""
+    """The models that are loaded, by name and version.
+
+    Those of them that are not current take sessions only of who names their version: a session that
+    began on a version can go on with it.
+    """
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, ServedModel]] = {}
+        self._current: Collection[ModelSource] = ()
+        self._expected: Collection[ModelSource] = ()
 
     def add(self, model: ServedModel) -> None:
+        """One more, which is current."""
         self._models.setdefault(model.source.name, {})[int(model.source.version)] = model
+        self._current = {*self._current, model.source}
+
+    def remove(self, model: ServedModel) -> None:
+        """Nobody finds it any more."""
+        name, version = model.source.name, int(model.source.version)
+        del self._models[name][version]
+        if not self._models[name]:
+            del self._models[name]
+        self._current = {source for source in self._current if source != model.source}
+
+    def settle(
+        self, *, current: Collection[ModelSource], expected: Collection[ModelSource]
+    ) -> None:
+        """Says which of those that are loaded are current, and what is about to be loaded."""
+        self._current = current
+        self._expected = expected
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """The newest version where none is named. Raises `ModelNotFound`."""
-        versions = self._models.get(name)
-        if versions is None:
+        """The newest that is current where no version is named.
+
+        Raises `ModelUnavailable` if there is none yet, `ModelNotFound` if there is to be none.
+        """
+        loaded = self._models.get(name, {})
+        for number, model in sorted(loaded.items(), reverse=True):
+            if version == str(number) if version else model.source in self._current:
+                return model
+        if any(each.name == name and version in ("", each.version) for each in self._expected):
+            which = f"version {version} of model {name!r}" if version else f"model {name!r}"
+            raise ModelUnavailable(f"{which} is not loaded yet")
+        if not loaded:
             known = ", ".join(sorted(self._models)) or "none yet"
             raise ModelNotFound(f"model {name!r} is unknown; ready are: {known}")
+        known = ", ".join(map(str, sorted(loaded)))
         if not version:
-            return versions[max(versions)]
-        for number, model in versions.items():
-            if version == str(number):
-                return model
-        known = ", ".join(map(str, sorted(versions)))
+            raise ModelNotFound(f"model {name!r} is no longer served; it finishes with: {known}")
         raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
 
     def fingerprinted(self, name: str, fingerprint: str) -> ServedModel:
@@ -174,8 +255,12 @@ class Catalog:
             reason="fingerprint",
         )
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def current(self) -> Iterator[ServedModel]:
         """By name, then by version."""
+        return (model for model in self if model.source in self._current)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """All that are loaded, by name, then by version."""
         for _, versions in sorted(self._models.items()):
             for _, model in sorted(versions.items()):
                 yield model

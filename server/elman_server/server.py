@@ -5,21 +5,20 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from elman_server import loading
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.engine.session import Ending, EndReason
-from elman_server.errors import ModelLoadError, StartError
+from elman_server.errors import StartError
 from elman_server.exposition import exposed
 from elman_server.metrics import Metrics
-from elman_server.repository import BUNDLED, ModelRepository, ModelSource
-from elman_server.served import Catalog, LoadedModel, ServedModel
-from elman_server.stopping import Stopping
+from elman_server.rotation import Rotation
+from elman_server.served import Catalog, ServedModel
+from elman_server.stopping import Stopping, heed_hangup
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import ensured, parse_key
 from elman_server.transport.endpoint import Endpoint
@@ -61,6 +60,7 @@ async def _alone(config: ServerConfig) -> int:
     metrics = Metrics()
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
         server = Server(config, metrics)
+        heed_hangup(server.look)
         try:
             port = await server.bind()
             log.info("starting", grpc_port=port, metrics_port=metrics_port, pid=os.getpid())
@@ -84,12 +84,16 @@ async def _alone(config: ServerConfig) -> int:
 class Server:
     """The gRPC server of one process. To be made within the event loop that serves it."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        """`config` has a ticket key. Raises `StartError` if there is nothing to serve."""
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        *,
+        changed: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`config` has a ticket key. `changed` is called when other versions are served than
+        before. Raises `StartError` if there is nothing to serve."""
         self._config = config
-        self._log = structlog.get_logger("elman.server")
-        self._metrics = metrics
-        self._sources = self._find()
         self._loading: asyncio.Task[None] | None = None
         self._catalog = Catalog()
         self._admission = Admission(
@@ -98,11 +102,19 @@ class Server:
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
-        self._keyring = Keyring([parse_key(key) for key in config.ticket_key])
         self._servicer = InferenceServicer(
             catalog=self._catalog, admission=self._admission, config=config, metrics=metrics
         )
         self._endpoint = Endpoint(config, self._servicer)
+        self._rotation = Rotation(
+            config=config,
+            catalog=self._catalog,
+            admission=self._admission,
+            metrics=metrics,
+            keyring=Keyring([parse_key(key) for key in config.ticket_key]),
+            front=self._endpoint,
+            changed=changed,
+        )
 
     async def bind(self) -> int:
         """Takes the port, and returns it. Raises `StartError`."""
@@ -126,7 +138,17 @@ class Server:
         if not self._loading.done():
             return None
         self._loading.result()
-        return [_identity(model) for model in self._catalog]
+        self._rotation.start()
+        return self.models
+
+    @property
+    def models(self) -> list[str]:
+        """Those that take sessions. They differ where the models do."""
+        return [_identity(model) for model in self._catalog.current()]
+
+    def look(self) -> None:
+        """Has it see what came into the repository, and what went."""
+        self._rotation.look()
 
     async def ready(self) -> None:
         """Tells whoever asks for its health."""
@@ -147,95 +169,21 @@ class Server:
         await self._endpoint.stop(_CLOSE_SECONDS)
         if self._loading is not None:
             await self._loading
+        await self._rotation.stop()
 
     async def close(self) -> None:
         """Frees what it holds, however far it came."""
         await self._endpoint.stop(0)
+        await self._rotation.stop()
         for model in self._catalog:
             await model.engine.stop()
 
-    def _find(self) -> list[ModelSource]:
-        """What to load. Raises `StartError` if there is nothing, or something twice."""
-        paths = [self._config.repository] if self._config.repository else []
-        found: list[ModelSource] = []
-        try:
-            for path in [*paths, *([BUNDLED] if self._config.demo else [])]:
-                found += ModelRepository(path).sources()
-        except ModelLoadError as error:
-            raise StartError(str(error)) from None
-        seen: dict[tuple[str, str], ModelSource] = {}
-        for source in found:
-            other = seen.setdefault((source.name, source.version), source)
-            if other is not source:
-                raise StartError(
-                    f"model {source.name!r} version {source.version} is there twice: {other.path} "
-                    f"and {source.path}"
-                )
-        return found
-
     async def _load(self) -> None:
-        """Loads one model after another. Raises `StartError` if one fails and the server is
-        strict, or if none is left to serve."""
-        await self._settle_device()
-        for source in self._sources:
-            if self._admission.closed:
-                return
-            try:
-                loaded = await asyncio.to_thread(LoadedModel.load, source, self._config)
-            except ModelLoadError as error:
-                if self._config.strict:
-                    raise StartError(str(error)) from None
-                self._log.error("model not loaded", model=source.name, error=str(error))
-                continue
-            self._catalog.add(
-                ServedModel.serve(
-                    loaded, self._config, self._admission, self._metrics, self._keyring
-                )
-            )
-            await self._endpoint.model_ready(source.name)
-            self._log_loaded(loaded)
-        if not list(self._catalog):
-            raise StartError("no model could be loaded")
+        """Raises `StartError`."""
+        await self._rotation.load()
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-
-    async def _settle_device(self) -> None:
-        """The CPU takes the place of a device that is not there."""
-        device = self._config.device
-        trouble = await asyncio.to_thread(loading.trouble, device)
-        if trouble:
-            self._log.warning("device not available, the CPU serves", device=device, why=trouble)
-            self._config = replace(self._config, device="cpu")
-
-    def _log_loaded(self, loaded: LoadedModel) -> None:
-        name, version = loaded.source.name, loaded.source.version
-        self._log.info(
-            "model ready",
-            model=name,
-            version=version,
-            device=str(loaded.model.device),
-            fingerprint=loaded.file.fingerprint[:12],
-            chunking=loaded.probe.chunking.value,
-            max_batch_size=loaded.limits(self._config).max_batch_size,
-            state_bytes=loaded.file.spec.state_bytes,
-        )
-        if loaded.probe.batch_failure and loaded.file.spec.batched:
-            self._log.warning(
-                "served unbatched",
-                model=name,
-                version=version,
-                found=loaded.probe.batch_failure,
-            )
-        if loaded.probe.dependent_rows:
-            batched = self._config.allow_dependent_rows
-            self._log.warning(
-                "rows of a batch affect one another; "
-                + ("batched all the same, as configured" if batched else "served unbatched"),
-                model=name,
-                version=version,
-                found=loaded.probe.dependent_rows,
-            )
 
     async def _drain(self, grace: float) -> None:
         """Answers what was pushed and hands the sessions over to their clients, or gives up after
@@ -253,7 +201,6 @@ class Server:
 
 
 def _identity(model: ServedModel) -> str:
-    """Differs between models that differ."""
     return f"{model.source.name}/{model.source.version} {model.file.fingerprint[:12]}"
 
 

@@ -1,11 +1,30 @@
-"""How a running server is told to stop: to finish what was pushed, and then at once."""
+"""How a running server is told to stop, to finish what was pushed and then at once; and to look at
+its repository."""
 
 import asyncio
+import os
 import signal
+import sys
+from collections.abc import Callable
 
 import structlog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def heed_hangup(look: Callable[[], None]) -> None:
+    """From now on SIGHUP calls `look`. Where it tells that the terminal was closed in which the
+    server runs, it ends it as ever: there is nobody left to stop it, and nowhere to log to."""
+    terminal = os.isatty(sys.stderr.fileno())
+    loop = asyncio.get_running_loop()
+
+    def heed() -> None:
+        if terminal and not os.isatty(sys.stderr.fileno()):
+            loop.remove_signal_handler(signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+        look()
+
+    loop.add_signal_handler(signal.SIGHUP, heed)
 
 
 class Stopping:

@@ -11,6 +11,9 @@ from elman_server.config import ConfigError, ServerConfig
 BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "metrics_port": (0, 65_535),
+    "reload_interval": (0, 1_000_000),
+    "keep_versions": (0, 65_536),
+    "version_grace": (0, 1_000_000),
     "workers": (1, 256),
     "max_sessions": (1, 2**32 - 1),
     "max_batch_size": (1, 65_536),
@@ -58,7 +61,9 @@ def test_above_the_upper_bound_is_refused(name: str) -> None:
     assert str(caught.value) == f"{name} is {high + 1}; allowed is {low} to {high}"
 
 
-@pytest.mark.parametrize("name", ["retry_after", "grace_period", "keepalive_time"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(ServerConfig) if field.type is float]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_time_that_is_no_number_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError):

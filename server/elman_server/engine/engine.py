@@ -127,6 +127,10 @@ class Engine:
             self._parking.cancel()
         await self._worker.stop()
 
+    async def idle(self) -> None:
+        """Returns when it has no session."""
+        await self._idle.wait()
+
     @property
     def sessions(self) -> int:
         return len(self._scheduler.sessions)

@@ -50,6 +50,8 @@ class Worker:
         """Waits for the step that runs."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        # Who made it holds it and is held by these: without them both are freed at once.
+        del self._run, self._done
 
     def _work(self) -> None:
         while (work := self._queue.get()) is not None:

@@ -5,6 +5,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from elman_server.config import ServerConfig
+from elman_server.served import ServedModel
 from elman_server.transport.servicer import SERVICE, InferenceServicer
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -17,6 +18,7 @@ class Endpoint:
 
     def __init__(self, config: ServerConfig, servicer: InferenceServicer) -> None:
         self._config = config
+        self._servicer = servicer
         self._health = health.aio.HealthServicer()
         keepalive = round(config.keepalive_time * 1000)
         self._server = grpc.aio.server(
@@ -51,6 +53,13 @@ class Endpoint:
 
     async def model_ready(self, name: str) -> None:
         await self._health.set(name, _SERVING)
+
+    async def model_gone(self, name: str) -> None:
+        await self._health.set(name, _NOT_SERVING)
+
+    def dismiss(self, model: ServedModel) -> None:
+        """Has those who hold on to a model open no more sessions on it."""
+        self._servicer.dismiss(model)
 
     async def ready(self) -> None:
         for service in (_OVERALL, SERVICE):

@@ -72,10 +72,18 @@ class InferenceServicer(pb_grpc.InferenceServicer):
             stream.notify()
         await self._idle.wait()
 
+    def dismiss(self, model: ServedModel) -> None:
+        """Has every stream on a model that was unloaded take no more sessions, and end with its
+        last."""
+        for stream in self._streams:
+            stream.dismiss(model)
+
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
         async def answer() -> pb.ListModelsResponse:
             return pb.ListModelsResponse(
-                models=[messages.model(model.source, model.file) for model in self._catalog]
+                models=[
+                    messages.model(model.source, model.file) for model in self._catalog.current()
+                ]
             )
 
         return await _answer(self._list, context, answer)

@@ -12,6 +12,7 @@ from elman_server.errors import (
     InvalidElement,
     InvalidRequest,
     ModelNotFound,
+    ModelUnavailable,
     Overloaded,
     ServerError,
     ShuttingDown,
@@ -24,6 +25,7 @@ _MAX_MESSAGE = 500
 
 _CODES: dict[type[ServerError], grpc.StatusCode] = {
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelUnavailable: grpc.StatusCode.UNAVAILABLE,
     InvalidElement: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -91,7 +93,7 @@ def refused(session: int, error: ServerError) -> pb.Closed:
         case Overloaded():
             message.reason = pb.CLOSE_REASON_OVERLOADED
             message.retry_after_ms = milliseconds(error.retry_after)
-        case ShuttingDown():
+        case ShuttingDown() | ModelUnavailable():
             message.reason = pb.CLOSE_REASON_SHUTDOWN
         case TicketRejected():
             message.reason = pb.CLOSE_REASON_TICKET_REJECTED

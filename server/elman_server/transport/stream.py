@@ -19,7 +19,13 @@ from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements, Times
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.engine.snapshot import NEVER, Cadence
-from elman_server.errors import InvalidElement, InvalidRequest, ServerError, ShuttingDown
+from elman_server.errors import (
+    InvalidElement,
+    InvalidRequest,
+    ModelUnavailable,
+    ServerError,
+    ShuttingDown,
+)
 from elman_server.selection import OutputRequest, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages, status
@@ -73,6 +79,7 @@ class StreamRpc:
         self._sessions: dict[int, Session] = {}
         self._roster = self._engine.roster(self._outbox)
         self._last_number = -1
+        self._dismissed = False
         self._beyond_window: set[Session] = set()
         self._packer = FramePacker(
             max_bytes=self._frame_bytes,
@@ -89,6 +96,13 @@ class StreamRpc:
         self._changed.set()
         self._readable.set()
 
+    def dismiss(self, model: ServedModel) -> None:
+        """If that is its model, it was unloaded: the RPC takes no more sessions, and has none but
+        those that have ended and were not told yet."""
+        if model is self._model:
+            self._dismissed = True
+            self.notify()
+
     async def run(
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest], write: Write
     ) -> None:
@@ -101,7 +115,7 @@ class StreamRpc:
             if reader.done():
                 reader.result()
             else:
-                raise ShuttingDown(_OLD if self._leaving else "the server is stopping")
+                raise self._ended()
         finally:
             reader.cancel()
             leave.cancel()
@@ -126,9 +140,19 @@ class StreamRpc:
                 for session in self._sessions.values():
                     self._engine.close(session)
                 continue
-            if not self._sessions and (reader.done() or self._admission.closed or self._leaving):
+            if not self._sessions and (
+                reader.done() or self._admission.closed or self._leaving or self._dismissed
+            ):
                 return
             await self._changed.wait()
+
+    def _ended(self) -> ServerError:
+        """Why it is the server that ends the RPC."""
+        if self._admission.closed:
+            return ShuttingDown("the server is stopping")
+        if self._leaving:
+            return ShuttingDown(_OLD)
+        return ModelUnavailable(f"{self._model} was unloaded")
 
     async def _leave_in_time(self) -> None:
         """Hands the sessions over when the RPC has reached its age."""
@@ -241,6 +265,8 @@ class StreamRpc:
             self._refuse(number, ShuttingDown(_OLD))
             return
         try:
+            if self._dismissed:
+                raise self._ended()
             session = self._engine.open(
                 number=number,
                 outbox=self._outbox,

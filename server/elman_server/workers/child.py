@@ -6,6 +6,7 @@ It ends as soon as the supervisor is gone: gracefully, as if it had been told to
 import asyncio
 import signal
 import socket
+from collections.abc import Callable
 
 from elman_server import logs
 from elman_server.errors import StartError
@@ -16,9 +17,11 @@ from elman_server.stopping import Stopping
 from elman_server.workers.channel import Channel
 from elman_server.workers.messages import (
     Begin,
+    Changed,
     Failed,
     Listen,
     Loaded,
+    Look,
     Report,
     Samples,
     Serving,
@@ -48,14 +51,20 @@ async def _work(connected: socket.socket) -> int:
     stopping, reports = Stopping(), _Reports(channel)
     orders = _Orders(stopping)
     # Who sends SIGTERM to a worker wants another in its place. The supervisor starts workers with
-    # both signals blocked: Ctrl-C in a terminal comes to all, and is the supervisor's to heed.
+    # all its signals blocked: Ctrl-C in a terminal comes to all, and is the supervisor's to heed,
+    # and so is SIGHUP.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.drain.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    async def tell_change() -> None:
+        await channel.send(Changed(models=tuple(server.models)))
+
     following = asyncio.create_task(orders.follow(channel, reports))
     reporting = asyncio.create_task(reports.send_regularly())
     reporting.add_done_callback(lambda _: orders.stop())
     try:
-        server = Server(config, reports.metrics)
+        server = Server(config, reports.metrics, changed=tell_change)
+        orders.look = server.look
         try:
             models = await server.load(stopping)
             if models is not None:
@@ -91,6 +100,8 @@ class _Orders:
         self._stopping = stopping
         self.listen = asyncio.Event()
         """Whether to wait no longer before taking connections, or before stopping."""
+        self.look: Callable[[], None] = lambda: None
+        """Has the server look at the repository, once there is one."""
 
     async def follow(self, channel: Channel, reports: "_Reports") -> None:
         """Until the supervisor is gone. However it ends, the worker is to stop: nobody else could
@@ -102,6 +113,8 @@ class _Orders:
                         self.listen.set()
                     case Report(number=number):
                         await reports.send(number)
+                    case Look():
+                        self.look()
                     case Stop(at_once=at_once):
                         self.stop()
                         if at_once:

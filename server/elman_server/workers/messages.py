@@ -41,11 +41,24 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """See what came into the repository, and what went."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """The worker has loaded its models."""
 
     models: tuple[str, ...]
     """NAME/VERSION and the start of the fingerprint of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The worker serves other models than before."""
+
+    models: tuple[str, ...]
+    """As in `Loaded`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +83,6 @@ class Samples:
     """The report that was asked for, or None if none was."""
 
 
-Message: TypeAlias = Begin | Listen | Report | Stop | Loaded | Serving | Failed | Samples
+Message: TypeAlias = (
+    Begin | Listen | Report | Look | Stop | Loaded | Changed | Serving | Failed | Samples
+)

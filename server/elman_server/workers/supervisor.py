@@ -14,7 +14,7 @@ import structlog
 from elman_server.config import ServerConfig
 from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
-from elman_server.stopping import Stopping
+from elman_server.stopping import Stopping, heed_hangup
 from elman_server.tickets.keys import ensured
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
@@ -47,6 +47,7 @@ async def _run(config: ServerConfig) -> int:
     log = structlog.get_logger("elman.server")
     with reserved(config.host, config.port) as port:
         supervisor = Supervisor(replace(config, port=port), stopping)
+        heed_hangup(supervisor.look)
         loop = asyncio.get_running_loop()
 
         def read() -> Sequence[Family]:
@@ -97,7 +98,8 @@ class Supervisor:
         """Whether all of the first workers serve, or did."""
         self._serving: set[int] = set()
         self._models: tuple[str, ...] | None = None
-        """What all of them serve, once one does."""
+        """What all of them serve, once one does; as told last, by whichever of them."""
+        self._looks: set[asyncio.Task[None]] = set()
         self._tally = Tally()
         self._restarts = 0
         self._registry = process_registry()
@@ -105,6 +107,13 @@ class Supervisor:
     def start(self) -> None:
         numbers = range(1, self._config.workers + 1)
         self._keepers = [asyncio.create_task(self._keep(number)) for number in numbers]
+
+    def look(self) -> None:
+        """Has each of them see what came into the repository, and what went."""
+        for worker in self._workers.values():
+            task = asyncio.create_task(worker.look())
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
 
     async def serving(self) -> Sequence[str] | None:
         """Returns when all of them serve: the models; or None if they were to stop before.
@@ -195,6 +204,7 @@ class Supervisor:
         try:
             return await worker.attend(
                 loaded=lambda: self._heed_loaded(worker),
+                changed=lambda: self._heed_changed(worker),
                 serving=lambda: self._heed_serving(worker),
                 samples=lambda told: self._tally.update(worker.identity, told),
             )
@@ -221,6 +231,10 @@ class Supervisor:
         self._loaded.add(worker.number)
         if len(self._loaded) == self._config.workers:
             self._all_loaded.set()
+
+    def _heed_changed(self, worker: Worker) -> None:
+        """The others see what it saw."""
+        self._models = worker.models
 
     def _heed_serving(self, worker: Worker) -> None:
         self._log.info("worker serving", worker=worker.number, pid=worker.pid)

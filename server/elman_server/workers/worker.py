@@ -18,9 +18,11 @@ from elman_server.workers.channel import Channel
 from elman_server.workers.families import Family
 from elman_server.workers.messages import (
     Begin,
+    Changed,
     Failed,
     Listen,
     Loaded,
+    Look,
     Report,
     Samples,
     Serving,
@@ -91,6 +93,7 @@ class Worker:
         self,
         *,
         loaded: Callable[[], None],
+        changed: Callable[[], None],
         serving: Callable[[], None],
         samples: Callable[[Sequence[Family]], None],
     ) -> Ended:
@@ -103,6 +106,9 @@ class Worker:
                 case Loaded(models=models):
                     self.models = models
                     loaded()
+                case Changed(models=models):
+                    self.models = models
+                    changed()
                 case Serving():
                     since = time.monotonic()
                     serving()
@@ -138,6 +144,10 @@ class Worker:
         """Has it take connections as soon as it can serve them."""
         await self._channel.send(Listen())
 
+    async def look(self) -> None:
+        """Has it see what came into the repository, and what went."""
+        await self._channel.send(Look())
+
     async def stop(self, *, at_once: bool = False) -> None:
         """Says it; does not wait for its end."""
         await self._channel.send(Stop(at_once=at_once))
@@ -148,10 +158,10 @@ class Worker:
 
 
 def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
-    """Both signals are blocked until the worker is ready for them: what it does by default is to
+    """All signals are blocked until the worker is ready for them: what it does by default is to
     die. Here they are blocked for no longer than this takes, with no `await` in between: of two
     starts that overlap each would give back what the other had made of them."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGHUP})
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "elman_server.workers", str(descriptor)],

@@ -8,14 +8,24 @@ import pytest
 
 from elman_server.config import ServerConfig
 from elman_server.stopping import SIGNALS
-from elman_server.workers.worker import Worker
+from elman_server.workers.worker import Ended, Worker
+
+HEEDED = {*SIGNALS, signal.SIGHUP}
 
 
 def blocked() -> set[signal.Signals]:
     """Of the signals that a supervisor heeds, those that this thread does not hear."""
-    return {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & {
-        *SIGNALS
-    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return {signal.Signals(number) for number in mask} & HEEDED
+
+
+async def attended(worker: Worker) -> Ended:
+    return await worker.attend(
+        loaded=lambda: None,
+        changed=lambda: None,
+        serving=lambda: None,
+        samples=lambda told: None,
+    )
 
 
 async def test_starts_that_overlap_leave_the_signals_as_they_were() -> None:
@@ -37,13 +47,11 @@ async def test_starts_that_overlap_leave_the_signals_as_they_were() -> None:
         assert found
         assert set().union(*found) == set()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         for worker in workers:
             worker.kill()
         for worker in workers:
-            ended = await worker.attend(
-                loaded=lambda: None, serving=lambda: None, samples=lambda told: None
-            )
+            ended = await attended(worker)
             assert ended.how == "killed by SIGKILL"
 
 
@@ -54,7 +62,7 @@ async def test_a_worker_is_born_with_the_signals_blocked() -> None:
     try:
         with open(f"/proc/{worker.pid}/status") as lines:
             (mask,) = [line.split()[1] for line in lines if line.startswith("SigBlk:")]
-        assert all(int(mask, 16) >> number - 1 & 1 for number in SIGNALS)
+        assert all(int(mask, 16) >> number - 1 & 1 for number in HEEDED)
     finally:
         worker.kill()
-        await worker.attend(loaded=lambda: None, serving=lambda: None, samples=lambda told: None)
+        await attended(worker)

@@ -1,0 +1,283 @@
+"""The versions that are served, kept in line with what lies in the repository.
+
+One task loads, retires and unloads them, one after another, while sessions go on. What is to be
+done `versions.py` says; who takes sessions is the front, which this module does not know.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from elman_server import loading, memory, modelfile, repository
+from elman_server.admission import Admission
+from elman_server.config import ServerConfig
+from elman_server.errors import ModelLoadError, StartError
+from elman_server.metrics import Metrics
+from elman_server.modelfile import ModelFileError
+from elman_server.repository import BUNDLED, ModelSource, Stamp
+from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.tickets.keyring import Keyring
+from elman_server.versions import Comparison, compare
+
+
+class Front(Protocol):
+    """Who takes sessions for the models."""
+
+    async def model_ready(self, name: str) -> None:
+        """The model takes sessions."""
+
+    async def model_gone(self, name: str) -> None:
+        """It takes none any more but of who names a version."""
+
+    def dismiss(self, model: ServedModel) -> None:
+        """Has those who hold on to a version open no more sessions on it."""
+
+
+class Rotation:
+    def __init__(
+        self,
+        *,
+        config: ServerConfig,
+        catalog: Catalog,
+        admission: Admission,
+        metrics: Metrics,
+        keyring: Keyring,
+        front: Front,
+        changed: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`changed` is called after a look through which other versions are served. Raises
+        `StartError` if there is nothing to serve."""
+        self._config = config
+        self._catalog = catalog
+        self._admission = admission
+        self._metrics = metrics
+        self._keyring = keyring
+        self._front = front
+        self._changed = changed
+        self._log = structlog.get_logger("elman.server")
+        paths = [config.repository] if config.repository else []
+        self._paths = [*paths, *([BUNDLED] if config.demo else [])]
+        try:
+            self._found = _stamped(self._paths)
+        except ModelLoadError as error:
+            raise StartError(str(error)) from None
+        self._tried: dict[ModelSource, Stamp] = {}
+        self._trouble = ""
+        self._retiring: dict[ModelSource, asyncio.Task[None]] = {}
+        self._over: list[ServedModel] = []
+        self._asked = False
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        catalog.settle(current=(), expected=self._compare().load)
+
+    async def load(self) -> None:
+        """Loads what is there at the start. Raises `StartError` if something fails and the server
+        is strict, or if nothing is left to serve."""
+        await self._settle_device()
+        await self._settle(strict=self._config.strict)
+        if not list(self._catalog) and not self._admission.closed:
+            raise StartError("no model could be loaded")
+
+    def start(self) -> None:
+        """From now on it looks at the repository regularly, if so configured, and when told to."""
+        self._following = asyncio.create_task(self._follow())
+
+    def look(self) -> None:
+        """Has it look at the repository as soon as it can; saying it twice changes nothing."""
+        self._asked = True
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Waits for what it is at, and does nothing more."""
+        self._stopping = True
+        self._wake.set()
+        retiring, self._retiring = self._retiring, {}
+        for task in retiring.values():
+            task.cancel()
+        if self._following is not None:
+            await self._following
+
+    async def _follow(self) -> None:
+        while not self._stopping:
+            try:
+                async with asyncio.timeout(self._config.reload_interval or None):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._asked = True
+            self._wake.clear()
+            try:
+                await self._turn()
+            except Exception:  # whatever it stumbles over must not end the sessions
+                self._log.exception("bug while versions were loaded or unloaded")
+
+    async def _turn(self) -> None:
+        unloaded = False
+        while self._over and not self._stopping:
+            unloaded |= await self._unload(self._over.pop())
+        if unloaded:
+            await asyncio.to_thread(memory.give_back)
+        if self._asked and not self._stopping:
+            self._asked = False
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            self._found = await asyncio.to_thread(_stamped, self._paths)
+        except ModelLoadError as error:
+            # A folder that is empty all at once is more likely one that was not mounted.
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._log.error("repository can't be used, nothing changes", error=str(error))
+            return
+        self._trouble = ""
+        before = self._current()
+        await self._settle()
+        if self._changed is not None and self._current() != before:
+            await self._changed()
+
+    def _current(self) -> list[ModelSource]:
+        return [model.source for model in self._catalog.current()]
+
+    async def _settle(self, *, strict: bool = False) -> None:
+        """Does what follows from what was found."""
+        loaded = {model.source for model in self._catalog}
+        kept = loaded | self._found.keys()
+        self._tried = {source: stamp for source, stamp in self._tried.items() if source in kept}
+        while True:
+            compared = self._compare()
+            await self._settle_current(compared)
+            if not compared.load or self._stopping or self._admission.closed:
+                break
+            await self._load(compared.load[0], strict=strict)
+        for source in compared.replaced:
+            await self._warn_of_replaced(source)
+
+    def _compare(self) -> Comparison:
+        return compare(
+            self._found,
+            loaded={model.source for model in self._catalog},
+            tried=self._tried,
+            keep=self._config.keep_versions,
+        )
+
+    async def _settle_current(self, compared: Comparison) -> None:
+        before = {model.source.name for model in self._catalog.current()}
+        self._catalog.settle(current=compared.current, expected=compared.load)
+        for model in self._catalog:
+            source = model.source
+            if source in compared.current:
+                self._restore(source)
+            elif source not in self._retiring:
+                self._log.info(
+                    "model retires",
+                    model=source.name,
+                    version=source.version,
+                    sessions=model.engine.sessions,
+                    why="newer versions serve" if source in self._found else "its files are gone",
+                )
+                self._retire(model)
+        for name in before - {source.name for source in compared.current}:
+            await self._front.model_gone(name)
+        for name in {source.name for source in compared.current} - before:
+            await self._front.model_ready(name)
+
+    async def _load(self, source: ModelSource, *, strict: bool) -> None:
+        """One version, off the event loop. Raises `StartError` if it fails and is not to."""
+        self._tried[source] = self._found[source]
+        counted = self._metrics.loading(source.name, source.version)
+        try:
+            loaded = await asyncio.to_thread(LoadedModel.load, source, self._config)
+        except ModelLoadError as error:
+            counted.failed.inc()
+            if strict:
+                raise StartError(str(error)) from None
+            self._log.error(
+                "model not loaded", model=source.name, version=source.version, error=str(error)
+            )
+            return
+        served = ServedModel.serve(
+            loaded, self._config, self._admission, self._metrics, self._keyring
+        )
+        self._catalog.add(served)
+        counted.loaded.inc()
+        await self._front.model_ready(source.name)
+        loaded.log(self._config)
+
+    def _retire(self, model: ServedModel) -> None:
+        self._retiring[model.source] = asyncio.create_task(self._outlive(model))
+
+    def _restore(self, source: ModelSource) -> None:
+        task = self._retiring.pop(source, None)
+        if task is not None:
+            task.cancel()
+            self._log.info("model is served again", model=source.name, version=source.version)
+
+    async def _outlive(self, model: ServedModel) -> None:
+        """Waits until a version had no session for as long as its sessions may come back."""
+        opened = -1
+        while opened != model.metrics.opened.value or model.engine.sessions:
+            await model.engine.idle()
+            opened = model.metrics.opened.value
+            await asyncio.sleep(self._config.version_grace)
+        self._over.append(model)
+        self._wake.set()
+
+    async def _unload(self, model: ServedModel) -> bool:
+        """Whether nothing came in between. From there on nobody finds it, and who found it before
+        opens no session."""
+        source = model.source
+        retiring = self._retiring.get(source)
+        if retiring is None or not retiring.done():
+            return False
+        if model.engine.sessions:
+            self._retire(model)
+            return False
+        del self._retiring[source], self._tried[source]
+        self._catalog.remove(model)
+        self._front.dismiss(model)
+        await model.stop()
+        self._metrics.loading(source.name, source.version).unloaded.inc()
+        self._log.info("model unloaded", model=source.name, version=source.version)
+        return True
+
+    async def _warn_of_replaced(self, source: ModelSource) -> None:
+        """Once for each change of its files. A version is one network for as long as it is
+        loaded."""
+        self._tried[source] = self._found[source]
+        model = self._catalog.get(source.name, source.version)
+        found = await asyncio.to_thread(_fingerprint, source)
+        if found != model.file.fingerprint:
+            self._log.warning(
+                "model file replaced, the loaded one is served on; a new version needs a new "
+                "number",
+                model=source.name,
+                version=source.version,
+                loaded=model.file.fingerprint[:12],
+                found=found[:12],
+            )
+
+    async def _settle_device(self) -> None:
+        """The CPU takes the place of a device that is not there."""
+        device = self._config.device
+        trouble = await asyncio.to_thread(loading.trouble, device)
+        if trouble:
+            self._log.warning("device not available, the CPU serves", device=device, why=trouble)
+            self._config = replace(self._config, device="cpu")
+
+
+def _stamped(paths: Sequence[Path]) -> Mapping[ModelSource, Stamp]:
+    """Raises `ModelLoadError` as `repository.find` does."""
+    return {source: source.stamp() for source in repository.find(paths)}
+
+
+def _fingerprint(source: ModelSource) -> str:
+    """Empty for what is no step model, or not yet."""
+    try:
+        return modelfile.read(source.path).fingerprint
+    except ModelFileError:
+        return ""
