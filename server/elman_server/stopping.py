@@ -4,22 +4,22 @@ its repository."""
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 
 import structlog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STDERR = 2
 
 
 def heed_hangup(look: Callable[[], None]) -> None:
     """From now on SIGHUP calls `look`. Where it tells that the terminal was closed in which the
     server runs, it ends it as ever: there is nobody left to stop it, and nowhere to log to."""
-    terminal = os.isatty(sys.stderr.fileno())
+    terminal = os.isatty(_STDERR)
     loop = asyncio.get_running_loop()
 
     def heed() -> None:
-        if terminal and not os.isatty(sys.stderr.fileno()):
+        if terminal and not os.isatty(_STDERR):
             loop.remove_signal_handler(signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGHUP)
         look()

@@ -55,6 +55,15 @@ def test_the_elements_of_all_models_together_crowd_it(
     assert gate.crowded is crowded
 
 
+def test_a_model_that_is_gone_does_not_count_any_more() -> None:
+    gate = admission(pending=10, contexts=100)
+    gate.watch(lambda: 4, lambda: 30)
+    unwatch = gate.watch(lambda: 6, lambda: 30)
+    assert (gate.crowded, gate.crowded_by_contexts) == (True, True)
+    unwatch()
+    assert (gate.crowded, gate.crowded_by_contexts) == (False, False)
+
+
 def test_a_session_that_brings_elements_along_is_refused_where_too_many_wait() -> None:
     gate = admission(pending=10)
     gate.watch(lambda: 10, int)

@@ -250,3 +250,20 @@ def test_a_port_that_is_taken_is_an_error(all_metrics: Metrics) -> None:
             exposed(Metrics().registry, "127.0.0.1", port),
         ):
             pass
+
+
+def test_a_model_that_is_gone_has_no_gauges_and_keeps_what_it_counted(all_metrics: Metrics) -> None:
+    one = lambda: 1  # noqa: E731
+    gauges = Gauges(sessions=one, pending_elements=one, state_bytes=one, state_slots=one)
+    for version in ("1", "2"):
+        all_metrics.watch("m", version, gauges)
+        all_metrics.model("m", version).session_opened()
+        all_metrics.loading("m", version).loaded.inc()
+    all_metrics.unwatch("m", "1")
+    all_metrics.loading("m", "1").unloaded.inc()
+    told = {(name, dict(labels).get("version")) for name, labels in samples(all_metrics)}
+    for gauge in ("sessions", "pending_elements", "state_bytes", "state_slots"):
+        assert (f"elman_{gauge}", "1") not in told
+        assert value(all_metrics, f"elman_{gauge}", model="m", version="2") == 1
+    for name in ("sessions_opened", "model_loads", "model_unloads"):
+        assert value(all_metrics, f"elman_{name}_total", model="m", version="1") == 1
