@@ -20,7 +20,7 @@ from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
 from elman_server.stopping import Stopping, heed_hangup
 from elman_server.tickets.keyring import Keyring
-from elman_server.tickets.keys import ensured, parse_key
+from elman_server.tickets.keys import new_key, parse_key, tell_of_own_key
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
 
@@ -43,7 +43,7 @@ def run(config: ServerConfig) -> int:
     Returns the exit code. Raises `StartError`.
     """
     with runner() as loop:
-        return loop.run(_alone(replace(config, ticket_key=ensured(config.ticket_key))))
+        return loop.run(_alone(config))
 
 
 def runner() -> asyncio.Runner:
@@ -58,12 +58,17 @@ async def _alone(config: ServerConfig) -> int:
     stopping = Stopping()
     stopping.heed_signals(config.grace_period)
     metrics = Metrics()
+    own_key = not config.ticket_key
+    if own_key:
+        config = replace(config, ticket_key=(new_key(),))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
         server = Server(config, metrics)
         heed_hangup(server.look)
         try:
             port = await server.bind()
             log.info("starting", grpc_port=port, metrics_port=metrics_port, pid=os.getpid())
+            if own_key:
+                tell_of_own_key()
             models = await server.load(stopping)
             if models is not None:
                 await server.ready()

@@ -26,7 +26,10 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def test_what_was_pushed_before_sigterm_is_answered(repository: Path) -> None:
     path = save_lstm(repository / "letters/1/model.onnx", hidden=128, layers=2)
     text = "abcdefgh" * 100
-    with ServerProcess(str(repository)) as server, elman.connect(server.target) as client:
+    with (
+        ServerProcess(str(repository)) as server,
+        elman.connect(server.target, resume_timeout=0) as client,
+    ):
         streams = [client.stream("letters") for _ in range(20)]
         for stream in streams:
             stream.step("x")

@@ -62,11 +62,17 @@ def connections(server: ServerProcess) -> list[int]:
     return [peers(process, port) for process in workers(server).values()]
 
 
-def connected(stack: ExitStack, server: ServerProcess) -> list[elman.Client]:
+def connected(
+    stack: ExitStack, server: ServerProcess, *, resume_timeout: float = 60.0
+) -> list[elman.Client]:
     """Clients, with at least two on each worker."""
-    clients = [stack.enter_context(elman.connect(server.target)) for _ in range(8)]
+
+    def one() -> elman.Client:
+        return stack.enter_context(elman.connect(server.target, resume_timeout=resume_timeout))
+
+    clients = [one() for _ in range(8)]
     while min(connections(server)) < 2:
-        clients.append(stack.enter_context(elman.connect(server.target)))
+        clients.append(one())
         assert len(clients) < 100
     return clients
 
@@ -202,7 +208,7 @@ def test_a_model_that_none_of_them_can_load_ends_the_start_with_one_line(tmp_pat
 # When one dies.
 
 
-def test_the_death_of_one_ends_its_own_sessions_alone_and_another_takes_its_place(
+def test_the_death_of_one_costs_nobody_a_prediction_and_another_takes_its_place(
     models: Path,
 ) -> None:
     text = "abcdefgh" * 4
@@ -221,15 +227,9 @@ def test_the_death_of_one_ends_its_own_sessions_alone_and_another_takes_its_plac
 
         victim.kill()
 
-        survived = extra = 0
+        extra = 0
         for stream in streams:
-            try:
-                found = [prediction["next"].tobytes() for prediction in stream.map(text)]
-            except elman.ElmanError:
-                continue
-            assert found == expected
-            survived += 1
-        assert survived == spared
+            assert [prediction["next"].tobytes() for prediction in stream.map(text)] == expected
         # Who comes while another is started is served: it does not listen before it can.
         while server.metric("elman_workers") < 2:
             with elman.connect(server.target) as client, client.stream("letters") as stream:
@@ -237,9 +237,10 @@ def test_the_death_of_one_ends_its_own_sessions_alone_and_another_takes_its_plac
                 extra += 1
         assert server.metric("elman_worker_restarts_total") == 1
         assert server.event("worker ended")["how"] == "killed by SIGKILL"
-        answered += survived * len(text) + extra
+        # Those that lost their worker began again, with the one element that they had before.
+        answered += len(streams) * len(text) + extra + doomed
         assert server.metric("elman_elements_total") == answered
-        until(lambda: server.metric("elman_sessions") == spared)
+        until(lambda: server.metric("elman_sessions") == len(streams))
         # The new one gets its share of connections, and counts on from what the old one counted.
         more = opened(connected(stack, server))
         assert server.metric("elman_elements_total") == answered + len(more)
@@ -281,15 +282,15 @@ def test_one_that_is_told_to_end_is_replaced_and_all_end_with_a_supervisor_that_
         until(lambda: server.metric("elman_workers") == 2 and not victim.is_running())
         assert server.metric("elman_worker_restarts_total") == 1
         assert server.event("worker ended")["how"] == "exit code 0"
-        told = server.metric("elman_sessions_closed_total", reason="shutdown")
+        told = server.metric("elman_sessions_closed_total", reason="moved")
         assert told == gone
-        assert server.metric("elman_sessions") == len(streams) - gone
+        until(lambda: server.metric("elman_sessions") == len(streams))
 
         processes = list(workers(server).values())
         # One of them wakes to two questions of a supervisor that is gone.
         processes[0].suspend()
         for _ in range(2):
-            assert server.metric("elman_sessions") == len(streams) - gone
+            assert server.metric("elman_sessions") == len(streams)
         server.process.kill()
         server.process.wait()
         processes[0].resume()
@@ -327,7 +328,7 @@ def test_sigterm_drains_all_of_them(models: Path) -> None:
     expected = [outputs["next"].tobytes() for outputs in oracle.run("a" + text)][1:]
     with ServerProcess(str(models), *WORKERS) as server, ExitStack() as stack:
         processes = workers(server).values()
-        clients = connected(stack, server)
+        clients = connected(stack, server, resume_timeout=0)
         streams = opened(clients)
         for stream in streams:
             stream.push_many(text)
@@ -372,9 +373,8 @@ def test_a_signal_is_heard_before_the_models_are_loaded(models: Path) -> None:
         process.send_signal(signal.SIGTERM)
         events = [json.loads(line)["event"] for line in process.communicate()[1].splitlines()]
     assert process.returncode == 0
-    assert events[0] == "stopping"
+    assert [e for e in events if e in ("stopping", "serving")] == ["stopping"]
     assert events[-1] == "stopped"
-    assert "serving" not in events
 
 
 def test_the_death_of_one_before_all_serve_is_the_end_of_the_start(models: Path) -> None:

@@ -13,15 +13,12 @@ def new_key() -> str:
     return base64.b64encode(secrets.token_bytes(KEY_NBYTES)).decode()
 
 
-def ensured(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The same; or a new one, of which nobody else knows, where there is none."""
-    if keys:
-        return keys
+def tell_of_own_key() -> None:
+    """Says that there was none configured, and what follows."""
     structlog.get_logger("elman.server").info(
         "no ticket key is configured: tickets are good until this server ends, and nowhere else",
         setting="ELMAN_TICKET_KEY",
     )
-    return (new_key(),)
 
 
 def parse_key(text: str) -> bytes:

@@ -15,7 +15,7 @@ from elman_server.config import ServerConfig
 from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
 from elman_server.stopping import Stopping, heed_hangup
-from elman_server.tickets.keys import ensured
+from elman_server.tickets.keys import new_key, tell_of_own_key
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved
@@ -38,7 +38,7 @@ def run(config: ServerConfig) -> int:
     Returns the exit code. Raises `StartError` if the port can't be had, or if a worker ends before
     all of them served.
     """
-    return asyncio.run(_run(replace(config, ticket_key=ensured(config.ticket_key))))
+    return asyncio.run(_run(config))
 
 
 async def _run(config: ServerConfig) -> int:
@@ -46,7 +46,9 @@ async def _run(config: ServerConfig) -> int:
     stopping.heed_signals(config.grace_period)
     log = structlog.get_logger("elman.server")
     with reserved(config.host, config.port) as port:
-        supervisor = Supervisor(replace(config, port=port), stopping)
+        # One for all of them.
+        keys = config.ticket_key or (new_key(),)
+        supervisor = Supervisor(replace(config, port=port, ticket_key=keys), stopping)
         heed_hangup(supervisor.look)
         loop = asyncio.get_running_loop()
 
@@ -63,6 +65,8 @@ async def _run(config: ServerConfig) -> int:
                 pid=os.getpid(),
                 workers=config.workers,
             )
+            if not config.ticket_key:
+                tell_of_own_key()
             supervisor.start()
             try:
                 models = await supervisor.serving()
