@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
+from elman._recovery import Attempts, Backoff
 from elman._rpc import Line
 from elman._session_options import SessionOptions, check_ticket, session_options
 from elman._status import is_too_large, is_unavailable, rpc_error
@@ -244,21 +245,25 @@ class Client:
         return grpc.secure_channel(target, options.credentials, options.channel_arguments)
 
     def _call(self, method: str, request: Any, seconds: float | None) -> Any:
-        """Of several servers, each is asked until one answers."""
-        for left in reversed(range(len(self._options.targets))):
+        """Tried again for as long as a server may take to be reached, on one after another."""
+        attempts = Attempts(self._options.connect_timeout, Backoff())
+        until = None if seconds is None else monotonic() + seconds
+        while True:
             self._check()
             link = self._links.lease()
             try:
                 call = getattr(link.stub, method)
-                return call(request, timeout=seconds, metadata=self._options.metadata)
+                left = None if until is None else max(0.0, until - monotonic())
+                return call(request, timeout=left, metadata=self._options.metadata)
             except (grpc.RpcError, ValueError) as error:
                 self._check()
-                if not left or not is_unavailable(error):
+                delay = attempts.again() if is_unavailable(error) else None
+                if delay is None:
                     raise
                 self._links.retire(link)
             finally:
                 self._links.give_back(link)
-        raise AssertionError("a client has a server at least")
+            sleep(delay)
 
     def _ask(self, method: str, request: Any) -> Any:
         try:

@@ -11,28 +11,9 @@ from elman.errors import InvalidRequest
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
-_UNARY = ("ListModels", "GetModel", "Predict")
-_BALANCING: dict[str, object] = {
-    "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]
-}
+_SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
 """Of the addresses that a name has, any: so clients spread over them, and who connects anew may
 come to another."""
-_RETRIES: dict[str, object] = {
-    "methodConfig": [
-        {
-            "name": [{"service": "elman.v1.Inference", "method": method} for method in _UNARY],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-"""Calls that hold no state are tried again; a Stream never is."""
-
 MAX_FRAME_BYTES = 1024 * 1024
 
 
@@ -69,13 +50,11 @@ class Options:
 
     @property
     def channel_arguments(self) -> list[tuple[str, str | int]]:
-        # Where there are several servers, the next one is asked instead.
-        config = _BALANCING if len(self.targets) > 1 else _BALANCING | _RETRIES
         arguments: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
             # What comes is bounded by the windows, and its frames are the server's to cut.
             ("grpc.max_receive_message_length", -1),
-            ("grpc.service_config", json.dumps(config)),
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
             # Clients are connections, as one would think: gRPC would share one between those of a
             # process, and a server with several workers would have all of them in one.
             ("grpc.use_local_subchannel_pool", 1),

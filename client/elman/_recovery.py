@@ -6,6 +6,7 @@ Knows nothing of sockets, threads or event loops; the time is an argument, in se
 import random
 from collections.abc import Callable, Iterator
 from math import inf
+from time import monotonic
 
 from elman._session import Session
 
@@ -31,6 +32,19 @@ class Backoff:
         bound = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(self._tries, 30))
         self._tries += 1
         return self._uniform(0, bound)
+
+
+class Attempts:
+    """Of a call that holds no state: how long it is tried again, on one server after another."""
+
+    def __init__(self, seconds: float, backoff: Backoff) -> None:
+        self._until = monotonic() + seconds
+        self._backoff = backoff
+
+    def again(self) -> float | None:
+        """Seconds to wait before the next; None if there is no time for one."""
+        left = self._until - monotonic()
+        return min(self._backoff.delay(), left) if left > 0 else None
 
 
 class Recovery:

@@ -29,14 +29,15 @@ class Sampler:
         """An index into `probabilities`, shape [n], which need not sum to 1."""
         if self._temperature == 0 or self._top_k == 1:
             return int(np.argmax(probabilities))
-        weights = np.asarray(probabilities, np.float64)
+        given = weights = np.asarray(probabilities, np.float64)
         if not weights.max() > 0:
             raise ServerError("the model gave no symbol a probability above 0")
         with np.errstate(divide="ignore", over="ignore"):
             exponents = np.log(weights / weights.max()) / self._temperature
         weights = np.exp(exponents)
         if self._top_k is not None and self._top_k < len(weights):
-            weights[np.argsort(-weights, kind="stable")[self._top_k :]] = 0
+            # Of what was given: a high temperature makes equal what was not.
+            weights[np.argsort(-given, kind="stable")[self._top_k :]] = 0
         cumulative = np.cumsum(weights)
         # Strictly below the total, so that the last entry with any weight is the last drawn.
         target = self._random.random() * cumulative[-1]

@@ -130,19 +130,23 @@ def test_a_full_server_says_when_to_come_back(repository: Path) -> None:
             stream.step("a")
 
 
-def test_a_server_that_dies_loses_its_sessions_and_the_client_goes_on(repository: Path) -> None:
+def test_a_server_that_stays_away_loses_its_sessions_and_the_client_goes_on(
+    repository: Path,
+) -> None:
     save_lstm(repository / "letters/1/model.onnx")
     with ServerProcess(str(repository)) as first:
         port = str(first.event("serving")["grpc_port"])
-        client = elman.connect(first.target)
+        client = elman.connect(first.target, resume_timeout=0.5)
         streams = [client.stream("letters") for _ in range(3)]
         for stream in streams:
             stream.step("a")
+        ticket = streams[0].ticket()
         first.kill()
         for stream in streams:
             with pytest.raises(elman.SessionLost) as lost:
                 stream.step("b")
             assert lost.value.position == 1
+            assert lost.value.ticket == (ticket if stream is streams[0] else None)
     again = ServerProcess(str(repository), "--port", port)
     with client, again, client.stream("letters") as stream:
         stream.step("a")

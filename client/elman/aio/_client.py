@@ -19,6 +19,7 @@ from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
+from elman._recovery import Attempts, Backoff
 from elman._session_options import SessionOptions, check_ticket, session_options
 from elman._status import is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
@@ -240,16 +241,20 @@ class Client:
         task.add_done_callback(self._closing.discard)
 
     async def _call(self, method: str, request: Any, seconds: float | None) -> Any:
-        """Of several servers, each is asked until one answers."""
-        for left in reversed(range(len(self._options.targets))):
+        """Tried again for as long as a server may take to be reached, on one after another."""
+        attempts = Attempts(self._options.connect_timeout, Backoff())
+        until = None if seconds is None else monotonic() + seconds
+        while True:
             self._check()
             link = self._links.lease()
             try:
                 call = getattr(link.stub, method)
-                return await call(request, timeout=seconds, metadata=self._options.metadata)
+                left = None if until is None else max(0.0, until - monotonic())
+                return await call(request, timeout=left, metadata=self._options.metadata)
             except grpc.RpcError as error:
                 self._check()
-                if not left or not is_unavailable(error):
+                delay = attempts.again() if is_unavailable(error) else None
+                if delay is None:
                     raise
                 self._links.retire(link)
             except asyncio.CancelledError:
@@ -260,7 +265,7 @@ class Client:
                 raise
             finally:
                 self._links.give_back(link)
-        raise AssertionError("a client has a server at least")
+            await asyncio.sleep(delay)
 
     async def _ask(self, method: str, request: Any) -> Any:
         try:
