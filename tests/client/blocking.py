@@ -5,7 +5,7 @@ An event loop runs in a thread; every call runs there as a task and is waited fo
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -84,6 +84,12 @@ class Stream:
     def generate(self, prime: Any, **options: Any) -> Iterator[Any]:
         return self._loop.iterate(self._loop.call(self._stream.generate, prime, **options))
 
+    def ticket(self) -> bytes:
+        return self._loop.run(self._stream.ticket())
+
+    def fork(self) -> "Stream":
+        return Stream(self._loop, self._loop.run(self._stream.fork()))
+
     def close(self) -> None:
         self._loop.run(self._stream.close())
 
@@ -142,7 +148,7 @@ class Client:
         self._loop.run(self._client.__aexit__(kind, error, traceback))
 
 
-def connect(loop: Loop, target: str, **options: Any) -> Client:
+def connect(loop: Loop, target: str | Sequence[str], **options: Any) -> Client:
     """As `elman.connect`."""
 
     async def connect() -> elman.aio.Client:
