@@ -100,7 +100,7 @@ class Lines:
                 metadata=self._options.metadata,
                 max_frame_bytes=self._options.max_frame_bytes,
                 strays=self._stray,
-                succeeded=self._recovery.succeeded,
+                succeeded=self._succeeded,
                 ended=self._ended,
             )
             self._rpcs.add(self._current)
@@ -108,9 +108,13 @@ class Lines:
 
     def _ended(self, rpc: Rpc, early: bool) -> None:
         self._rpcs.discard(rpc)
-        self._tried.pop(rpc, None)
+        self._monitor.wake(self._menders)
         if early:
             self._broken()
+
+    def _succeeded(self) -> None:
+        self._recovery.succeeded()
+        self._monitor.wake(self._menders)
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
         if self._closed is None and stray.parked and self._recovery.park(session):
@@ -139,7 +143,7 @@ class Lines:
                     self._adopt(due, now)
                 silent = self._silent(now)
                 at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
-                if at == float("inf") and not silent:
+                if self._closed is not None or (at == float("inf") and not silent):
                     self._mender = None
                     return
                 waiter = self._monitor.enlist(self._menders)
@@ -158,7 +162,9 @@ class Lines:
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""
-        self._tried = {rpc: at for rpc, at in self._tried.items() if not rpc.answered}
+        self._tried = {
+            rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
+        }
         found = [rpc for rpc, at in self._tried.items() if at <= now]
         for rpc in found:
             del self._tried[rpc]

@@ -96,7 +96,7 @@ class Lines:
                 metadata=self._options.metadata,
                 max_frame_bytes=self._options.max_frame_bytes,
                 strays=self._stray,
-                succeeded=self._recovery.succeeded,
+                succeeded=self._succeeded,
                 ended=self._ended,
             )
             self._rpcs.add(self._current)
@@ -104,11 +104,15 @@ class Lines:
 
     def _ended(self, rpc: Rpc, early: bool) -> None:
         self._rpcs.discard(rpc)
-        self._tried.pop(rpc, None)
+        self._changed.set()
         if early:
             self._broken()
         if not self._rpcs and self._mender is None:
             self._alarm.stop()
+
+    def _succeeded(self) -> None:
+        self._recovery.succeeded()
+        self._changed.set()
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
         if self._closed is None and stray.parked and self._recovery.park(session):
@@ -156,7 +160,9 @@ class Lines:
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""
-        self._tried = {rpc: at for rpc, at in self._tried.items() if not rpc.answered}
+        self._tried = {
+            rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
+        }
         found = [rpc for rpc, at in self._tried.items() if at <= now]
         for rpc in found:
             del self._tried[rpc]
