@@ -23,7 +23,7 @@ from elman.v1 import inference_pb2 as pb
 
 SESSION_BYTES = 24
 """What naming a session in a frame takes at most: its number, a count and their framing."""
-TICKET_SECONDS = 2.0
+TICKET_SECONDS = 1.0
 """What a server does to go on with sessions of another is what that did since their last tickets:
 so much of its work at most, or a twentieth of the elements of `ticket_every`."""
 
@@ -83,7 +83,8 @@ class Multiplexer:
         self._enter(session)
         if session.pending_elements:
             self._pushes.append(session)
-        if session.ticket_wanted_at is not None:
+        if session.pending_elements or session.ticket_wanted_at is not None:
+            # Of all that is pushed again: should this server go soon, too, it is not for the next.
             self._tickets.append(session)
         if session.closing:
             self._closes.append(session)
