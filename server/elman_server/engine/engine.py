@@ -231,10 +231,11 @@ class Engine:
             else:
                 self._wake()
 
-    def cut(self, session: Session) -> None:
-        """Ends a session that is closing as soon as what runs is over, and forgets its queue."""
+    def cut(self, session: Session, ending: Ending) -> None:
+        """Ends a session as soon as what runs is over, and forgets its queue; one that is closing
+        because of an error ends with that."""
         if session.ended is None:
-            if self._scheduler.cut(session):
+            if self._scheduler.cut(session, ending):
                 self._tell_end(session)
                 session.outbox.notify()
             else:
@@ -256,7 +257,7 @@ class Engine:
     def collect(self, outbox: Outbox) -> Mail:
         """Empties an outbox and lets its sessions go on."""
         mail = outbox.take()
-        if outbox.held:
+        if outbox.held or outbox.unread:
             self._scheduler.release(outbox)
             self._wake()
         return mail
@@ -269,7 +270,7 @@ class Engine:
         if await self._idle_within(grace):
             return
         for session in list(self._scheduler.sessions):
-            self.cut(session)
+            self.cut(session, ending)
         if grace and await self._idle_within(_LAST_SECONDS):
             return
         for session in list(self._scheduler.sessions):

@@ -48,6 +48,7 @@ class Outbox:
         "limit",
         "notify",
         "pending",
+        "unread",
     )
 
     def __init__(self, *, limit: float, notify: Callable[[], None]) -> None:
@@ -59,6 +60,8 @@ class Outbox:
         """Bytes of what this caller's sessions were given that have not begun."""
         self.held: list[tuple[Rows, int]] = []
         """Sessions with elements that wait for this outbox to be emptied, and their place."""
+        self.unread: list[Session] = []
+        """Sessions whose snapshots are due that wait for this outbox to be emptied."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
         """By the `id` of their selections, while some session has them."""
         self._mail = Mail()

@@ -172,10 +172,12 @@ class Scheduler:
         self._end(session, session.closing)
         return True
 
-    def cut(self, session: Session) -> bool:
-        """Forgets the queue of a session that is closing, so that what runs is the last of it.
-        True if it ended with that."""
-        assert session.closing is not None
+    def cut(self, session: Session, ending: Ending) -> bool:
+        """Forgets the queue of a session, so that what runs is the last of it, and ends it so; but
+        for one that is closing because of an error. True if it ended with that."""
+        if session.closing is None or session.closing.reason is FINISHED.reason:
+            session.closing = ending
+            self.table.leave(session.slot.index, CLOSING)
         self._forget_queue(session)
         if session.in_flight or session.reading:
             return False
@@ -199,6 +201,8 @@ class Scheduler:
 
     def release(self, outbox: Outbox) -> None:
         """Lets sessions go on that were held because their outbox was full."""
+        self._due.extend(outbox.unread)
+        outbox.unread = []
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
         for rows, place in held:
@@ -340,9 +344,14 @@ class Scheduler:
         sessions: list[Session] = []
         while self._due and len(sessions) < self.limits.max_batch_size:
             session = self._due.popleft()
-            if session.ended is None:
-                session.reading = True
-                sessions.append(session)
+            if session.ended is not None:
+                continue
+            if session.outbox.full:
+                # Or a drain would hold the states of all sessions twice.
+                session.outbox.unread.append(session)
+                continue
+            session.reading = True
+            sessions.append(session)
         if not sessions:
             return None
         return Reading(sessions=sessions, slots=[session.slot.index for session in sessions])

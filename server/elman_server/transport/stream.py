@@ -165,7 +165,7 @@ class StreamRpc:
         self.notify()
         await asyncio.sleep(self._grace)
         for session in list(self._sessions.values()):
-            self._engine.cut(session)
+            self._engine.cut(session, _MOVED)
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled():

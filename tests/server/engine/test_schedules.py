@@ -269,15 +269,18 @@ class Schedules(RuleBasedStateMachine):
         elif closing is MOVED:
             truth.read |= self.reads_at_once(truth)
 
-    @rule(truth=sessions)
-    def cut(self, truth: Truth) -> None:
-        if not truth.live or truth.session.closing is None:
+    @rule(truth=sessions, ending=st.sampled_from([SHUTDOWN, MOVED]))
+    def cut(self, truth: Truth, ending: Ending) -> None:
+        if not truth.live:
             return
-        ended = self.scheduler.cut(truth.session)
+        before = truth.session.closing
+        ended = self.scheduler.cut(truth.session, ending)
+        closing = truth.session.closing
+        assert closing is (ending if before in (None, FINISHED) else before)
         truth.pushed = truth.pushed[: truth.taken]
         truth.times = truth.times[: truth.taken]
         busy = self.in_flight(truth) and not self.begins(truth)
-        moves = truth.session.closing is MOVED and (truth.initial is None or truth.begun)
+        moves = closing is MOVED and (truth.initial is None or truth.begun)
         assert ended is (not busy and not moves)
         if ended:
             truth.cut_short = True
@@ -492,6 +495,8 @@ class Schedules(RuleBasedStateMachine):
         return begun and not truth.waiting and not self.answers(truth)
 
     def can_be_read(self, truth: Truth) -> bool:
+        if truth.session.outbox.full:
+            return False
         return truth.live and truth.read and not self.in_flight(truth)
 
     def can_begin(self, truth: Truth) -> bool:

@@ -123,3 +123,36 @@ async def test_a_session_that_is_busy_is_not_parked(serve: Serve, logits: Any) -
         await stream.half_close()
         await stream.read_all()
         assert stream.values(1) == logits("a" * count)
+
+
+async def test_a_drain_holds_no_more_tickets_than_fit_into_frames(serve: Serve) -> None:
+    """The states of all sessions at once would be as much memory as they have already."""
+    async with serve(max_message_bytes=8192) as server:
+        stream, numbers = server.stream(), range(1, 301)
+        await stream.send(opens=list(numbers), push=push({1: "abc", 300: "d"}))
+        await stream.answered(300, 1)
+        # One step's sessions may overshoot what the outbox takes.
+        most = 0
+        session = next(iter(server.engine()._scheduler.sessions))
+        drain = asyncio.create_task(server.engine().drain(MOVED, grace=30))
+        while not drain.done():
+            most = max(most, session.outbox._size)
+            await asyncio.sleep(0)
+        await stream.ended(*numbers)
+        assert [stream.tickets[n][0].position for n in (1, 2, 300)] == [3, 0, 1]
+        assert len(stream.tickets) == 300
+        assert most < 10_000
+
+
+async def test_a_session_that_was_closed_is_handed_over_when_the_grace_is_over(
+    server: LocalServer, logits: Any
+) -> None:
+    stream, text = server.stream(), "abcdefgh" * 10_000
+    await stream.send(opens=[1], push=push({1: text}), closes=[1])
+    await stream.answered(1, 1)
+    await server.engine().drain(MOVED, grace=0.01)
+    await stream.ended(1)
+    position = stream.tickets[1][0].position
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_MOVED
+    assert 0 < position == stream.closed[1][0].position < len(text)
+    assert stream.values(1) == logits(text[:position])
