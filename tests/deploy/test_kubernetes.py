@@ -42,7 +42,8 @@ def config(
     manifest: Callable[[str], Any],
     configured: Callable[..., ServerConfig],
 ) -> ServerConfig:
-    (source,) = container["envFrom"]
+    source, secret = container["envFrom"]
+    assert secret["secretRef"] == {"name": "elman", "optional": True}
     assert source["configMapRef"]["name"] == manifest("configmap")["metadata"]["name"]
     return configured(container["args"], manifest("configmap")["data"])
 
