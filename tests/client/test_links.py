@@ -1,0 +1,124 @@
+"""One connection at a time, and none closed while somebody uses it."""
+
+import threading
+
+import pytest
+
+from elman._links import Links
+from elman._options import parse_targets
+from elman.errors import InvalidRequest
+
+
+class Connections:
+    """What was made and closed, in order."""
+
+    def __init__(self, *targets: str) -> None:
+        self.made: list[str] = []
+        self.closed: list[str] = []
+        self.links = Links(targets, self._make, self.closed.append)
+
+    def _make(self, target: str) -> str:
+        self.made.append(f"{target} {len(self.made)}")
+        return self.made[-1]
+
+
+def test_whoever_leases_shares_one_connection() -> None:
+    connections = Connections("a")
+    assert connections.made == []
+    first, second = connections.links.lease(), connections.links.lease()
+    assert first is second
+    assert connections.made == ["a 0"]
+
+
+def test_a_retired_connection_is_replaced_by_one_to_the_next_server() -> None:
+    connections = Connections("a", "b", "c")
+    seen = []
+    for _ in range(6):
+        link = connections.links.lease()
+        seen.append(link.target)
+        connections.links.retire(link)
+        connections.links.give_back(link)
+    assert seen[:3] == seen[3:]
+    assert sorted(seen[:3]) == ["a", "b", "c"]
+    assert connections.closed == connections.made
+
+
+def test_a_retired_connection_to_the_only_server_is_replaced_too() -> None:
+    connections = Connections("a")
+    connections.links.retire(connections.links.lease())
+    assert connections.links.lease().channel == "a 1"
+
+
+def test_it_is_closed_when_the_last_one_gives_it_back() -> None:
+    connections = Connections("a")
+    link = connections.links.lease()
+    connections.links.lease()
+    connections.links.retire(link)
+    connections.links.retire(link)
+    connections.links.give_back(link)
+    assert connections.closed == []
+    connections.links.give_back(link)
+    assert connections.closed == ["a 0"]
+
+
+def test_one_that_is_not_retired_stays_open_for_the_next() -> None:
+    connections = Connections("a")
+    connections.links.give_back(connections.links.lease())
+    assert connections.closed == []
+    assert connections.links.lease().channel == "a 0"
+
+
+def test_closing_closes_each_once() -> None:
+    connections = Connections("a", "b")
+    used = connections.links.lease()
+    connections.links.retire(used)
+    connections.links.lease()
+    connections.links.close()
+    connections.links.give_back(used)
+    assert sorted(connections.closed) == sorted(connections.made)
+
+
+def test_threads_never_get_a_closed_one() -> None:
+    connections = Connections("a", "b")
+    wrong: list[str] = []
+
+    def use() -> None:
+        for number in range(500):
+            link = connections.links.lease()
+            if link.channel in connections.closed:
+                wrong.append(link.channel)
+            if number % 7 == 0:
+                connections.links.retire(link)
+            if link.channel in connections.closed:
+                wrong.append(link.channel)
+            connections.links.give_back(link)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(set(connections.closed)) == len(connections.closed) >= len(connections.made) - 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("localhost:50051", ("localhost:50051",)),
+        ("a:1, b:2", ("a:1", "b:2")),
+        (["a:1", "b:2"], ("a:1", "b:2")),
+        ("ipv4:127.0.0.1:1,127.0.0.1:2", ("ipv4:127.0.0.1:1,127.0.0.1:2",)),
+        ("dns:///elman:50051", ("dns:///elman:50051",)),
+    ],
+)
+def test_servers_are_named_in_a_list_or_with_commas(
+    given: str | list[str], expected: tuple[str, ...]
+) -> None:
+    assert parse_targets(given) == expected
+
+
+@pytest.mark.parametrize("given", ["", [], "a:1,", [""], [7]])
+def test_what_names_no_server_is_refused(given: str | list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="target"):
+        parse_targets(given)
