@@ -117,7 +117,10 @@ async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
         }
         opened = server.metric("elman_sessions_opened_total")
         closed = server.metric("elman_sessions_closed_total")
-        threads, files = process.num_threads(), process.num_fds()
+        # What a connection takes is given back some time after its end.
+        async with asyncio.timeout(30):
+            while process.num_fds() >= 60 or process.num_threads() >= 40:
+                await asyncio.sleep(0.05)
         assert server.terminate() == 0
         errors = [line for line in server.log if line.get("level") in ("warning", "error")]
     quarter = len(samples) // 4
@@ -130,8 +133,6 @@ async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
     assert parked > 0
     assert resumed >= 0.5 * parked
     assert after - before < 10
-    assert threads < 40
-    assert files < 60
     assert errors == []
     own = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
     assert not [task for task in own if task.get_name().startswith("elman")]

@@ -1,5 +1,6 @@
 """The folder: locks that are not given back, damage, what is left behind, and who can read it."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -149,13 +150,16 @@ async def test_what_expired_is_swept_and_its_record_an_hour_later(
     claim = await claimed(store, "key", "a")
     await store.save({claim: b"x"}, ttl=30)
     await store.release(claim)
-    await sweep(store, clock)
-    assert not path(tmp_path, "key", ".checkpoint").exists()
+    # A shard that somebody is in is left to the next round.
+    async with asyncio.timeout(30):
+        while path(tmp_path, "key", ".checkpoint").exists():
+            await sweep(store, clock)
     assert path(tmp_path, "key", ".record").exists()
     assert await store.renew([claim], lease=30) == Renewal(lost=frozenset({claim}))
     clock.now += HOUR
-    await sweep(store, clock)
-    assert files(tmp_path) == {digest("sweeper") + ".record"}
+    async with asyncio.timeout(30):
+        while files(tmp_path) != {digest("sweeper") + ".record"}:
+            await sweep(store, clock)
     assert (await claimed(store, "key", "b")).generation > claim.generation
 
 
