@@ -99,9 +99,12 @@ class Rpc:
         )
         self._ended = ended
         start: Any = self.link.stub.Stream
-        self._call: Call = start(metadata=metadata)
-        self._writer = asyncio.create_task(self._write(), name="elman-writer")
-        self._reader = asyncio.create_task(self._read(), name="elman-reader")
+        call: Call = start(metadata=metadata)
+        self._call: Call | None = call
+        """None when it has ended: gRPC keeps a connection open for as long as somebody has a call
+        that was on it."""
+        self._writer = asyncio.create_task(self._write(call), name="elman-writer")
+        self._reader = asyncio.create_task(self._read(call), name="elman-reader")
 
     @property
     def open(self) -> bool:
@@ -128,10 +131,11 @@ class Rpc:
         """Ends the RPC at once. Its sessions raise `error` or, if that is not final, go on
         elsewhere."""
         self._multiplexer.fail(error, final=final)
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
         await asyncio.wait([self._reader, self._writer])
 
-    async def _write(self) -> None:
+    async def _write(self, call: Call) -> None:
         try:
             while not self._multiplexer.finished:
                 frame = self._multiplexer.take()
@@ -139,16 +143,16 @@ class Rpc:
                     self._writable.clear()
                     await self._writable.wait()
                 else:
-                    await self._call.write(frame)
-            await self._call.done_writing()
+                    await call.write(frame)
+            await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError):
             # The call has ended; the reader learns how.
             pass
 
-    async def _read(self) -> None:
+    async def _read(self, call: Call) -> None:
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
-            async for response in self._call:
+            async for response in call:
                 self.answered = True
                 self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
@@ -162,5 +166,6 @@ class Rpc:
             early = not self._multiplexer.finished
             self._multiplexer.fail(error)
             self._ended(self, early)
-            self._call.cancel()
+            call.cancel()
+            self._call = None
             self._links.give_back(self.link)

@@ -1,0 +1,63 @@
+"""What a client that was closed leaves behind: nothing, whenever Python looks for garbage."""
+
+import gc
+import os
+from collections.abc import Iterator
+from time import monotonic, sleep
+
+import psutil
+import pytest
+
+import elman
+from elman import aio
+from tests.serverprocess import ServerProcess
+
+CLIENTS = 5
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess("--demo") as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_is_collected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def connections_after(seconds: float, target: str) -> int:
+    """How many this process has to a server once there are none, or after so long."""
+    until = monotonic() + seconds
+    while (count := _connections(target)) and monotonic() < until:
+        sleep(0.05)
+    return count
+
+
+def _connections(target: str) -> int:
+    port = int(target.rpartition(":")[2])
+    found = psutil.Process(os.getpid()).net_connections(kind="tcp")
+    return sum(each.raddr != () and each.raddr.port == port for each in found)
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+def test_a_closed_client_keeps_no_connection(server: ServerProcess, grace: float) -> None:
+    for _ in range(CLIENTS):
+        client = elman.connect(server.target)
+        client.stream("sentiment").push_many("good")
+        client.close(grace=grace)
+    assert connections_after(10, server.target) == 0
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+async def test_a_closed_asynchronous_client_keeps_no_connection(
+    server: ServerProcess, grace: float
+) -> None:
+    for _ in range(CLIENTS):
+        client = await aio.connect(server.target)
+        stream = await client.stream("sentiment")
+        await stream.push_many("good")
+        await client.close(grace=grace)
+    assert connections_after(10, server.target) == 0
