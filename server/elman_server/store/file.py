@@ -51,8 +51,13 @@ class FileStore:
         self._next_sweep = clock() + SWEEP_INTERVAL
         self._next_swept = randrange(SHARDS)
 
-    async def claim(self, key: str, *, owner: str, lease: float) -> Claim | Held:
-        return await self._run(partial(self._claim, key, owner, milliseconds(lease)))
+    async def claim(
+        self, key: str, *, owner: str, lease: float, again: bool = False
+    ) -> Claim | Held:
+        return await self._run(partial(self._claim, key, owner, milliseconds(lease), again))
+
+    async def peek(self, key: str) -> bytes | None:
+        return await self._run(partial(self._peek, key))
 
     async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
         duration = milliseconds(lease)
@@ -105,15 +110,21 @@ class FileStore:
     async def close(self) -> None:
         self._thread.shutdown(wait=False)
 
-    def _claim(self, key: str, owner: str, lease: int) -> Claim | Held:
+    def _peek(self, key: str) -> bytes | None:
+        name = digest(key)
+        with locked(self._root, shard_of(name)) as shard:
+            return shard.checkpoint(name, self._now())
+
+    def _claim(self, key: str, owner: str, lease: int, again: bool) -> Claim | Held:
         name = digest(key)
         with locked(self._root, shard_of(name)) as shard:
             now = self._now()
             record = shard.record(name)
-            if record.holds_off(owner, now):
-                if not record.wanted:
+            if record.followed(owner) if again else record.holds_off(owner, now):
+                if not (again or record.wanted):
                     shard.note(name, key, record.marked())
-                return Held(generation=record.generation, remaining=(record.until - now) / 1000)
+                remaining = max(0, record.until - now) / 1000
+                return Held(generation=record.generation, remaining=remaining)
             record = record.claimed(owner, now=now, until=now + lease)
             shard.note(name, key, record)
             return Claim(

@@ -8,7 +8,8 @@ for longer than its lease can't write over the work of the one that came after i
 A store may lose its data. Generations grow even then, because none is below the milliseconds of
 the store's clock; and a claim that the store has forgotten is taken down again at its next renewal
 or save, as long as nothing later is known. Until then another owner can claim the key, and the
-first learns of it then.
+first learns of it then. So a store that finds itself without any data lets nobody have a key for
+the length of a lease, in which those that had keys can renew them.
 
 This module knows no store in particular.
 """
@@ -42,11 +43,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """That another owner has the key. It has been told that the key is wanted."""
+    """That another owner has the key, or may have it. It has been told that the key is wanted."""
 
     generation: int
+    """0 if nothing is known of the key, and for the time being is of no other."""
     remaining: float
-    """Seconds for which its lease still runs, if it is not renewed."""
+    """Seconds for which its lease still runs, if it is not renewed; 0 if it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,19 @@ class StateStore(Protocol):
     """Every method but `close` raises `StoreUnavailable`, after few seconds at most for each of
     the batches that a long call goes out in."""
 
-    async def claim(self, key: str, *, owner: str, lease: float) -> Claim | Held:
-        """Takes the key for `lease` seconds, unless another owner's lease runs.
+    async def claim(
+        self, key: str, *, owner: str, lease: float, again: bool = False
+    ) -> Claim | Held:
+        """Takes the key for `lease` seconds, unless another owner's lease runs; or, `again`, if
+        another had the key since, whose lease may be over: then nobody is told that it is wanted.
 
         An owner that claims what it has itself gets a new claim, and its old one is not current
         any more; so a claim whose answer was lost can be made again.
         """
+        ...
+
+    async def peek(self, key: str) -> bytes | None:
+        """The checkpoint of a key, whoever has it."""
         ...
 
     async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:

@@ -37,6 +37,8 @@ class Record:
     generation: int = 0
     owner: str | None = None
     """None: the last owner gave it up."""
+    last: str | None = None
+    """Who owns it or, if nobody does, who did last."""
     until: int = 0
     """When the lease ends."""
     wanted: bool = False
@@ -48,6 +50,10 @@ class Record:
         """Whether a lease of somebody else runs."""
         return self.owner is not None and self.owner != owner and self.until > now
 
+    def followed(self, owner: str) -> bool:
+        """Whether somebody else has it or was the last to have it."""
+        return self.last is not None and self.last != owner
+
     def standing(self, claim: Claim) -> Standing:
         """Of generations the highest counts; of the same one, whether its owner still has it."""
         if self.generation < claim.generation:
@@ -58,13 +64,17 @@ class Record:
 
     def claimed(self, owner: str, *, now: int, until: int) -> "Record":
         generation = max(self.generation + 1, now)
-        return Record(generation=generation, owner=owner, until=until, kept=self.kept)
+        return Record(
+            generation=generation, owner=owner, last=owner, until=until, kept=self.kept
+        )
 
     def recalled(self, claim: Claim) -> "Record":
         """With a claim that is not lost as the current one; without a lease if it was forgotten."""
         if self.standing(claim) is not Standing.FORGOTTEN:
             return self
-        return Record(generation=claim.generation, owner=claim.owner, kept=self.kept)
+        return Record(
+            generation=claim.generation, owner=claim.owner, last=claim.owner, kept=self.kept
+        )
 
     def renewed(self, until: int) -> "Record":
         return replace(self, until=until)
@@ -78,10 +88,10 @@ class Record:
         return self if self.kept >= now + ttl else replace(self, kept=now + 2 * ttl)
 
     def released(self, now: int) -> "Record":
-        return Record(generation=self.generation, kept=max(self.kept, now))
+        return Record(generation=self.generation, last=self.last, kept=max(self.kept, now))
 
     def dropped(self, now: int) -> "Record":
-        return Record(generation=self.generation, kept=now)
+        return Record(generation=self.generation, last=self.last, kept=now)
 
     def outlived(self, now: int) -> bool:
         """Whether nobody needs to know it any more."""

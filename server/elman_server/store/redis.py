@@ -73,20 +73,27 @@ class RedisStore:
         self._clock = clock
         self._turns = Turns(at_once=CONNECTIONS, timeout=timeout)
         self._claim = self._client.register_script(scripts.CLAIM)
+        self._peek = self._client.register_script(scripts.PEEK)
         self._renew = self._client.register_script(scripts.RENEW)
         self._save = self._client.register_script(scripts.SAVE)
         self._release = self._client.register_script(scripts.RELEASE)
         self._drop = self._client.register_script(scripts.DROP)
 
-    async def claim(self, key: str, *, owner: str, lease: float) -> Claim | Held:
+    async def claim(
+        self, key: str, *, owner: str, lease: float, again: bool = False
+    ) -> Claim | Held:
         taken, generation, rest = await self._run(
             self._claim,
-            [self._record(key), self._checkpoint(key)],
-            [owner, milliseconds(lease)],
+            [self._record(key), self._checkpoint(key), f"{self._prefix}since"],
+            [owner, milliseconds(lease), int(again)],
         )
         if not taken:
             return Held(generation=int(generation), remaining=int(rest) / 1000)
         return Claim(key=key, owner=owner, generation=int(generation), checkpoint=rest)
+
+    async def peek(self, key: str) -> bytes | None:
+        found: bytes | None = await self._run(self._peek, [self._checkpoint(key)], [])
+        return found
 
     async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
         duration = milliseconds(lease)

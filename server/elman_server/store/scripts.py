@@ -1,7 +1,8 @@
 """The rules of `record.py` in Redis' Lua; each script changes all that it changes at once.
 
-Of a key the store has a hash, its record (`generation`, `owner`, `until`, `wanted`, `kept`, and
-`saved`, the number of the last save), and a string, its checkpoint. All times are those of Redis'
+Of a key the store has a hash, its record (`generation`, `owner`, `last`, `until`, `wanted`, `kept`,
+and `saved`, the number of the last save), and a string, its checkpoint. Of all of them it has one
+string, since when it knows them. All times are those of Redis'
 clock, in milliseconds. Scripts for many claims answer with a letter for each.
 """
 
@@ -34,7 +35,7 @@ local function standing_of(found, generation, owner)
 end
 
 local function recall(record, generation, owner)
-  redis.call('HSET', record, 'generation', generation, 'owner', owner)
+  redis.call('HSET', record, 'generation', generation, 'owner', owner, 'last', owner)
   redis.call('HDEL', record, 'until', 'wanted', 'saved')
 end
 """
@@ -43,22 +44,37 @@ end
 CLAIM = (
     _COMMON
     + """
--- KEYS: record, checkpoint. ARGV: owner, lease.
+-- KEYS: record, checkpoint, since. ARGV: owner, lease, whether only if nobody had it since.
 local record, checkpoint = KEYS[1], KEYS[2]
-local owner, lease = ARGV[1], tonumber(ARGV[2])
-local found = redis.call('HMGET', record, 'generation', 'owner', 'until', 'kept')
+local owner, lease, again = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local found = redis.call('HMGET', record, 'generation', 'owner', 'until', 'kept', 'last')
 local ends = tonumber(found[3]) or 0
-if found[2] and found[2] ~= owner and ends > now then
+local since = tonumber(redis.call('GET', KEYS[3]))
+if not since then
+  since = now
+  redis.call('SET', KEYS[3], digits(now))
+end
+if not found[1] and now < since + lease then
+  return {0, '0', digits(since + lease - now)}
+end
+if again then
+  if found[5] and found[5] ~= owner then
+    return {0, found[1], digits(math.max(0, ends - now))}
+  end
+elseif found[2] and found[2] ~= owner and ends > now then
   redis.call('HSET', record, 'wanted', '1')
   return {0, found[1], digits(ends - now)}
 end
 local generation = digits(math.max((tonumber(found[1]) or 0) + 1, now))
-redis.call('HSET', record, 'generation', generation, 'owner', owner, 'until', digits(now + lease))
+redis.call('HSET', record, 'generation', generation, 'owner', owner, 'last', owner,
+  'until', digits(now + lease))
 redis.call('HDEL', record, 'wanted', 'saved')
 remember(record, math.max(now + lease, tonumber(found[4]) or 0))
 return {1, generation, redis.call('GET', checkpoint)}
 """
 )
+
+PEEK = "return redis.call('GET', KEYS[1])"
 
 RENEW = (
     _MANY
@@ -131,7 +147,7 @@ for i, record in ipairs(KEYS) do
   if standing_of(found, generation, owner) == 'lost' then
     answers[i] = 'l'
   else
-    redis.call('HSET', record, 'generation', generation)
+    redis.call('HSET', record, 'generation', generation, 'last', owner)
     redis.call('HDEL', record, 'owner', 'until', 'wanted', 'saved')
     remember(record, tonumber(found[3]) or 0)
     answers[i] = 'c'
@@ -154,7 +170,7 @@ for i = 1, #KEYS / 2 do
   if standing_of(found, generation, owner) == 'lost' then
     answers[i] = 'l'
   else
-    redis.call('HSET', record, 'generation', generation)
+    redis.call('HSET', record, 'generation', generation, 'last', owner)
     redis.call('HDEL', record, 'owner', 'until', 'wanted', 'saved', 'kept')
     redis.call('DEL', checkpoint)
     remember(record, 0)

@@ -26,12 +26,12 @@ _RECORD = ".record"
 _CHECKPOINT = ".checkpoint"
 _UNFINISHED = ".unfinished"
 _RECORD_HEADER = struct.Struct("<4sIQQQBH")
-"""Letters, the CRC-32 of what follows it, generation, until, kept, flags, length of the owner's
-name. The name follows, and then the key, for people."""
+"""Letters, the CRC-32 of what follows it, generation, until, kept, flags, length of the last
+owner's name. The name follows, and then the key, for people."""
 _RECORD_CHECKED = 8
 """Where that which the CRC-32 is of begins."""
 _RECORD_LETTERS = b"ELR1"
-_OWNED, _WANTED = 1, 2
+_OWNED, _WANTED, _KNOWN = 1, 2, 4
 _HEADER = struct.Struct("<4sQI")
 """Of a checkpoint: letters, when it expires, the CRC-32 of its bytes, which follow."""
 _LETTERS = b"ELC1"
@@ -133,8 +133,12 @@ def _expiry(header: bytes) -> int:
 
 
 def _encode(record: Record, key: str) -> bytes:
-    owner = (record.owner or "").encode()
-    flags = _OWNED * (record.owner is not None) | _WANTED * record.wanted
+    owner = (record.last or "").encode()
+    flags = (
+        _OWNED * (record.owner is not None)
+        | _WANTED * record.wanted
+        | _KNOWN * (record.last is not None)
+    )
     times = record.generation, record.until, record.kept
     header = bytearray(_RECORD_HEADER.size)
     _RECORD_HEADER.pack_into(header, 0, _RECORD_LETTERS, 0, *times, flags, len(owner))
@@ -151,9 +155,11 @@ def _decode(data: bytes) -> Record:
     end = _RECORD_HEADER.size + length
     if letters != _RECORD_LETTERS or checksum != zlib.crc32(data[_RECORD_CHECKED:end]):
         return Record()
+    last = data[_RECORD_HEADER.size : end].decode() if flags & _KNOWN else None
     return Record(
         generation=generation,
-        owner=data[_RECORD_HEADER.size : end].decode() if flags & _OWNED else None,
+        owner=last if flags & _OWNED else None,
+        last=last,
         until=until,
         wanted=bool(flags & _WANTED),
         kept=kept,

@@ -11,7 +11,7 @@ import pytest
 from elman_server.store.interface import Claim, Held
 from elman_server.store.opening import open_store
 from tests.server.store.redisserver import RedisServer
-from tests.server.store.worlds import World, claimed
+from tests.server.store.worlds import World, claimed, settle
 
 ROOT = Path(__file__).parents[3]
 CONTENDER = [sys.executable, "-m", "tests.server.store.contender"]
@@ -55,6 +55,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return f"file:{tmp_path}"
     server: RedisServer = request.getfixturevalue("redis_server")
+    settle(server.url, f"{tmp_path.name}:")
     return f"{server.url}?prefix={tmp_path.name}:"
 
 

@@ -10,7 +10,7 @@ from elman_server.store.interface import Held
 from elman_server.store.opening import ALLOWED, OpeningError, open_store, redacted
 from elman_server.store.redis import RedisStore
 from tests.server.store.redisserver import RedisServer
-from tests.server.store.worlds import claimed
+from tests.server.store.worlds import claimed, settle
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ async def test_the_settings_of_a_url_are_heeded(redis_server: RedisServer) -> No
         open_store(f"{redis_server.url}/2?prefix=opening:"),
         open_store(f"{redis_server.url}/1?prefix=another:"),
     ]
+    for database, prefix in ((1, "opening:"), (2, "opening:"), (1, "another:")):
+        settle(f"{redis_server.url}/{database}", prefix)
     await claimed(opened[0], "key", "a")
     assert isinstance(await opened[1].claim("key", owner="b", lease=30), Held)
     for store in opened[2:]:

@@ -297,3 +297,50 @@ async def test_a_forgotten_claim_can_be_given_up(world: World, ending: str) -> N
     assert await getattr(store, ending)(forgotten) == frozenset()
     assert await store.renew([forgotten], lease=30) == Renewal(lost=frozenset({forgotten}))
     await claimed(store, "key", "b")
+
+
+async def test_who_had_a_key_last_can_have_it_again(world: World) -> None:
+    store = world.store()
+    for end in ("release", "run out", "nothing"):
+        first = await claimed(store, end, "a", lease=SHORT)
+        await store.save({first: b"state"}, ttl=30)
+        if end == "release":
+            await store.release(first)
+        elif end == "run out":
+            await world.wait(SHORT)
+        second = await store.claim(end, owner="a", lease=30, again=True)
+        assert isinstance(second, Claim)
+        assert (second.generation > first.generation, second.checkpoint) == (True, b"state")
+
+
+async def test_what_nobody_ever_had_can_be_had_again(world: World) -> None:
+    assert isinstance(await world.store().claim("key", owner="a", lease=30, again=True), Claim)
+
+
+async def test_who_was_followed_cannot_have_a_key_again_and_does_not_ask_for_it(
+    world: World,
+) -> None:
+    store = world.store()
+    await store.release(await claimed(store, "key", "a"))
+    other = await claimed(store, "key", "b", lease=SHORT)
+    found = await store.claim("key", owner="a", lease=30, again=True)
+    assert isinstance(found, Held) and found.remaining > 0
+    assert await store.renew([other], lease=SHORT) == Renewal()
+    await world.wait(SHORT)
+    assert isinstance(await store.claim("key", owner="a", lease=30, again=True), Held)
+    await store.release(other)
+    found = await store.claim("key", owner="a", lease=30, again=True)
+    assert found == Held(generation=other.generation, remaining=0)
+    assert isinstance(await store.claim("key", owner="b", lease=30, again=True), Claim)
+
+
+async def test_a_checkpoint_can_be_looked_at_whoever_has_the_key(world: World) -> None:
+    store = world.store()
+    assert await store.peek("key") is None
+    claim = await claimed(store, "key", "a")
+    assert await store.peek("key") is None
+    await store.save({claim: b"state"}, ttl=SHORT)
+    assert await world.store().peek("key") == b"state"
+    assert await store.renew([claim], lease=30) == Renewal()
+    await world.wait(SHORT)
+    assert await store.peek("key") is None

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from redis import Redis
+
 from elman_server.store.file import FileStore
 from elman_server.store.interface import Claim, StateStore
-from elman_server.store.redis import RedisStore
+from elman_server.store.redis import PREFIX, RedisStore
 
 _prefixes = itertools.count()
 
@@ -37,6 +39,7 @@ class RedisWorld:
         self._url = url
         self.url = f"{url}?prefix={self._prefix}"
         self.stores: list[StateStore] = []
+        settle(url, self._prefix)
 
     def store(self) -> StateStore:
         self.stores.append(RedisStore(self._url, prefix=self._prefix))
@@ -67,6 +70,12 @@ class FileWorld:
 
     async def wait(self, seconds: float) -> None:
         self._now += seconds
+
+
+def settle(url: str, prefix: str = PREFIX) -> None:
+    """Has an empty Redis lend out keys at once, as one does that has had data for long."""
+    with Redis.from_url(url) as client:
+        client.set(f"{prefix}{{sessions}}:since", 0)
 
 
 async def claimed(store: StateStore, key: str, owner: str, lease: float = 30) -> Claim:
