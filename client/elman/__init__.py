@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ServerOverloaded,
         SessionClosed,
         SessionLost,
+        SessionTaken,
         Unavailable,
     )
 
@@ -54,6 +55,7 @@ _MODULES = {
         "ServerOverloaded",
         "SessionClosed",
         "SessionLost",
+        "SessionTaken",
         "Unavailable",
     ),
 }
@@ -85,6 +87,7 @@ __all__ = [
     "ServerOverloaded",
     "SessionClosed",
     "SessionLost",
+    "SessionTaken",
     "Stream",
     "Top",
     "TopValues",

@@ -14,7 +14,7 @@ from elman._deadline import Deadline
 from elman._lines import Lines
 from elman._links import Links
 from elman._model import Model
-from elman._models import KnownModel, ModelCache, model_request, read_model
+from elman._models import KnownModel, ModelCache, model_request, pin, read_model
 from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
@@ -22,7 +22,12 @@ from elman._predict import PredictCall
 from elman._prediction import Predictions
 from elman._recovery import Attempts, Backoff
 from elman._rpc import Line
-from elman._session_options import SessionOptions, check_ticket, session_options
+from elman._session_options import (
+    SessionOptions,
+    check_name,
+    check_ticket,
+    session_options,
+)
 from elman._status import is_too_large, is_unavailable, rpc_error
 from elman._stream import Stream
 from elman.errors import ClientClosed, Unavailable
@@ -128,6 +133,8 @@ class Client:
         window: int | None = None,
         timeout: float | None = None,
         ticket: bytes | None = None,
+        session: str | None = None,
+        restart: bool = False,
     ) -> Stream:
         """Opens a session of a model, from its initial state or from a ticket.
 
@@ -137,16 +144,23 @@ class Client:
         `timeout`: instead of the client's, for the stream's calls.
         `ticket`: from `stream.ticket()`, of this model; goes on from there, on the version that it
             is of. The stream's `position` is then that of the next element to push.
+        `session`: a name. Goes on with the session of that name, wherever it was left, or begins
+            it; servers that share a state store keep it when the stream is closed. One stream has
+            it at a time: this one takes it over from any other, which gets `SessionTaken`.
+            `restart` begins it anew.
 
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
-        known = self._known(model, version, check_ticket(ticket))
+        name = check_name(session)
+        known = self._known(model, version, check_ticket(ticket), None if restart else name)
         options = session_options(
             known.model,
             context=context,
             outputs=outputs,
             window=window,
             ticket=ticket,
+            name=name,
+            restart=restart,
             ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
@@ -154,7 +168,7 @@ class Client:
         line = self._open(known, options, Deadline(seconds))
 
         def fork(ticket: bytes) -> Stream:
-            from_ticket = replace(options, contexts=(), ticket=ticket)
+            from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
             branch = self._open(known, from_ticket, Deadline(seconds))
             return Stream(branch, known, seconds, fork)
 
@@ -272,11 +286,15 @@ class Client:
             raise rpc_error(error) from None
 
     def _known(
-        self, name: str, version: str | int | None, ticket: bytes | None = None
+        self,
+        name: str,
+        version: str | int | None,
+        ticket: bytes | None = None,
+        session: str | None = None,
     ) -> KnownModel:
         request = model_request(name, version)
-        if ticket is not None and version is None:
-            request.ticket = ticket
+        if version is None and (ticket or session):
+            pin(request, ticket, session)
             return KnownModel.of(self._ask("GetModel", request))
         known = self._cache.get(request)
         return known or self._cache.put(request, self._ask("GetModel", request))

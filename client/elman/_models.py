@@ -54,5 +54,13 @@ def read_model(message: pb.Model) -> Model:
         raise ServerError(f"{error}; a newer elman may know it") from None
 
 
+def pin(request: pb.GetModelRequest, ticket: bytes | None, session: str | None) -> None:
+    """Asks for the version that a ticket is of or, without one, that a named session is on."""
+    if ticket:
+        request.ticket = ticket
+    elif session:
+        request.session = session
+
+
 def model_request(name: str, version: str | int | None) -> pb.GetModelRequest:
     return pb.GetModelRequest(name=name, version="" if version is None else str(version))

@@ -148,6 +148,7 @@ class Multiplexer:
             if session.outbound is not self:
                 continue
             message = frame.opens.add(session=session.number, outputs=session.layout.requests)
+            message.name, message.restart = session.name, session.restart
             message.ticket_every_elements = session.ticket_every
             if session.ticket_every:
                 message.ticket_every_seconds = TICKET_SECONDS

@@ -93,12 +93,14 @@ class Session:
         "id",
         "inbox",
         "layout",
+        "name",
         "number",
         "opened",
         "outbound",
         "pending_elements",
         "pushed",
         "refusals",
+        "restart",
         "sources",
         "stray_since",
         "ticket",
@@ -125,6 +127,10 @@ class Session:
         """Changes with its RPC."""
         self.contexts = options.contexts
         self._window_limit = options.window
+        self.name = options.name
+        """Of a session that servers keep; otherwise empty."""
+        self.restart = options.restart
+        """Whether it is still to begin anew."""
         self.id = ""
         self.window = 0
         self.opened = False
@@ -321,6 +327,7 @@ class Session:
         self.stray_since, self.refusals = None, 0
         if not self.opened:
             self.opened = True
+            self.restart = False
             self.pushed = self.answered = self._due = opened.position
             self._replay = Replay(self.codec, opened.position)
             if self.ticket is not None:
@@ -350,6 +357,8 @@ class Session:
     @property
     def can_go_on(self) -> bool:
         """Whether it can be opened again as if nothing had happened."""
+        if self.name and self.opened and not self.ticket:
+            return False  # a server may have kept a later state than the one it began from here
         return not self.ended and (not self.opened or self.ticket_every > 0)
 
     def stray(self) -> None:

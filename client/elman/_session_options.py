@@ -10,6 +10,8 @@ from elman._options import check_window
 from elman._outputs import Layout, OutputChoice, resolve
 from elman.errors import InvalidRequest
 
+MAX_NAME_NBYTES = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
@@ -23,6 +25,10 @@ class SessionOptions:
     """What it goes on from."""
     ticket_every: int = 0
     """After how many elements a ticket is to come; 0 for never."""
+    name: str = ""
+    """Of a named session; empty if it has none."""
+    restart: bool = False
+    """Whether the named session begins anew."""
 
 
 def session_options(
@@ -33,9 +39,13 @@ def session_options(
     window: int | None = None,
     ticket: bytes | None = None,
     ticket_every: int = 0,
+    name: str | None = None,
+    restart: bool = False,
     max_message_bytes: int,
 ) -> SessionOptions:
     """What a caller asks for. Raises `InvalidRequest` for what does not fit the model."""
+    if restart and (name is None or ticket is not None):
+        raise InvalidRequest("restart is for a session with a name, and without a ticket")
     contexts: Contexts = ()
     if ticket is None:
         contexts = pack_contexts(model, context, max_message_bytes=max_message_bytes)
@@ -47,7 +57,20 @@ def session_options(
         contexts=contexts,
         ticket=ticket,
         ticket_every=ticket_every,
+        name=name or "",
+        restart=restart,
     )
+
+
+def check_name(name: str | None) -> str | None:
+    """`name`, if it is one of a session or None. Raises `InvalidRequest`."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= MAX_NAME_NBYTES:
+        raise InvalidRequest(
+            f"session is {name!r}; allowed is a str of 1 to {MAX_NAME_NBYTES} bytes of UTF-8"
+        )
+    return name
 
 
 def check_ticket(ticket: bytes | None) -> bytes | None:

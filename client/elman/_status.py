@@ -16,6 +16,7 @@ from elman.errors import (
     ServerError,
     ServerOverloaded,
     SessionLost,
+    SessionTaken,
     Unavailable,
 )
 from elman.v1 import inference_pb2 as pb
@@ -153,6 +154,9 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
             if closed.code == grpc.StatusCode.PERMISSION_DENIED.value[0]:
                 return lambda: AccessDenied(message)
             return lambda: InvalidRequest(message)
+        case pb.CLOSE_REASON_TAKEN_OVER:
+            ticket = session.ticket or None
+            return lambda: SessionTaken(message, position=session.answered, ticket=ticket)
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)

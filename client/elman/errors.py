@@ -8,6 +8,7 @@
     ├── DeadlineExceeded (TimeoutError)   the server did not answer within `timeout`
     ├── Unavailable (ConnectionError)     the server cannot be reached; nothing was lost
     ├── SessionLost (ConnectionError)     a session can't go on; `position`, `ticket`
+    │   └── SessionTaken                  another client has opened it by its name
     ├── SessionClosed                     a stream was used after its close
     ├── ClientClosed                      a client was used after its close
     ├── AccessDenied                      the server does not let this client do this
@@ -28,6 +29,7 @@ __all__ = [
     "ServerOverloaded",
     "SessionClosed",
     "SessionLost",
+    "SessionTaken",
     "Unavailable",
 ]
 
@@ -87,6 +89,13 @@ class SessionLost(ElmanError, ConnectionError):
         super().__init__(message)
         self.position = position
         self.ticket = ticket
+
+
+class SessionTaken(SessionLost):
+    """Another client has opened the named session, and has it now.
+
+    A stream that is opened by the name again takes it back.
+    """
 
 
 class SessionClosed(ElmanError):

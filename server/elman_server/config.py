@@ -89,6 +89,17 @@ class ServerConfig:
     """A session that asks for a ticket every so many elements gets one no more often than this."""
     min_ticket_seconds: float = 1.0
     """The same of seconds."""
+    state_store: str = field(default="", repr=False)
+    """Where named sessions are kept, so that any server that shares it can go on with them:
+    redis://HOST[:PORT][/DB] (rediss:// for TLS, unix:// for a socket) or, for the processes of one
+    machine, file:/FOLDER. Needs ticket_key. Without it sessions have no names. A password is better
+    set in the environment than as a flag."""
+    session_lease: float = 3.0
+    """Seconds after which another server may take over the named sessions of one that died."""
+    session_ttl: float = 24 * 3600.0
+    """Seconds for which the state store keeps a named session that nobody uses."""
+    checkpoint_interval: float = 1.0
+    """Seconds after which the elements of a named session are in the state store, roughly."""
     keepalive_time: float = 30.0
     """Seconds of silence on a connection after which the server asks whether its peer is still
     there; a peer that does not answer for as long again is gone, and its sessions with it."""
@@ -140,6 +151,14 @@ class ServerConfig:
                 parse_key(key)
             except ValueError as error:
                 raise ConfigError(f"ticket_key: key {number} is not {error}") from None
+        self._check("session_lease", 0.1, 3600)
+        self._check("session_ttl", 1, 10 * 365 * 24 * 3600)
+        self._check("checkpoint_interval", 0.01, 3600)
+        if self.state_store and not self.ticket_key:
+            raise ConfigError(
+                "state_store is set and ticket_key is not: what is kept there is sealed, and all "
+                "servers that share it need the same key (openssl rand -base64 32)"
+            )
         if not self.providers:
             raise ConfigError("providers is empty; name at least one")
         if not _DEVICE.fullmatch(self.device):

@@ -7,7 +7,10 @@ ServerError
 ├── InvalidRequest      a request asks for what the model or the protocol does not have
 ├── Overloaded          no room for another session; says when to try again
 ├── TicketRejected      a ticket can't be used here, or not any more; says why
-│   └── ForeignTicket   it was issued to somebody else
+│   ├── ForeignTicket   it was issued to somebody else
+│   └── SessionTaken    another client has opened the named session that it is of
+├── SessionHeld         another server does not let go of a named session
+├── StoreDown           what named sessions are kept in can't be used
 ├── ShuttingDown        the server takes no more work
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
@@ -55,6 +58,19 @@ class TicketRejected(ServerError):
 
 
 class ForeignTicket(TicketRejected):
+    pass
+
+
+class SessionTaken(TicketRejected):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="fenced")
+
+
+class SessionHeld(ServerError):
+    pass
+
+
+class StoreDown(ServerError):
     pass
 
 

@@ -141,6 +141,33 @@ class Metrics:
             queue_delay=self._queue_delay.series(labels),
         )
 
+    def keeper(self) -> "KeeperMetrics":
+        """The metrics of named sessions, where there is a state store."""
+
+        def total(name: str, text: str) -> Total:
+            return Counter(name, text, (), self.registry).labels()
+
+        return KeeperMetrics(
+            checkpoints=total(
+                "elman_checkpoints", "Checkpoints of named sessions that were saved."
+            ),
+            nbytes=total("elman_checkpoint_bytes", "Bytes of checkpoints that were saved."),
+            failures=total("elman_state_store_failures", "Calls that the state store failed."),
+        )
+
+    def watch_keeper(self, *, sessions: Callable[[], int], down: Callable[[], bool]) -> None:
+        """Reads them at each scrape."""
+        self.registry.register(
+            _Reading("elman_named_sessions", "Named sessions that are open.", sessions)
+        )
+        self.registry.register(
+            _Reading(
+                "elman_state_store_down",
+                "Server processes that can't use the state store now.",
+                down,
+            )
+        )
+
     def watch(self, name: str, version: str, gauges: Gauges) -> None:
         """Reads a model's gauges at each scrape."""
         self._gauges.watch((name, version), gauges)
@@ -166,6 +193,20 @@ class RpcMetrics:
     sent: "Total"
     handled: Callable[[str], None]
     """Counts one RPC that ended with the status of that name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperMetrics:
+    checkpoints: "Total"
+    nbytes: "Total"
+    failures: "Total"
+
+    def saved(self, checkpoints: int, nbytes: int) -> None:
+        self.checkpoints.inc(checkpoints)
+        self.nbytes.inc(nbytes)
+
+    def failed(self) -> None:
+        self.failures.inc()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +365,18 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gauges], int]], ...] = (
     ("elman_state_bytes", "Bytes reserved for sessions' state.", lambda g: g.state_bytes()),
     ("elman_state_slots", "Rows of state in use.", lambda g: g.state_slots()),
 )
+
+
+class _Reading(Collector):
+    """A gauge without labels."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._text = text
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(self._name, self._text, value=float(self._read()))
 
 
 class _GaugeCollector(Collector):

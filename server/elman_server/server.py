@@ -16,6 +16,7 @@ from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import StartError
 from elman_server.exposition import exposed
 from elman_server.metrics import Metrics
+from elman_server.named.opening import open_keeper
 from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
 from elman_server.stopping import Stopping, heed_hangup
@@ -107,8 +108,13 @@ class Server:
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
+        self._keeper = open_keeper(config, metrics)
         self._servicer = InferenceServicer(
-            catalog=self._catalog, admission=self._admission, config=config, metrics=metrics
+            catalog=self._catalog,
+            admission=self._admission,
+            config=config,
+            metrics=metrics,
+            keeper=self._keeper,
         )
         self._endpoint = Endpoint(config, self._servicer)
         self._rotation = Rotation(
@@ -123,6 +129,8 @@ class Server:
 
     async def bind(self) -> int:
         """Takes the port, and returns it. Raises `StartError`."""
+        if self._keeper is not None:
+            self._keeper.start()
         try:
             return await self._endpoint.start()
         except RuntimeError:
@@ -164,6 +172,8 @@ class Server:
         await stopping.drain.wait()
         await self._endpoint.not_serving()
         self._admission.closed = True
+        if self._keeper is not None:
+            self._keeper.refuse()
         drain = asyncio.create_task(self._drain(self._config.grace_period))
         at_once = asyncio.create_task(stopping.at_once.wait())
         await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,6 +182,7 @@ class Server:
             await self._drain(0)
         at_once.cancel()
         await self._endpoint.stop(_CLOSE_SECONDS)
+        await self._give_up_names()
         if self._loading is not None:
             await self._loading
         await self._rotation.stop()
@@ -179,9 +190,15 @@ class Server:
     async def close(self) -> None:
         """Frees what it holds, however far it came."""
         await self._endpoint.stop(0)
+        await self._give_up_names()
         await self._rotation.stop()
         for model in self._catalog:
             await model.engine.stop()
+
+    async def _give_up_names(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.stop()
 
     async def _load(self) -> None:
         """Raises `StartError`."""

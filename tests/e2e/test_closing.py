@@ -39,7 +39,7 @@ def connections_after(seconds: float, target: str) -> int:
 def _connections(target: str) -> int:
     port = int(target.rpartition(":")[2])
     found = psutil.Process(os.getpid()).net_connections(kind="tcp")
-    return sum(each.raddr != () and each.raddr.port == port for each in found)
+    return sum(each.raddr[1:] == (port,) for each in found)
 
 
 @pytest.mark.parametrize("grace", [0, 5])

@@ -13,14 +13,19 @@ from grpc import aio
 from elman._deadline import Deadline
 from elman._links import Links
 from elman._model import Model
-from elman._models import KnownModel, ModelCache, model_request, read_model
+from elman._models import KnownModel, ModelCache, model_request, pin, read_model
 from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
 from elman._predict import PredictCall
 from elman._prediction import Predictions
 from elman._recovery import Attempts, Backoff
-from elman._session_options import SessionOptions, check_ticket, session_options
+from elman._session_options import (
+    SessionOptions,
+    check_name,
+    check_ticket,
+    session_options,
+)
 from elman._status import is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
 from elman.aio._lines import Lines
@@ -118,10 +123,16 @@ class Client:
         window: int | None = None,
         timeout: float | None = None,
         ticket: bytes | None = None,
+        session: str | None = None,
+        restart: bool = False,
     ) -> Opening[Stream]:
-        """Opens a session of a model, from its initial state or from a ticket. As
+        """Opens a session of a model, from its initial state, from a ticket or by its name. As
         `elman.Client.stream`."""
-        return Opening(self._stream(model, version, context, outputs, window, timeout, ticket))
+        return Opening(
+            self._stream(
+                model, version, context, outputs, window, timeout, ticket, session, restart
+            )
+        )
 
     async def predict(
         self,
@@ -207,14 +218,19 @@ class Client:
         window: int | None,
         timeout: float | None,
         ticket: bytes | None,
+        session: str | None,
+        restart: bool,
     ) -> Stream:
-        known = await self._known(model, version, check_ticket(ticket))
+        name = check_name(session)
+        known = await self._known(model, version, check_ticket(ticket), None if restart else name)
         options = session_options(
             known.model,
             context=context,
             outputs=outputs,
             window=window,
             ticket=ticket,
+            name=name,
+            restart=restart,
             ticket_every=self._options.asked_ticket_every,
             max_message_bytes=self._options.max_message_bytes,
         )
@@ -222,7 +238,7 @@ class Client:
         line = await self._open(known, options, Deadline(seconds))
 
         async def fork(ticket: bytes) -> Stream:
-            from_ticket = replace(options, contexts=(), ticket=ticket)
+            from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
             return Stream(
                 await self._open(known, from_ticket, Deadline(seconds)), known, seconds, fork
             )
@@ -274,11 +290,15 @@ class Client:
             raise rpc_error(error) from None
 
     async def _known(
-        self, name: str, version: str | int | None, ticket: bytes | None = None
+        self,
+        name: str,
+        version: str | int | None,
+        ticket: bytes | None = None,
+        session: str | None = None,
     ) -> KnownModel:
         request = model_request(name, version)
-        if ticket is not None and version is None:
-            request.ticket = ticket
+        if version is None and (ticket or session):
+            pin(request, ticket, session)
             return KnownModel.of(await self._ask("GetModel", request))
         known = self._cache.get(request)
         if known is not None:

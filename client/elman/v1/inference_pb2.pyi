@@ -173,6 +173,8 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     """Refused at open: see Open.ticket and Open.fingerprint."""
     CLOSE_REASON_PARKED: _CloseReason.ValueType  # 9
     """As MOVED; but the session may go on here as well, and need not before its next element."""
+    CLOSE_REASON_TAKEN_OVER: _CloseReason.ValueType  # 10
+    """Another client has opened the session by its name. What was answered before has come."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
@@ -201,6 +203,8 @@ CLOSE_REASON_TICKET_REJECTED: CloseReason.ValueType  # 8
 """Refused at open: see Open.ticket and Open.fingerprint."""
 CLOSE_REASON_PARKED: CloseReason.ValueType  # 9
 """As MOVED; but the session may go on here as well, and need not before its next element."""
+CLOSE_REASON_TAKEN_OVER: CloseReason.ValueType  # 10
+"""Another client has opened the session by its name. What was answered before has come."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 @_typing.final
@@ -251,6 +255,7 @@ class GetModelRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """Empty: the newest ready version."""
@@ -258,16 +263,19 @@ class GetModelRequest(_message.Message):
     """Instead of a version: the one that this ticket's session is on. FAILED_PRECONDITION or
     PERMISSION_DENIED, as a session would be refused that is opened with it.
     """
+    session: _builtins.str
+    """Instead of a version: the one that the named session is on (see Open.name), if it is known."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         ticket: _builtins.bytes = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ticket", b"ticket", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "session", b"session", "ticket", b"ticket", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,6 +685,8 @@ class Open(_message.Message):
     TICKET_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     PARKABLE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
     so that the server can tell a new session from an ended one without remembering the ended ones.
@@ -705,6 +715,18 @@ class Open(_message.Message):
     costs nothing while it is idle. A client that allows it opens it again, from the ticket that came,
     when there is something to push.
     """
+    name: _builtins.str
+    """Goes on with the session of this name, of this model and this caller's identity, from the last
+    checkpoint that the servers' state store has of it, or begins it. At most 256 bytes of UTF-8. One
+    client at a time has a named session: who opens it last takes it over, and it ends for the other
+    (CLOSE_REASON_TAKEN_OVER). Closed tells nothing of its state, which is kept, so that it can be opened
+    again by its name, for as long as the store keeps it. Needs a server that has a state store.
+
+    Its first Ticket comes with Opened, others may come unasked. Opened again with its name and such a
+    ticket, it goes on from the ticket, by the same client, unless another one has opened it since.
+    """
+    restart: _builtins.bool
+    """With a name: begins the session anew, whatever the store has of it."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
         """Empty: every output, FORM_RAW. At most 64."""
@@ -727,10 +749,12 @@ class Open(_message.Message):
         ticket_every_seconds: _builtins.float = ...,
         fingerprint: _builtins.str = ...,
         parkable: _builtins.bool = ...,
+        name: _builtins.str = ...,
+        restart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "outputs", b"outputs", "parkable", b"parkable", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "name", b"name", "outputs", b"outputs", "parkable", b"parkable", "restart", b"restart", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

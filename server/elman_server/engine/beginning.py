@@ -32,6 +32,8 @@ class Start(Enum):
 
     INITIAL = "initial"
     """From the model: it is the same for all sessions."""
+    AWAITED = "awaited"
+    """It is not known yet."""
     DUE = "due"
     """From its slot, once it has begun; it stands in line for that."""
     UNDER_WAY = "under way"

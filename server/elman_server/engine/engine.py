@@ -8,7 +8,7 @@ and what arrives while a step runs forms the next.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -27,9 +27,10 @@ from elman_server.engine.session import (
     FINISHED,
     Ending,
     EndReason,
+    Keeping,
     Session,
 )
-from elman_server.engine.snapshot import Cadence, Reading, Restoring, Tensors
+from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
@@ -165,11 +166,13 @@ class Engine:
         given: Given | None = None,
         cadence: Cadence | None = None,
         parkable: bool = False,
+        awaited: bool = False,
     ) -> Session:
         """A new session, which brings `elements` along at once. It begins from what it is given,
         which is checked already: a snapshot, or contexts where the model takes any; and in the
         initial state otherwise. `cadence`: how often its snapshot goes to the outbox, if at all.
-        `parkable`: whether its caller can do without it until the next push.
+        `parkable`: whether its caller can do without it until the next push. `awaited`: what it
+        begins from is to be `found`; its caller is not told of it before.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
@@ -186,6 +189,7 @@ class Engine:
             given=given,
             cadence=cadence,
             parkable=parkable,
+            awaited=awaited,
             now=self._clock() if cadence or parkable else 0.0,
         )
         if parkable:
@@ -194,9 +198,27 @@ class Engine:
             self._wake()
         self._idle.clear()
         self._observer.session_opened()
-        outbox.opened(session)
-        outbox.notify()
+        if not awaited:
+            outbox.opened(session)
+            outbox.notify()
         return session
+
+    def found(self, session: Session, given: Given | None, keeping: Keeping) -> None:
+        """What an awaited session begins from; None: in the initial state. It is kept from now on,
+        and its caller gets its first snapshot together with the news."""
+        if session.ended is not None:
+            keeping.ended()
+            return
+        session.keeping = keeping
+        self._scheduler.found(session, given, self._clock())
+        session.outbox.opened(session)
+        if given is None or isinstance(given, Snapshot):
+            snapshot = given or Snapshot(position=0, tensors=None)
+            session.outbox.snapshot(session, snapshot)
+        else:
+            self._scheduler.snapshot(session)
+        self._wake()
+        session.outbox.notify()
 
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
@@ -253,6 +275,26 @@ class Engine:
             self._scheduler.abort(session, ending)
             self._tell_end(session)
             session.outbox.notify()
+
+    def drop(self, session: Session, ending: Ending) -> None:
+        """Ends a session now or, if it is kept, as soon as its last snapshot is taken."""
+        if session.keeping is None:
+            self.abort(session, ending)
+        else:
+            self.cut(session, ending)
+
+    def revoke(self, session: Session, ending: Ending) -> None:
+        """Ends a session now, and tells nothing of what it has answered but was not collected."""
+        session.outbox.forget(session)
+        self.abort(session, ending)
+
+    def abandon(self, outbox: Outbox, sessions: Iterable[Session]) -> None:
+        """Nobody collects from an outbox any more; `sessions` are those that have it."""
+        outbox.limit = inf
+        for session in sessions:
+            if session.ended is None:
+                self.drop(session, CANCELLED)
+        self.collect(outbox)
 
     def collect(self, outbox: Outbox) -> Mail:
         """Empties an outbox and lets its sessions go on."""
@@ -405,6 +447,8 @@ class Engine:
         snapshots, ended = self._scheduler.took(reading, tensors, now)
         for session, snapshot in snapshots:
             session.outbox.snapshot(session, snapshot)
+            if session.keeping is not None:
+                session.keeping.snapshot(snapshot)
         return _Settled(
             outboxes={session.outbox for session in reading.sessions}, ended=ended, answered=0
         )
@@ -423,6 +467,8 @@ class Engine:
         assert ending is not None
         self._admission.release()
         session.outbox.ended(session, ending)
+        if session.keeping is not None:
+            session.keeping.ended()
         self._observer.session_ended(ending.reason)
         self._log.debug(
             "session ended",

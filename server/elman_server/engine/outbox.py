@@ -94,6 +94,17 @@ class Outbox:
         self._mail.ended.append((session, ending))
         self._size += _TOLD_NBYTES
 
+    def forget(self, session: "Session") -> None:
+        """Nothing that was answered is told of a session."""
+        mail, number = self._mail, session.number
+        mail.snapshots = [each for each in mail.snapshots if each[0] is not session]
+        others = [[each != number for each in delivery.numbers] for delivery in mail.deliveries]
+        mail.deliveries = [
+            delivery if all(chosen) else delivery.of(chosen)
+            for delivery, chosen in zip(mail.deliveries, others, strict=True)
+            if any(chosen)
+        ]
+
     def take(self) -> Mail:
         """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
         on."""

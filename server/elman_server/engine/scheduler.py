@@ -21,7 +21,14 @@ from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, Times, gathered
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
-from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
+from elman_server.engine.snapshot import (
+    NEVER,
+    Cadence,
+    Reading,
+    Restoring,
+    Snapshot,
+    Tensors,
+)
 from elman_server.engine.state_pool import StatePool
 from elman_server.engine.table import (
     CLOSING,
@@ -86,10 +93,11 @@ class Scheduler:
         given: Given | None = None,
         cadence: Cadence | None = None,
         parkable: bool = False,
+        awaited: bool = False,
         now: float = 0.0,
     ) -> Session:
-        """A new session. If it is given something, its elements wait until it has begun from
-        that."""
+        """A new session. If it is given something, its elements wait until it has begun from that;
+        if that is `awaited`, until it is `found`."""
         session = Session(
             id=id,
             number=number,
@@ -101,15 +109,36 @@ class Scheduler:
         if isinstance(given, Snapshot):
             session.first = given.position
             given = None if given.tensors is None else given
-        self.table.add(session, fresh=given is None, position=session.first)
-        if cadence is not None:
-            session.cadence = cadence
+        fresh = given is None and not awaited
+        self.table.add(session, fresh=fresh, position=session.first)
+        session.cadence = cadence
+        if cadence is not None and not awaited:
             self.table.keep(session.slot.index, cadence, now)
         if parkable:
             self.table.may_park(session.slot.index, now)
-        if given is not None:
+        if awaited:
+            session.start = Start.AWAITED
+        elif given is not None:
             self._beginners.add(session, given)
         return session
+
+    def found(self, session: Session, given: Given | None, now: float) -> None:
+        """What an awaited session begins from; None: in the initial state."""
+        table, row = self.table, session.slot.index
+        session.start = Start.INITIAL
+        asked = int(table.due[row])
+        if isinstance(given, Snapshot):
+            session.first = table.position[row] = given.position
+            given = None if given.tensors is None else given
+        table.keep(row, session.cadence or Cadence(), now)
+        if asked != NEVER:
+            due = min(int(table.due[row]), asked + session.first)
+            table.expect(row, due, float(table.due_time[row]))
+        if given is None:
+            table.begin(row)
+            self._go_on(session)
+        else:
+            self._beginners.add(session, given)
 
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float
@@ -164,9 +193,9 @@ class Scheduler:
         if session.closing is None:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
-        if session.unanswered:
+        if session.unanswered or session.start is Start.AWAITED:
             return False
-        if session.closing.hands_over:
+        if session.hands_over:
             self._hand_over(session)
             return False
         self._end(session, session.closing)
@@ -181,7 +210,7 @@ class Scheduler:
         self._forget_queue(session)
         if session.in_flight or session.reading:
             return False
-        if session.closing.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
+        if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
             self._hand_over(session)
             return False
         self._end(session, session.closing)
@@ -302,12 +331,8 @@ class Scheduler:
             if session.ended is not None:
                 self._free(session)
                 continue
-            row = session.slot.index
-            self.table.place[row] = NOWHERE
-            if session.pending:
-                self._lines.append_one(row, session.pending)
-            elif session.closing is not None or self.table.due[row] <= session.position:
-                self._read(session)
+            self.table.place[session.slot.index] = NOWHERE
+            self._go_on(session)
 
     def fail(self, work: Batch | Beginning | Restoring, ending: Ending) -> list[Session]:
         """Ends every session of a step or beginning that failed. Returns those that it ended."""
@@ -331,13 +356,22 @@ class Scheduler:
             self._free(session)
         ended = []
         for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
-            closing = session.closing or FINISHED
-            if closing.hands_over:
+            if session.hands_over:
                 self._read(session)
             else:
-                self._end(session, closing)
+                self._end(session, session.closing or FINISHED)
                 ended.append(session)
         return ended
+
+    def _go_on(self, session: Session) -> None:
+        """One that has just begun."""
+        row = session.slot.index
+        if self.table.due[row] <= session.position:
+            self._read(session)
+        elif session.pending:
+            self._lines.append_one(row, session.pending)
+        elif session.closing is not None:
+            self._read(session)
 
     def _take_due(self) -> Reading | None:
         """Those whose snapshots are taken next."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from elman_server.engine.beginning import Given, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.snapshot import Cadence
+from elman_server.engine.snapshot import Cadence, Snapshot
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.table import SessionTable
 
@@ -25,6 +26,10 @@ class EndReason(StrEnum):
     elsewhere."""
     PARKED = "parked"
     """The same, because nothing was pushed for long."""
+    TAKEN_OVER = "taken_over"
+    """Another client has opened it by its name."""
+    TICKET_REJECTED = "ticket_rejected"
+    """What was kept under its name is of no use here."""
     CANCELLED = "cancelled"
     """Its RPC was cancelled, timed out or broke."""
 
@@ -39,6 +44,16 @@ class Ending:
     def hands_over(self) -> bool:
         """Whether the session's last snapshot goes to its caller before it ends."""
         return self.reason in (EndReason.MOVED, EndReason.PARKED)
+
+
+class Keeping(Protocol):
+    """Where a named session is kept."""
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Its snapshot was taken."""
+
+    def ended(self) -> None:
+        """There will be no other."""
 
 
 FINISHED = Ending(reason=EndReason.FINISHED)
@@ -63,6 +78,7 @@ class Session:
         "first",
         "given",
         "id",
+        "keeping",
         "number",
         "reading",
         "receiver",
@@ -84,6 +100,9 @@ class Session:
         self.start = Start.INITIAL
         self.given: Given | None = None
         """What it begins from, while that is due."""
+        self.keeping: Keeping | None = None
+        """If it has a name. Then it does not end without its last snapshot, but for a step that
+        fails."""
         self.reading = False
         """Whether its slot is being read."""
         self.closing: Ending | None = None
@@ -95,6 +114,12 @@ class Session:
     def end(self, ending: Ending) -> None:
         self._answered = self.position
         self.ended = ending
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether its snapshot is taken before it ends."""
+        closing = self.closing
+        return closing is not None and (closing.hands_over or self.keeping is not None)
 
     @property
     def outbox(self) -> Outbox:

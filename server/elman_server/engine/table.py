@@ -114,6 +114,12 @@ class SessionTable:
         self.fresh[row] = fresh
         self.starters += fresh
 
+    def begin(self, row: int) -> None:
+        """Its session begins in the initial state."""
+        self.place[row] = NOWHERE
+        self.fresh[row] = True
+        self.starters += 1
+
     def started(self, rows: Rows) -> None:
         """They have a state in their slots now."""
         self.starters -= int(np.count_nonzero(self.fresh[rows]))

@@ -64,9 +64,7 @@ class Record:
 
     def claimed(self, owner: str, *, now: int, until: int) -> "Record":
         generation = max(self.generation + 1, now)
-        return Record(
-            generation=generation, owner=owner, last=owner, until=until, kept=self.kept
-        )
+        return Record(generation=generation, owner=owner, last=owner, until=until, kept=self.kept)
 
     def recalled(self, claim: Claim) -> "Record":
         """With a claim that is not lost as the current one; without a lease if it was forgotten."""

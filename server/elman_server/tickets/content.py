@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _HEAD = struct.Struct("<QdB32sH")
-"""Position, expiry, whether there are tensors, whose it is, and the length of the model's part."""
+"""Position, expiry, flags, whose it is, and the length of the model's part."""
+_TENSORS, _NAMED = 1, 2
+"""Flags: what follows the model's part. First comes what is of a named session."""
+ATTACHMENT_NBYTES = 16
+_NAME = struct.Struct(f"<32s{ATTACHMENT_NBYTES}s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,16 @@ class Origin:
     model: str
     version: str
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """Of a named session to a client."""
+
+    session: bytes
+    """32 bytes that stand for the session."""
+    id: bytes
+    """`ATTACHMENT_NBYTES`, no other client's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +47,36 @@ class Content:
     tensors: bytes | None
     """Little-endian numbers, in the order in which the model names them; None for the initial
     state."""
+    attachment: Attachment | None = None
+    """If it is of a named session."""
 
     def encode(self) -> bytes:
-        model = _encoded(self.origin)
-        head = _HEAD.pack(
-            self.position, self.expires, self.tensors is not None, self.owner, len(model)
-        )
-        return head + model + (self.tensors or b"")
+        model, named = _encoded(self.origin), b""
+        flags = _TENSORS * (self.tensors is not None)
+        if self.attachment is not None:
+            flags |= _NAMED
+            named = _NAME.pack(self.attachment.session, self.attachment.id)
+        head = _HEAD.pack(self.position, self.expires, flags, self.owner, len(model))
+        return b"".join((head, model, named, self.tensors or b""))
 
     @staticmethod
     def decode(data: bytes) -> "Content":
         """What `encode` gave."""
-        position, expires, there, owner, length = _HEAD.unpack_from(data)
+        position, expires, flags, owner, length = _HEAD.unpack_from(data)
         stop = _HEAD.size + length
+        origin = Origin(**json.loads(data[_HEAD.size : stop]))
+        attachment = None
+        if flags & _NAMED:
+            session, id = _NAME.unpack_from(data, stop)
+            attachment = Attachment(session=session, id=id)
+            stop += _NAME.size
         return Content(
-            origin=Origin(**json.loads(data[_HEAD.size : stop])),
+            origin=origin,
             position=position,
             expires=expires,
             owner=owner,
-            tensors=data[stop:] if there else None,
+            tensors=data[stop:] if flags & _TENSORS else None,
+            attachment=attachment,
         )
 
 
@@ -62,5 +87,5 @@ def _encoded(origin: Origin) -> bytes:
 
 
 def overhead_nbytes(origin: Origin) -> int:
-    """What a content takes beside its tensors."""
-    return _HEAD.size + len(_encoded(origin))
+    """What a content takes beside its tensors at most."""
+    return _HEAD.size + len(_encoded(origin)) + _NAME.size

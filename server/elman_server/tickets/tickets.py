@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from elman_server.engine.snapshot import Cadence, Snapshot
 from elman_server.errors import ForeignTicket, TicketRejected
 from elman_server.spec import ModelSpec
-from elman_server.tickets.content import Content, Origin, overhead_nbytes
+from elman_server.tickets.content import Attachment, Content, Origin, overhead_nbytes
 from elman_server.tickets.keyring import SEAL_NBYTES, Keyring
 
 
@@ -59,7 +59,15 @@ class Tickets:
         tensors = sum(prod(shape) * dtype.itemsize for dtype, shape in self._layout)
         return SEAL_NBYTES + overhead_nbytes(self._origin) + tensors
 
-    def issue(self, snapshot: Snapshot, identity: str) -> bytes:
+    def issue(
+        self,
+        snapshot: Snapshot,
+        identity: str,
+        attachment: Attachment | None = None,
+        *,
+        lifetime: float | None = None,
+    ) -> bytes:
+        """`attachment`: of a named session; `lifetime`: another than a ticket's."""
         tensors = None
         if snapshot.tensors is not None:
             tensors = b"".join(
@@ -71,20 +79,33 @@ class Tickets:
         content = Content(
             origin=self._origin,
             position=snapshot.position,
-            expires=self._clock() + self._lifetime,
+            expires=self._clock() + (lifetime or self._lifetime),
             owner=_owner(identity),
             tensors=tensors,
+            attachment=attachment,
         )
         return self._keyring.seal(content.encode())
 
     def redeem(self, ticket: bytes, identity: str) -> Snapshot:
         """The snapshot that a ticket is of. Raises `TicketRejected` or, if it was issued to
         somebody else, `ForeignTicket`."""
+        return self._snapshot(self._opened(ticket, identity))
+
+    def redeem_named(
+        self, ticket: bytes, identity: str, session: bytes
+    ) -> tuple[Snapshot, Attachment]:
+        """The same of a ticket that is of a named session, the one that `session` stands for, and
+        to whom the session was attached. Raises as `redeem` does."""
         content = self._opened(ticket, identity)
-        self.check_fingerprint(content.origin.fingerprint)
-        if content.tensors is None:
-            return Snapshot(position=content.position, tensors=None)
-        return Snapshot(position=content.position, tensors=self._tensors(content.tensors))
+        attachment = content.attachment
+        if attachment is None or attachment.session != session:
+            raise TicketRejected(
+                "the ticket is of no session with a name; without a name it opens a session"
+                if attachment is None
+                else "the ticket is of a session with another name",
+                reason="session",
+            )
+        return self._snapshot(content), attachment
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected` unless it is the model's."""
@@ -100,6 +121,12 @@ class Tickets:
     def origin(self, ticket: bytes, identity: str) -> Origin:
         """The model that a ticket is of, whichever version. Raises as `redeem` does."""
         return self._opened(ticket, identity).origin
+
+    def _snapshot(self, content: Content) -> Snapshot:
+        self.check_fingerprint(content.origin.fingerprint)
+        if content.tensors is None:
+            return Snapshot(position=content.position, tensors=None)
+        return Snapshot(position=content.position, tensors=self._tensors(content.tensors))
 
     def _opened(self, ticket: bytes, identity: str) -> Content:
         content = Content.decode(self._keyring.open(ticket))

@@ -18,8 +18,9 @@ from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.errors import InvalidRequest, ServerError, TicketRejected
 from elman_server.metrics import Metrics, RpcMetrics
+from elman_server.named.keeper import Keeper
 from elman_server.served import Catalog, ServedModel
-from elman_server.transport import identity, messages, status
+from elman_server.transport import identity, messages, naming, status
 from elman_server.transport.predict import predict
 from elman_server.transport.stream import StreamRpc
 
@@ -30,9 +31,17 @@ _Answer = TypeVar("_Answer")
 
 class InferenceServicer(pb_grpc.InferenceServicer):
     def __init__(
-        self, *, catalog: Catalog, admission: Admission, config: ServerConfig, metrics: Metrics
+        self,
+        *,
+        catalog: Catalog,
+        admission: Admission,
+        config: ServerConfig,
+        metrics: Metrics,
+        keeper: Keeper | None = None,
     ) -> None:
+        """`keeper`: of named sessions, where there is a state store."""
         self._catalog = catalog
+        self._keeper = keeper
         self._admission = admission
         self._config = config
         self._streams: set[StreamRpc] = set()
@@ -91,8 +100,11 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
         async def answer() -> pb.GetModelResponse:
             model = self._catalog.get(request.name, request.version)
-            if request.ticket:
-                model = self._model_of(request.ticket, model, identity.of(context))
+            ticket = request.ticket
+            if request.session:
+                ticket = await self._checkpoint(request, identity.of(context))
+            if ticket:
+                model = self._model_of(ticket, model, identity.of(context))
             return pb.GetModelResponse(model=messages.model(model.source, model.file))
 
         return await _answer(self._get, context, answer)
@@ -121,6 +133,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 model=self._catalog.get(first.model, first.version),
                 admission=self._admission,
                 identity=identity.of(context),
+                keeper=self._keeper,
                 window=self._config.window,
                 max_message_bytes=self._config.max_message_bytes,
                 max_age=self._age(),
@@ -147,6 +160,14 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         """Seconds; not the same for all, so that not all of them leave at once."""
         most = self._config.max_connection_age
         return most * random.uniform(0.9, 1.1) if most else inf
+
+    async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes:
+        """Of a named session, if there is any. Raises a `ServerError`."""
+        if self._keeper is None:
+            raise InvalidRequest(
+                f"session {request.session!r} has a name; this server has no state store"
+            )
+        return await self._keeper.peek(naming.key(request.name, identity, request.session)) or b""
 
     def _model_of(self, ticket: bytes, model: ServedModel, identity: str) -> ServedModel:
         """The version of a model that a ticket is of. Raises `TicketRejected`."""

@@ -15,8 +15,11 @@ from elman_server.errors import (
     ModelUnavailable,
     Overloaded,
     ServerError,
+    SessionHeld,
+    SessionTaken,
     ShuttingDown,
     StepFailed,
+    StoreDown,
     TicketRejected,
 )
 
@@ -34,6 +37,9 @@ _CODES: dict[type[ServerError], grpc.StatusCode] = {
     StepFailed: grpc.StatusCode.INTERNAL,
     TicketRejected: grpc.StatusCode.FAILED_PRECONDITION,
     ForeignTicket: grpc.StatusCode.PERMISSION_DENIED,
+    SessionTaken: grpc.StatusCode.FAILED_PRECONDITION,
+    SessionHeld: grpc.StatusCode.UNAVAILABLE,
+    StoreDown: grpc.StatusCode.UNAVAILABLE,
 }
 
 _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
@@ -50,6 +56,11 @@ _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
     EndReason.SHUTDOWN: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_SHUTDOWN),
     EndReason.MOVED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_MOVED),
     EndReason.PARKED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_PARKED),
+    EndReason.TAKEN_OVER: (grpc.StatusCode.FAILED_PRECONDITION, pb.CLOSE_REASON_TAKEN_OVER),
+    EndReason.TICKET_REJECTED: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        pb.CLOSE_REASON_TICKET_REJECTED,
+    ),
     # Told to nobody: the RPC is gone.
     EndReason.CANCELLED: (grpc.StatusCode.CANCELLED, pb.CLOSE_REASON_UNSPECIFIED),
 }
@@ -93,8 +104,10 @@ def refused(session: int, error: ServerError) -> pb.Closed:
         case Overloaded():
             message.reason = pb.CLOSE_REASON_OVERLOADED
             message.retry_after_ms = milliseconds(error.retry_after)
-        case ShuttingDown() | ModelUnavailable():
+        case ShuttingDown() | ModelUnavailable() | SessionHeld() | StoreDown():
             message.reason = pb.CLOSE_REASON_SHUTDOWN
+        case SessionTaken():
+            message.reason = pb.CLOSE_REASON_TAKEN_OVER
         case TicketRejected():
             message.reason = pb.CLOSE_REASON_TICKET_REJECTED
         case _:

@@ -26,10 +26,12 @@ from elman_server.errors import (
     ServerError,
     ShuttingDown,
 )
+from elman_server.named.keeper import Keeper
 from elman_server.selection import OutputRequest, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
+from elman_server.transport.naming import Naming, Wanted
 from elman_server.transport.ticketing import Ticketing
 
 _OLD = "the connection has reached its age; connect anew"
@@ -55,6 +57,7 @@ class StreamRpc:
         model: ServedModel,
         admission: Admission,
         identity: str,
+        keeper: Keeper | None,
         window: int,
         max_message_bytes: int,
         max_age: float = inf,
@@ -65,6 +68,7 @@ class StreamRpc:
         self._model = model
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
+        self._naming = Naming(model, identity, keeper)
         self._max_age = max_age if model.tickets.available else inf
         self._grace = grace
         self._leaving = False
@@ -120,12 +124,14 @@ class StreamRpc:
             reader.cancel()
             leave.cancel()
             self._admission.forget(self.notify)
-            for session in self._sessions.values():
-                self._engine.abort(session)
+            self._naming.close()
+            self._engine.abandon(self._outbox, list(self._sessions.values()))
 
     async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
         half_closed = False
         while True:
+            if self._naming.used:
+                await self._naming.fence()
             self._changed.clear()
             for response in self._responses():
                 await write(response)
@@ -187,7 +193,7 @@ class StreamRpc:
         except ServerError as error:
             ending = Ending(reason=EndReason.INVALID_REQUEST, message=str(error))
             for session in self._sessions.values():
-                self._engine.abort(session, ending)
+                self._engine.drop(session, ending)
             raise
 
     async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
@@ -267,11 +273,13 @@ class StreamRpc:
         try:
             if self._dismissed:
                 raise self._ended()
+            given, wanted = self._beginning(message)
             session = self._engine.open(
                 number=number,
                 outbox=self._outbox,
                 selection=self._selection(message.outputs),
-                given=self._given(message),
+                given=given,
+                awaited=wanted is not None,
                 cadence=self._ticketing.cadence(message),
                 parkable=message.parkable and self._model.tickets.available,
             )
@@ -280,16 +288,23 @@ class StreamRpc:
             return
         self._sessions[number] = session
         self._roster.add(session)
+        if wanted is not None:
+            self._naming.begin(session, wanted)
 
-    def _given(self, message: pb.Open) -> Given | None:
-        """What a session begins from. Raises a `ServerError`."""
+    def _beginning(self, message: pb.Open) -> tuple[Given | None, Wanted | None]:
+        """What a session begins from, or by which name that is to be found. Raises a
+        `ServerError`."""
         if message.fingerprint:
             self._ticketing.check_fingerprint(message.fingerprint)
-        if not message.ticket:
-            return self._model.contexts.decode(messages.given_contexts(message.contexts))
-        if message.contexts:
+        if message.ticket and message.contexts:
             raise InvalidRequest("a session is opened with a ticket and contexts; allowed is one")
-        return self._ticketing.redeem(message.ticket)
+        if message.name:
+            return None, self._naming.wanted(message)
+        if message.restart:
+            raise InvalidRequest("a session is opened with restart and no name")
+        if message.ticket:
+            return self._ticketing.redeem(message.ticket), None
+        return self._model.contexts.decode(messages.given_contexts(message.contexts)), None
 
     def _opened(self, session: Session) -> pb.Opened:
         every = session.cadence or Cadence()
@@ -444,7 +459,7 @@ class StreamRpc:
         if ending is None:
             return session
         if ending.reason is EndReason.FINISHED and session.ended is None:
-            self._engine.abort(
+            self._engine.drop(
                 session,
                 Ending(
                     reason=EndReason.INVALID_REQUEST,

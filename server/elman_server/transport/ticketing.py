@@ -1,16 +1,23 @@
 """Tickets as one caller's RPC asks for them, gets them and brings them."""
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
+from elman_server.named.holding import Holding
 from elman_server.served import ServedModel
+from elman_server.tickets.content import Attachment
 
 _LEAST_PART = 20
 """Where tickets come after so many elements, one comes for the time's sake after a twentieth of
 them at least: a session that is slow has few to be pushed again."""
+
+_KEPT_SECONDS = 100 * 365 * 24 * 3600.0
 
 
 class Ticketing:
@@ -37,24 +44,48 @@ class Ticketing:
     def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
         ticket = b""
         if self._tickets.available:
-            ticket = self._tickets.issue(snapshot, self._identity)
+            attachment = None
+            if isinstance(session.keeping, Holding):
+                attachment = Attachment(
+                    session=session_digest(session.keeping.key),
+                    id=bytes.fromhex(session.keeping.owner),
+                )
+            ticket = self._tickets.issue(snapshot, self._identity, attachment)
             self._metrics.ticket_issued(len(ticket))
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
 
+    def checkpoint(self, snapshot: Snapshot) -> bytes:
+        """What the state store keeps, and forgets when its time has come."""
+        return self._tickets.issue(snapshot, self._identity, lifetime=_KEPT_SECONDS)
+
     def redeem(self, ticket: bytes) -> Snapshot:
         """Raises `TicketRejected`."""
-        try:
+        with self._counted():
             snapshot = self._tickets.redeem(ticket, self._identity)
-        except TicketRejected as error:
-            self._metrics.ticket_rejected(error.reason)
-            raise
         self._metrics.session_resumed()
         return snapshot
 
+    def redeem_named(self, ticket: bytes, key: str) -> tuple[Snapshot, Attachment]:
+        """Raises `TicketRejected`."""
+        with self._counted():
+            found = self._tickets.redeem_named(ticket, self._identity, session_digest(key))
+        self._metrics.session_resumed()
+        return found
+
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected`."""
-        try:
+        with self._counted():
             self._tickets.check_fingerprint(fingerprint)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
         except TicketRejected as error:
             self._metrics.ticket_rejected(error.reason)
             raise
+
+
+def session_digest(key: str) -> bytes:
+    """What stands for a named session in its tickets."""
+    return hashlib.sha256(key.encode()).digest()

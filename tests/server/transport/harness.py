@@ -14,6 +14,7 @@ from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.metrics import Metrics
+from elman_server.named.opening import open_keeper
 from elman_server.served import Catalog, LoadedModel, ServedModel
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import new_key, parse_key
@@ -37,17 +38,21 @@ class LocalServer:
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
         )
+        self.keeper = open_keeper(config, self.metrics)
         self.servicer = InferenceServicer(
             catalog=self.catalog,
             admission=self.admission,
             config=config,
             metrics=self.metrics,
+            keeper=self.keeper,
         )
         self.endpoint = Endpoint(config, self.servicer)
         self._models = list(models)
         self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 
     async def __aenter__(self) -> Self:
+        if self.keeper is not None:
+            self.keeper.start()
         self.target = f"127.0.0.1:{await self.endpoint.start()}"
         for loaded in self._models:
             self.catalog.add(
@@ -69,6 +74,10 @@ class LocalServer:
     async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
         await self.endpoint.stop(SECONDS)
+        if self.keeper is not None:
+            # Named sessions end when their last snapshots are taken.
+            await self.until(lambda: not self.admission.sessions)
+            await self.keeper.stop()
         left = [(self.admission.sessions, model.engine.pending) for model in self.catalog]
         for model in self.catalog:
             await model.engine.stop()

@@ -26,6 +26,7 @@ class Peer:
             model=server.catalog.get(model),
             admission=server.admission,
             identity="",
+            keeper=None,
             window=config.window,
             max_message_bytes=config.max_message_bytes,
         )

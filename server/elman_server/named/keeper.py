@@ -1,0 +1,371 @@
+"""The keeper of a server's named sessions: their claims, their leases, their checkpoints.
+
+A claim is renewed three times in a lease. Whoever was cut off from the store for longer, or stood
+still, finds out at the next renewal whether somebody else has a session by then; until that has
+been tried, `lapsed` says that nothing may be answered. A store that can't be used is another
+matter: then sessions go on without it, and what they did is saved when it is back.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import structlog
+
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import Snapshot
+from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDown
+from elman_server.metrics import KeeperMetrics
+from elman_server.named.holding import Holding, Sessions
+from elman_server.store.interface import Claim, StateStore, StoreUnavailable
+
+_RENEWALS = 3
+"""Of a lease, while it runs."""
+_AGAIN_SECONDS = 0.1
+"""Between two tries for a session that somebody else has, if its lease runs for longer. A store
+tells nobody that it was released."""
+_BATCH = 250
+"""Checkpoints that are sealed and saved together: as long as the event loop does nothing else."""
+_MOST_LEAVING = 10_000
+"""Sessions that have ended whose last checkpoints wait for a store that is down."""
+_STOP_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """All in seconds."""
+
+    lease: float
+    ttl: float
+    """For how long the store keeps what nobody uses."""
+    interval: float
+    """Between two checkpoints of a session."""
+
+    @property
+    def patience(self) -> float:
+        """For how long somebody else's session is waited for: its owner may have died, or has to
+        answer what was pushed."""
+        return 2 * self.lease + 5
+
+
+class Keeper:
+    """For one event loop."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        terms: Terms,
+        metrics: KeeperMetrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._terms = terms
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger("elman.store")
+        self._held: dict[str, Holding] = {}
+        self._leaving: dict[Holding, None] = {}
+        """Those that are over, in that order, until they are saved and released."""
+        self._surplus: list[Claim] = []
+        """To be released, as their sessions never came to be."""
+        self._dirty: dict[Holding, None] = {}
+        """To be saved."""
+        self._write = asyncio.Event()
+        self._renew_now = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._down = False
+        self._renewed = clock()
+        self._lends_from = 0.0
+        self._closed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._renewed = self._clock()
+        self._tasks = [
+            asyncio.create_task(run(), name=f"elman-{run.__name__.strip('_')}")
+            for run in (self._keep_renewing, self._keep_asking, self._keep_saving)
+        ]
+
+    def refuse(self) -> None:
+        """Nobody gets a session any more."""
+        self._closed = True
+
+    async def stop(self) -> None:
+        """Saves what there is, as well as that can be done in a few seconds, and gives all up."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._save_all()
+        except (TimeoutError, StoreUnavailable) as error:
+            self._log.warning("named sessions not released", error=str(error) or "too late")
+        await self._store.close()
+
+    @property
+    def sessions(self) -> int:
+        """Named sessions that are open here."""
+        return len(self._held)
+
+    @property
+    def down(self) -> bool:
+        """Whether the store can't be used."""
+        return self._down
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether somebody else may have a session by now, and that was not looked at yet: then
+        nothing is to be answered before it is `settled`."""
+        if self._down or not self._held:
+            return False
+        return self._clock() > self._renewed + self._terms.lease
+
+    async def settled(self) -> None:
+        """Returns when it has tried to renew its claims."""
+        self._renew_now.set()
+        await self._tried.wait()
+
+    async def peek(self, key: str) -> bytes | None:
+        """A session's last checkpoint. Raises `StoreDown`."""
+        try:
+            return await self._store.peek(key)
+        except StoreUnavailable as error:
+            self._failed(error)
+            raise StoreDown(str(error)) from None
+
+    async def claim(self, key: str, owner: str, *, again: bool) -> Claim | None:
+        """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
+        unless somebody else had it since.
+
+        None if it is not known who has it, as the store is down, and `owner` had it last as far as
+        is known here. Raises `SessionTaken`, `SessionHeld`, `StoreDown` or `ShuttingDown`.
+        """
+        until = self._clock() + self._terms.patience
+        while True:
+            if self._closed:
+                raise ShuttingDown("the server is stopping")
+            here = self._held.get(key)
+            if here is not None and here.owner == owner:
+                here.revoke()  # its client has come back on another connection
+            wait = self._lends_from - self._clock()
+            if wait <= 0:
+                try:
+                    found = await self._store.claim(
+                        key, owner=owner, lease=self._terms.lease, again=again
+                    )
+                except StoreUnavailable as error:
+                    self._failed(error)
+                    if again:
+                        return None
+                    raise StoreDown(str(error)) from None
+                if isinstance(found, Claim):
+                    return found
+                if again and found.generation:
+                    raise SessionTaken("another client has opened the session by its name since")
+                if (here := self._held.get(key)) is not None:
+                    here.give_up()
+                wait = found.remaining
+            if self._clock() >= until:
+                raise SessionHeld("another server has the session and does not let go of it")
+            await asyncio.sleep(min(wait, _AGAIN_SECONDS))
+
+    def hold(
+        self,
+        claim: Claim | None,
+        *,
+        key: str,
+        owner: str,
+        session: Session,
+        engine: Sessions,
+        seal: Callable[[Snapshot], bytes],
+    ) -> Holding:
+        """Keeps a session from now on. Raises `SessionTaken` if somebody else has it already."""
+        older = self._held.get(key)
+        if older is not None:
+            if claim and older.claim and older.claim.generation > claim.generation:
+                raise SessionTaken("another client has opened the session by its name meanwhile")
+            older.revoke()
+        holding = Holding(
+            key=key,
+            owner=owner,
+            claim=claim and claim.emptied(),
+            session=session,
+            engine=engine,
+            seal=seal,
+            changed=self._changed,
+            now=self._clock(),
+        )
+        self._held[key] = holding
+        return holding
+
+    def release(self, claim: Claim) -> None:
+        """Gives a claim up that nobody holds a session by."""
+        self._surplus.append(claim.emptied())
+        self._write.set()
+
+    def _changed(self, holding: Holding) -> None:
+        if (holding.over or holding.lost) and self._held.get(holding.key) is holding:
+            del self._held[holding.key]
+        if holding.lost:
+            self._forget(holding)
+            return
+        if holding.over:
+            self._leaving[holding] = None
+            while len(self._leaving) > _MOST_LEAVING:
+                self._forget(next(iter(self._leaving)))
+        elif self._clock() < holding.saved_at + self._terms.interval / 2:
+            return  # soon enough when the next is asked for
+        self._dirty[holding] = None
+        self._write.set()
+
+    def _forget(self, holding: Holding) -> None:
+        self._leaving.pop(holding, None)
+        self._dirty.pop(holding, None)
+
+    # -------------------------------------------------------------------------------------------
+    # Renewing
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await self._attempt(self._renew)
+            tried, self._tried = self._tried, asyncio.Event()
+            tried.set()
+            try:
+                async with asyncio.timeout(self._terms.lease / _RENEWALS):
+                    await self._renew_now.wait()
+            except TimeoutError:
+                pass
+            self._renew_now.clear()
+
+    async def _renew(self) -> None:
+        begun = self._clock()
+        holdings = {each.claim: each for each in self._all() if each.claim is not None}
+        if not holdings:
+            await self._store.peek("")  # so that an outage is noticed all the same
+        renewal = await self._store.renew(list(holdings), lease=self._terms.lease)
+        self._renewed = begun
+        self._worked()
+        for claim in renewal.lost:
+            holdings[claim].revoke()
+        for claim in renewal.wanted:
+            holdings[claim].give_up()
+        for claim in renewal.forgotten:
+            if not holdings[claim].over:
+                holdings[claim].ask(anyhow=True)
+        await self._claim_late()
+
+    async def _claim_late(self) -> None:
+        """What could not be claimed while the store was down."""
+        for holding in [each for each in self._all() if each.claim is None]:
+            found = await self._store.claim(
+                holding.key, owner=holding.owner, lease=self._terms.lease, again=True
+            )
+            if not isinstance(found, Claim):
+                if found.generation:
+                    holding.revoke()
+            elif holding.lost:
+                self.release(found)
+            else:
+                holding.claim = found.emptied()
+                self._changed(holding)
+
+    def _all(self) -> Iterable[Holding]:
+        return [*self._held.values(), *self._leaving]
+
+    # -------------------------------------------------------------------------------------------
+    # Saving
+
+    async def _keep_asking(self) -> None:
+        """What was answered since the last checkpoint is to be in the next; and a checkpoint is to
+        be saved again before the store forgets it."""
+        while True:
+            await asyncio.sleep(self._terms.interval)
+            now = self._clock()
+            for count, holding in enumerate(list(self._held.values())):
+                if holding.unsaved is not None:
+                    self._dirty[holding] = None
+                holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
+                if count % _BATCH == _BATCH - 1:
+                    await asyncio.sleep(0)
+            if self._dirty or self._leaving or self._surplus:
+                self._write.set()
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await self._write.wait()
+            self._write.clear()
+            await self._attempt(self._save_all)
+
+    async def _save_all(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        waiting = iter(dirty)
+        try:
+            while batch := list(islice(waiting, _BATCH)):
+                await self._save(batch)
+        except StoreUnavailable:
+            self._dirty = {**dirty, **self._dirty}
+            raise
+        await self._release()
+
+    async def _save(self, holdings: Iterable[Holding]) -> None:
+        saved: dict[Claim, tuple[Holding, Snapshot]] = {}
+        checkpoints: dict[Claim, bytes] = {}
+        for holding in holdings:
+            if holding.claim and holding.unsaved and not holding.lost:
+                saved[holding.claim] = holding, holding.unsaved
+                checkpoints[holding.claim] = holding.seal(holding.unsaved)
+        if not checkpoints:
+            return
+        refused = await self._store.save(checkpoints, ttl=self._terms.ttl)
+        self._metrics.saved(len(checkpoints) - len(refused), sum(map(len, checkpoints.values())))
+        for claim, (holding, snapshot) in saved.items():
+            if claim in refused:
+                holding.revoke()
+            else:
+                holding.saved(snapshot, self._clock())
+
+    async def _release(self) -> None:
+        """Those that are over and saved, or of no use any more."""
+        ready = [each for each in self._leaving if each.unsaved is None]
+        claims = [each.claim for each in ready if each.claim is not None]
+        surplus, self._surplus = self._surplus, []
+        try:
+            if claims or surplus:
+                await self._store.release(*claims, *surplus)
+        except StoreUnavailable:
+            self._surplus = [*surplus, *self._surplus]
+            raise
+        for holding in ready:
+            self._leaving.pop(holding, None)
+
+    # -------------------------------------------------------------------------------------------
+    # How the store is
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Whatever comes of it, the next is made."""
+        try:
+            await work()
+        except StoreUnavailable as error:
+            self._failed(error)
+        except Exception as bug:
+            self._log.exception("bug while named sessions were kept")
+            self._failed(bug)
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.failed()
+        if not self._down:
+            self._down = True
+            self._log.warning("named sessions go on without the state store", error=str(error))
+
+    def _worked(self) -> None:
+        """After an outage, those that had sessions renew them first."""
+        if self._down:
+            self._down = False
+            self._lends_from = self._clock() + self._terms.lease
+            self._log.info("the state store is back", sessions=self.sessions)
+            self._write.set()

@@ -1,0 +1,156 @@
+"""The named sessions of one caller's RPC, from their opens to what they begin from."""
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import structlog
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.engine.beginning import Given
+from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.errors import (
+    InvalidRequest,
+    ServerError,
+    SessionTaken,
+    StoreDown,
+    TicketRejected,
+)
+from elman_server.named.keeper import Keeper
+from elman_server.served import ServedModel
+from elman_server.store.interface import Claim
+from elman_server.tickets.content import ATTACHMENT_NBYTES
+from elman_server.transport import messages
+from elman_server.transport.ticketing import Ticketing
+
+MAX_NAME_NBYTES = 256
+
+
+def key(model: str, identity: str, name: str) -> str:
+    """What the state store calls a session: those of other models and callers are others. Raises
+    `InvalidRequest` for what is no name."""
+    nbytes = len(name.encode())
+    if nbytes > MAX_NAME_NBYTES:
+        raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
+    caller = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return f"{model}:{caller}:{name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for at an open, checked."""
+
+    key: str
+    owner: str
+    """The client that it is attached to, in hex."""
+    again: bool
+    """Whether it has a ticket of it."""
+    given: Given | None
+    """The ticket's snapshot, or what a new session begins from."""
+    restart: bool
+
+
+class Naming:
+    def __init__(self, model: ServedModel, identity: str, keeper: Keeper | None) -> None:
+        """`keeper`: None where there is no state store."""
+        self._model = model
+        self._identity = identity
+        self._keeper = keeper
+        self._ticketing = Ticketing(model, identity)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.used = False
+        """Whether there is or was any."""
+
+    def wanted(self, message: pb.Open) -> Wanted:
+        """Raises a `ServerError`."""
+        if self._keeper is None:
+            raise InvalidRequest(
+                f"session {message.name!r} has a name; this server has no state store"
+            )
+        if not self._model.tickets.available:
+            raise InvalidRequest(
+                f"session {message.name!r} has a name; the model's state is too large to be kept"
+            )
+        name = key(self._model.source.name, self._identity, message.name)
+        if message.restart and message.ticket:
+            raise InvalidRequest("a session is opened with a ticket and restart; allowed is one")
+        if message.ticket:
+            snapshot, attachment = self._ticketing.redeem_named(message.ticket, name)
+            owner = attachment.id.hex()
+            return Wanted(key=name, owner=owner, again=True, given=snapshot, restart=False)
+        return Wanted(
+            key=name,
+            owner=secrets.token_hex(ATTACHMENT_NBYTES),
+            again=False,
+            given=self._model.contexts.decode(messages.given_contexts(message.contexts)),
+            restart=message.restart,
+        )
+
+    def begin(self, session: Session, wanted: Wanted) -> None:
+        """Finds what an awaited session begins from."""
+        assert self._keeper is not None
+        self.used = True
+        task = asyncio.create_task(self._find(session, wanted, self._keeper))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Gives up what is being looked for."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def fence(self) -> None:
+        """Returns as soon as what was answered may be told: not while somebody else may have one of
+        the sessions by now."""
+        while self._keeper is not None and self._keeper.lapsed:
+            await self._keeper.settled()
+
+    async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
+        claim: Claim | None = None
+        try:
+            claim = await keeper.claim(wanted.key, wanted.owner, again=wanted.again)
+            given = self._given(wanted, claim)
+            if session.ended is None:
+                holding = keeper.hold(
+                    claim,
+                    key=wanted.key,
+                    owner=wanted.owner,
+                    session=session,
+                    engine=self._model.engine,
+                    seal=self._ticketing.checkpoint,
+                )
+                claim = None
+                self._model.engine.found(session, given, holding)
+                if wanted.restart:
+                    holding.ask(anyhow=True)
+        except ServerError as error:
+            self._model.engine.abort(session, self._ending(error))
+        except Exception:
+            structlog.get_logger("elman.rpc").exception("bug while a named session was opened")
+            self._model.engine.abort(session, _ending(StoreDown("internal error")))
+        finally:
+            if claim is not None:
+                keeper.release(claim)
+
+    def _given(self, wanted: Wanted, claim: Claim | None) -> Given | None:
+        """Raises `TicketRejected`."""
+        if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
+            return wanted.given
+        return self._ticketing.redeem(claim.checkpoint)
+
+    def _ending(self, error: ServerError) -> Ending:
+        if isinstance(error, SessionTaken):
+            self._model.metrics.ticket_rejected(error.reason)
+        return _ending(error)
+
+
+def _ending(error: ServerError) -> Ending:
+    match error:
+        case SessionTaken():
+            reason = EndReason.TAKEN_OVER
+        case TicketRejected():
+            reason = EndReason.TICKET_REJECTED
+        case _:
+            reason = EndReason.SHUTDOWN
+    return Ending(reason=reason, message=str(error))
