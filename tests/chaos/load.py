@@ -22,6 +22,7 @@ class Played:
     """What one session got."""
 
     kind: int
+    name: str
     values: list[float] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     """When, in seconds on the monotonic clock."""
@@ -30,11 +31,14 @@ class Played:
 class Load:
     """Sessions of `sentiment`, with one element in flight each, until `stop` is set."""
 
-    def __init__(self, client: aio.Client, sessions: int, *, seed: int) -> None:
+    def __init__(
+        self, client: aio.Client, sessions: int, *, seed: int, named: bool = False
+    ) -> None:
         rng = Random(seed)
+        self._named = named
         self._client = client
         self._texts = ["".join(rng.choices(_ALPHABET, k=997)) for _ in range(_KINDS)]
-        self.played = [Played(number % _KINDS) for number in range(sessions)]
+        self.played = [Played(number % _KINDS, f"session {number}") for number in range(sessions)]
         self.stop = asyncio.Event()
         self._begun = 0
         self._all_begun = asyncio.Event()
@@ -65,7 +69,8 @@ class Load:
 
     async def _play(self, played: Played) -> None:
         text = self._texts[played.kind]
-        async with self._client.stream("sentiment", outputs="positive") as stream:
+        name = played.name if self._named else None
+        async with self._client.stream("sentiment", outputs="positive", session=name) as stream:
             while not self.stop.is_set():
                 position = len(played.values)
                 prediction = await stream.step(text[position % len(text)])
@@ -80,6 +85,23 @@ class Load:
     @property
     def answered(self) -> int:
         return sum(len(played.values) for played in self.played)
+
+    async def check_kept(self) -> None:
+        """That each named session is kept just where it ended."""
+        oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+        for played in self.played:
+            text, position = self._texts[played.kind], len(played.values)
+            async with self._client.stream(
+                "sentiment", outputs="positive", session=played.name
+            ) as stream:
+                assert stream.position == position
+                prediction = await stream.step(text[position % len(text)])
+            played.values.append(prediction["positive"])
+        for played in self.played[:: max(1, len(self.played) // 8)]:
+            text = self._texts[played.kind]
+            oracle.reset()
+            alone = [oracle.step(text[i % len(text)]) for i in range(len(played.values))]
+            assert played.values[-1] == alone[-1]["positive"].item()
 
     def check(self) -> None:
         """That each session got, to the bit, what it would have got alone."""

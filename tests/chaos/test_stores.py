@@ -1,0 +1,150 @@
+"""Named sessions while their store dies and comes back, and while two replicas fight over one.
+
+pytest -m slow -s tests/chaos/test_stores.py
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import pytest
+
+import elman
+from elman import aio
+from elman_server.repository import BUNDLED
+from tests.chaos.fleet import Fleet
+from tests.chaos.load import Load, quantiles
+from tests.oracle import Oracle
+from tests.server.store.redisserver import RedisServer
+
+long = pytest.mark.slow
+LEASE = 1.0
+TERMS = ("--session-lease", str(LEASE), "--checkpoint-interval", "0.2")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("sessions", "kills"), [(40, 2), pytest.param(1000, 10, marks=long)], ids=["short", "long"]
+)
+async def test_a_store_that_dies_and_comes_back_empty_is_no_error_to_anybody(
+    redis: RedisServer, sessions: int, kills: int
+) -> None:
+    rng = Random(11)
+    with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
+        # For the longest time in which no name is given out.
+        async with aio.connect(fleet.targets, timeout=60, connect_timeout=60) as client:
+            async with Load(client, sessions, seed=3, named=True) as load:
+                for _ in range(kills):
+                    await load.run(rng.uniform(0.5, 1.5))
+                    redis.kill()
+                    await load.run(rng.uniform(0.2, 2 * LEASE))
+                    # Beside its store, one of the servers dies, too.
+                    [number] = await asyncio.to_thread(fleet.busy)
+                    await asyncio.to_thread(fleet.kill, number)
+                    restarted = asyncio.create_task(asyncio.to_thread(fleet.start, number))
+                    await load.run(rng.uniform(0.2, 1.0))
+                    await asyncio.to_thread(redis.start)
+                    await restarted
+                await load.run(3 * LEASE)
+                [number] = await asyncio.to_thread(fleet.busy)
+                server = fleet[number]
+                names = await asyncio.to_thread(server.metric, "elman_named_sessions")
+                failures = await asyncio.to_thread(
+                    server.metric, "elman_state_store_failures_total"
+                )
+            load.check()
+            await load.check_kept()
+        assert names == sessions
+        assert failures > 0
+        assert server.lines("named sessions go on without the state store")
+        assert server.lines("the state store is back")
+    print(f"\n{sessions} named sessions, {kills} deaths of Redis and of a server at once")
+    print(f"{load.answered} elements answered")
+
+
+@dataclass
+class Claimant:
+    """A client that takes a named session from whoever has it, again and again."""
+
+    target: str
+    rng: Random
+    got: list[tuple[int, str, float, float]] = field(default_factory=list)
+    """Position, element, prediction and when it came."""
+    lost: int = 0
+
+    async def fight(self, until: float) -> None:
+        async with aio.connect(self.target, timeout=60, connect_timeout=60) as client:
+            while monotonic() < until:
+                stream = await client.stream("sentiment", outputs="positive", session="contended")
+                try:
+                    for _ in range(self.rng.randint(1, 400)):
+                        element = self.rng.choice("abcdefghij ")
+                        prediction = await stream.step(element)
+                        value = prediction["positive"]
+                        self.got.append((prediction.position, element, value, monotonic()))
+                    await stream.close()
+                except elman.SessionTaken:
+                    self.lost += 1
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=long)], ids=["short", "long"])
+async def test_of_two_replicas_that_fight_over_a_session_one_has_it_at_a_time(
+    redis: RedisServer, seconds: float
+) -> None:
+    with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
+        claimants = [Claimant(target, Random(i)) for i, target in enumerate(fleet.targets * 2)]
+        until = monotonic() + seconds
+        await asyncio.gather(*(claimant.fight(until) for claimant in claimants))
+    answers = sorted(answer for claimant in claimants for answer in claimant.got)
+    # Every position is answered to one client, once, as if one client had pushed all of them.
+    assert [position for position, *_ in answers] == list(range(len(answers)))
+    oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+    alone = oracle.run("".join(element for _, element, *_ in answers))
+    assert [value for *_, value, _ in answers] == [each["positive"].item() for each in alone]
+    times = [time for *_, time in answers]
+    print(f"\n{len(answers)} elements answered, {[c.lost for c in claimants]} times taken over")
+    print(quantiles("from one to the next", [b - a for a, b in pairwise(times)]))
+    assert all(claimant.got for claimant in claimants)
+    assert sum(claimant.lost for claimant in claimants) > 1
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=long)], ids=["short", "long"])
+async def test_a_server_that_stood_still_answers_nothing_of_what_it_lost(
+    redis: RedisServer, rounds: int
+) -> None:
+    with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
+        for number in range(rounds):
+            frozen = fleet[number % 2]
+            other = fleet.targets[1 - number % 2]
+            # It does not go to another server by itself, and does not ask whether this one lives.
+            async with (
+                aio.connect(frozen.target, keepalive=3600) as one,
+                aio.connect(other, timeout=60, connect_timeout=60) as two,
+            ):
+                loser = await one.stream("sentiment", outputs="positive", session=f"s{number}")
+                await loser.step("a")
+                await asyncio.sleep(4 * LEASE / 3)  # until it is saved, and renewed
+                frozen.process.send_signal(signal.SIGSTOP)
+                await loser.push_many("bcdef")
+                winner = await two.stream("sentiment", outputs="positive", session=f"s{number}")
+                assert winner.position == 1
+                values = [p["positive"] async for p in winner.map("xyz")]
+                frozen.process.send_signal(signal.SIGCONT)
+                with pytest.raises(elman.SessionTaken):
+                    async for late in loser:
+                        raise AssertionError(f"answered all the same: {late}")
+                values += [p["positive"] async for p in winner.map("uvw")]
+            alone = Oracle(BUNDLED / "sentiment/1/model.onnx").run("axyzuvw")
+            assert values == [each["positive"].item() for each in alone[1:]]
