@@ -307,7 +307,7 @@ class Keeper:
         try:
             while batch := list(islice(waiting, _BATCH)):
                 await self._save(batch)
-        except StoreUnavailable:
+        except BaseException:  # a stop in the middle of it, too
             self._dirty = {**dirty, **self._dirty}
             raise
         await self._release()
@@ -337,7 +337,7 @@ class Keeper:
         try:
             if claims or surplus:
                 await self._store.release(*claims, *surplus)
-        except StoreUnavailable:
+        except BaseException:
             self._surplus = [*surplus, *self._surplus]
             raise
         for holding in ready:
