@@ -118,9 +118,15 @@ class Client:
         response = self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(model) for model in response.models]
 
-    def model(self, name: str, version: str | int | None = None) -> Model:
-        """One model; the newest version unless one is named. Raises `ModelNotFound`."""
+    def model(
+        self, name: str, version: str | int | None = None, *, session: str | None = None
+    ) -> Model:
+        """One model; the newest version unless one is named or, with `session`, the one that the
+        session of that name is on. Raises `ModelNotFound`."""
         request = model_request(name, version)
+        if version is None and check_name(session):
+            pin(request, None, session)
+            return KnownModel.of(self._ask("GetModel", request)).model
         return self._cache.put(request, self._ask("GetModel", request)).model
 
     def stream(

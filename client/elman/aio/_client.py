@@ -109,8 +109,13 @@ class Client:
         response = await self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(model) for model in response.models]
 
-    async def model(self, name: str, version: str | int | None = None) -> Model:
-        """One model; the newest version unless one is named. Raises `ModelNotFound`."""
+    async def model(
+        self, name: str, version: str | int | None = None, *, session: str | None = None
+    ) -> Model:
+        """One model; the newest version unless one is named or, with `session`, the one that the
+        session of that name is on. Raises `ModelNotFound`."""
+        if version is None and check_name(session):
+            return (await self._known(name, None, None, session)).model
         return (await self._fetch(model_request(name, version))).model
 
     def stream(

@@ -33,12 +33,20 @@ _INVITATIONS = {
       elman stream shakespeare --top 3 < sonnet.txt
       seq 50 60 | elman stream weather --json | jq .outputs.temperature
       elman stream captions --context picture=picture.npy
+      elman stream sentiment --session bob
     """
 )
 @click.argument("model")
 @target_option
 @click.option("--version", help="The model's version.  [default: the newest]")
 @context_option
+@click.option(
+    "--session",
+    "session_name",
+    metavar="NAME",
+    help="Go on with the session of this name, or begin it; all input goes to it, line after line. "
+    "Needs a server with a state store.",
+)
 @click.option(
     "--output", "names", metavar="NAME", multiple=True, help="An output to print; may be repeated."
 )
@@ -55,6 +63,7 @@ def stream(
     target: str,
     version: str | None,
     contexts: tuple[Given, ...],
+    session_name: str | None,
     names: tuple[str, ...],
     top: int,
     as_json: bool,
@@ -72,13 +81,13 @@ def stream(
         raise click.ClickException("there is nothing to read: standard input is closed")
     descriptor = sys.stdin.fileno()
     with connected(target) as client:
-        known = client.model(model, version)
+        known = client.model(model, version, session=session_name)
         try:
             view = View.of(known, names, top)
         except LookupError as error:
             raise click.UsageError(str(error.args[0])) from None
         context = given_contexts.read(contexts, known)
-        run = partial(_run, client, known, context, view, as_json=as_json)
+        run = partial(_run, client, known, context, view, session_name, as_json=as_json)
         if not sys.stdin.isatty():
             run(characters(descriptor))
             return
@@ -93,16 +102,22 @@ def _run(
     model: Model,
     context: Mapping[str, np.ndarray],
     view: View,
+    name: str | None,
     text: Iterator[str],
     *,
     as_json: bool,
 ) -> None:
-    """One session after another, until the text ends. All have the same context."""
+    """One session after another, until the text ends. All have the same context; if they have a
+    name, they are one session that is opened again."""
     console = Console(highlight=False, soft_wrap=True)
     for number, elements in enumerate(sequences(text, model.input)):
         pushed: deque[Element] = deque()
         opening = client.stream(
-            model.name, version=model.version, context=context, outputs=view.choices()
+            model.name,
+            version=model.version,
+            context=context,
+            outputs=view.choices(),
+            session=name,
         )
         with opening as session:
             for prediction in session.map(_noted(elements, pushed)):

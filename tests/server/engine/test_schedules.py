@@ -48,6 +48,14 @@ SELECTIONS = (
 )
 
 
+class Kept:
+    """A `Keeping` that nobody asks."""
+
+    def snapshot(self, snapshot: Snapshot) -> None: ...
+
+    def ended(self) -> None: ...
+
+
 @dataclass
 class Truth:
     """What a session was given and what it got back, counted by the test itself."""
@@ -59,6 +67,11 @@ class Truth:
     first: int = 0
     """The position that it begins at."""
     restored: bool = False
+    kept: bool = False
+    awaited: bool = False
+    """Whether it is still to be found what it begins from."""
+    queued: int = 0
+    """In which order it came to stand in line to begin."""
     begun: bool = False
     due: int = NEVER
     due_time: float = inf
@@ -78,6 +91,11 @@ class Truth:
     @property
     def live(self) -> bool:
         return not self.endings
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is read before it ends."""
+        return self.kept or self.session.closing is MOVED
 
     @property
     def position(self) -> int:
@@ -145,6 +163,7 @@ class Schedules(RuleBasedStateMachine):
         self.steps: list[Step] = []
         self.snapshots: list[tuple[Truth, Snapshot]] = []
         self.clock = 0.0
+        self.queued = 0
         self.next_element = 1
 
     # What callers do.
@@ -155,12 +174,72 @@ class Schedules(RuleBasedStateMachine):
         selection=st.sampled_from(SELECTIONS),
         initial=st.none() | st.integers(0, 1000),
         cadence=st.none() | cadences,
+        kept=st.booleans(),
     )
     def open(
-        self, outbox: int, selection: FakeSelection, initial: int | None, cadence: Cadence | None
+        self,
+        outbox: int,
+        selection: FakeSelection,
+        initial: int | None,
+        cadence: Cadence | None,
+        kept: bool,
     ) -> Truth:
         given = None if initial is None else seed(initial)
-        return self.opened(outbox, selection, given, cadence, initial, 0)
+        truth = self.opened(outbox, selection, given, cadence, initial, 0)
+        if kept:
+            self.keep(truth)
+        return truth
+
+    def keep(self, truth: Truth) -> None:
+        truth.kept = True
+        truth.session.keeping = Kept()
+
+    @rule(
+        target=sessions,
+        outbox=st.integers(0, 2),
+        selection=st.sampled_from(SELECTIONS),
+        cadence=st.none() | cadences,
+    )
+    def open_awaited(self, outbox: int, selection: FakeSelection, cadence: Cadence | None) -> Truth:
+        truth = self.opened(outbox, selection, None, cadence, None, 0, awaited=True)
+        truth.awaited = True
+        truth.due = NEVER
+        return truth
+
+    @rule(
+        truth=sessions,
+        initial=st.none() | st.integers(0, 1000),
+        which=st.none() | st.integers(0, 1000),
+    )
+    def find_what_it_begins_from(
+        self, truth: Truth, initial: int | None, which: int | None
+    ) -> None:
+        if not truth.live or not truth.awaited:
+            return
+        given: Given | None = None if initial is None else seed(initial)
+        if which is not None and self.snapshots:
+            source, given = self.snapshots[which % len(self.snapshots)]
+            initial, truth.first = source.state_at(given.position), given.position
+            truth.restored = True
+        self.keep(truth)
+        self.scheduler.found(truth.session, given, self.clock)
+        asked = truth.due
+        truth.awaited, truth.initial, truth.queued = False, initial, self.next_queued()
+        truth.due = NEVER
+        truth.taken_at(self.clock)
+        if asked != NEVER:
+            truth.due = min(truth.due, asked + truth.first)
+        if initial is None:
+            truth.read = self.reads_first(truth)
+
+    def reads_first(self, truth: Truth) -> bool:
+        """Whether it is read as soon as it has begun."""
+        leaves = not truth.waiting and truth.session.closing is not None
+        return truth.due <= truth.position or leaves
+
+    def next_queued(self) -> int:
+        self.queued += 1
+        return self.queued
 
     @precondition(lambda self: self.snapshots)
     @rule(
@@ -185,6 +264,8 @@ class Schedules(RuleBasedStateMachine):
         cadence: Cadence | None,
         initial: int | None,
         first: int,
+        *,
+        awaited: bool = False,
     ) -> Truth:
         number = len(self.truths)
         session = self.scheduler.add(
@@ -194,11 +275,13 @@ class Schedules(RuleBasedStateMachine):
             selection=selection,
             given=given,
             cadence=cadence,
+            awaited=awaited,
             now=self.clock,
         )
         self.rosters[outbox].add(session)
         truth = Truth(session, initial, cadence or Cadence(), first, isinstance(given, Snapshot))
         self.truths[session] = truth
+        truth.queued = self.next_queued()
         truth.taken_at(self.clock)
         return truth
 
@@ -263,10 +346,11 @@ class Schedules(RuleBasedStateMachine):
         closing = truth.session.closing
         assert closing is not None
         # A session that begins or is read has nothing to answer.
-        assert ended is (not truth.waiting and not self.answers(truth) and closing is not MOVED)
+        busy = truth.waiting or self.answers(truth) or truth.awaited
+        assert ended is (not busy and not truth.moves)
         if ended:
             self.ended(truth.session)
-        elif closing is MOVED:
+        elif truth.moves:
             truth.read |= self.reads_at_once(truth)
 
     @rule(truth=sessions, ending=st.sampled_from([SHUTDOWN, MOVED]))
@@ -280,7 +364,8 @@ class Schedules(RuleBasedStateMachine):
         truth.pushed = truth.pushed[: truth.taken]
         truth.times = truth.times[: truth.taken]
         busy = self.in_flight(truth) and not self.begins(truth)
-        moves = closing is MOVED and (truth.initial is None or truth.begun)
+        begun = (truth.initial is None or truth.begun) and not truth.awaited
+        moves = truth.moves and begun
         assert ended is (not busy and not moves)
         if ended:
             truth.cut_short = True
@@ -309,6 +394,7 @@ class Schedules(RuleBasedStateMachine):
     def start_step(self, run_at_once: bool) -> None:
         able = [truth for truth in self.truths.values() if self.can_go(truth)]
         due = [truth for truth in self.truths.values() if self.can_begin(truth)]
+        due.sort(key=lambda truth: truth.queued)
         read = [truth for truth in self.truths.values() if self.can_be_read(truth)]
         work = self.scheduler.schedule()
         assert (work is not None) is bool(able or due or read)
@@ -361,9 +447,7 @@ class Schedules(RuleBasedStateMachine):
             for session in step.sessions:
                 truth = self.truths[session]
                 truth.begun = True
-                truth.read = not truth.waiting and (
-                    session.closing is not None or truth.due <= truth.position
-                )
+                truth.read = self.reads_first(truth)
             self.scheduler.begun(batch)
             return
         # A later step that ran early would have used slots of this one, were any shared.
@@ -376,7 +460,7 @@ class Schedules(RuleBasedStateMachine):
             late = truth.due_time <= self.clock and truth.position >= truth.due_from
             truth.read = truth.due <= truth.position or late
             if session.closing is not None and not truth.waiting:
-                truth.read = session.closing is MOVED
+                truth.read = truth.moves
         for session in self.scheduler.complete(batch, self.clock):
             self.ended(session)
 
@@ -455,6 +539,7 @@ class Schedules(RuleBasedStateMachine):
             return
         for truth in self.truths.values():
             self.close(truth, FINISHED)
+            self.find_what_it_begins_from(truth, None, None)
         while self.scheduler.sessions or self.steps:
             for outbox in range(len(self.outboxes)):
                 self.collect(outbox)
@@ -472,7 +557,7 @@ class Schedules(RuleBasedStateMachine):
             if not truth.cut_short:
                 assert truth.session.ended is truth.session.closing
                 assert truth.received == len(truth.pushed)
-                if truth.session.closing is MOVED:
+                if truth.moves:
                     assert truth.snapshots[-1].position == truth.session.position
             assert truth.first + truth.received == truth.session.position
         assert [outbox.contexts_nbytes for outbox in self.outboxes] == [0, 0, 0]
@@ -491,7 +576,7 @@ class Schedules(RuleBasedStateMachine):
         )
 
     def reads_at_once(self, truth: Truth) -> bool:
-        begun = truth.initial is None or truth.begun
+        begun = (truth.initial is None or truth.begun) and not truth.awaited
         return begun and not truth.waiting and not self.answers(truth)
 
     def can_be_read(self, truth: Truth) -> bool:
@@ -508,7 +593,7 @@ class Schedules(RuleBasedStateMachine):
         )
 
     def can_go(self, truth: Truth) -> bool:
-        if truth.initial is not None and not truth.begun:
+        if truth.awaited or (truth.initial is not None and not truth.begun):
             return False
         if truth.read:
             return False
