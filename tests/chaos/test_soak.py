@@ -7,6 +7,7 @@ Two minutes in the suite; as many as one likes by hand:
 
 import asyncio
 import os
+from pathlib import Path
 from random import Random
 from statistics import median
 from time import monotonic
@@ -14,15 +15,17 @@ from time import monotonic
 import psutil
 import pytest
 
+import elman
 from elman import aio
 from elman_server.repository import BUNDLED
+from elman_server.tickets.keys import new_key
 from tests.chaos.load import quantiles
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 
 SECONDS = float(os.environ.get("ELMAN_SOAK_SECONDS", "120"))
 TEXT = "the quick brown fox jumps over the lazy dog " * 12
-LONG_LIVED, SHORT_LIVED, DYING = 60, 20, 3
+LONG_LIVED, SHORT_LIVED, DYING, SHARING, NAMES = 60, 20, 3, 20, 15
 MIB = 1024 * 1024
 
 
@@ -37,6 +40,8 @@ class Life:
         self.returned: list[float] = []
         """Seconds that the first prediction after a long silence took."""
         self.lived = 0
+        self.taken = 0
+        """How often a named session went to another client."""
 
     @property
     def over(self) -> bool:
@@ -80,6 +85,25 @@ class Life:
             self.lived += len(streams)
             await asyncio.sleep(0.2)
 
+    async def share(self, client: aio.Client) -> None:
+        """Named sessions that clients take from one another."""
+        while not self.over:
+            name = f"session {self._rng.randint(1, NAMES)}"
+            try:
+                async with client.stream("sentiment", outputs="positive", session=name) as stream:
+                    for _ in range(5):
+                        if stream.position > len(TEXT) - 40:
+                            break
+                        await self._push(stream, self._rng.randint(1, 20))
+                        await asyncio.sleep(self._rng.choice([0.0, 0.05, 0.7]))
+                    else:
+                        continue
+                async with client.stream("sentiment", session=name, restart=True):
+                    pass
+            except elman.SessionTaken:
+                self.taken += 1
+            self.lived += 1
+
     async def _push(self, stream: aio.Stream, count: int) -> None:
         first = stream.position
         found = [p["positive"] async for p in stream.map(TEXT[first : first + count])]
@@ -90,15 +114,20 @@ _MODEL = BUNDLED / "sentiment/1/model.onnx"
 
 
 @pytest.mark.timeout(int(SECONDS) + 120)
-async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
+async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
     samples = []
-    with ServerProcess("--demo", "--park-after", "0.5", "--retry-after", "0.1") as server:
+    store = ("--state-store", f"file:{tmp_path}", "--session-ttl", "60")
+    with ServerProcess(
+        *("--demo", "--park-after", "0.5", "--retry-after", "0.1", *store),
+        env={"ELMAN_TICKET_KEY": new_key()},
+    ) as server:
         process = psutil.Process(server.process.pid)
         life = Life(server.target, Random(9))
         async with aio.connect(server.target, ticket_every=50) as client:
             tasks = [asyncio.create_task(life.idle(client)) for _ in range(LONG_LIVED)]
             tasks += [asyncio.create_task(life.hurry(client)) for _ in range(SHORT_LIVED)]
             tasks += [asyncio.create_task(life.die()) for _ in range(DYING)]
+            tasks += [asyncio.create_task(life.share(client)) for _ in range(SHARING)]
             while not life.over:
                 await asyncio.sleep(1.0)
                 samples.append(process.memory_info().rss / MIB)
@@ -113,7 +142,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
         resumed = server.metric("elman_sessions_resumed_total")
         left = {
             name: server.metric(f"elman_{name}")
-            for name in ("sessions", "pending_elements", "state_slots")
+            for name in ("sessions", "pending_elements", "state_slots", "named_sessions")
         }
         opened = server.metric("elman_sessions_opened_total")
         closed = server.metric("elman_sessions_closed_total")
@@ -128,7 +157,9 @@ async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
     print(f"\n{life.lived} sessions in {SECONDS:.0f} s, {parked:.0f} parked, {resumed:.0f} resumed")
     print(f"resident {before:.1f} MiB in the second quarter, {after:.1f} MiB in the last")
     print(quantiles("the first prediction after a silence", life.returned))
-    assert left == {"sessions": 0, "pending_elements": 0, "state_slots": 0}
+    print(f"{life.taken} times a client took a named session from another")
+    assert set(left.values()) == {0}
+    assert life.taken > 0
     assert opened == closed
     assert parked > 0
     assert resumed >= 0.5 * parked

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from elman_server.config import ConfigError, ServerConfig
+from elman_server.tickets.keys import new_key
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
@@ -30,6 +31,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "ticket_lifetime": (1, 315_360_000),
     "min_ticket_elements": (1, 2**32 - 1),
     "min_ticket_seconds": (0.001, 1_000_000),
+    "session_lease": (0.1, 3600),
+    "session_ttl": (1, 315_360_000),
+    "checkpoint_interval": (0.01, 3600),
     "keepalive_time": (1, 1_000_000),
     "threads": (1, 1024),
 }
@@ -104,3 +108,9 @@ def test_a_device_has_a_provider_of_its_own() -> None:
         ConfigError, match=r"^device is cuda, which has .* leave providers \(Other\) out$"
     ):
         config(device="cuda", providers=("Other",))
+
+
+def test_a_store_needs_the_key_that_seals_what_is_in_it() -> None:
+    with pytest.raises(ConfigError, match="ticket_key is not"):
+        config(state_store="file:/tmp/store")
+    assert config(state_store="file:/tmp/store", ticket_key=(new_key(),)).state_store
