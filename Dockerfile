@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY server server
 COPY export export
-RUN python -m venv /opt/elman && /opt/elman/bin/pip install --no-cache-dir '.[server]'
+RUN python -m venv /opt/elman && /opt/elman/bin/pip install --no-cache-dir '.[server,redis]'
 
 FROM ${BASE}
 COPY --from=build /opt/elman /opt/elman

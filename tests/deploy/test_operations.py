@@ -31,7 +31,10 @@ def test_its_flag_table_is_the_configuration(text: str) -> None:
 
 def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
     rows = re.findall(r"^\| `(elman_\w+)` \| (\w+) \| .+ \|$", text, re.MULTILINE)
-    families = {family.name: family.type for family in Metrics().registry.collect()}
+    metrics = Metrics()
+    metrics.keeper()
+    metrics.watch_keeper(sessions=lambda: 0, down=lambda: False)
+    families = {family.name: family.type for family in metrics.registry.collect()}
     families |= {family.name: family.kind for family in supervised(serving=1, restarts=0)}
     expected = {
         f"{name}_total" if kind == "counter" else name: kind

@@ -36,7 +36,7 @@ def output(program: str, server: ServerProcess) -> list[str]:
 
 
 def test_the_page_has_a_program_for_threads_and_one_for_asyncio() -> None:
-    assert ["asyncio" in program for program in PROGRAMS] == [False, True, False]
+    assert ["asyncio" in program for program in PROGRAMS] == [False, True, False, False]
     assert FRAGMENTS
 
 
@@ -62,6 +62,11 @@ def test_its_program_that_outlives_a_server_runs() -> None:
         run = [sys.executable, "-W", "error", "-c", program]
         result = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr, result.stdout) == (0, "", "")
+
+
+def test_its_program_with_a_name_runs(tmp_path: Path) -> None:
+    with Fleet(1, "--demo", "--state-store", f"file:{tmp_path}") as fleet:
+        assert output("import elman\n" + PROGRAMS[3], fleet[0]) == []
 
 
 @pytest.mark.parametrize("code", FRAGMENTS)
