@@ -1,11 +1,11 @@
-"""What tickets cost: the same load on the same server, with and without.
+"""What tickets and names cost: the same load on the same server, with and without.
 
     python -m benchmarks.tickets
     python -m benchmarks.tickets --rounds 9 --every 1000 100
 
-Every round measures each load without tickets and with, in turn first, so that what else the
-machine does meets both. Figures are medians over the rounds, and ratios medians of each round's
-own.
+Every round measures each load without tickets and with, and with names, in turn first, so that what
+else the machine does meets all. Named sessions are kept in a folder or in `--state-store`. Figures
+are medians over the rounds, and ratios medians of each round's own.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import elman
 from benchmarks.models import LARGE, MIDDLE, SMALL, Size
 from elman.bench.drive import drive
 from elman.bench.load import Load
+from elman_server.tickets.keys import new_key
 from tests.serverprocess import ServerProcess
 
 CASES = (
@@ -47,20 +48,27 @@ class Costs:
     ratios: list[float] = field(default_factory=list)
     """To those of the same round without tickets."""
     nbytes: list[float] = field(default_factory=list)
-    """Of tickets, for each element."""
+    """Of tickets and checkpoints, for each element."""
 
 
-def measure(every: Sequence[int], *, rounds: int) -> list[Costs]:
+def measure(every: Sequence[int], *, rounds: int, state_store: str = "") -> list[Costs]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for size in {size for size, _ in CASES}:
             size.save(folder)
-        server = stack.enter_context(ServerProcess(str(folder), "--min-ticket-elements", "1"))
+        store = state_store or f"file:{folder}/store"
+        server = stack.enter_context(
+            ServerProcess(
+                *(str(folder), "--min-ticket-elements", "1", "--state-store", store),
+                env={"ELMAN_TICKET_KEY": new_key()},
+            )
+        )
         client = stack.enter_context(elman.connect(server.target))
         found = []
         for size, load in CASES:
             model = client.model(size.name)
-            costs = [Costs(size, replace(load, ticket_every=n)) for n in (0, *every)]
+            loads = [replace(load, ticket_every=n) for n in (0, *every)]
+            costs = [Costs(size, each) for each in (*loads, replace(load, named=True))]
             for number in range(rounds):
                 # In another order each time.
                 turn = number % len(costs)
@@ -77,7 +85,8 @@ def measure(every: Sequence[int], *, rounds: int) -> list[Costs]:
 def _run(server: ServerProcess, model: elman.Model, costs: Costs) -> None:
     def counted() -> tuple[float, float]:
         return (
-            server.metric("elman_ticket_bytes_total", model=model.name),
+            server.metric("elman_ticket_bytes_total", model=model.name)
+            + server.metric("elman_checkpoint_bytes_total"),
             server.metric("elman_elements_total", model=model.name),
         )
 
@@ -94,7 +103,7 @@ def table(found: Sequence[Costs]) -> Table:
         "model", "window", "a ticket every", "elements/s", "of those without", "bytes/element"
     )
     for costs in found:
-        every = str(costs.load.ticket_every or "never")
+        every = "named" if costs.load.named else str(costs.load.ticket_every or "never")
         rows.add_row(
             costs.size.name,
             str(costs.load.window),
@@ -110,8 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--every", type=int, nargs="+", default=[1000, 100])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--state-store", default="", help="instead of a folder")
     options = parser.parse_args()
-    found = measure(options.every, rounds=options.rounds)
+    found = measure(options.every, rounds=options.rounds, state_store=options.state_store)
     Console(width=100).print(table(found))
 
 

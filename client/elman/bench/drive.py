@@ -1,6 +1,7 @@
 """Runs a load on a server and says what came of it."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -78,6 +79,7 @@ async def drive(
                         outputs=outputs,
                         contexts=_contexts(model, load.seed),
                         ticket_every_elements=load.ticket_every,
+                        name=f"bench {secrets.token_hex(8)}" if load.named else "",
                     ),
                     sessions=len(share),
                     elements=Elements.of(model, load.seed + number),

@@ -26,6 +26,8 @@ class Load:
     process of such bursts, whose sizes are geometric."""
     ticket_every: int = 0
     """Elements of a session after which it gets a ticket; 0: it gets none."""
+    named: bool = False
+    """Whether each session has a name, and so is kept in the server's state store."""
     seconds: float = 5.0
     """Measured."""
     warm_up: float = 0.5

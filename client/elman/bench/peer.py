@@ -63,7 +63,8 @@ class Peer:
         sessions: int,
         elements: Elements,
     ) -> None:
-        """`first` names the model; `opening` is what each session is opened with."""
+        """`first` names the model; `opening` is what each session is opened with, and a number
+        after its name if it has one."""
         self._call = call
         self._first = first
         self._opening = opening
@@ -80,6 +81,8 @@ class Peer:
                 opening = frame.opens.add()
                 opening.CopyFrom(self._opening)
                 opening.session = number
+                if opening.name:
+                    opening.name += f" {number}"
             await self._call.write(frame)
         opened = 0
         while opened < self._sessions:

@@ -8,7 +8,6 @@ many of those who wait share a step, and of what chunk, is what answers the most
 Sessions that have yet to begin stand in a line of their own, and so do those whose snapshot is due.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from elman_server.engine.limits import Fitting, Seconds, StepLimits
 from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, Times, gathered
+from elman_server.engine.readers import Readers
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.snapshot import (
     NEVER,
@@ -36,7 +36,6 @@ from elman_server.engine.table import (
     ENDED,
     IN_STEP,
     NOWHERE,
-    READ,
     Numbers,
     Rows,
     SessionTable,
@@ -63,8 +62,7 @@ class Scheduler:
         self._rows = limits.max_batch_size
         """Of the last step that several shared."""
         self._held: set[Outbox] = set()
-        self._due: deque[Session] = deque()
-        """Sessions whose snapshots are to be taken next."""
+        self._readers = Readers(self.table)
 
     @property
     def pending(self) -> int:
@@ -222,7 +220,7 @@ class Scheduler:
         position = session.position + session.unanswered
         table.expect(row, min(int(table.due[row]), position), float(table.due_time[row]))
         if not session.unanswered and table.place[row] == NOWHERE:
-            self._read(session)
+            self._readers.add(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session at once and forgets its queue; a step that it is in goes to nobody."""
@@ -230,7 +228,7 @@ class Scheduler:
 
     def release(self, outbox: Outbox) -> None:
         """Lets sessions go on that were held because their outbox was full."""
-        self._due.extend(outbox.unread)
+        self._readers.add_again(outbox.unread)
         outbox.unread = []
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
@@ -242,7 +240,7 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return self._lines.sessions > 0 or bool(self._beginners) or bool(self._due)
+        return self._lines.sessions > 0 or bool(self._beginners) or bool(self._readers)
 
     @property
     def full(self) -> bool:
@@ -256,7 +254,7 @@ class Scheduler:
     def schedule(self, *, idle: bool = False) -> Batch | Beginning | Restoring | Reading | None:
         """Takes the next batch out of the queues, or the next sessions that begin or are to be
         read; None if nobody is ready. `idle`: whether the model had nothing to do before."""
-        if self._due and (reading := self._take_due()) is not None:
+        if self._readers and (reading := self._readers.take(self.limits.max_batch_size)):
             return reading
         # The beginners' line is the last.
         lines = len(self._lines) + 1
@@ -291,7 +289,7 @@ class Scheduler:
             due = table.whose_due(rows, now)
             if np.count_nonzero(due):
                 for session in table.of(rows[due]):
-                    self._read(session)
+                    self._readers.add(session)
                 more &= ~due
         if np.count_nonzero(more):
             self._lines.append(rows[more], waiting[more])
@@ -357,7 +355,7 @@ class Scheduler:
         ended = []
         for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
             if session.hands_over:
-                self._read(session)
+                self._readers.add(session)
             else:
                 self._end(session, session.closing or FINISHED)
                 ended.append(session)
@@ -367,41 +365,17 @@ class Scheduler:
         """One that has just begun."""
         row = session.slot.index
         if self.table.due[row] <= session.position:
-            self._read(session)
+            self._readers.add(session)
         elif session.pending:
             self._lines.append_one(row, session.pending)
         elif session.closing is not None:
-            self._read(session)
-
-    def _take_due(self) -> Reading | None:
-        """Those whose snapshots are taken next."""
-        sessions: list[Session] = []
-        while self._due and len(sessions) < self.limits.max_batch_size:
-            session = self._due.popleft()
-            if session.ended is not None:
-                continue
-            if session.outbox.full:
-                # Or a drain would hold the states of all sessions twice.
-                session.outbox.unread.append(session)
-                continue
-            session.reading = True
-            sessions.append(session)
-        if not sessions:
-            return None
-        return Reading(sessions=sessions, slots=[session.slot.index for session in sessions])
-
-    def _read(self, session: Session) -> None:
-        """Has its snapshot taken; nothing else is done with it before."""
-        row = session.slot.index
-        if self.table.place[row] != READ:
-            self.table.place[row] = READ
-            self._due.append(session)
+            self._readers.add(session)
 
     def _hand_over(self, session: Session) -> None:
         """A session that has nothing waiting ends with its snapshot; one that has not begun does
         when it has."""
         if session.start in (Start.INITIAL, Start.BEGUN):
-            self._read(session)
+            self._readers.add(session)
 
     def _take(self, first: int, idle: bool) -> Batch | None:
         """The sessions that fit into a step best, those of a certain line first."""

@@ -1,0 +1,48 @@
+"""The line of sessions whose snapshots are due. The scheduler's own."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from elman_server.engine.snapshot import Reading
+from elman_server.engine.table import READ, SessionTable
+
+if TYPE_CHECKING:
+    from elman_server.engine.session import Session
+
+
+class Readers:
+    def __init__(self, table: SessionTable) -> None:
+        self._table = table
+        self._line: deque[Session] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._line)
+
+    def add(self, session: "Session") -> None:
+        """Nothing else is done with it before it is read."""
+        row = session.slot.index
+        if self._table.place[row] != READ:
+            self._table.place[row] = READ
+            self._line.append(session)
+
+    def add_again(self, sessions: "Iterable[Session]") -> None:
+        """Those whose outboxes were full when it was their turn."""
+        self._line.extend(sessions)
+
+    def take(self, most: int) -> Reading | None:
+        """The next ones, at most so many; None if there is none."""
+        sessions: list[Session] = []
+        while self._line and len(sessions) < most:
+            session = self._line.popleft()
+            if session.ended is not None:
+                continue
+            if session.outbox.full:
+                # Or a drain would hold the states of all sessions twice.
+                session.outbox.unread.append(session)
+                continue
+            session.reading = True
+            sessions.append(session)
+        if not sessions:
+            return None
+        return Reading(sessions=sessions, slots=[session.slot.index for session in sessions])
