@@ -171,6 +171,8 @@ class ServedModel:
                 loaded.file.spec,
                 keyring=keyring,
                 lifetime=config.ticket_lifetime,
+                # A checkpoint is a ticket, and is to be of use for as long as it is kept.
+                named_lifetime=config.session_ttl + config.checkpoint_interval,
                 # An open that brings one back must fit into a message, too.
                 max_nbytes=config.max_message_bytes // 2,
                 least=Cadence(

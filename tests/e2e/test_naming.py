@@ -198,6 +198,44 @@ def test_a_named_session_stays_on_its_version(connect: Connect, tmp_path: Path, 
             assert stream.model.version == "2"
 
 
+def test_workers_share_names(
+    root: Path, connect: Connect, expected: list[bytes], tmp_path: Path
+) -> None:
+    store = ("--state-store", f"file:{tmp_path}/store", "--session-lease", "0.5")
+    with Fleet(1, str(root / "models"), *store, "--workers", "2") as fleet:
+        found: list[bytes] = []
+        for turn in range(12):
+            client = connect(fleet.targets[0])
+            stream = client.stream("letters", session="bob")
+            assert stream.position == turn
+            found += pushed(stream, turn + 1)
+            if turn % 2:
+                stream.close()
+        assert fleet[0].metric("elman_named_sessions") == 0
+        assert fleet[0].metric("elman_state_store_down") == 0
+        assert fleet[0].metric("elman_sessions_closed_total", reason="taken_over") == 6
+    assert found == expected[:12]
+
+
+def test_what_another_key_sealed_is_of_no_use_until_the_session_begins_anew(
+    root: Path, connect: Connect, expected: list[bytes], tmp_path: Path
+) -> None:
+    for last in (False, True):
+        store = ("--state-store", f"file:{tmp_path}/store")
+        with Fleet(1, str(root / "models"), *store) as fleet:  # with a key of its own
+            client = connect(fleet.targets[0])
+            if not last:
+                with client.stream("letters", session="bob") as stream:
+                    stream.step("a")
+                fleet.terminate(0)
+                continue
+            for version in (None, 1):
+                with pytest.raises(elman.InvalidRequest, match=r"kept.* key .*restart"):
+                    client.stream("letters", version=version, session="bob")
+            with client.stream("letters", session="bob", restart=True) as stream:
+                assert pushed(stream, 1) == expected[:1]
+
+
 def test_a_store_needs_a_key(root: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "elman_server", "--demo", "--state-store", f"file:{root}/none"],

@@ -47,10 +47,11 @@ class Holding:
         """Whether somebody else has it."""
         self.unsaved: Snapshot | None = None
         """The last one, until it is saved."""
-        self.saved_at = now
+        self.saved_at = self.taken_at = now
         """Seconds on the keeper's clock."""
         self._engine = engine
         self._seal = seal
+        self._sealed: tuple[Snapshot, bytes] | None = None
         self._changed = changed
         self._taken = session.position
 
@@ -69,12 +70,15 @@ class Holding:
             self._engine.snapshot(self.session)
 
     def seal(self, snapshot: Snapshot) -> bytes:
-        return self._seal(snapshot)
+        """Its checkpoint, which is its client's ticket as well: sealed once for both."""
+        if self._sealed is None or self._sealed[0] is not snapshot:
+            self._sealed = snapshot, self._seal(snapshot)
+        return self._sealed[1]
 
     def saved(self, snapshot: Snapshot, now: float) -> None:
         self.saved_at = now
         if self.unsaved is snapshot:
-            self.unsaved = None
+            self.unsaved = self._sealed = None
 
     def give_up(self) -> None:
         """Has the session end once all that was pushed is answered, for somebody else to have."""

@@ -209,6 +209,7 @@ class Keeper:
         self._write.set()
 
     def _changed(self, holding: Holding) -> None:
+        holding.taken_at = self._clock()
         if (holding.over or holding.lost) and self._held.get(holding.key) is holding:
             del self._held[holding.key]
         if holding.lost:
@@ -289,7 +290,8 @@ class Keeper:
             for count, holding in enumerate(list(self._held.values())):
                 if holding.unsaved is not None:
                     self._dirty[holding] = None
-                holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
+                if now > holding.taken_at + self._terms.interval / 2:
+                    holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
                 if count % _BATCH == _BATCH - 1:
                     await asyncio.sleep(0)
             if self._dirty or self._leaving or self._surplus:
@@ -322,7 +324,10 @@ class Keeper:
         if not checkpoints:
             return
         refused = await self._store.save(checkpoints, ttl=self._terms.ttl)
-        self._metrics.saved(len(checkpoints) - len(refused), sum(map(len, checkpoints.values())))
+        done = [
+            len(checkpoint) for claim, checkpoint in checkpoints.items() if claim not in refused
+        ]
+        self._metrics.saved(len(done), sum(done))
         for claim, (holding, snapshot) in saved.items():
             if claim in refused:
                 holding.revoke()

@@ -30,17 +30,20 @@ class Tickets:
         *,
         keyring: Keyring,
         lifetime: float,
+        named_lifetime: float = 0.0,
         least: Cadence,
         max_nbytes: float = inf,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`lifetime`: seconds for which a ticket is good. `least`: no session gets one more often.
+        """`lifetime`: seconds for which a ticket is good; `named_lifetime`: the same of a named
+        session's, if that is longer. `least`: no session gets one more often.
         `max_nbytes`: of a ticket. `clock` gives seconds since 1970."""
         self.least = least
         self._max_nbytes = max_nbytes
         self._origin = origin
         self._keyring = keyring
         self._lifetime = lifetime
+        self._named_lifetime = max(lifetime, named_lifetime)
         self._clock = clock
         states = [(state.dtype, state.shape) for state in spec.states]
         contexts = [(context.dtype, context.shape) for context in spec.step_contexts]
@@ -64,10 +67,8 @@ class Tickets:
         snapshot: Snapshot,
         identity: str,
         attachment: Attachment | None = None,
-        *,
-        lifetime: float | None = None,
     ) -> bytes:
-        """`attachment`: of a named session; `lifetime`: another than a ticket's."""
+        """`attachment`: of a named session."""
         tensors = None
         if snapshot.tensors is not None:
             tensors = b"".join(
@@ -79,7 +80,7 @@ class Tickets:
         content = Content(
             origin=self._origin,
             position=snapshot.position,
-            expires=self._clock() + (lifetime or self._lifetime),
+            expires=self._clock() + (self._named_lifetime if attachment else self._lifetime),
             owner=_owner(identity),
             tensors=tensors,
             attachment=attachment,

@@ -3,7 +3,10 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -35,6 +38,16 @@ def key(model: str, identity: str, name: str) -> str:
         raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
     caller = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return f"{model}:{caller}:{name}"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What is wrong with a checkpoint is told to somebody who knows nothing of it."""
+    try:
+        yield
+    except TicketRejected as error:
+        text = f"what is kept of the session can't be used: {error}; a restart begins it anew"
+        raise TicketRejected(text, reason=error.reason) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +131,9 @@ class Naming:
                     owner=wanted.owner,
                     session=session,
                     engine=self._model.engine,
-                    seal=self._ticketing.checkpoint,
+                    seal=partial(
+                        self._ticketing.issue_named, key=wanted.key, attachment=wanted.owner
+                    ),
                 )
                 claim = None
                 self._model.engine.found(session, given, holding)
@@ -137,7 +152,8 @@ class Naming:
         """Raises `TicketRejected`."""
         if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
             return wanted.given
-        return self._ticketing.redeem(claim.checkpoint)
+        with explained():
+            return self._ticketing.redeem(claim.checkpoint)
 
     def _ending(self, error: ServerError) -> Ending:
         if isinstance(error, SessionTaken):

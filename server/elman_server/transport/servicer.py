@@ -100,11 +100,14 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
         async def answer() -> pb.GetModelResponse:
             model = self._catalog.get(request.name, request.version)
-            ticket = request.ticket
-            if request.session:
-                ticket = await self._checkpoint(request, identity.of(context))
-            if ticket:
-                model = self._model_of(ticket, model, identity.of(context))
+            caller = identity.of(context)
+            if request.ticket:
+                model = self._model_of(request.ticket, model, caller)
+            elif request.session:
+                checkpoint = await self._checkpoint(request, caller)
+                if checkpoint is not None:
+                    with naming.explained():
+                        model = self._model_of(checkpoint, model, caller)
             return pb.GetModelResponse(model=messages.model(model.source, model.file))
 
         return await _answer(self._get, context, answer)
@@ -161,13 +164,13 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         most = self._config.max_connection_age
         return most * random.uniform(0.9, 1.1) if most else inf
 
-    async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes:
+    async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes | None:
         """Of a named session, if there is any. Raises a `ServerError`."""
         if self._keeper is None:
             raise InvalidRequest(
                 f"session {request.session!r} has a name; this server has no state store"
             )
-        return await self._keeper.peek(naming.key(request.name, identity, request.session)) or b""
+        return await self._keeper.peek(naming.key(request.name, identity, request.session))
 
     def _model_of(self, ticket: bytes, model: ServedModel, identity: str) -> ServedModel:
         """The version of a model that a ticket is of. Raises `TicketRejected`."""

@@ -17,8 +17,6 @@ _LEAST_PART = 20
 """Where tickets come after so many elements, one comes for the time's sake after a twentieth of
 them at least: a session that is slow has few to be pushed again."""
 
-_KEPT_SECONDS = 100 * 365 * 24 * 3600.0
-
 
 class Ticketing:
     def __init__(self, model: ServedModel, identity: str) -> None:
@@ -44,19 +42,21 @@ class Ticketing:
     def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
         ticket = b""
         if self._tickets.available:
-            attachment = None
             if isinstance(session.keeping, Holding):
-                attachment = Attachment(
-                    session=session_digest(session.keeping.key),
-                    id=bytes.fromhex(session.keeping.owner),
-                )
-            ticket = self._tickets.issue(snapshot, self._identity, attachment)
+                ticket = session.keeping.seal(snapshot)
+            else:
+                ticket = self._tickets.issue(snapshot, self._identity)
             self._metrics.ticket_issued(len(ticket))
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
 
-    def checkpoint(self, snapshot: Snapshot) -> bytes:
-        """What the state store keeps, and forgets when its time has come."""
-        return self._tickets.issue(snapshot, self._identity, lifetime=_KEPT_SECONDS)
+    def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
+        """The ticket of a named session, which is kept as its checkpoint, too. `attachment`: the id
+        of that, in hex."""
+        return self._tickets.issue(
+            snapshot,
+            self._identity,
+            Attachment(session=session_digest(key), id=bytes.fromhex(attachment)),
+        )
 
     def redeem(self, ticket: bytes) -> Snapshot:
         """Raises `TicketRejected`."""

@@ -1,11 +1,14 @@
 """An outbox keeps the order, and bounds what a caller that does not read can make the server
 keep."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import FINISHED, Session
+from elman_server.engine.snapshot import Snapshot
 from elman_server.engine.table import SessionTable
 from tests.server.fakes import FakeSelection, session_in
 
@@ -89,3 +92,37 @@ def test_sessions_that_come_and_go_fill_it_too() -> None:
         box.opened(one)
         box.ended(one, FINISHED)
     assert box.full
+
+
+def test_what_one_session_was_answered_can_be_forgotten() -> None:
+    box = outbox()
+    table = SessionTable()
+    one, two = (session_in(table, box, SELECTION) for _ in range(2))
+    one.number, two.number = 1, 2
+    both = Delivery(
+        selection=SELECTION,
+        numbers=[1, 2, 1],
+        counts=[2, 1, 3],
+        first_positions=[0, 7, 2],
+        outputs={"sum": np.arange(6)},
+        times=np.arange(6.0),
+    )
+    alone = replace(both, numbers=[1], counts=[6], first_positions=[0])
+    others = replace(both, numbers=[2], counts=[6], first_positions=[0])
+    for each in (both, alone, others):
+        box.deliver(each)
+    box.opened(one)
+    snapshots = [
+        (one, Snapshot(position=1, tensors=None)),
+        (two, Snapshot(position=2, tensors=None)),
+    ]
+    for each_session, snapshot in snapshots:
+        box.snapshot(each_session, snapshot)
+    box.forget(one)
+    mail = box.take()
+    assert mail.opened == [one]
+    assert mail.snapshots == snapshots[1:]
+    first, second = mail.deliveries
+    assert (first.numbers, first.counts, first.first_positions) == ([2], [1], [7])
+    assert first.outputs["sum"].tolist() == first.times.tolist() == [2]
+    assert second is others

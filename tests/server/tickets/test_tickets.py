@@ -10,7 +10,7 @@ import pytest
 from elman_server.engine.snapshot import Cadence, Snapshot
 from elman_server.errors import ForeignTicket, TicketRejected
 from elman_server.spec import ContextSpec, ModelSpec, StateSpec
-from elman_server.tickets.content import Origin
+from elman_server.tickets.content import Attachment, Origin
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.tickets import Tickets
 from tests.stepmodels import leaky
@@ -61,7 +61,9 @@ def bits(snapshot: Snapshot) -> list[Any]:
 
 
 def test_its_size_is_known_before() -> None:
-    assert len(tickets().issue(SNAPSHOT, "")) == tickets().nbytes
+    attachment = Attachment(session=bytes(32), id=bytes(16))
+    assert len(tickets().issue(SNAPSHOT, "", attachment)) == tickets().nbytes
+    assert len(tickets().issue(SNAPSHOT, "")) < tickets().nbytes
 
 
 def test_a_session_in_the_initial_state_needs_no_tensors() -> None:
@@ -117,3 +119,17 @@ def test_it_is_good_for_its_own_caller_alone(thief: str) -> None:
 def test_it_tells_which_network_it_is_of() -> None:
     other = tickets(replace(ORIGIN, version="9", fingerprint="cd" * 32))
     assert other.origin(tickets().issue(SNAPSHOT, ""), "") == ORIGIN
+
+
+def test_a_ticket_of_a_named_session_tells_whose_it_is() -> None:
+    attachment = Attachment(session=b"s" * 32, id=b"a" * 16)
+    issued = tickets().issue(SNAPSHOT, "me", attachment)
+    snapshot, found = tickets().redeem_named(issued, "me", b"s" * 32)
+    assert found == attachment
+    assert bits(snapshot) == bits(tickets().redeem(issued, "me")) == bits(SNAPSHOT)
+    for ticket, session in ((issued, b"t" * 32), (tickets().issue(SNAPSHOT, "me"), b"s" * 32)):
+        with pytest.raises(TicketRejected) as caught:
+            tickets().redeem_named(ticket, "me", session)
+        assert caught.value.reason == "session"
+    with pytest.raises(ForeignTicket):
+        tickets().redeem_named(issued, "you", b"s" * 32)
