@@ -3,8 +3,7 @@
 Pure and synchronous: time is an argument, slots are numbers, and what a step computes is not its
 business. A session that has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`. A
 step is filled from one line after another, and they take turns at being the first: so the head of a
-line waits for at most one bounded step of each other line, however much others have pushed. How
-many of those who wait share a step, and of what chunk, is what answers the most elements a second.
+line waits for at most one bounded step of each other line, however much others have pushed.
 Sessions that have yet to begin stand in a line of their own, and so do those whose snapshot is due.
 """
 
@@ -12,13 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from elman_server.engine.batch import Batch, Part
+from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginners, Beginning, Given, Start
 from elman_server.engine.delivery import Selection
-from elman_server.engine.limits import Fitting, Seconds, StepLimits
+from elman_server.engine.filling import Filling
+from elman_server.engine.limits import Seconds, StepLimits
 from elman_server.engine.lines import Lines
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Elements, Queues, Times, gathered
+from elman_server.engine.queues import Elements, Queues, gathered
 from elman_server.engine.readers import Readers
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.snapshot import (
@@ -34,7 +34,6 @@ from elman_server.engine.table import (
     CLOSING,
     COMING,
     ENDED,
-    IN_STEP,
     NOWHERE,
     Numbers,
     Rows,
@@ -55,13 +54,12 @@ class Scheduler:
         self.sessions: set[Session] = set()
         """All that have not ended."""
         self._queues = Queues(self.table)
-        self._fitting = Fitting(limits, seconds)
         self._lines = Lines(self.table, limits.longest_chunk)
+        self._filling = Filling(
+            limits, seconds, table=self.table, queues=self._queues, lines=self._lines
+        )
         self._beginners = Beginners()
         self._turn = 0
-        self._rows = limits.max_batch_size
-        """Of the last step that several shared."""
-        self._held: set[Outbox] = set()
         self._readers = Readers(self.table)
 
     @property
@@ -72,9 +70,7 @@ class Scheduler:
     @property
     def backlog(self) -> int:
         """Elements that wait for a step and not for their caller to read."""
-        if not self._held:
-            return self.pending
-        return self.pending - sum(outbox.pending for outbox in self._held)
+        return self.pending - self._filling.held
 
     @property
     def context_nbytes(self) -> int:
@@ -205,7 +201,7 @@ class Scheduler:
         if session.closing is None or session.closing.reason is FINISHED.reason:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
-        self._forget_queue(session)
+        self._filling.forget(session)
         if session.in_flight or session.reading:
             return False
         if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
@@ -230,12 +226,7 @@ class Scheduler:
         """Lets sessions go on that were held because their outbox was full."""
         self._readers.add_again(outbox.unread)
         outbox.unread = []
-        held, outbox.held = outbox.held, []
-        self._held.discard(outbox)
-        for rows, place in held:
-            present = rows[self.table.place[rows] == place]
-            if len(present):
-                self._lines.append(present, self.table.waiting[present])
+        self._filling.release(outbox)
 
     @property
     def ready(self) -> bool:
@@ -244,12 +235,8 @@ class Scheduler:
 
     @property
     def full(self) -> bool:
-        """Whether enough stands in line for the next step to be made ahead: as many as shared
-        the last one, or as much as fills one."""
-        limits, lines = self.limits, self._lines
-        if lines.sessions >= min(limits.max_batch_size, self._rows):
-            return True
-        return lines.elements >= limits.max_step_elements
+        """Whether enough stands in line for the next step to be made ahead."""
+        return self._filling.full
 
     def schedule(self, *, idle: bool = False) -> Batch | Beginning | Restoring | Reading | None:
         """Takes the next batch out of the queues, or the next sessions that begin or are to be
@@ -267,7 +254,7 @@ class Scheduler:
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif self._lines.of(line) and (batch := self._take(line, idle)) is not None:
+            elif self._lines.of(line) and (batch := self._filling.take(line, idle)) is not None:
                 self._turn = line + 1
                 return batch
         return None
@@ -377,132 +364,11 @@ class Scheduler:
         if session.start in (Start.INITIAL, Start.BEGUN):
             self._readers.add(session)
 
-    def _take(self, first: int, idle: bool) -> Batch | None:
-        """The sessions that fit into a step best, those of a certain line first."""
-        table = self.table
-        while True:
-            if self._lines.sessions == 1:
-                return self._take_one(first)
-            rows = self._lines.front(first, self.limits.max_batch_size)
-            if not len(rows):
-                return None
-            ids = table.receiver[rows]
-            alike = np.count_nonzero(ids == ids[0]) == len(ids)
-            if not self._hold(rows, ids, alike):
-                break
-        waiting = table.waiting[rows]
-        fitting, chunk = self._fitting.fit(waiting)
-        if idle and fitting == self._lines.sessions:
-            fitting = self._fitting.first_part(fitting, chunk)
-        self._lines.leave(fitting)
-        self._rows = fitting
-        if fitting < len(rows):
-            rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
-        if not alike:
-            order = ids.argsort(kind="stable")
-            rows, waiting, ids = rows[order], waiting[order], ids[order]
-        parts = self._parts(rows, ids[:1] if alike else ids)
-        most = int(np.maximum.reduce(waiting))
-        if most <= chunk:
-            return self._batch(rows, waiting, most, parts, *self._queues.take_all(rows, waiting))
-        counts = np.minimum(waiting, chunk)
-        return self._batch(rows, counts, chunk, parts, *self._queues.take(rows, counts))
-
-    def _take_one(self, line: int) -> Batch | None:
-        """The same if at most one stands in line, as is so of who does not multiplex."""
-        row = self._lines.take_one(line)
-        if row is None:
-            return None
-        receiver = self._receiver(row)
-        if receiver.outbox.full:
-            rows = np.array([row])
-            self._hold(rows, self.table.receiver[rows], True)
-            return None
-        table = self.table
-        waiting = int(table.waiting[row])
-        count = self._fitting.fit_one(waiting)
-        table.place[row] = IN_STEP
-        table.in_flight[row] = count
-        receiver.outbox.pending -= count
-        elements, times = self._queues.take_of(row, count)
-        return Batch(
-            table=table,
-            slots=np.array([row]),
-            counts=np.array([count]),
-            chunk=count,
-            elements=elements,
-            times=times,
-            parts=[Part(receiver, 0, 1)],
-            fresh=[0] if table.starters and table.fresh[row] else [],
-            outputs=receiver.selection.names,
-        )
-
-    def _hold(self, rows: Rows, ids: Numbers, alike: bool) -> bool:
-        """Takes those whose outboxes are full out of their lines. False if there are none."""
-        table, held = self.table, False
-        each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
-        for row in each.tolist():
-            receiver = self._receiver(row)
-            if receiver.outbox.full:
-                own = rows[ids == receiver.id]
-                table.place[own] = place = -self._lines.new_place()
-                self._held.add(receiver.outbox)
-                receiver.outbox.held.append((own, place))
-                held = True
-        return held
-
-    def _parts(self, rows: Rows, ids: Numbers) -> list[Part]:
-        """Of rows in the order of their receivers; of all of them, if that is one."""
-        if len(ids) == 1:
-            return [Part(self._receiver(int(rows[0])), 0, len(rows))]
-        stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
-        starts = [0, *stops[:-1]]
-        return [
-            Part(self._receiver(row), start, stop)
-            for row, start, stop in zip(rows[starts].tolist(), starts, stops, strict=True)
-        ]
-
-    def _batch(
-        self,
-        rows: Rows,
-        counts: Numbers,
-        chunk: int,
-        parts: list[Part],
-        elements: Elements,
-        times: Times,
-    ) -> Batch:
-        table = self.table
-        table.place[rows] = IN_STEP
-        table.in_flight[rows] = counts
-        names: frozenset[str] = frozenset()
-        totals = [len(elements)]
-        if len(parts) > 1:
-            totals = np.add.reduceat(counts, [part.start for part in parts]).tolist()
-        for part, total in zip(parts, totals, strict=True):
-            part.receiver.outbox.pending -= total
-            names |= part.receiver.selection.names
-        return Batch(
-            table=table,
-            slots=rows,
-            counts=counts,
-            chunk=chunk,
-            elements=elements,
-            times=times,
-            parts=parts,
-            fresh=table.fresh[rows].nonzero()[0].tolist() if table.starters else [],
-            outputs=names,
-        )
-
-    def _receiver(self, row: int) -> Receiver:
-        session = self.table.sessions[row]
-        assert session is not None
-        return session.receiver
-
     def _end(self, session: Session, ending: Ending) -> None:
         if session.ended is not None:
             return
         table, row = self.table, session.slot.index
-        self._forget_queue(session)
+        self._filling.forget(session)
         session.end(ending)
         table.leave(row, ENDED)
         self.sessions.discard(session)
@@ -512,13 +378,6 @@ class Scheduler:
         busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
         if not busy:
             self._free(session)
-
-    def _forget_queue(self, session: Session) -> None:
-        outbox = session.outbox
-        outbox.pending -= session.pending
-        self._queues.clear(session.slot.index)
-        if not outbox.pending:
-            self._held.discard(outbox)
 
     def _free(self, session: Session) -> None:
         self.table.remove(session.slot.index)

@@ -1,0 +1,189 @@
+"""What goes into a step: sessions from the lines, elements from their queues. The scheduler's own.
+
+How many of those who wait share a step, and of what chunk, is what answers the most elements a
+second. Whose caller does not read is held back until it does.
+"""
+
+import numpy as np
+
+from elman_server.engine.batch import Batch, Part
+from elman_server.engine.limits import Fitting, Seconds, StepLimits
+from elman_server.engine.lines import Lines
+from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.queues import Elements, Queues, Times
+from elman_server.engine.session import Session
+from elman_server.engine.table import IN_STEP, Numbers, Rows, SessionTable
+
+
+class Filling:
+    def __init__(
+        self,
+        limits: StepLimits,
+        seconds: Seconds,
+        *,
+        table: SessionTable,
+        queues: Queues,
+        lines: Lines,
+    ) -> None:
+        """`seconds(rows, chunk)` estimates how long the model computes a step."""
+        self._limits = limits
+        self._fitting = Fitting(limits, seconds)
+        self._table = table
+        self._queues = queues
+        self._lines = lines
+        self._rows = limits.max_batch_size
+        """Of the last step that several shared."""
+        self._held: set[Outbox] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether enough stands in line for the next step to be made ahead: as many as shared
+        the last one, or as much as fills one."""
+        limits, lines = self._limits, self._lines
+        if lines.sessions >= min(limits.max_batch_size, self._rows):
+            return True
+        return lines.elements >= limits.max_step_elements
+
+    @property
+    def held(self) -> int:
+        """Elements that wait for their caller to read."""
+        # Asked for at each push, and mostly there is none.
+        return sum(outbox.pending for outbox in self._held) if self._held else 0
+
+    def release(self, outbox: Outbox) -> None:
+        """Lets sessions go on that were held because their outbox was full."""
+        held, outbox.held = outbox.held, []
+        self._held.discard(outbox)
+        for rows, place in held:
+            present = rows[self._table.place[rows] == place]
+            if len(present):
+                self._lines.append(present, self._table.waiting[present])
+
+    def forget(self, session: Session) -> None:
+        """Drops a session's queue."""
+        outbox = session.outbox
+        outbox.pending -= session.pending
+        self._queues.clear(session.slot.index)
+        if not outbox.pending:
+            self._held.discard(outbox)
+
+    def take(self, first: int, idle: bool) -> Batch | None:
+        """The sessions that fit into a step best, those of a certain line first."""
+        table = self._table
+        while True:
+            if self._lines.sessions == 1:
+                return self._take_one(first)
+            rows = self._lines.front(first, self._limits.max_batch_size)
+            if not len(rows):
+                return None
+            ids = table.receiver[rows]
+            alike = np.count_nonzero(ids == ids[0]) == len(ids)
+            if not self._hold(rows, ids, alike):
+                break
+        waiting = table.waiting[rows]
+        fitting, chunk = self._fitting.fit(waiting)
+        if idle and fitting == self._lines.sessions:
+            fitting = self._fitting.first_part(fitting, chunk)
+        self._lines.leave(fitting)
+        self._rows = fitting
+        if fitting < len(rows):
+            rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
+        if not alike:
+            order = ids.argsort(kind="stable")
+            rows, waiting, ids = rows[order], waiting[order], ids[order]
+        parts = self._parts(rows, ids[:1] if alike else ids)
+        most = int(np.maximum.reduce(waiting))
+        if most <= chunk:
+            return self._batch(rows, waiting, most, parts, *self._queues.take_all(rows, waiting))
+        counts = np.minimum(waiting, chunk)
+        return self._batch(rows, counts, chunk, parts, *self._queues.take(rows, counts))
+
+    def _take_one(self, line: int) -> Batch | None:
+        """The same if at most one stands in line, as is so of who does not multiplex."""
+        row = self._lines.take_one(line)
+        if row is None:
+            return None
+        receiver = self._receiver(row)
+        if receiver.outbox.full:
+            rows = np.array([row])
+            self._hold(rows, self._table.receiver[rows], True)
+            return None
+        table = self._table
+        waiting = int(table.waiting[row])
+        count = self._fitting.fit_one(waiting)
+        table.place[row] = IN_STEP
+        table.in_flight[row] = count
+        receiver.outbox.pending -= count
+        elements, times = self._queues.take_of(row, count)
+        return Batch(
+            table=table,
+            slots=np.array([row]),
+            counts=np.array([count]),
+            chunk=count,
+            elements=elements,
+            times=times,
+            parts=[Part(receiver, 0, 1)],
+            fresh=[0] if table.starters and table.fresh[row] else [],
+            outputs=receiver.selection.names,
+        )
+
+    def _hold(self, rows: Rows, ids: Numbers, alike: bool) -> bool:
+        """Takes those whose outboxes are full out of their lines. False if there are none."""
+        table, held = self._table, False
+        each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
+        for row in each.tolist():
+            receiver = self._receiver(row)
+            if receiver.outbox.full:
+                own = rows[ids == receiver.id]
+                table.place[own] = place = -self._lines.new_place()
+                self._held.add(receiver.outbox)
+                receiver.outbox.held.append((own, place))
+                held = True
+        return held
+
+    def _parts(self, rows: Rows, ids: Numbers) -> list[Part]:
+        """Of rows in the order of their receivers; of all of them, if that is one."""
+        if len(ids) == 1:
+            return [Part(self._receiver(int(rows[0])), 0, len(rows))]
+        stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
+        starts = [0, *stops[:-1]]
+        return [
+            Part(self._receiver(row), start, stop)
+            for row, start, stop in zip(rows[starts].tolist(), starts, stops, strict=True)
+        ]
+
+    def _batch(
+        self,
+        rows: Rows,
+        counts: Numbers,
+        chunk: int,
+        parts: list[Part],
+        elements: Elements,
+        times: Times,
+    ) -> Batch:
+        table = self._table
+        table.place[rows] = IN_STEP
+        table.in_flight[rows] = counts
+        names: frozenset[str] = frozenset()
+        totals = [len(elements)]
+        if len(parts) > 1:
+            totals = np.add.reduceat(counts, [part.start for part in parts]).tolist()
+        for part, total in zip(parts, totals, strict=True):
+            part.receiver.outbox.pending -= total
+            names |= part.receiver.selection.names
+        return Batch(
+            table=table,
+            slots=rows,
+            counts=counts,
+            chunk=chunk,
+            elements=elements,
+            times=times,
+            parts=parts,
+            fresh=table.fresh[rows].nonzero()[0].tolist() if table.starters else [],
+            outputs=names,
+        )
+
+    def _receiver(self, row: int) -> Receiver:
+        session = self._table.sessions[row]
+        assert session is not None
+        return session.receiver
