@@ -93,9 +93,11 @@ class InferenceServicer(object):
         The predictions of a session come in the order of its elements; different sessions never wait for
         one another. An element that does not fit the model ends its own session (Closed) and touches no
         other. The RPC itself fails only for what concerns all of it: an unknown model (NOT_FOUND), a
-        malformed frame (INVALID_ARGUMENT), a stopping server (UNAVAILABLE). A half-close by the client
+        malformed frame (INVALID_ARGUMENT), or a server that is stopping, gives the connection up or has
+        unloaded the version (UNAVAILABLE: its sessions were closed before). A half-close by the client
         closes its sessions as `closes` would; the RPC ends with OK when the last of them has ended. A
-        cancelled or broken RPC frees at once what its sessions held.
+        cancelled or broken RPC frees at once what its sessions held; of those with a name, what was
+        answered is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
