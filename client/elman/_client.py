@@ -100,6 +100,7 @@ class Client:
     def wait_until_ready(self) -> None:
         """Raises `Unavailable` if there is no connection within the connect timeout."""
         until = monotonic() + self._options.connect_timeout
+        backoff = Backoff()
         while True:
             link = self._links.lease()
             try:
@@ -112,6 +113,7 @@ class Client:
                 self._links.retire(link)
             finally:
                 self._links.give_back(link)
+            sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
@@ -158,7 +160,12 @@ class Client:
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
         name = check_name(session)
-        known = self._known(model, version, check_ticket(ticket), None if restart else name)
+        known = self._known(
+            model,
+            version,
+            check_ticket(ticket, self._options.max_message_bytes),
+            None if restart else name,
+        )
         options = session_options(
             known.model,
             context=context,

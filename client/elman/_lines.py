@@ -21,6 +21,9 @@ from elman._session_options import SessionOptions
 from elman._status import Stray, lost_failure
 from elman.errors import ElmanError, Unavailable
 
+_GLANCE = 0.05
+"""Seconds after which a close looks again for what it waits for."""
+
 
 class Lines:
     def __init__(
@@ -48,7 +51,7 @@ class Lines:
         self._rpcs: set[Rpc] = set()
         """All that have not ended."""
         self._tried: dict[Rpc, float] = {}
-        """New ones that sessions went on to, and by when an answer must have come."""
+        """New ones, and by when an answer must have come."""
         self._mender: threading.Thread | None = None
         self._menders: Waiters = []
         self._closed: ElmanError | None = None
@@ -72,10 +75,11 @@ class Lines:
         while (left := until - monotonic()) > 0:
             with self._monitor.lock:
                 rpcs, mender = list(self._rpcs), self._mender
+                strays = bool(self._recovery)
             if rpcs:
                 rpcs[0].join(left)
-            elif mender is not None:
-                mender.join(left)
+            elif strays and mender is not None:
+                mender.join(min(left, _GLANCE))
             else:
                 return
 
@@ -92,55 +96,79 @@ class Lines:
 
     def _rpc(self) -> Rpc:
         """The one that takes sessions."""
-        if self._current is None or not self._current.open:
-            self._current = Rpc(
-                self._links,
-                self._known,
-                self._monitor,
-                metadata=self._options.metadata,
-                max_frame_bytes=self._options.max_frame_bytes,
-                strays=self._stray,
-                succeeded=self._succeeded,
-                ended=self._ended,
-            )
-            self._rpcs.add(self._current)
+        if self._current is None or not self._takes_sessions(self._current):
+            self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
+
+    def _takes_sessions(self, rpc: Rpc) -> bool:
+        return rpc.open and self._links.is_current(rpc.link)
+
+    def _begin(self) -> Rpc:
+        """A new one, whose server must answer in time."""
+        rpc = Rpc(
+            self._links,
+            self._known,
+            self._monitor,
+            metadata=self._options.metadata,
+            max_frame_bytes=self._options.max_frame_bytes,
+            strays=self._stray,
+            succeeded=self._succeeded,
+            ended=self._ended,
+        )
+        self._rpcs.add(rpc)
+        self._tried[rpc] = monotonic() + self._options.connect_timeout
+        self._need_mender()
+        return rpc
 
     def _ended(self, rpc: Rpc, early: bool) -> None:
         self._rpcs.discard(rpc)
+        self._tried.pop(rpc, None)
         self._monitor.wake(self._menders)
         if early:
             self._broken()
 
     def _succeeded(self) -> None:
         self._recovery.succeeded()
-        self._monitor.wake(self._menders)
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
         if self._closed is None and stray.parked and self._recovery.park(session):
             return True
-        if not stray.parked:
+        if stray.leaving:
             self._links.retire(rpc.link)
+        elif not stray.parked:
+            self._links.pass_over(rpc.link)
         if self._closed is not None or not self._recovery.add(
             session, monotonic(), refused=stray.refused, after=stray.after
         ):
             return False
-        if self._mender is None:
-            self._mender = threading.Thread(target=self._mend, name="elman-mender", daemon=True)
-            self._mender.start()
-        else:
-            self._monitor.wake(self._menders)
+        self._monitor.wake(self._menders)
+        self._need_mender()
         return True
 
+    def _need_mender(self) -> None:
+        if self._mender is None:
+            mender = threading.Thread(target=self._mend, name="elman-mender", daemon=True)
+            mender.start()
+            self._mender = mender
+
     def _mend(self) -> None:
-        """Until there are no strays, and those that were have a server that answers."""
+        """Until there are no strays, and no RPC whose server has not answered yet."""
+        try:
+            self._keep_mending()
+        except BaseException as bug:
+            with self._monitor.lock:
+                self._mender = None
+                self._end_strays(Unavailable(f"the client failed to go on with it: {bug!r}"))
+            raise
+
+    def _keep_mending(self) -> None:
         while True:
             with self._monitor.lock:
                 self._monitor.settle()
                 now = monotonic()
                 due = self._recovery.due(now)
                 if due:
-                    self._adopt(due, now)
+                    self._adopt(due)
                 silent = self._silent(now)
                 at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
                 if self._closed is not None or (at == float("inf") and not silent):
@@ -153,12 +181,15 @@ class Lines:
             with self._monitor.lock:
                 self._monitor.returned(self._menders, waiter)
 
-    def _adopt(self, sessions: list[Session], now: float) -> None:
-        rpc = self._rpc()
-        if not rpc.answered:
-            self._tried.setdefault(rpc, now + self._options.connect_timeout)
-        for session in sessions:
-            rpc.adopt(session)
+    def _adopt(self, sessions: list[Session]) -> None:
+        try:
+            rpc = self._rpc()
+            for session in sessions:
+                rpc.adopt(session)
+        except Exception as bug:  # no thread can be started, say
+            error = Unavailable(f"the client failed to go on with it: {bug!r}")
+            for session in sessions:
+                session.end(lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""

@@ -32,7 +32,8 @@ class Link(Generic[C]):
 
 class Links(Generic[C]):
     """Any number of threads may use it. A link that is retired is replaced by one to the next
-    server, so whoever leases after that gets a new connection, even if there is but one server."""
+    server, so whoever leases after that gets a new connection, even if there is but one server. One
+    that is only passed over is kept for as long as somebody uses it, and found again."""
 
     def __init__(
         self, targets: Sequence[str], make: Callable[[str], C], close: Callable[[C], None]
@@ -43,19 +44,32 @@ class Links(Generic[C]):
         self._lock = threading.Lock()
         # Anywhere, so that many clients do not all come to the first.
         self._next = random.randrange(len(targets))
-        self._current: Link[C] | None = None
+        self._kept: dict[str, Link[C]] = {}
+        """By target, those that are of use."""
         self._links: set[Link[C]] = set()
 
     def lease(self) -> Link[C]:
         """The current one. `give_back` comes once it is not used any more."""
         with self._lock:
-            link = self._current
+            link = self._kept.get(self._target)
             if link is None:
-                target = self._targets[self._next % len(self._targets)]
-                link = self._current = Link(target, self._make(target))
+                target = self._target
+                link = self._kept[target] = Link(target, self._make(target))
                 self._links.add(link)
             link.users += 1
             return link
+
+    def is_current(self, link: Link[C]) -> bool:
+        """Whether it is the one that is leased now."""
+        with self._lock:
+            return self._kept.get(self._target) is link
+
+    def pass_over(self, link: Link[C]) -> None:
+        """Whatever is new rather goes to the next server, if there is another."""
+        with self._lock:
+            if self._kept.get(self._target) is link:
+                self._next += 1
+                self._close_unused(link)
 
     def give_back(self, link: Link[C]) -> None:
         with self._lock:
@@ -68,19 +82,27 @@ class Links(Generic[C]):
             if link.retired:
                 return
             link.retired = True
-            if link is self._current:
-                self._current = None
+            if self._kept.get(self._target) is link:
                 self._next += 1
+            if self._kept.get(link.target) is link:
+                del self._kept[link.target]
             self._close_unused(link)
 
     def close(self) -> None:
         """All of them, used or not."""
         with self._lock:
-            links, self._links, self._current = self._links, set(), None
+            links, self._links, self._kept = self._links, set(), {}
         for link in links:
             self._close(link.channel)
 
+    @property
+    def _target(self) -> str:
+        return self._targets[self._next % len(self._targets)]
+
     def _close_unused(self, link: Link[C]) -> None:
-        if link.retired and not link.users and link in self._links:
+        current = self._kept.get(self._target) is link
+        if not current and not link.users and link in self._links:
             self._links.discard(link)
+            if self._kept.get(link.target) is link:
+                del self._kept[link.target]
             self._close(link.channel)

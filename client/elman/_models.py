@@ -42,8 +42,8 @@ class ModelCache:
 
     def forget(self, name: str) -> None:
         """Its server may be another one now."""
-        for key in [key for key in self._models if key[0] == name]:
-            del self._models[key]
+        for key in [key for key in list(self._models) if key[0] == name]:
+            self._models.pop(key, None)
 
 
 def read_model(message: pb.Model) -> Model:

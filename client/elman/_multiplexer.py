@@ -50,7 +50,7 @@ class Multiplexer:
         max_frame_bytes: int = 1024 * 1024,
     ) -> None:
         """`strays` is told of each session that could go on elsewhere and answers whether it will;
-        if not, it is lost. `succeeded`: the server has opened one."""
+        if not, it is lost. `succeeded`: the server gets on with one."""
         self.finished = False
         self.leaving = False
         """Whether sessions should rather be opened elsewhere."""
@@ -61,6 +61,8 @@ class Multiplexer:
         self._writable = writable
         self._max_frame_bytes = max_frame_bytes
         self._started = False
+        self._proven = False
+        """Whether the server got on with any."""
         self._next_number = 1
         self._sessions: dict[int, Session] = {}
         self._layouts: dict[object, Layout] = {}
@@ -219,8 +221,8 @@ class Multiplexer:
                 )
             )
             session.wake()
-        if response.opened:
-            self._succeeded()
+            if session.stray_since is None:
+                self._prove()
         for predictions in response.predictions:
             self._deliver(predictions)
         for ticket in response.tickets:
@@ -250,7 +252,7 @@ class Multiplexer:
         if stray is None:
             session.end(closed_failure(closed, session))
             return
-        self.leaving |= not stray.parked
+        self.leaving |= stray.leaving
         if not self._strayed(session, stray):
             failure = closed_failure(closed, session)
             if session.opened:
@@ -266,6 +268,11 @@ class Multiplexer:
             return False
         session.stray()
         return self._strays(session, stray)
+
+    def _prove(self) -> None:
+        if not self._proven:
+            self._proven = True
+            self._succeeded()
 
     def _finish(self) -> None:
         self.finished = True
@@ -292,6 +299,8 @@ class Multiplexer:
                 session.deliver(frame, row, count, position)
                 session.wake()
                 row += count
+                if not self._proven and session.stray_since is None:
+                    self._prove()
         except ValueError:
             raise ServerError("the server sent predictions whose lists differ in length") from None
 

@@ -36,8 +36,10 @@ class Options:
             check_seconds(name, getattr(self, name))
         if self.resume_timeout != 0:
             check_seconds("resume_timeout", self.resume_timeout)
-        if not isinstance(self.ticket_every, int) or self.ticket_every < 1:
-            raise InvalidRequest(f"ticket_every is {self.ticket_every!r}; allowed are 1 and more")
+        if not isinstance(self.ticket_every, int) or not 1 <= self.ticket_every < 2**32:
+            raise InvalidRequest(
+                f"ticket_every is {self.ticket_every!r}; allowed is 1 to {2**32 - 1}"
+            )
         if self.max_message_bytes < 4096:
             raise InvalidRequest(
                 f"max_message_bytes is {self.max_message_bytes}; allowed is at least 4096"
@@ -60,7 +62,8 @@ class Options:
             ("grpc.use_local_subchannel_pool", 1),
             # A server that is back is found within seconds, however long it was away.
             ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.min_reconnect_backoff_ms", 1000),
+            # For so long gRPC waits for a connection that is being made.
+            ("grpc.min_reconnect_backoff_ms", round(min(self.connect_timeout, 20.0) * 1000)),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
         if self.keepalive != float("inf"):

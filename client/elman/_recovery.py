@@ -29,9 +29,16 @@ class Backoff:
 
     def delay(self) -> float:
         """Seconds."""
-        bound = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(self._tries, 30))
         self._tries += 1
-        return self._uniform(0, bound)
+        return self.delay_after(self._tries)
+
+    def delay_after(self, tries: int) -> float:
+        """Seconds, after so many tries of something by itself."""
+        return self._uniform(0, min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(tries - 1, 30)))
+
+    def spread(self, seconds: float, tries: int) -> float:
+        """So many seconds and, for many who were told the same, some more."""
+        return seconds + self._uniform(0, seconds * 2 ** min(tries - 1, 3))
 
 
 class Attempts:
@@ -86,17 +93,20 @@ class Recovery:
         return True
 
     def pushed(self, session: Session) -> None:
-        """Part of `Outbound`, as the next two are, of a session that is parked."""
-        self._parked.discard(session)
-        self._bring_back(session)
+        """Part of `Outbound`, as the next two are, of a session that is parked or a stray. What a
+        stray has to say is looked at when it gets another RPC."""
+        if session in self._parked:
+            self._bring_back(session)
+            self._parked.discard(session)
 
     def ticket_wanted(self, session: Session) -> None:
-        self._parked.discard(session)
-        self._bring_back(session)
+        self.pushed(session)
 
     def closed(self, session: Session) -> None:
-        self._parked.discard(session)
-        session.end(None)
+        if session.opened and not session.in_flight:
+            self._parked.discard(session)
+            self._strays.pop(session, None)
+            session.end(None)
 
     def add(self, session: Session, now: float, *, refused: bool, after: float | None) -> bool:
         """A session has lost its RPC. `refused`: whether a server would not have it for good;
@@ -104,29 +114,31 @@ class Recovery:
 
         False if it is not to be tried again: then it is lost.
         """
-        if not self._resume_timeout:
-            return False
+        timeout = self._resume_timeout if session.opened else self._open_timeout
         if session.stray_since is None:
             session.stray_since = now
         session.refusals += refused
-        timeout = self._resume_timeout if session.opened else self._open_timeout
+        session.tries += 1
         if now - session.stray_since >= timeout or session.refusals > self._refusals:
             return False
         if after is None:
             if self._at <= now:  # of those that are lost together, the first one settles when
                 self._at = now + self._backoff.delay()
             at = self._at
+            if session.tries > 1:  # it may be the one that its servers die of
+                at = max(at, now + self._backoff.delay_after(session.tries))
         else:
-            at = now + after
+            at = now + self._backoff.spread(after, session.tries)
         # The last try is when its time is over.
         self._strays[session] = min(at, session.stray_since + timeout)
+        session.outbound = self
         return True
 
     def __iter__(self) -> Iterator[Session]:
         return iter([*self._strays, *self._parked])
 
     def succeeded(self) -> None:
-        """A server has taken one in."""
+        """A server gets on with one."""
         self._backoff.reset()
 
     def next_at(self) -> float:

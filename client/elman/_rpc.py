@@ -228,10 +228,12 @@ class Rpc:
         except ValueError as closed:  # what gRPC says of a channel that is closed
             error = Unavailable(str(closed))
         finally:
-            with self._monitor.lock:
-                early = not self._multiplexer.finished
-                self._multiplexer.fail(error)
-                self._ended(self, early)
-            if self._call is not None:
-                self._call.cancel()
-            self._links.give_back(self.link)
+            try:
+                with self._monitor.lock:
+                    early = not self._multiplexer.finished
+                    self._multiplexer.fail(error)
+                    self._ended(self, early)
+            finally:
+                if self._call is not None:
+                    self._call.cancel()
+                self._links.give_back(self.link)

@@ -107,6 +107,7 @@ class Session:
         "ticket_every",
         "ticket_position",
         "ticket_wanted_at",
+        "tries",
         "wake",
         "window",
     )
@@ -157,9 +158,9 @@ class Session:
         self._due = 0
         """The position that the server's next prediction must have."""
         self.stray_since: float | None = None
-        """Since when it has no server; None while it has one."""
-        self.refusals = 0
-        """How often it was refused since then."""
+        """Since when no server has got on with it; None while one does."""
+        self.refusals = self.tries = 0
+        """How often it was refused, and how often it lost its server, since then."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -324,7 +325,8 @@ class Session:
         self.id = opened.id
         self.window = max(1, opened.window if limit is None else min(opened.window, limit))
         self.ticket_every = opened.ticket_every
-        self.stray_since, self.refusals = None, 0
+        if not self.in_flight:
+            self._got_on()
         if not self.opened:
             self.opened = True
             self.restart = False
@@ -353,6 +355,11 @@ class Session:
         if self.ticket_wanted_at is not None and self.ticket_wanted_at <= position:
             self.ticket_wanted_at = None
             self.wake()
+
+    def _got_on(self) -> None:
+        """It owes nothing, or has answered what was not answered before: a server that opens a
+        session and dies of its next element has not got on with it."""
+        self.stray_since, self.refusals, self.tries = None, 0, 0
 
     @property
     def can_go_on(self) -> bool:
@@ -386,6 +393,8 @@ class Session:
             if not count:
                 return
         self.answered += count
+        if self.stray_since is not None:
+            self._got_on()
         routes = self._routes
         while count:
             stop, reader = routes[0]

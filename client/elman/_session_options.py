@@ -11,6 +11,8 @@ from elman._outputs import Layout, OutputChoice, resolve
 from elman.errors import InvalidRequest
 
 MAX_NAME_NBYTES = 256
+_OPENING_NBYTES = 1024
+"""What a frame that opens a session takes beside its ticket, at most and roughly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,12 @@ def check_name(name: str | None) -> str | None:
     return name
 
 
-def check_ticket(ticket: bytes | None) -> bytes | None:
+def check_ticket(ticket: bytes | None, max_message_bytes: int) -> bytes | None:
     """`ticket`, if it is one or None. Raises `InvalidRequest`."""
     if ticket is not None and (not isinstance(ticket, bytes) or not ticket):
         raise InvalidRequest(f"ticket is {ticket!r}; allowed are the bytes of `stream.ticket()`")
+    if ticket is not None and len(ticket) > max_message_bytes - _OPENING_NBYTES:
+        raise InvalidRequest(
+            f"ticket has {len(ticket)} bytes; max_message_bytes is {max_message_bytes}"
+        )
     return ticket

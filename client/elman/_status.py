@@ -59,7 +59,8 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
 def stream_error(error: grpc.RpcError) -> ElmanError:
     """How an RPC of sessions ended: where gRPC itself gave up, the server is out of reach."""
     mapped = rpc_error(error)
-    if isinstance(mapped, ServerError | ServerOverloaded):
+    # It has no deadline of its own: a proxy's may be over.
+    if isinstance(mapped, ServerError | ServerOverloaded | DeadlineExceeded):
         return Unavailable(str(mapped))
     return mapped
 
@@ -92,10 +93,17 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
     An open session is lost, if the connection or the server went away, or nobody goes on with it;
     one that never opened has lost nothing, so it meets the RPC's own error.
     """
-    if session.opened and (resuming or isinstance(error, Unavailable)):
+    denied = isinstance(error, AccessDenied) and bool(session.ticket)  # good with other credentials
+    if session.opened and (resuming or denied or isinstance(error, Unavailable)):
         position, ticket = session.answered, session.ticket or None
         message = f"the session was lost after {position} answered elements: {error}"
-        return lambda: SessionLost(message, position=position, ticket=ticket)
+
+        def lost() -> ElmanError:
+            made = SessionLost(message, position=position, ticket=ticket)
+            made.__cause__ = error
+            return made
+
+        return lost
     return again(error)
 
 
@@ -110,15 +118,17 @@ class Stray:
     """Seconds to wait, if it said."""
     parked: bool = False
     """Whether the same server would have it back, and not before there is something to push."""
+    leaving: bool = False
+    """Whether its server is of no use to others either."""
 
 
 def broken(error: ElmanError, session: Session) -> Stray | None:
     """What the end of an RPC is to a session on it."""
     if isinstance(error, Unavailable):
-        return Stray(error)
+        return Stray(error, leaving=True)
     # A server that is not up to date may come before one that is.
     if isinstance(error, ModelNotFound) and session.opened:
-        return Stray(error, refused=True)
+        return Stray(error, refused=True, leaving=True)
     return None
 
 
@@ -127,10 +137,12 @@ def left(closed: pb.Closed, session: Session) -> Stray | None:
     message = closed.message
     match closed.reason:
         case pb.CLOSE_REASON_MOVED:
-            return Stray(Unavailable(message), after=0.0)
+            return Stray(Unavailable(message), after=0.0, leaving=True)
         case pb.CLOSE_REASON_PARKED:
             return Stray(Unavailable(message), after=0.0, parked=True)
         case pb.CLOSE_REASON_SHUTDOWN:
+            return Stray(Unavailable(message), leaving=True)
+        case pb.CLOSE_REASON_UNAVAILABLE:
             return Stray(Unavailable(message))
         case pb.CLOSE_REASON_OVERLOADED if session.opened:
             return Stray(Unavailable(message), after=(closed.retry_after_ms or 1000) / 1000)
@@ -160,7 +172,7 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)
-        case pb.CLOSE_REASON_SHUTDOWN if not opened:
+        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_UNAVAILABLE if not opened:
             return lambda: Unavailable(message)
         case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED | pb.CLOSE_REASON_PARKED:
             ticket = session.ticket or None

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from math import inf
 from random import Random
 from time import monotonic
 
@@ -121,3 +122,32 @@ async def test_a_server_that_takes_connections_and_never_says_a_word(fleet: Flee
             async with Load(client, 5, seed=10) as load:
                 await load.run(0.1)
             load.check()
+
+
+async def test_a_stream_that_is_opened_on_a_dead_connection_is_opened_on_another(
+    fleet: Fleet,
+) -> None:
+    async with (
+        Bridge(fleet.ports[0]) as bridge,
+        aio.connect(bridge.target, keepalive=inf, connect_timeout=1.0) as client,
+    ):
+        assert len(await client.models()) == 3
+        await client.model("sentiment")
+        bridge.stall()
+        async with asyncio.timeout(8), client.stream("sentiment") as stream:
+            assert (await stream.step("a")).position == 0
+
+
+async def test_a_parked_stream_comes_back_on_another_connection_than_a_dead_one() -> None:
+    with Fleet(1, "--demo", "--park-after", "0.2") as fleet:
+        async with (
+            Bridge(fleet.ports[0]) as bridge,
+            aio.connect(bridge.target, keepalive=inf, connect_timeout=1.0) as client,
+            client.stream("sentiment") as stream,
+        ):
+            await stream.step("a")
+            while await asyncio.to_thread(fleet[0].metric, "elman_sessions"):
+                await asyncio.sleep(0.05)
+            bridge.stall()
+            async with asyncio.timeout(8):
+                assert (await stream.step("b")).position == 1

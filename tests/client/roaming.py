@@ -4,7 +4,7 @@ Each session's state is all that was pushed to it, and that is what its tickets 
 that went on from the wrong place shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import numpy as np
@@ -145,6 +145,7 @@ class Rig:
         max_frame_bytes: int = 5000,
         resume_timeout: float = 60.0,
         servers: int = 1,
+        uniform: Callable[[float, float], float] = lambda low, high: high,
     ) -> None:
         self.now = 100.0
         self.window = window
@@ -154,7 +155,7 @@ class Rig:
             resume_timeout=resume_timeout,
             open_timeout=5.0,
             servers=servers,
-            backoff=Backoff(lambda low, high: high),
+            backoff=Backoff(uniform),
             bring_back=self._adopt,
         )
         self.rpcs: list[tuple[Multiplexer, Server]] = []

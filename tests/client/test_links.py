@@ -78,6 +78,32 @@ def test_closing_closes_each_once() -> None:
     assert sorted(connections.closed) == sorted(connections.made)
 
 
+def test_one_that_is_passed_over_is_found_again_while_it_is_used() -> None:
+    connections = Connections("a", "b")
+    first = connections.links.lease()
+    assert connections.links.is_current(first)
+    connections.links.pass_over(first)
+    second = connections.links.lease()
+    assert second.target != first.target
+    assert not connections.links.is_current(first)
+    connections.links.pass_over(second)
+    assert connections.links.lease() is first
+    assert len(connections.made) == 2
+    assert connections.closed == []
+    connections.links.give_back(second)
+    assert connections.closed == [second.channel]
+
+
+def test_the_only_server_cannot_be_passed_over() -> None:
+    connections = Connections("a")
+    link = connections.links.lease()
+    for _ in range(3):
+        connections.links.pass_over(link)
+        assert connections.links.is_current(link)
+        assert connections.links.lease() is link
+    assert connections.closed == []
+
+
 def test_threads_never_get_a_closed_one() -> None:
     connections = Connections("a", "b")
     wrong: list[str] = []
@@ -89,6 +115,8 @@ def test_threads_never_get_a_closed_one() -> None:
                 wrong.append(link.channel)
             if number % 7 == 0:
                 connections.links.retire(link)
+            if number % 5 == 0:
+                connections.links.pass_over(link)
             if link.channel in connections.closed:
                 wrong.append(link.channel)
             connections.links.give_back(link)

@@ -1,5 +1,7 @@
 """Sessions that go on when their RPC breaks, without sockets, threads or a clock."""
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,3 +331,80 @@ def test_a_parked_session_needs_no_server_to_be_closed_or_to_give_its_ticket() -
     session.close()
     assert (session.ended, session.failure) == (True, None)
     assert not list(rig.recovery)
+
+
+def test_a_session_that_every_server_dies_of_is_given_up() -> None:
+    rig = Rig(resume_timeout=10.0)
+    session = opened(rig)
+    finished(session.push("a"))
+    rig.write()
+    rig.answer()
+    finished(session.push("b"))
+    tries = 0
+    rig.break_rpc()
+    while not session.ended:
+        tries += rig.mend()
+        rig.write()  # it is opened, and its element comes
+        rig.break_rpc()
+    assert rig.now == 110.0
+    assert tries < 15
+    assert isinstance(failure(session), elman.SessionLost)
+
+
+def test_a_session_that_gets_on_is_given_its_time_anew() -> None:
+    rig = Rig(resume_timeout=10.0, window=100)
+    session = opened(rig)
+    for _ in range(20):
+        finished(session.push("ab"))
+        rig.break_rpc()
+        rig.mend()
+        rig.write()
+        assert session.tries == 1
+        rig.answer()
+        assert session.tries == 0
+        rig.now += 5.0
+    assert not session.ended
+
+
+def test_those_who_were_told_the_same_time_do_not_come_back_at_the_same() -> None:
+    uniform = Random(1).uniform
+    rig = Rig(uniform=uniform)
+    sessions = [rig.open() for _ in range(50)]
+    rig.write()
+    rig.break_rpc()
+    times: dict[Session, float] = {}
+    rig.server.refuses = OVERLOADED
+    rig.mend()
+    rig.server.refuses = OVERLOADED
+    rig.write()
+    begun = rig.now
+    while len(times) < len(sessions):
+        now = rig.recovery.next_at()
+        times |= dict.fromkeys(rig.recovery.due(now), now - begun)
+    assert all(1.0 <= wait <= 5.0 for wait in times.values())
+    assert len({round(wait, 1) for wait in times.values()}) > 10
+
+
+def test_a_session_with_nothing_to_answer_that_is_closed_needs_no_server_again() -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("a"))
+    rig.write()
+    rig.answer()
+    rig.break_rpc()
+    session.close()
+    assert session.ended and session.failure is None
+    assert rig.mend() == 0
+    assert letters(read(session)) == "a"
+
+
+def test_a_session_with_a_ticket_is_not_lost_with_its_credentials() -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("abcdef"))
+    rig.write()
+    rig.answer()
+    rig.break_rpc(elman.AccessDenied("expired"))
+    error = failure(session)
+    assert isinstance(error, elman.SessionLost) and error.ticket == TICKET + b"abcdef"
+    assert isinstance(error.__cause__, elman.AccessDenied)

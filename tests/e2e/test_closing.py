@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from time import monotonic, sleep
 
@@ -61,3 +63,24 @@ async def test_a_closed_asynchronous_client_keeps_no_connection(
         await stream.push_many("good")
         await client.close(grace=grace)
     assert connections_after(10, server.target) == 0
+
+
+UNCLOSED = """
+import asyncio, sys
+from elman import aio
+
+async def main():
+    client = await aio.connect(sys.argv[1])
+    stream = await client.stream("sentiment")
+    await stream.push_many("good")
+    raise RuntimeError("on purpose")
+
+asyncio.run(main())
+"""
+
+
+def test_a_loop_that_ends_with_an_open_client_ends_quietly(server: ServerProcess) -> None:
+    run = [sys.executable, "-W", "error", "-c", UNCLOSED, server.target]
+    found = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert found.stderr.rstrip().endswith("RuntimeError: on purpose")
+    assert "never retrieved" not in found.stderr and "pending" not in found.stderr

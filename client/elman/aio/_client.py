@@ -91,6 +91,7 @@ class Client:
     async def wait_until_ready(self) -> None:
         """Raises `Unavailable` if there is no connection within the connect timeout."""
         until = monotonic() + self._options.connect_timeout
+        backoff = Backoff()
         while True:
             link = self._links.lease()
             try:
@@ -103,6 +104,7 @@ class Client:
                 self._links.retire(link)
             finally:
                 self._links.give_back(link)
+            await asyncio.sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     async def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
@@ -227,7 +229,12 @@ class Client:
         restart: bool,
     ) -> Stream:
         name = check_name(session)
-        known = await self._known(model, version, check_ticket(ticket), None if restart else name)
+        known = await self._known(
+            model,
+            version,
+            check_ticket(ticket, self._options.max_message_bytes),
+            None if restart else name,
+        )
         options = session_options(
             known.model,
             context=context,

@@ -20,6 +20,9 @@ from elman.aio._alarm import Alarm
 from elman.aio._rpc import Line, Rpc
 from elman.errors import ElmanError, Unavailable
 
+_GLANCE = 0.05
+"""Seconds after which a close looks again for what it waits for."""
+
 
 class Lines:
     def __init__(
@@ -47,7 +50,7 @@ class Lines:
         self._rpcs: set[Rpc] = set()
         """All that have not ended."""
         self._tried: dict[Rpc, float] = {}
-        """New ones that sessions went on to, and by when an answer must have come."""
+        """New ones, and by when an answer must have come."""
         self._mender: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._closed: ElmanError | None = None
@@ -69,8 +72,8 @@ class Lines:
         while (left := until - self._loop.time()) > 0:
             if self._rpcs:
                 await next(iter(self._rpcs)).join(left)
-            elif self._mender is not None:
-                await asyncio.wait([self._mender], timeout=left)
+            elif self._recovery and self._mender is not None:
+                await asyncio.wait([self._mender], timeout=min(left, _GLANCE))
             else:
                 return
 
@@ -88,22 +91,33 @@ class Lines:
 
     def _rpc(self) -> Rpc:
         """The one that takes sessions."""
-        if self._current is None or not self._current.open:
-            self._current = Rpc(
-                self._links,
-                self._known,
-                self._alarm,
-                metadata=self._options.metadata,
-                max_frame_bytes=self._options.max_frame_bytes,
-                strays=self._stray,
-                succeeded=self._succeeded,
-                ended=self._ended,
-            )
-            self._rpcs.add(self._current)
+        if self._current is None or not self._takes_sessions(self._current):
+            self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
+
+    def _takes_sessions(self, rpc: Rpc) -> bool:
+        return rpc.open and self._links.is_current(rpc.link)
+
+    def _begin(self) -> Rpc:
+        """A new one, whose server must answer in time."""
+        rpc = Rpc(
+            self._links,
+            self._known,
+            self._alarm,
+            metadata=self._options.metadata,
+            max_frame_bytes=self._options.max_frame_bytes,
+            strays=self._stray,
+            succeeded=self._succeeded,
+            ended=self._ended,
+        )
+        self._rpcs.add(rpc)
+        self._tried[rpc] = self._loop.time() + self._options.connect_timeout
+        self._need_mender()
+        return rpc
 
     def _ended(self, rpc: Rpc, early: bool) -> None:
         self._rpcs.discard(rpc)
+        self._tried.pop(rpc, None)
         self._changed.set()
         if early:
             self._broken()
@@ -112,31 +126,35 @@ class Lines:
 
     def _succeeded(self) -> None:
         self._recovery.succeeded()
-        self._changed.set()
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
         if self._closed is None and stray.parked and self._recovery.park(session):
             return True
-        if not stray.parked:
+        if stray.leaving:
             self._links.retire(rpc.link)
+        elif not stray.parked:
+            self._links.pass_over(rpc.link)
         if self._closed is not None or not self._recovery.add(
             session, self._loop.time(), refused=stray.refused, after=stray.after
         ):
             return False
         self._changed.set()
-        if self._mender is None:
-            self._mender = asyncio.create_task(self._mend(), name="elman-mender")
+        self._need_mender()
         return True
 
+    def _need_mender(self) -> None:
+        if self._mender is None:
+            self._mender = asyncio.create_task(self._mend(), name="elman-mender")
+
     async def _mend(self) -> None:
-        """Until there are no strays, and those that were have a server that answers."""
+        """Until there are no strays, and no RPC whose server has not answered yet."""
         try:
             while True:
                 self._changed.clear()
                 now = self._loop.time()
                 due = self._recovery.due(now)
                 if due:
-                    self._adopt(due, now)
+                    self._adopt(due)
                 for rpc in self._silent(now):
                     await rpc.cancel(Unavailable("the server did not answer"), final=False)
                     self._changed.set()
@@ -150,13 +168,20 @@ class Lines:
                     pass
         finally:
             self._mender = None
+            # Whoever cancels all tasks wants no other.
+            error = Unavailable("the client's task was cancelled")
+            for session in self._recovery.due(inf):
+                session.end(lost_failure(error, session, resuming=True))
 
-    def _adopt(self, sessions: list[Session], now: float) -> None:
-        rpc = self._rpc()
-        if not rpc.answered:
-            self._tried.setdefault(rpc, now + self._options.connect_timeout)
-        for session in sessions:
-            rpc.adopt(session)
+    def _adopt(self, sessions: list[Session]) -> None:
+        try:
+            rpc = self._rpc()
+            for session in sessions:
+                rpc.adopt(session)
+        except Exception as bug:
+            error = Unavailable(f"the client failed to go on with it: {bug!r}")
+            for session in sessions:
+                session.end(lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""

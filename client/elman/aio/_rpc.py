@@ -148,9 +148,14 @@ class Rpc:
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError):
             # The call has ended; the reader learns how.
             pass
+        except Exception as bug:
+            error = ServerError(f"the client failed to write a frame: {bug!r}")
+            self._multiplexer.fail(error, final=True)
+            call.cancel()
 
     async def _read(self, call: Call) -> None:
         error: ElmanError = ServerError("the client failed to read an answer")
+        final = False
         try:
             async for response in call:
                 self.answered = True
@@ -160,12 +165,17 @@ class Rpc:
             error = stream_error(status)
         except asyncio.CancelledError:
             error = Unavailable("the RPC was cancelled")
+            # Or its task was, as all are when the loop ends: then nothing goes on elsewhere.
+            task = asyncio.current_task()
+            final = task is not None and task.cancelling() > 0
         except ServerError as broken:
             error = broken
         finally:
             early = not self._multiplexer.finished
-            self._multiplexer.fail(error)
-            self._ended(self, early)
-            call.cancel()
-            self._call = None
-            self._links.give_back(self.link)
+            self._multiplexer.fail(error, final=final)
+            try:
+                self._ended(self, early)
+            finally:
+                call.cancel()
+                self._call = None
+                self._links.give_back(self.link)

@@ -175,6 +175,10 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     """As MOVED; but the session may go on here as well, and need not before its next element."""
     CLOSE_REASON_TAKEN_OVER: _CloseReason.ValueType  # 10
     """Another client has opened the session by its name. What was answered before has come."""
+    CLOSE_REASON_UNAVAILABLE: _CloseReason.ValueType  # 11
+    """Refused at open: the state store can't be used now, or another server does not let go of the named
+    session. It can be tried again, here or elsewhere.
+    """
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
@@ -205,6 +209,10 @@ CLOSE_REASON_PARKED: CloseReason.ValueType  # 9
 """As MOVED; but the session may go on here as well, and need not before its next element."""
 CLOSE_REASON_TAKEN_OVER: CloseReason.ValueType  # 10
 """Another client has opened the session by its name. What was answered before has come."""
+CLOSE_REASON_UNAVAILABLE: CloseReason.ValueType  # 11
+"""Refused at open: the state store can't be used now, or another server does not let go of the named
+session. It can be tried again, here or elsewhere.
+"""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 @_typing.final

@@ -28,6 +28,8 @@ class EndReason(StrEnum):
     """The same, because nothing was pushed for long."""
     TAKEN_OVER = "taken_over"
     """Another client has opened it by its name."""
+    UNAVAILABLE = "unavailable"
+    """It can't be had now by its name."""
     TICKET_REJECTED = "ticket_rejected"
     """What was kept under its name is of no use here."""
     CANCELLED = "cancelled"

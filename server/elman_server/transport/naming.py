@@ -17,6 +17,7 @@ from elman_server.errors import (
     InvalidRequest,
     ServerError,
     SessionTaken,
+    ShuttingDown,
     StoreDown,
     TicketRejected,
 )
@@ -167,6 +168,8 @@ def _ending(error: ServerError) -> Ending:
             reason = EndReason.TAKEN_OVER
         case TicketRejected():
             reason = EndReason.TICKET_REJECTED
-        case _:
+        case ShuttingDown():
             reason = EndReason.SHUTDOWN
+        case _:
+            reason = EndReason.UNAVAILABLE
     return Ending(reason=reason, message=str(error))

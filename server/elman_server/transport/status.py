@@ -56,6 +56,7 @@ _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
     EndReason.SHUTDOWN: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_SHUTDOWN),
     EndReason.MOVED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_MOVED),
     EndReason.PARKED: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_PARKED),
+    EndReason.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, pb.CLOSE_REASON_UNAVAILABLE),
     EndReason.TAKEN_OVER: (grpc.StatusCode.FAILED_PRECONDITION, pb.CLOSE_REASON_TAKEN_OVER),
     EndReason.TICKET_REJECTED: (
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -104,8 +105,10 @@ def refused(session: int, error: ServerError) -> pb.Closed:
         case Overloaded():
             message.reason = pb.CLOSE_REASON_OVERLOADED
             message.retry_after_ms = milliseconds(error.retry_after)
-        case ShuttingDown() | ModelUnavailable() | SessionHeld() | StoreDown():
+        case ShuttingDown() | ModelUnavailable():
             message.reason = pb.CLOSE_REASON_SHUTDOWN
+        case SessionHeld() | StoreDown():
+            message.reason = pb.CLOSE_REASON_UNAVAILABLE
         case SessionTaken():
             message.reason = pb.CLOSE_REASON_TAKEN_OVER
         case TicketRejected():
