@@ -57,6 +57,12 @@ def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return run
 
 
+@pytest.fixture(autouse=True)
+def key_for_the_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "[state_store]" in request.node.name:
+        monkeypatch.setenv("ELMAN_TICKET_KEY", "cd" * 32)
+
+
 # Each field with a value that is not its default, as written on the command line, in the
 # environment and in TOML.
 VALUES = {
@@ -73,6 +79,10 @@ VALUES = {
     "park_after": ("60", 60, 60.0),
     "ticket_lifetime": ("60", 60, 60.0),
     "min_ticket_seconds": ("0.5", 0.5, 0.5),
+    "state_store": ("file:/tmp/store", "file:/tmp/store", "file:/tmp/store"),
+    "session_lease": ("1.5", 1.5, 1.5),
+    "session_ttl": ("60", 60, 60.0),
+    "checkpoint_interval": ("0.5", 0.5, 0.5),
     "keepalive_time": ("7.5", 7.5, 7.5),
     "workers": ("2", 2, 2),
     "threads": ("3", 3, 3),

@@ -337,3 +337,7 @@ async def test_a_server_that_stops_does_not_wait_for_a_session_that_another_has(
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN
     assert 1 not in stream.opened
     await store.close()
+
+
+def test_a_name_is_its_callers_own() -> None:
+    assert key("letters", "alice", "x") != key("letters", "bob", "x") != key("numbers", "bob", "x")
