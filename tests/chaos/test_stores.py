@@ -21,6 +21,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, quantiles
 from tests.oracle import Oracle
 from tests.server.store.redisserver import RedisServer
+from tests.server.store.worlds import settle
 
 long = pytest.mark.slow
 LEASE = 1.0
@@ -71,6 +72,37 @@ async def test_a_store_that_dies_and_comes_back_empty_is_no_error_to_anybody(
         assert server.lines("the state store is back")
     print(f"\n{sessions} named sessions, {kills} deaths of Redis and of a server at once")
     print(f"{load.answered} elements answered")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("sessions", "kills"), [(40, 2), pytest.param(1000, 20, marks=long)], ids=["short", "long"]
+)
+async def test_a_replica_that_is_killed_costs_named_sessions_no_more_than_others(
+    redis: RedisServer, sessions: int, kills: int
+) -> None:
+    rng = Random(12)
+    moments = []
+    # A lease that nobody waits for.
+    terms = ("--session-lease", "60", "--checkpoint-interval", "1")
+    with Fleet(2, "--demo", "--state-store", redis.url, *terms) as fleet:
+        settle(redis.url)
+        async with aio.connect(fleet.targets) as client:
+            async with Load(client, sessions, seed=4, named=True) as load:
+                for _ in range(kills):
+                    await load.run(rng.uniform(0.2, 1.0))
+                    [number] = await asyncio.to_thread(fleet.busy)
+                    moments.append(monotonic())
+                    await asyncio.to_thread(fleet.kill, number)
+                    restarted = asyncio.create_task(asyncio.to_thread(fleet.start, number))
+                    await load.run(0.5)
+                    await restarted
+            load.check()
+            await load.check_kept()
+    pauses = load.pauses(moments)
+    print(f"\n{sessions} named sessions, {kills} kills, {load.answered} elements answered")
+    print(quantiles("from a kill to the next prediction", pauses))
+    assert max(pauses) < 10
 
 
 @dataclass
