@@ -32,9 +32,9 @@ class ServerConfig:
     keep_versions: int = 0
     """How many versions of a model are served: the newest of those that load; 0 serves all that the
     repository has."""
-    version_grace: float = 60.0
+    version_grace: float = 600.0
     """Seconds for which a version that is not to be served any more stays loaded after its last
-    session has ended."""
+    session has ended, or was parked or handed over: for so long it can come back."""
     allow_dependent_rows: bool = False
     """Batch models even if the load-time probe finds that rows of a batch affect one another."""
 

@@ -209,12 +209,17 @@ class Rotation:
         loaded.log(self._config)
 
     def _retire(self, model: ServedModel) -> None:
+        # A session that left could come back too late.
+        model.engine.stays = True
         self._retiring[model.source] = asyncio.create_task(self._outlive(model))
 
     def _restore(self, source: ModelSource) -> None:
         task = self._retiring.pop(source, None)
         if task is not None:
             task.cancel()
+            for model in self._catalog:
+                if model.source == source:
+                    model.engine.stays = False
             self._log.info("model is served again", model=source.name, version=source.version)
 
     async def _outlive(self, model: ServedModel) -> None:

@@ -32,6 +32,9 @@ from elman_server.tickets.content import Origin
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.tickets import Tickets
 
+_READING_NBYTES = 4 * 1024 * 1024
+"""Of states that are read together: they are copied, and kept until their callers have them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -76,7 +79,11 @@ class LoadedModel:
             found.cost.seconds(1, limits.longest_chunk),
             found.cost.seconds(limits.max_batch_size, 1),
         )
-        return replace(limits, max_beginning=found.beginning.rows(longest, rows))
+        return replace(
+            limits,
+            max_beginning=found.beginning.rows(longest, rows),
+            max_reading=max(1, min(256, _READING_NBYTES // max(1, spec.state_bytes))),
+        )
 
     def log(self, config: ServerConfig) -> None:
         """Tells what the probe found."""
@@ -143,6 +150,7 @@ class ServedModel:
             admission=admission,
             observer=observer,
             park_after=config.park_after or inf,
+            state_nbytes=loaded.file.spec.state_bytes,
         )
         metrics.watch(
             name,
@@ -244,6 +252,11 @@ class Catalog:
         if not version:
             raise ModelNotFound(f"model {name!r} is no longer served; it finishes with: {known}")
         raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
+
+    def whichever(self, name: str) -> ServedModel:
+        """Some version of a model, current or not. Raises as `get` does."""
+        loaded = self._models.get(name)
+        return next(iter(loaded.values())) if loaded else self.get(name)
 
     def fingerprinted(self, name: str, fingerprint: str) -> ServedModel:
         """The version of a model that is just that network. Raises `TicketRejected`."""

@@ -69,6 +69,8 @@ _PARKED = Ending(
 )
 _PARKING_GRAIN = 0.05
 """The share of the time after which idle sessions are parked by which that may be late."""
+_COPIED_PER_SECOND = 1e9
+"""Bytes of state that are read or put back in a second, at least."""
 _LAST_SECONDS = 1.0
 """What a drain waits for the work that runs when its grace is over."""
 
@@ -97,11 +99,15 @@ class Engine:
         observer: Observer,
         beginning_seconds: Callable[[int], float] = lambda rows: 0.0,
         park_after: float = inf,
+        state_nbytes: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
         how long a beginning does. Parkable sessions that are idle for `park_after` seconds are
-        parked."""
+        parked. `state_nbytes`: of one session."""
+        self._state_nbytes = state_nbytes
+        self.stays = False
+        """Whether it keeps its sessions, however idle they or old their connections are."""
         self._scheduler = scheduler
         self._runner = runner
         self._step_seconds = step_seconds
@@ -316,7 +322,7 @@ class Engine:
         if grace and await self._idle_within(_LAST_SECONDS):
             return
         for session in list(self._scheduler.sessions):
-            self.abort(session, ending)
+            self.abort(session, ending.without_snapshot)
 
     async def _idle_within(self, seconds: float) -> bool:
         try:
@@ -339,8 +345,9 @@ class Engine:
 
     def _park(self) -> None:
         self._parking = None
-        for session in self._scheduler.table.idle(self._clock() - self._park_after):
-            self.close(session, _PARKED)
+        if not self.stays:
+            for session in self._scheduler.table.idle(self._clock() - self._park_after):
+                self.close(session, _PARKED)
         self._park_in_time()
 
     def now(self) -> float:
@@ -384,7 +391,7 @@ class Engine:
             return self._step_seconds(len(work), work.chunk)
         if isinstance(work, Beginning):
             return self._beginning_seconds(len(work))
-        return 0.0
+        return len(work) * self._state_nbytes / _COPIED_PER_SECOND
 
     def _run(self, work: Work) -> list[Result]:
         """Runs it as a whole or, if that fails, in halves, so that a session on which the runtime

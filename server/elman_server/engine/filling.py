@@ -50,6 +50,10 @@ class Filling:
         # Asked for at each push, and mostly there is none.
         return sum(outbox.pending for outbox in self._held) if self._held else 0
 
+    def hold(self, outbox: Outbox) -> None:
+        """What its sessions have waiting waits for their caller to read."""
+        self._held.add(outbox)
+
     def release(self, outbox: Outbox) -> None:
         """Lets sessions go on that were held because their outbox was full."""
         held, outbox.held = outbox.held, []

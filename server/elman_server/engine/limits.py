@@ -47,6 +47,8 @@ class StepLimits:
     chunking: Chunking
     max_beginning: int = 1
     """Sessions that begin together."""
+    max_reading: int = 256
+    """Sessions whose states are read, or put back, together."""
 
     @property
     def longest_chunk(self) -> int:

@@ -1,9 +1,10 @@
 """The line of sessions whose snapshots are due. The scheduler's own."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from elman_server.engine.outbox import Outbox
 from elman_server.engine.snapshot import Reading
 from elman_server.engine.table import READ, SessionTable
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class Readers:
-    def __init__(self, table: SessionTable) -> None:
+    def __init__(self, table: SessionTable, *, hold: Callable[[Outbox], None]) -> None:
+        """`hold` is told of outboxes that are full when one of their sessions is to be read."""
         self._table = table
+        self._hold = hold
         self._line: deque[Session] = deque()
 
     def __bool__(self) -> bool:
@@ -40,6 +43,7 @@ class Readers:
             if session.outbox.full:
                 # Or a drain would hold the states of all sessions twice.
                 session.outbox.unread.append(session)
+                self._hold(session.outbox)
                 continue
             session.reading = True
             sessions.append(session)

@@ -22,7 +22,6 @@ from elman_server.engine.queues import Elements, Queues, gathered
 from elman_server.engine.readers import Readers
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.snapshot import (
-    NEVER,
     Cadence,
     Reading,
     Restoring,
@@ -60,7 +59,8 @@ class Scheduler:
         )
         self._beginners = Beginners()
         self._turn = 0
-        self._readers = Readers(self.table)
+        self._most_read = min(limits.max_batch_size, limits.max_reading)
+        self._readers = Readers(self.table, hold=self._filling.hold)
 
     @property
     def pending(self) -> int:
@@ -120,14 +120,10 @@ class Scheduler:
         """What an awaited session begins from; None: in the initial state."""
         table, row = self.table, session.slot.index
         session.start = Start.INITIAL
-        asked = int(table.due[row])
         if isinstance(given, Snapshot):
             session.first = table.position[row] = given.position
             given = None if given.tensors is None else given
         table.keep(row, session.cadence or Cadence(), now)
-        if asked != NEVER:
-            due = min(int(table.due[row]), asked + session.first)
-            table.expect(row, due, float(table.due_time[row]))
         if given is None:
             table.begin(row)
             self._go_on(session)
@@ -189,7 +185,7 @@ class Scheduler:
             self.table.leave(session.slot.index, CLOSING)
         if session.unanswered or session.start is Start.AWAITED:
             return False
-        if session.hands_over:
+        if session.hands_over or self.table.asked(session.slot.index):
             self._hand_over(session)
             return False
         self._end(session, session.closing)
@@ -207,14 +203,13 @@ class Scheduler:
         if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
             self._hand_over(session)
             return False
-        self._end(session, session.closing)
+        self._end(session, session.closing.without_snapshot)
         return True
 
     def snapshot(self, session: Session) -> None:
         """Has its snapshot taken as soon as all that was pushed is answered."""
         table, row = self.table, session.slot.index
-        position = session.position + session.unanswered
-        table.expect(row, min(int(table.due[row]), position), float(table.due_time[row]))
+        table.ask(row, session.position + session.unanswered)
         if not session.unanswered and table.place[row] == NOWHERE:
             self._readers.add(session)
 
@@ -241,7 +236,7 @@ class Scheduler:
     def schedule(self, *, idle: bool = False) -> Batch | Beginning | Restoring | Reading | None:
         """Takes the next batch out of the queues, or the next sessions that begin or are to be
         read; None if nobody is ready. `idle`: whether the model had nothing to do before."""
-        if self._readers and (reading := self._readers.take(self.limits.max_batch_size)):
+        if self._readers and (reading := self._readers.take(self._most_read)):
             return reading
         # The beginners' line is the last.
         lines = len(self._lines) + 1
@@ -249,7 +244,7 @@ class Scheduler:
             line = (self._turn + offset) % lines
             if line == len(self._lines):
                 beginning = self._beginners.take(
-                    most=self.limits.max_beginning, most_restored=self.limits.max_batch_size
+                    most=self.limits.max_beginning, most_restored=self._most_read
                 )
                 if beginning is not None:
                     self._turn = 0
@@ -305,7 +300,8 @@ class Scheduler:
             if session.pending:
                 self._lines.append_one(row, session.pending)
             elif session.closing is not None:
-                self._end(session, session.closing)
+                closing = session.closing
+                self._end(session, closing if tensors is not None else closing.without_snapshot)
                 ended.append(session)
         return snapshots, ended
 
@@ -341,7 +337,7 @@ class Scheduler:
             self._free(session)
         ended = []
         for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
-            if session.hands_over:
+            if session.hands_over or self.table.asked(session.slot.index):
                 self._readers.add(session)
             else:
                 self._end(session, session.closing or FINISHED)

@@ -47,6 +47,13 @@ class Ending:
         """Whether the session's last snapshot goes to its caller before it ends."""
         return self.reason in (EndReason.MOVED, EndReason.PARKED)
 
+    @property
+    def without_snapshot(self) -> "Ending":
+        """The same if there is no last snapshot: then nobody can go on from one."""
+        if self.hands_over:
+            return Ending(reason=EndReason.SHUTDOWN, message=self.message)
+        return self
+
 
 class Keeping(Protocol):
     """Where a named session is kept."""

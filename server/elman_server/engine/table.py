@@ -33,6 +33,7 @@ class SessionTable:
     step, until the step is over."""
 
     __slots__ = (
+        "_asked",
         "_cadences",
         "active",
         "due",
@@ -90,6 +91,8 @@ class SessionTable:
         """Sessions in it of which one will be due."""
         self._cadences: dict[int, Cadence] = {}
         """Of rows whose snapshots are taken again and again."""
+        self._asked: dict[int, list[int]] = {}
+        """Of rows whose snapshots were asked for, of which positions; ascending."""
         self.parkable: NDArray[np.bool_] = np.zeros(0, np.bool_)
         """Whether it may be parked when it is idle."""
         self.parkables = 0
@@ -150,16 +153,36 @@ class SessionTable:
         """Has the session's snapshot taken from now on so often."""
         if cadence != _NO_CADENCE:
             self._cadences[row] = cadence
-        self.taken(row, now)
+        # What was asked for before it was known where it begins is of so much later a position.
+        self._asked[row] = [int(self.position[row]) + asked for asked in self._asked.get(row, ())]
+        self._schedule(row, now)
+
+    def ask(self, row: int, position: int) -> None:
+        """Its snapshot is due at a position, which is not before one that was asked for already."""
+        asked = self._asked.setdefault(row, [])
+        if not asked or asked[-1] < position:
+            asked.append(position)
+        self.expect(row, min(int(self.due[row]), position), float(self.due_time[row]))
+
+    def asked(self, row: int) -> bool:
+        """Whether a snapshot is still to be taken because it was asked for."""
+        return bool(self._asked.get(row))
 
     def taken(self, row: int, now: float) -> None:
-        """Its snapshot is taken; says when the next one is due. One that was asked for, of a later
-        position, still is."""
+        """Its snapshot is taken."""
+        position = int(self.position[row])
+        self._asked[row] = [asked for asked in self._asked.get(row, ()) if asked > position]
+        self._schedule(row, now)
+
+    def _schedule(self, row: int, now: float) -> None:
+        """Says when its next one is due, counted from here."""
+        if not self._asked[row]:
+            del self._asked[row]
         cadence = self._cadences.get(row, _NO_CADENCE)
-        position, due = int(self.position[row]), int(self.due[row])
-        after = min(NEVER, position + cadence.elements)
+        position = int(self.position[row])
+        after = min(NEVER, position + cadence.elements, *self._asked.get(row, ())[:1])
         self.due_from[row] = position + cadence.least
-        self.expect(row, min(after, due) if due > position else after, now + cadence.seconds)
+        self.expect(row, after, now + cadence.seconds)
 
     def whose_due(self, rows: Rows, now: float) -> NDArray[np.bool_]:
         """Of which of these rows a snapshot is due."""
@@ -186,6 +209,7 @@ class SessionTable:
         self.parkables -= bool(self.parkable[row])
         self.parkable[row] = False
         self._cadences.pop(row, None)
+        self._asked.pop(row, None)
         self.expect(row, NEVER, inf)
         self.leavers -= 1
         self.leaving[row] = OPEN

@@ -53,6 +53,8 @@ def redacted(url: str) -> str:
 
 
 def _refused(url: str, reason: str) -> OpeningError:
+    if "@" in url:  # what was found there may be a part of the password
+        reason = "something is wrong with it, or its password is not percent-encoded"
     return OpeningError(f"the state store is {redacted(url)!r}: {reason}; allowed are {ALLOWED}")
 
 

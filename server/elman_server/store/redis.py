@@ -36,6 +36,7 @@ _UNAVAILABLE = (
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
     exceptions.NoPermissionError,
+    exceptions.AskError,  # and MovedError: of a cluster that is being changed
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
     OSError,

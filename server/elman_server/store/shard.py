@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,8 @@ from elman_server.store.record import Record
 
 SHARDS = 256
 
+_LOCK_SECONDS = 1.9
+_LOCK_PAUSE = 0.5e-3
 _RECORD = ".record"
 _CHECKPOINT = ".checkpoint"
 _UNFINISHED = ".unfinished"
@@ -55,10 +58,24 @@ def locked(root: str, number: int) -> Iterator["Shard"]:
     try:
         # Of this very descriptor, unlike the locks of lockf, so it keeps other threads out too. The
         # file is never replaced or removed: there is one to wait for, always the same.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock)
         yield Shard(folder)
     finally:
         os.close(lock)
+
+
+def _lock(file: int) -> None:
+    """Raises `TimeoutError` if another process has it for long: one that waited for ever could not
+    end either."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise TimeoutError("another process does not let go of a file") from None
+            time.sleep(_LOCK_PAUSE)
 
 
 class Shard:

@@ -39,7 +39,6 @@ class Tickets:
         session's, if that is longer. `least`: no session gets one more often.
         `max_nbytes`: of a ticket. `clock` gives seconds since 1970."""
         self.least = least
-        self._max_nbytes = max_nbytes
         self._origin = origin
         self._keyring = keyring
         self._lifetime = lifetime
@@ -50,17 +49,11 @@ class Tickets:
         self._layout = [
             (np.dtype(dtype).newbyteorder("<"), shape) for dtype, shape in (*states, *contexts)
         ]
-
-    @property
-    def available(self) -> bool:
-        """Whether there are any: the state may be too large for one."""
-        return self.nbytes <= self._max_nbytes
-
-    @property
-    def nbytes(self) -> int:
-        """Of a ticket."""
         tensors = sum(prod(shape) * dtype.itemsize for dtype, shape in self._layout)
-        return SEAL_NBYTES + overhead_nbytes(self._origin) + tensors
+        self.nbytes = SEAL_NBYTES + overhead_nbytes(origin) + tensors
+        """Of a ticket, at most."""
+        self.available = self.nbytes <= max_nbytes
+        """Whether there are any: the state may be too large for one."""
 
     def issue(
         self,

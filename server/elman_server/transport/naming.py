@@ -13,6 +13,7 @@ import structlog
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.beginning import Given
 from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.snapshot import Snapshot
 from elman_server.errors import (
     InvalidRequest,
     ServerError,
@@ -138,6 +139,8 @@ class Naming:
                 )
                 claim = None
                 self._model.engine.found(session, given, holding)
+                if isinstance(given, Snapshot):
+                    self._model.metrics.session_resumed()
                 if wanted.restart:
                     holding.ask(anyhow=True)
         except ServerError as error:

@@ -99,15 +99,17 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
         async def answer() -> pb.GetModelResponse:
-            model = self._catalog.get(request.name, request.version)
             caller = identity.of(context)
-            if request.ticket:
-                model = self._model_of(request.ticket, model, caller)
-            elif request.session:
+            checkpoint = None
+            if request.session and not request.ticket:
                 checkpoint = await self._checkpoint(request, caller)
-                if checkpoint is not None:
-                    with naming.explained():
-                        model = self._model_of(checkpoint, model, caller)
+            if request.ticket:
+                model = self._model_of(request.ticket, request.name, caller)
+            elif checkpoint is not None:
+                with naming.explained():
+                    model = self._model_of(checkpoint, request.name, caller)
+            else:
+                model = self._catalog.get(request.name, request.version)
             return pb.GetModelResponse(model=messages.model(model.source, model.file))
 
         return await _answer(self._get, context, answer)
@@ -172,11 +174,12 @@ class InferenceServicer(pb_grpc.InferenceServicer):
             )
         return await self._keeper.peek(naming.key(request.name, identity, request.session))
 
-    def _model_of(self, ticket: bytes, model: ServedModel, identity: str) -> ServedModel:
+    def _model_of(self, ticket: bytes, name: str, identity: str) -> ServedModel:
         """The version of a model that a ticket is of. Raises `TicketRejected`."""
+        model = self._catalog.whichever(name)
         try:
             origin = model.tickets.origin(ticket, identity)
-            return self._catalog.fingerprinted(model.source.name, origin.fingerprint)
+            return self._catalog.fingerprinted(name, origin.fingerprint)
         except TicketRejected as error:
             model.metrics.ticket_rejected(error.reason)
             raise

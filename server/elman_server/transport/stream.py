@@ -18,7 +18,7 @@ from elman_server.engine.beginning import Given
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements, Times
 from elman_server.engine.session import Ending, EndReason, Session
-from elman_server.engine.snapshot import NEVER, Cadence
+from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import (
     InvalidElement,
     InvalidRequest,
@@ -43,6 +43,10 @@ _MOVED = Ending(
 Write = Callable[[bytes], Coroutine[None, None, None]]
 """Takes a serialized `StreamResponse`."""
 
+_STAY_SECONDS = 60.0
+"""Between two looks whether a model lets its sessions go."""
+_LAST_SECONDS = 1.0
+"""What a client that does not read gets to take its last tickets."""
 _KNOWN_SELECTIONS = 64
 _MANY = 8
 """Sessions in a push from which on it costs less to look at all of them at once."""
@@ -165,6 +169,8 @@ class StreamRpc:
         if self._max_age == inf:
             return
         await asyncio.sleep(self._max_age)
+        while self._engine.stays:
+            await asyncio.sleep(min(self._max_age, _STAY_SECONDS))
         self._leaving = True
         for session in list(self._sessions.values()):
             self._engine.close(session, _MOVED)
@@ -172,6 +178,9 @@ class StreamRpc:
         await asyncio.sleep(self._grace)
         for session in list(self._sessions.values()):
             self._engine.cut(session, _MOVED)
+        await asyncio.sleep(_LAST_SECONDS)
+        for session in list(self._sessions.values()):
+            self._engine.abort(session, _MOVED.without_snapshot)
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled():
@@ -288,6 +297,8 @@ class StreamRpc:
             return
         self._sessions[number] = session
         self._roster.add(session)
+        if isinstance(given, Snapshot):
+            self._model.metrics.session_resumed()
         if wanted is not None:
             self._naming.begin(session, wanted)
 
@@ -434,8 +445,11 @@ class StreamRpc:
             if number > self._last_number:
                 text = f"ticket of session {number}, which was never opened on this RPC"
                 self._refuse(number, InvalidRequest(text))
-        else:
+        elif self._model.tickets.available:
             self._engine.snapshot(session)
+        else:
+            self._outbox.snapshot(session, Snapshot(position=session.position, tensors=None))
+            self._changed.set()
 
     def _close(self, number: int) -> None:
         """A second close changes nothing: the first, or the session's end, may have crossed it."""

@@ -61,16 +61,12 @@ class Ticketing:
     def redeem(self, ticket: bytes) -> Snapshot:
         """Raises `TicketRejected`."""
         with self._counted():
-            snapshot = self._tickets.redeem(ticket, self._identity)
-        self._metrics.session_resumed()
-        return snapshot
+            return self._tickets.redeem(ticket, self._identity)
 
     def redeem_named(self, ticket: bytes, key: str) -> tuple[Snapshot, Attachment]:
         """Raises `TicketRejected`."""
         with self._counted():
-            found = self._tickets.redeem_named(ticket, self._identity, session_digest(key))
-        self._metrics.session_resumed()
-        return found
+            return self._tickets.redeem_named(ticket, self._identity, session_digest(key))
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected`."""

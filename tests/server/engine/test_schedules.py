@@ -74,6 +74,8 @@ class Truth:
     """In which order it came to stand in line to begin."""
     begun: bool = False
     due: int = NEVER
+    asked: list[int] = field(default_factory=list)
+    """Positions of which a snapshot is still to be taken."""
     due_time: float = inf
     due_from: int = 0
     read: bool = False
@@ -93,9 +95,13 @@ class Truth:
         return not self.endings
 
     @property
-    def moves(self) -> bool:
-        """Whether it is read before it ends."""
+    def hands_over(self) -> bool:
         return self.kept or self.session.closing is MOVED
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is read before it ends, unless it is cut."""
+        return self.hands_over or bool(self.asked)
 
     @property
     def position(self) -> int:
@@ -104,8 +110,11 @@ class Truth:
 
     def taken_at(self, now: float) -> None:
         """Its snapshot."""
-        after = self.position + self.cadence.elements
-        self.due = min(after, NEVER, self.due if self.due > self.position else NEVER)
+        self.asked = [position for position in self.asked if position > self.position]
+        self.schedule(now)
+
+    def schedule(self, now: float) -> None:
+        self.due = min(self.position + self.cadence.elements, NEVER, *self.asked[:1])
         self.due_time = now + self.cadence.seconds
         self.due_from = self.position + self.cadence.least
 
@@ -223,12 +232,9 @@ class Schedules(RuleBasedStateMachine):
             truth.restored = True
         self.keep(truth)
         self.scheduler.found(truth.session, given, self.clock)
-        asked = truth.due
+        truth.asked = [asked + truth.first for asked in truth.asked]
         truth.awaited, truth.initial, truth.queued = False, initial, self.next_queued()
-        truth.due = NEVER
-        truth.taken_at(self.clock)
-        if asked != NEVER:
-            truth.due = min(truth.due, asked + truth.first)
+        truth.schedule(self.clock)
         if initial is None:
             truth.read = self.reads_first(truth)
 
@@ -335,7 +341,10 @@ class Schedules(RuleBasedStateMachine):
     def ask_for_snapshot(self, truth: Truth) -> None:
         if truth.live:
             self.scheduler.snapshot(truth.session)
-            truth.due = min(truth.due, truth.first + len(truth.pushed))
+            position = truth.first + len(truth.pushed)
+            truth.due = min(truth.due, position)
+            if position not in truth.asked:
+                truth.asked.append(position)
             truth.read |= self.reads_at_once(truth)
 
     @rule(truth=sessions, ending=st.sampled_from([FINISHED, INVALID, SHUTDOWN, MOVED]))
@@ -365,7 +374,7 @@ class Schedules(RuleBasedStateMachine):
         truth.times = truth.times[: truth.taken]
         busy = self.in_flight(truth) and not self.begins(truth)
         begun = (truth.initial is None or truth.begun) and not truth.awaited
-        moves = truth.moves and begun
+        moves = truth.hands_over and begun
         assert ended is (not busy and not moves)
         if ended:
             truth.cut_short = True
@@ -557,7 +566,7 @@ class Schedules(RuleBasedStateMachine):
             if not truth.cut_short:
                 assert truth.session.ended is truth.session.closing
                 assert truth.received == len(truth.pushed)
-                if truth.moves:
+                if truth.hands_over:
                     assert truth.snapshots[-1].position == truth.session.position
             assert truth.first + truth.received == truth.session.position
         assert [outbox.contexts_nbytes for outbox in self.outboxes] == [0, 0, 0]

@@ -118,3 +118,50 @@ async def test_what_a_killed_process_held_is_free_when_its_lease_has_run_out(url
         await asyncio.sleep(found.remaining)
     assert found.checkpoint == b"state"
     await store.close()
+
+
+LOCKER = """
+import sys, time
+from elman_server.store.shard import digest, locked, shard_of
+
+with locked(sys.argv[1], shard_of(digest("key"))):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_a_process_that_holds_a_folder_up_keeps_no_other_from_ending(tmp_path: Path) -> None:
+    locker = subprocess.Popen(
+        [sys.executable, "-c", LOCKER, str(tmp_path)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert locker.stdout is not None
+        assert locker.stdout.readline() == "locked\n"
+        program = (
+            "import asyncio, sys\n"
+            "from elman_server.store.interface import StoreUnavailable\n"
+            "from elman_server.store.opening import open_store\n"
+            "async def main():\n"
+            "    store = open_store(f'file:{sys.argv[1]}')\n"
+            "    try:\n"
+            "        await store.claim('key', owner='a', lease=1)\n"
+            "    except StoreUnavailable as error:\n"
+            "        print(error)\n"
+            "    await store.close()\n"
+            "asyncio.run(main())\n"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+        assert "does not let go" in found.stdout
+    finally:
+        locker.kill()
+        locker.communicate()

@@ -97,7 +97,16 @@ def test_any_other_url_is_refused_by_what_came_and_what_is_allowed(url: str, rea
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@", "http://user:secret@host", "redis://a:secret@x@host/y"]
+    "url",
+    [
+        "redis://:secret@",
+        "http://user:secret@host",
+        "redis://a:secret@x@host/y",
+        "redis://default:Pass/secret==@host:6379/0",
+        "redis://user:pa#secret@host",
+        "redis://user:pa?secret=1@host",
+        "redis://user:[secret@host",
+    ],
 )
 def test_a_password_is_not_told(url: str) -> None:
     with pytest.raises(OpeningError) as error:

@@ -247,6 +247,11 @@ def test_what_older_redises_say_in_scripts_is_understood(message: str) -> None:
     assert _unavailable(exceptions.ResponseError(message))
 
 
+def test_a_cluster_that_is_being_changed_is_unavailable() -> None:
+    for error in (exceptions.MovedError("7 host:1"), exceptions.AskError("7 host:1")):
+        assert _unavailable(error)
+
+
 async def test_a_bug_is_not_taken_for_trouble_with_the_store(
     store: RedisStore, client: Redis
 ) -> None:

@@ -343,6 +343,27 @@ async def test_what_waits_for_its_caller_to_read_crowds_nobody_out(serve: Serve)
         assert predictions(peer.written) == 1200
 
 
+async def test_nor_does_it_if_a_ticket_is_due_first(serve: Serve) -> None:
+    async with serve(max_message_bytes=4096, max_pending_elements=50) as server:
+        opens = [pb.Open(session=1, ticket_every_elements=100)]
+        peer = Peer(
+            server,
+            [
+                pb.StreamRequest(opens=opens),
+                *[pb.StreamRequest(push=push({1: "a" * 400})) for _ in range(3)],
+            ],
+        )
+        peer.reads.clear()
+        rpc = peer.start()
+        await peer.settled()
+        assert server.engine().pending > 50
+        assert not server.admission.crowded
+        peer.reads.set()
+        async with asyncio.timeout(SECONDS):
+            await rpc
+        assert predictions(peer.written) == 1200
+
+
 async def test_a_crowded_server_takes_small_pushes_and_lets_large_ones_wait(serve: Serve) -> None:
     waiting = 100
     async with serve(max_pending_elements=50, window=4) as server:

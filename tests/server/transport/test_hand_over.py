@@ -156,3 +156,43 @@ async def test_a_session_that_was_closed_is_handed_over_when_the_grace_is_over(
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_MOVED
     assert 0 < position == stream.closed[1][0].position < len(text)
     assert stream.values(1) == logits(text[:position])
+
+
+async def test_a_session_that_got_no_ticket_is_not_said_to_have_moved(server: LocalServer) -> None:
+    stream = server.stream()
+    await stream.send(opens=[1])
+    await stream.until(lambda: bool(stream.opened))
+    engine = server.engine()
+    late: list[Any] = []
+    submit, engine._worker.submit = engine._worker.submit, late.append
+    engine._seconds = lambda work: 1.0
+    await engine.drain(MOVED, grace=0)
+    await stream.ended(1)
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN
+    assert 1 not in stream.tickets
+    for work in late:
+        submit(work)
+    await server.until(lambda: not engine.slots)
+
+
+async def test_a_model_that_is_to_go_keeps_the_sessions_that_it_has(serve: Serve) -> None:
+    async with serve(park_after=0.1, max_connection_age=0.1) as server:
+        server.engine().stays = True
+        stream = server.stream()
+        await stream.send(opens=[pb.Open(session=1, parkable=True)], push=push({1: "abc"}))
+        await stream.answered(1, 3)
+        await asyncio.sleep(0.5)
+        assert not stream.closed
+        server.engine().stays = False
+        await stream.ended(1)
+
+
+async def test_a_connection_of_age_whose_client_does_not_read_frees_its_sessions(
+    serve: Serve,
+) -> None:
+    async with serve(max_connection_age=0.2, grace_period=0.1, window=100_000) as server:
+        stream = server.stream("leaky")
+        await stream.send(opens=[1], push=push({1: b"\0" * 12 * 90_000}))
+        await server.until(lambda: bool(server.admission.sessions))
+        await server.until(lambda: not server.admission.sessions)
+        stream.call.cancel()

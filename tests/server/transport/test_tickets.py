@@ -245,3 +245,60 @@ async def test_an_expired_ticket_is_refused(serve: Serve) -> None:
         stream = await resumed(server, issued, "d")
         assert "expired" in stream.closed[4][0].message
         assert server.metric("elman_tickets_rejected_total", reason="expired") == 1
+
+
+async def test_a_ticket_that_was_asked_for_comes_though_another_is_due_before(
+    server: LocalServer, logits: Any
+) -> None:
+    stream, text = server.stream(), "abcde" * 50
+    opens = [pb.Open(session=1, ticket_every_elements=100)]
+    await stream.send(opens=opens, push=push({1: text}), tickets=[1])
+    await stream.until(lambda: any(t.position == 250 for t in stream.tickets.get(1, ())))
+    again = await resumed(server, stream.tickets[1][-1].ticket, "xyz")
+    assert logits(text) + again.values(4) == logits(text + "xyz")
+    stream.call.cancel()
+
+
+async def test_tickets_that_were_asked_for_one_after_the_other_all_come(
+    server: LocalServer,
+) -> None:
+    stream = server.stream()
+    await stream.send(opens=[1], push=push({1: "a" * 50}), tickets=[1])
+    for _ in range(3):
+        await stream.send(push=push({1: "a" * 50}), tickets=[1])
+    await stream.until(lambda: any(t.position == 200 for t in stream.tickets.get(1, ())))
+    stream.call.cancel()
+
+
+async def test_a_ticket_that_is_asked_for_comes_before_the_close(server: LocalServer) -> None:
+    stream = server.stream()
+    await stream.send(opens=[1], push=push({1: "abc"}), tickets=[1], closes=[1])
+    await stream.ended(1)
+    assert [t.position for t in stream.tickets[1]] == [3]
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_FINISHED
+    await stream.send(opens=[2])
+    await stream.until(lambda: 2 in stream.opened)
+    await stream.send(tickets=[2])
+    await stream.send(closes=[2])
+    await stream.ended(2)
+    assert [t.position for t in stream.tickets[2]] == [0]
+
+
+async def test_a_session_counts_as_resumed_if_it_was_opened(serve: Serve) -> None:
+    async with serve(max_sessions=1, ticket_key=(new_key(),)) as server:
+        issued = await ticket(server, "abc")
+        stream = server.stream()
+        opens = [pb.Open(session=n, ticket=issued.ticket) for n in (1, 2, 3)]
+        await stream.send(opens=opens)
+        await stream.ended(2, 3)
+        assert server.metric("elman_sessions_resumed_total") == 1
+        stream.call.cancel()
+
+
+async def test_a_ticket_finds_its_version_though_none_is_current(server: LocalServer) -> None:
+    issued = await ticket(server, "abc", version="9")
+    server.catalog.settle(current=(), expected=())
+    request = pb.GetModelRequest(name="letters", ticket=issued.ticket)
+    assert (await server.stub.GetModel(request)).model.version == "9"
+    with pytest.raises(grpc.aio.AioRpcError, match="no longer served"):
+        await server.stub.GetModel(pb.GetModelRequest(name="letters"))
