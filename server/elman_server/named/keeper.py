@@ -233,11 +233,14 @@ class Keeper:
 
     async def _keep_renewing(self) -> None:
         while True:
+            begun = self._clock()
             await self._attempt(self._renew)
             tried, self._tried = self._tried, asyncio.Event()
             tried.set()
             try:
-                async with asyncio.timeout(self._terms.lease / _RENEWALS):
+                # From one to the next, as those of very many take their time.
+                rest = begun + self._terms.lease / _RENEWALS - self._clock()
+                async with asyncio.timeout(max(0.0, rest)):
                     await self._renew_now.wait()
             except TimeoutError:
                 pass
