@@ -63,7 +63,7 @@ class Options:
             # A server that is back is found within seconds, however long it was away.
             ("grpc.initial_reconnect_backoff_ms", 200),
             # For so long gRPC waits for a connection that is being made.
-            ("grpc.min_reconnect_backoff_ms", round(min(self.connect_timeout, 20.0) * 1000)),
+            ("grpc.min_reconnect_backoff_ms", round(min(self.connect_seconds, 20.0) * 1000)),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
         if self.keepalive != float("inf"):
@@ -76,6 +76,11 @@ class Options:
                 ("grpc.http2.max_pings_without_data", 0),
             ]
         return arguments
+
+    @property
+    def connect_seconds(self) -> float:
+        """What one of several servers gets of the connect timeout: it may be mute."""
+        return self.connect_timeout / len(self.targets)
 
     @property
     def target(self) -> str:

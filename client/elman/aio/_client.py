@@ -97,7 +97,8 @@ class Client:
             try:
                 # One server is waited for, of several the next is tried.
                 patient = len(self._options.targets) == 1
-                if await _ready.wait(link.channel, until - monotonic(), patient=patient):
+                seconds = min(until - monotonic(), self._options.connect_seconds)
+                if await _ready.wait(link.channel, seconds, patient=patient):
                     return
                 if monotonic() >= until:
                     raise Unavailable(self._options.unreachable(await _why(link.channel)))
