@@ -126,10 +126,9 @@ class Client:
     ) -> Model:
         """One model; the newest version unless one is named or, with `session`, the one that the
         session of that name is on. Raises `ModelNotFound`."""
-        request = model_request(name, version)
         if version is None and check_name(session):
-            pin(request, None, session)
-            return KnownModel.of(self._ask("GetModel", request)).model
+            return self._known(name, None, None, session).model
+        request = model_request(name, version)
         return self._cache.put(request, self._ask("GetModel", request)).model
 
     def stream(

@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import aio
 from elman_server.repository import BUNDLED
+from tests.chaos.fleet import Fleet
 from tests.oracle import Oracle
 
 _KINDS = 16
@@ -85,6 +86,20 @@ class Load:
     @property
     def answered(self) -> int:
         return sum(len(played.values) for played in self.played)
+
+    async def outlive(self, fleet: Fleet, kills: int, rng: Random) -> list[float]:
+        """Plays while the server that has the sessions is killed and started again, so many times;
+        when, in seconds on the monotonic clock."""
+        moments = []
+        for _ in range(kills):
+            await self.run(rng.uniform(0.2, 1.0))
+            [number] = await asyncio.to_thread(fleet.busy)
+            moments.append(monotonic())
+            await asyncio.to_thread(fleet.kill, number)
+            restarted = asyncio.create_task(asyncio.to_thread(fleet.start, number))
+            await self.run(0.5)
+            await restarted
+        return moments
 
     async def check_kept(self) -> None:
         """That each named session is kept just where it ended."""

@@ -25,18 +25,9 @@ long = pytest.mark.slow
 async def test_a_replica_that_is_killed_costs_its_sessions_nothing_but_time(
     sessions: int, kills: int
 ) -> None:
-    rng = Random(7)
-    moments = []
     with Fleet(2, "--demo") as fleet:
         async with aio.connect(fleet.targets) as client, Load(client, sessions, seed=1) as load:
-            for _ in range(kills):
-                await load.run(rng.uniform(0.2, 1.0))
-                [number] = await asyncio.to_thread(fleet.busy)
-                moments.append(monotonic())
-                await asyncio.to_thread(fleet.kill, number)
-                restarted = asyncio.create_task(asyncio.to_thread(fleet.start, number))
-                await load.run(0.5)
-                await restarted
+            moments = await load.outlive(fleet, kills, Random(7))
     load.check()
     pauses = load.pauses(moments)
     print(f"\n{sessions} sessions, {kills} kills, {load.answered} elements answered")

@@ -81,22 +81,13 @@ async def test_a_store_that_dies_and_comes_back_empty_is_no_error_to_anybody(
 async def test_a_replica_that_is_killed_costs_named_sessions_no_more_than_others(
     redis: RedisServer, sessions: int, kills: int
 ) -> None:
-    rng = Random(12)
-    moments = []
     # A lease that nobody waits for.
     terms = ("--session-lease", "60", "--checkpoint-interval", "1")
     with Fleet(2, "--demo", "--state-store", redis.url, *terms) as fleet:
         settle(redis.url)
         async with aio.connect(fleet.targets) as client:
             async with Load(client, sessions, seed=4, named=True) as load:
-                for _ in range(kills):
-                    await load.run(rng.uniform(0.2, 1.0))
-                    [number] = await asyncio.to_thread(fleet.busy)
-                    moments.append(monotonic())
-                    await asyncio.to_thread(fleet.kill, number)
-                    restarted = asyncio.create_task(asyncio.to_thread(fleet.start, number))
-                    await load.run(0.5)
-                    await restarted
+                moments = await load.outlive(fleet, kills, Random(12))
             load.check()
             await load.check_kept()
     pauses = load.pauses(moments)

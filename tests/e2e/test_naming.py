@@ -3,9 +3,7 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +11,14 @@ import pytest
 
 import elman
 from tests.chaos.fleet import Fleet
-from tests.client import blocking
+from tests.e2e.conftest import Connect
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import Shape, lstm, save, save_lstm
+from tests.waiting import until
 
 PROGRAM = str(Path(sys.executable).with_name("elman"))
 TEXT = "abcdefgh" * 20
-Connect = Callable[..., Any]
-
-
-@pytest.fixture(params=["threads", "asyncio"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    with ExitStack() as stack:
-        if request.param == "threads":
-            yield lambda *args, **options: stack.enter_context(elman.connect(*args, **options))
-        else:
-            loop = blocking.Loop()
-            stack.callback(loop.close)
-            yield lambda *args, **options: stack.enter_context(
-                blocking.connect(loop, *args, **options)
-            )
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +90,9 @@ def test_a_parked_named_session_comes_back_unless_it_was_taken(
     stream = client.stream("letters", session=name)
     assert pushed(stream, 5) == expected[:5]
     server = fleet[0]
-    _until(lambda: not server.metric("elman_named_sessions"))
+    until(lambda: not server.metric("elman_named_sessions"))
     assert pushed(stream, 8) == expected[5:8]
-    _until(lambda: not server.metric("elman_named_sessions"))
+    until(lambda: not server.metric("elman_named_sessions"))
     other = connect(fleet.targets[1]).stream("letters", session=name)
     assert other.position == 8
     with pytest.raises(elman.SessionTaken):
@@ -263,10 +248,3 @@ def test_the_command_line_goes_on_with_a_name(fleet: Fleet, name: str) -> None:
         )
         positions += [json.loads(line)["position"] for line in found.stdout.splitlines()]
     assert positions == list(range(6))
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,11 @@ import pytest
 
 import elman
 from tests.chaos.fleet import Fleet
-from tests.client import blocking
+from tests.e2e.conftest import Connect
 from tests.oracle import Oracle
 from tests.stepmodels import save_lstm
 
 TEXT = "abcdefgh" * 60
-Connect = Callable[..., Any]
-
-
-@pytest.fixture(params=["threads", "asyncio"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    with ExitStack() as stack:
-        if request.param == "threads":
-            yield lambda *args, **options: stack.enter_context(elman.connect(*args, **options))
-        else:
-            loop = blocking.Loop()
-            stack.callback(loop.close)
-            yield lambda *args, **options: stack.enter_context(
-                blocking.connect(loop, *args, **options)
-            )
 
 
 @pytest.fixture

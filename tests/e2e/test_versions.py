@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,19 +25,13 @@ from elman.v1.inference_pb2_grpc import InferenceStub
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import Shape, lstm, save, save_lstm
+from tests.waiting import until
 
 OFTEN = ("--reload-interval", "0.05")
 GAUGES = ("elman_sessions", "elman_pending_elements", "elman_state_bytes", "elman_state_slots")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _PATIENCE = 30.0
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def put(repository: Path, identity: str, seed: int = 0) -> Path:

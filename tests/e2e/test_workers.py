@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import elman
+from tests import waiting
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import save_lstm
@@ -28,13 +29,7 @@ WORKERS = ("--workers", "2")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _PATIENCE = 20.0
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+until = partial(waiting.until, seconds=_PATIENCE)
 
 
 def workers(server: ServerProcess) -> dict[int, psutil.Process]:

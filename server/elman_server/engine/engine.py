@@ -212,9 +212,6 @@ class Engine:
     def found(self, session: Session, given: Given | None, keeping: Keeping) -> None:
         """What an awaited session begins from; None: in the initial state. It is kept from now on,
         and its caller gets its first snapshot together with the news."""
-        if session.ended is not None:
-            keeping.ended()
-            return
         session.keeping = keeping
         self._scheduler.found(session, given, self._clock())
         session.outbox.opened(session)

@@ -140,7 +140,7 @@ class Filling:
             if receiver.outbox.full:
                 own = rows[ids == receiver.id]
                 table.place[own] = place = -self._lines.new_place()
-                self._held.add(receiver.outbox)
+                self.hold(receiver.outbox)
                 receiver.outbox.held.append((own, place))
                 held = True
         return held

@@ -24,6 +24,7 @@ from elman_server.store.record import Record
 SHARDS = 256
 
 _LOCK_SECONDS = 1.9
+"""A little less than a `FileStore` gives its work."""
 _LOCK_PAUSE = 0.5e-3
 _RECORD = ".record"
 _CHECKPOINT = ".checkpoint"

@@ -144,7 +144,9 @@ class Naming:
                 if wanted.restart:
                     holding.ask(anyhow=True)
         except ServerError as error:
-            self._model.engine.abort(session, self._ending(error))
+            if isinstance(error, SessionTaken):
+                self._model.metrics.ticket_rejected(error.reason)
+            self._model.engine.abort(session, _ending(error))
         except Exception:
             structlog.get_logger("elman.rpc").exception("bug while a named session was opened")
             self._model.engine.abort(session, _ending(StoreDown("internal error")))
@@ -158,11 +160,6 @@ class Naming:
             return wanted.given
         with explained():
             return self._ticketing.redeem(claim.checkpoint)
-
-    def _ending(self, error: ServerError) -> Ending:
-        if isinstance(error, SessionTaken):
-            self._model.metrics.ticket_rejected(error.reason)
-        return _ending(error)
 
 
 def _ending(error: ServerError) -> Ending:

@@ -107,10 +107,6 @@ def refused(session: int, error: ServerError) -> pb.Closed:
             message.retry_after_ms = milliseconds(error.retry_after)
         case ShuttingDown() | ModelUnavailable():
             message.reason = pb.CLOSE_REASON_SHUTDOWN
-        case SessionHeld() | StoreDown():
-            message.reason = pb.CLOSE_REASON_UNAVAILABLE
-        case SessionTaken():
-            message.reason = pb.CLOSE_REASON_TAKEN_OVER
         case TicketRejected():
             message.reason = pb.CLOSE_REASON_TICKET_REJECTED
         case _:
