@@ -160,10 +160,11 @@ class Client:
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
         name = check_name(session)
+        ticket = check_ticket(ticket, self._options.max_message_bytes)
         known = self._known(
             model,
             version,
-            check_ticket(ticket, self._options.max_message_bytes),
+            ticket,
             None if restart else name,
         )
         options = session_options(

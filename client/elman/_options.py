@@ -1,6 +1,7 @@
 """How a client connects: its options, checked, and what they mean to a gRPC channel."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +15,9 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
 """Of the addresses that a name has, any: so clients spread over them, and who connects anew may
 come to another."""
+_ADDRESS = re.compile(r"(\[[^\[\]/]+\]|[^:\[\]/\s]+):(?P<port>\d{1,6})")
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
+"""Of addresses that gRPC reads itself."""
 MAX_FRAME_BYTES = 1024 * 1024
 
 
@@ -35,7 +39,9 @@ class Options:
         for name in ("timeout", "connect_timeout", "keepalive"):
             check_seconds(name, getattr(self, name))
         if self.resume_timeout != 0:
-            check_seconds("resume_timeout", self.resume_timeout)
+            check_seconds(
+                "resume_timeout", self.resume_timeout, allowed="0, seconds above 0, or inf"
+            )
         if not isinstance(self.ticket_every, int) or not 1 <= self.ticket_every < 2**32:
             raise InvalidRequest(
                 f"ticket_every is {self.ticket_every!r}; allowed is 1 to {2**32 - 1}"
@@ -103,18 +109,32 @@ def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
         several = not target.startswith(("ipv4:", "ipv6:"))
         targets = tuple(target.split(",")) if several else (target,)
     else:
-        targets = tuple(target)
+        targets = tuple(target) if isinstance(target, Sequence) else ()
     if not targets or not all(isinstance(each, str) and each.strip() for each in targets):
         raise InvalidRequest(
             f"target is {target!r}; allowed are an address such as 'localhost:50051', or several"
         )
+    for each in targets:
+        _check_target(each.strip())
     return tuple(each.strip() for each in targets)
 
 
-def check_seconds(name: str, value: float) -> float:
+def _check_target(target: str) -> None:
+    """Otherwise gRPC would look for it until the timeout, or take a port of its own."""
+    if target.startswith(_SCHEMES):
+        return
+    found = _ADDRESS.fullmatch(target)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise InvalidRequest(
+            f"target is {target!r}; allowed is HOST:PORT, with a port from 1 to 65535, such as "
+            f"'localhost:50051', or what begins with {', '.join(_SCHEMES)}"
+        )
+
+
+def check_seconds(name: str, value: float, *, allowed: str = "seconds above 0, or inf") -> float:
     """`value`, if it is a duration. Raises `InvalidRequest` naming the field."""
-    if not value > 0:
-        raise InvalidRequest(f"{name} is {value!r}; allowed are seconds above 0, or inf")
+    if not isinstance(value, int | float) or not value > 0:
+        raise InvalidRequest(f"{name} is {value!r}; allowed are {allowed}")
     return value
 
 

@@ -1,5 +1,6 @@
 """What a session is opened with."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,15 @@ def session_options(
     max_message_bytes: int,
 ) -> SessionOptions:
     """What a caller asks for. Raises `InvalidRequest` for what does not fit the model."""
+    if not isinstance(restart, bool):
+        raise InvalidRequest(f"restart is {restart!r}; allowed is True or False")
     if restart and (name is None or ticket is not None):
         raise InvalidRequest("restart is for a session with a name, and without a ticket")
     contexts: Contexts = ()
-    if ticket is None:
+    # A session that there is already needs none; whether there is, the server knows.
+    if context is None and name is not None and not restart:
+        pass
+    elif ticket is None:
         contexts = pack_contexts(model, context, max_message_bytes=max_message_bytes)
     elif context is not None:
         raise InvalidRequest("context and ticket are both given; allowed is one of them")
@@ -68,17 +74,27 @@ def check_name(name: str | None) -> str | None:
     """`name`, if it is one of a session or None. Raises `InvalidRequest`."""
     if name is None:
         return None
-    if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= MAX_NAME_NBYTES:
-        raise InvalidRequest(
-            f"session is {name!r}; allowed is a str of 1 to {MAX_NAME_NBYTES} bytes of UTF-8"
-        )
-    return name
+    try:
+        if isinstance(name, str) and 0 < len(name.encode()) <= MAX_NAME_NBYTES:
+            return name
+    except UnicodeEncodeError:
+        pass
+    shown = reprlib.repr(name)
+    raise InvalidRequest(
+        f"session is {shown}; allowed is a str of 1 to {MAX_NAME_NBYTES} bytes of UTF-8"
+    )
 
 
-def check_ticket(ticket: bytes | None, max_message_bytes: int) -> bytes | None:
+def check_ticket(
+    ticket: bytes | bytearray | memoryview | None, max_message_bytes: int
+) -> bytes | None:
     """`ticket`, if it is one or None. Raises `InvalidRequest`."""
+    if isinstance(ticket, bytearray | memoryview):
+        ticket = bytes(ticket)
     if ticket is not None and (not isinstance(ticket, bytes) or not ticket):
-        raise InvalidRequest(f"ticket is {ticket!r}; allowed are the bytes of `stream.ticket()`")
+        raise InvalidRequest(
+            f"ticket is {reprlib.repr(ticket)}; allowed are the bytes of `stream.ticket()`"
+        )
     if ticket is not None and len(ticket) > max_message_bytes - _OPENING_NBYTES:
         raise InvalidRequest(
             f"ticket has {len(ticket)} bytes; max_message_bytes is {max_message_bytes}"

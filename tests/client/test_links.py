@@ -1,6 +1,7 @@
 """One connection at a time, and none closed while somebody uses it."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,8 @@ def test_threads_never_get_a_closed_one() -> None:
         (["a:1", "b:2"], ("a:1", "b:2")),
         ("ipv4:127.0.0.1:1,127.0.0.1:2", ("ipv4:127.0.0.1:1,127.0.0.1:2",)),
         ("dns:///elman:50051", ("dns:///elman:50051",)),
+        ("[::1]:50051", ("[::1]:50051",)),
+        ("unix:/run/elman.sock", ("unix:/run/elman.sock",)),
     ],
 )
 def test_servers_are_named_in_a_list_or_with_commas(
@@ -146,7 +149,13 @@ def test_servers_are_named_in_a_list_or_with_commas(
     assert parse_targets(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", [], "a:1,", [""], [7]])
-def test_what_names_no_server_is_refused(given: str | list[str]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", [], "a:1,", [""], [7], None, 5, "localhost", "a:1,b", "::1", "localhost:"),
+        *("localhost:0", "localhost:99999", "http://localhost:50051", "a b:1"),
+    ],
+)
+def test_what_names_no_server_is_refused(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="target"):
         parse_targets(given)

@@ -145,16 +145,21 @@ def test_a_restart_begins_anew(
         {"session": ""},
         {"session": "x" * 257},
         {"session": 7},
+        {"session": "\udc80"},
         {"restart": True},
+        {"session": "a", "restart": "yes"},
         {"session": "a", "restart": True, "ticket": b"x"},
+        {"ticket": bytearray()},
+        {"ticket": "x" * 10_000},
     ],
 )
 def test_what_is_no_name_is_refused_before_anything_is_sent(
     fleet: Fleet, connect: Connect, options: dict[str, Any]
 ) -> None:
     client = connect(fleet.targets[0])
-    with pytest.raises(elman.InvalidRequest, match=r"session|ticket"):
+    with pytest.raises(elman.InvalidRequest, match=r"session|ticket|restart") as refused:
         client.stream("letters", **options)
+    assert len(str(refused.value)) < 200
 
 
 def test_a_server_without_a_store_says_so(connect: Connect, root: Path) -> None:

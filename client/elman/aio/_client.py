@@ -230,10 +230,11 @@ class Client:
         restart: bool,
     ) -> Stream:
         name = check_name(session)
+        ticket = check_ticket(ticket, self._options.max_message_bytes)
         known = await self._known(
             model,
             version,
-            check_ticket(ticket, self._options.max_message_bytes),
+            ticket,
             None if restart else name,
         )
         options = session_options(

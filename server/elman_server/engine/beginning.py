@@ -73,6 +73,13 @@ class Beginners:
     def __bool__(self) -> bool:
         return bool(self._line)
 
+    def expect(self, session: "Session", given: Given | None) -> None:
+        """One that is awaited; what it begins from, if nothing else is found, is `given`."""
+        session.start = Start.AWAITED
+        session.given = given
+        if given is not None:
+            self._count(session, nbytes(given))
+
     def add(self, session: "Session", given: Given) -> None:
         session.start = Start.DUE
         session.given = given
@@ -119,7 +126,7 @@ class Beginners:
             self._count(session, -nbytes(each))
 
     def drop(self, session: "Session") -> None:
-        """A session ends that is due."""
+        """What a session that is due, or awaited, was given is of no use any more."""
         assert session.given is not None
         self._count(session, -nbytes(session.given))
         session.given = None

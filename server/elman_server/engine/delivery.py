@@ -1,6 +1,6 @@
 """A delivery: predictions on their way to one caller."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,6 +67,11 @@ class Delivery:
         """Bytes that it takes as it is sent."""
         predictions = sum(self.counts) * self.selection.element_nbytes
         return _SENT_NBYTES + len(self.numbers) * _SENT_NBYTES_OF_SESSION + predictions
+
+    def without(self, numbers: Container[int]) -> "Delivery":
+        """The same but for the sessions with these numbers."""
+        chosen = [number not in numbers for number in self.numbers]
+        return self if all(chosen) else self.of(chosen)
 
     def of(self, chosen: list[bool]) -> "Delivery":
         """The same for some of the sessions alone."""

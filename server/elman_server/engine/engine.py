@@ -178,7 +178,8 @@ class Engine:
         which is checked already: a snapshot, or contexts where the model takes any; and in the
         initial state otherwise. `cadence`: how often its snapshot goes to the outbox, if at all.
         `parkable`: whether its caller can do without it until the next push. `awaited`: what it
-        begins from is to be `found`; its caller is not told of it before.
+        begins from is to be `found`, and `given` is what it may come to; its caller is not told of
+        it before.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
@@ -200,7 +201,7 @@ class Engine:
         )
         if parkable:
             self._park_in_time()
-        if given is not None:
+        if given is not None and not awaited:
             self._wake()
         self._idle.clear()
         self._observer.session_opened()
@@ -287,8 +288,9 @@ class Engine:
             self.cut(session, ending)
 
     def revoke(self, session: Session, ending: Ending) -> None:
-        """Ends a session now, and tells nothing of what it has answered but was not collected."""
-        session.outbox.forget(session)
+        """Ends a session now, and tells nothing of what it has answered and its caller was not told
+        yet. If it has ended already, but that was not told, it ended so."""
+        session.outbox.forget(session, ending)
         self.abort(session, ending)
 
     def abandon(self, outbox: Outbox, sessions: Iterable[Session]) -> None:

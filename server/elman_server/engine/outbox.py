@@ -32,6 +32,9 @@ class Mail:
     deliveries: list[Delivery] = field(default_factory=list)
     snapshots: list[tuple["Session", Snapshot]] = field(default_factory=list)
     ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
+    forgotten: dict[int, "Ending"] = field(default_factory=dict)
+    """Numbers of sessions of which nothing is told any more but that they ended, and how. May grow
+    while the rest is being told."""
 
 
 class Outbox:
@@ -40,6 +43,7 @@ class Outbox:
     caller should look at."""
 
     __slots__ = (
+        "_forgotten",
         "_mail",
         "_receivers",
         "_size",
@@ -65,6 +69,8 @@ class Outbox:
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
         """By the `id` of their selections, while some session has them."""
         self._mail = Mail()
+        self._forgotten: dict[int, Ending] = {}
+        """Of the mail that was taken last."""
         self._size = 0
 
     def receiver(self, selection: Selection) -> "Receiver":
@@ -94,21 +100,16 @@ class Outbox:
         self._mail.ended.append((session, ending))
         self._size += _TOLD_NBYTES
 
-    def forget(self, session: "Session") -> None:
-        """Nothing that was answered is told of a session."""
-        mail, number = self._mail, session.number
-        mail.snapshots = [each for each in mail.snapshots if each[0] is not session]
-        others = [[each != number for each in delivery.numbers] for delivery in mail.deliveries]
-        mail.deliveries = [
-            delivery if all(chosen) else delivery.of(chosen)
-            for delivery, chosen in zip(mail.deliveries, others, strict=True)
-            if any(chosen)
-        ]
+    def forget(self, session: "Session", ending: "Ending") -> None:
+        """Nothing is told of a session any more but that it ended so, not even of what was taken
+        and not told yet."""
+        self._mail.forgotten[session.number] = self._forgotten[session.number] = ending
 
     def take(self) -> Mail:
         """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
         on."""
         mail, self._mail, self._size = self._mail, Mail(), 0
+        self._forgotten = mail.forgotten
         return mail
 
 

@@ -33,6 +33,12 @@ class Readers:
         """Those whose outboxes were full when it was their turn."""
         self._line.extend(sessions)
 
+    def hasten(self, session: "Session") -> None:
+        """Does not wait for its outbox to be emptied."""
+        if session in session.outbox.unread:
+            session.outbox.unread.remove(session)
+            self._line.append(session)
+
     def take(self, most: int) -> Reading | None:
         """The next ones, at most so many; None if there is none."""
         sessions: list[Session] = []
@@ -40,7 +46,7 @@ class Readers:
             session = self._line.popleft()
             if session.ended is not None:
                 continue
-            if session.outbox.full:
+            if session.outbox.full and not session.cut:
                 # Or a drain would hold the states of all sessions twice.
                 session.outbox.unread.append(session)
                 self._hold(session.outbox)

@@ -100,7 +100,7 @@ class Scheduler:
             table=self.table,
         )
         self.sessions.add(session)
-        if isinstance(given, Snapshot):
+        if isinstance(given, Snapshot) and not awaited:
             session.first = given.position
             given = None if given.tensors is None else given
         fresh = given is None and not awaited
@@ -111,7 +111,7 @@ class Scheduler:
         if parkable:
             self.table.may_park(session.slot.index, now)
         if awaited:
-            session.start = Start.AWAITED
+            self._beginners.expect(session, given)
         elif given is not None:
             self._beginners.add(session, given)
         return session
@@ -119,6 +119,8 @@ class Scheduler:
     def found(self, session: Session, given: Given | None, now: float) -> None:
         """What an awaited session begins from; None: in the initial state."""
         table, row = self.table, session.slot.index
+        if session.given is not None:
+            self._beginners.drop(session)
         session.start = Start.INITIAL
         if isinstance(given, Snapshot):
             session.first = table.position[row] = given.position
@@ -198,6 +200,9 @@ class Scheduler:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
         self._filling.forget(session)
+        if session.keeping is not None:  # there may be somebody who waits for that
+            session.cut = True
+            self._readers.hasten(session)
         if session.in_flight or session.reading:
             return False
         if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):

@@ -83,6 +83,7 @@ class Session:
         "_table",
         "cadence",
         "closing",
+        "cut",
         "ended",
         "first",
         "given",
@@ -116,6 +117,9 @@ class Session:
         """Whether its slot is being read."""
         self.closing: Ending | None = None
         """How it will end once its queue is empty."""
+        self.cut = False
+        """Whether it ends although its caller does not read: then its last snapshot is taken
+        however full the outbox is."""
         self.ended: Ending | None = None
         self._table = table
         self._answered = 0

@@ -16,6 +16,7 @@ class Sessions(Protocol):
     """What an engine does with a session."""
 
     def close(self, session: Session, ending: Ending) -> None: ...
+    def cut(self, session: Session, ending: Ending) -> None: ...
     def revoke(self, session: Session, ending: Ending) -> None: ...
     def snapshot(self, session: Session) -> None: ...
 
@@ -49,6 +50,10 @@ class Holding:
         """The last one, until it is saved."""
         self.saved_at = self.taken_at = now
         """Seconds on the keeper's clock."""
+        self.letting_go = False
+        """Whether it is being released: then its claim may be nobody's at any time."""
+        self._given_up_at: float | None = None
+        self._saved_position: int | None = None
         self._engine = engine
         self._seal = seal
         self._sealed: tuple[Snapshot, bytes] | None = None
@@ -77,17 +82,28 @@ class Holding:
 
     def saved(self, snapshot: Snapshot, now: float) -> None:
         self.saved_at = now
+        self._saved_position = snapshot.position
         if self.unsaved is snapshot:
             self.unsaved = self._sealed = None
 
-    def give_up(self) -> None:
-        """Has the session end once all that was pushed is answered, for somebody else to have."""
-        if not self.over:
+    @property
+    def done(self) -> bool:
+        """Whether whoever has it next goes on after all that it answered."""
+        return self.over and self._saved_position == self.session.position
+
+    def give_up(self, now: float, *, patience: float) -> None:
+        """Has the session end for somebody else to have: once all that was pushed is answered or,
+        when it is asked for that again after `patience`, as soon as what runs is."""
+        if self.over:
+            return
+        if self._given_up_at is None:
+            self._given_up_at = now
             self._engine.close(self.session, TAKEN_OVER)
+        elif now > self._given_up_at + patience:
+            self._engine.cut(self.session, TAKEN_OVER)
 
     def revoke(self) -> None:
-        """Somebody else has it: nothing more is answered or saved."""
+        """Somebody else has it: nothing more is told of it or saved."""
         self.lost = True
-        if not self.over:
-            self._engine.revoke(self.session, TAKEN_OVER)
+        self._engine.revoke(self.session, TAKEN_OVER)
         self._changed(self)

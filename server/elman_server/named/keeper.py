@@ -2,15 +2,14 @@
 
 A claim is renewed three times in a lease. Whoever was cut off from the store for longer, or stood
 still, finds out at the next renewal whether somebody else has a session by then; until that has
-been tried, `lapsed` says that nothing may be answered. A store that can't be used is another
-matter: then sessions go on without it, and what they did is saved when it is back.
+been tried, `lapsed` says that nothing may be told. A store that can't be used is another matter:
+then sessions go on without it, and what they did is saved when it is back.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import structlog
 
@@ -18,6 +17,7 @@ from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDown
 from elman_server.metrics import KeeperMetrics
+from elman_server.named.fence import Fence
 from elman_server.named.holding import Holding, Sessions
 from elman_server.store.interface import Claim, StateStore, StoreUnavailable
 
@@ -27,10 +27,25 @@ _AGAIN_SECONDS = 0.1
 """Between two tries for a session that somebody else has, if its lease runs for longer. A store
 tells nobody that it was released."""
 _BATCH = 250
-"""Checkpoints that are sealed and saved together: as long as the event loop does nothing else."""
+_BATCH_NBYTES = 4 * 1024 * 1024
+"""Checkpoints that are sealed and saved together, and bytes of them if there is more than one: as
+long as the event loop does nothing else."""
 _MOST_LEAVING = 10_000
-"""Sessions that have ended whose last checkpoints wait for a store that is down."""
+_MOST_LEAVING_NBYTES = 256 * 1024 * 1024
+"""Sessions that have ended whose last checkpoints wait for a store that is down, and their
+bytes."""
+_PULSE = Claim(key="", owner="", generation=1)
+"""Renewed where there is no session, so that a store that can't be written to is noticed."""
 _STOP_SECONDS = 3.0
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def _seconds() -> float:
+        """On a clock that goes on while the machine sleeps, too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+    _seconds = time.monotonic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +74,7 @@ class Keeper:
         terms: Terms,
         metrics: KeeperMetrics,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = _seconds,
     ) -> None:
         self._store = store
         self._terms = terms
@@ -67,26 +82,38 @@ class Keeper:
         self._clock = clock
         self._log = structlog.get_logger("elman.store")
         self._held: dict[str, Holding] = {}
-        self._leaving: dict[Holding, None] = {}
-        """Those that are over, in that order, until they are saved and released."""
+        self._leaving: dict[Holding, int] = {}
+        """Those that are over, in that order, until they are saved and released; and the bytes that
+        each has to be saved."""
+        self._dropping = False
+        """Whether some of them were given up unsaved since the store could be used."""
         self._surplus: list[Claim] = []
         """To be released, as their sessions never came to be."""
         self._dirty: dict[Holding, None] = {}
         """To be saved."""
         self._write = asyncio.Event()
         self._renew_now = asyncio.Event()
+        self._claim_now = asyncio.Event()
         self._tried = asyncio.Event()
-        self._down = False
-        self._renewed = clock()
-        self._lends_from = 0.0
+        self._fence = self._new_fence()
+        self._renewals = 0
+        self._not_saved_at: int | None = None
+        """After how many renewals saving failed, if it did the last time."""
+        self._unsaved = False
+        """Whether the store can be used for all but that, as one that is full."""
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._renewed = self._clock()
+        self._fence = self._new_fence()
         self._tasks = [
             asyncio.create_task(run(), name=f"elman-{run.__name__.strip('_')}")
-            for run in (self._keep_renewing, self._keep_asking, self._keep_saving)
+            for run in (
+                self._keep_renewing,
+                self._keep_claiming,
+                self._keep_asking,
+                self._keep_saving,
+            )
         ]
 
     def refuse(self) -> None:
@@ -105,7 +132,8 @@ class Keeper:
                 await self._save_all()
         except (TimeoutError, StoreUnavailable) as error:
             self._log.warning("named sessions not released", error=str(error) or "too late")
-        await self._store.close()
+        finally:
+            await self._store.close()
 
     @property
     def sessions(self) -> int:
@@ -115,15 +143,15 @@ class Keeper:
     @property
     def down(self) -> bool:
         """Whether the store can't be used."""
-        return self._down
+        return self._fence.down or self._unsaved
 
     @property
     def lapsed(self) -> bool:
         """Whether somebody else may have a session by now, and that was not looked at yet: then
-        nothing is to be answered before it is `settled`."""
-        if self._down or not self._held:
+        nothing is to be told before it is `settled`."""
+        if not (self._held or self._leaving):
             return False
-        return self._clock() > self._renewed + self._terms.lease
+        return self._fence.lapsed(self._clock())
 
     async def settled(self) -> None:
         """Returns when it has tried to renew its claims."""
@@ -135,40 +163,49 @@ class Keeper:
         try:
             return await self._store.peek(key)
         except StoreUnavailable as error:
-            self._failed(error)
+            self._doubt()
             raise StoreDown(str(error)) from None
 
-    async def claim(self, key: str, owner: str, *, again: bool) -> Claim | None:
+    async def claim(
+        self, key: str, owner: str, *, again: bool, wanted: Callable[[], bool]
+    ) -> Claim | None:
         """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
-        unless somebody else had it since.
+        unless somebody else had it since. No longer than it is `wanted`.
 
         None if it is not known who has it, as the store is down, and `owner` had it last as far as
         is known here. Raises `SessionTaken`, `SessionHeld`, `StoreDown` or `ShuttingDown`.
         """
         until = self._clock() + self._terms.patience
         while True:
+            if not wanted():
+                raise SessionHeld("nobody wants the session any more")
             if self._closed:
                 raise ShuttingDown("the server is stopping")
             here = self._held.get(key)
             if here is not None and here.owner == owner:
                 here.revoke()  # its client has come back on another connection
-            wait = self._lends_from - self._clock()
+            wait = self._fence.lends_from - self._clock()
             if wait <= 0:
                 try:
                     found = await self._store.claim(
                         key, owner=owner, lease=self._terms.lease, again=again
                     )
                 except StoreUnavailable as error:
-                    self._failed(error)
-                    if again:
-                        return None
-                    raise StoreDown(str(error)) from None
+                    self._doubt()
+                    if not again:
+                        raise StoreDown(str(error)) from None
+                    if key in self._held:
+                        # Which of the two came later, only the store knows.
+                        raise StoreDown(
+                            f"another client has the session here, and may have it: {error}"
+                        ) from None
+                    return None
                 if isinstance(found, Claim):
                     return found
                 if again and found.generation:
                     raise SessionTaken("another client has opened the session by its name since")
                 if (here := self._held.get(key)) is not None:
-                    here.give_up()
+                    self._give_up(here)
                 wait = found.remaining
             if self._clock() >= until:
                 raise SessionHeld("another server has the session and does not let go of it")
@@ -216,17 +253,29 @@ class Keeper:
             self._forget(holding)
             return
         if holding.over:
-            self._leaving[holding] = None
-            while len(self._leaving) > _MOST_LEAVING:
-                self._forget(next(iter(self._leaving)))
+            self._leaving[holding] = 0 if holding.unsaved is None else holding.unsaved.nbytes
+            self._bound_leaving()
         elif self._clock() < holding.saved_at + self._terms.interval / 2:
             return  # soon enough when the next is asked for
         self._dirty[holding] = None
         self._write.set()
 
+    def _bound_leaving(self) -> None:
+        nbytes = sum(self._leaving.values()) if self.down else 0
+        while len(self._leaving) > _MOST_LEAVING or nbytes > _MOST_LEAVING_NBYTES:
+            first = next(iter(self._leaving))
+            nbytes -= self._leaving[first]
+            self._forget(first)
+            if not self._dropping:
+                self._dropping = True
+                self._log.warning("checkpoints of sessions that ended are dropped", key=first.key)
+
     def _forget(self, holding: Holding) -> None:
         self._leaving.pop(holding, None)
         self._dirty.pop(holding, None)
+
+    def _give_up(self, holding: Holding) -> None:
+        holding.give_up(self._clock(), patience=self._terms.lease)
 
     # -------------------------------------------------------------------------------------------
     # Renewing
@@ -234,7 +283,12 @@ class Keeper:
     async def _keep_renewing(self) -> None:
         while True:
             begun = self._clock()
-            await self._attempt(self._renew)
+            try:
+                await self._renew()
+            except Exception as error:
+                self._told(error)
+                if not self._not_renewed(begun, error):
+                    continue
             tried, self._tried = self._tried, asyncio.Event()
             tried.set()
             try:
@@ -248,38 +302,61 @@ class Keeper:
 
     async def _renew(self) -> None:
         begun = self._clock()
-        holdings = {each.claim: each for each in self._all() if each.claim is not None}
-        if not holdings:
-            await self._store.peek("")  # so that an outage is noticed all the same
-        renewal = await self._store.renew(list(holdings), lease=self._terms.lease)
-        self._renewed = begun
-        self._worked()
-        for claim in renewal.lost:
-            holdings[claim].revoke()
-        for claim in renewal.wanted:
-            holdings[claim].give_up()
-        for claim in renewal.forgotten:
+        every = [*self._held.values(), *self._leaving]
+        holdings = {each.claim: each for each in every if each.claim is not None}
+        renewal = await self._store.renew(list(holdings) or [_PULSE], lease=self._terms.lease)
+        self._renewed(begun)
+        for claim in renewal.lost & holdings.keys():
+            self._refused(holdings[claim], claim)
+        for claim in renewal.wanted & holdings.keys():
+            self._give_up(holdings[claim])
+        for claim in renewal.forgotten & holdings.keys():
             if not holdings[claim].over:
                 holdings[claim].ask(anyhow=True)
-        await self._claim_late()
+        if any(each.claim is None for each in every):
+            self._claim_now.set()
+
+    def _refused(self, holding: Holding, claim: Claim) -> None:
+        """The store knows of a later claim, or of none by it."""
+        if holding.claim == claim and not (holding.letting_go or holding.done):
+            holding.revoke()
+
+    # -------------------------------------------------------------------------------------------
+    # Claiming late
+
+    async def _keep_claiming(self) -> None:
+        """What could not be claimed while the store was down."""
+        while True:
+            await self._claim_now.wait()
+            self._claim_now.clear()
+            await self._attempt(self._claim_late)
 
     async def _claim_late(self) -> None:
-        """What could not be claimed while the store was down."""
-        for holding in [each for each in self._all() if each.claim is None]:
-            found = await self._store.claim(
-                holding.key, owner=holding.owner, lease=self._terms.lease, again=True
-            )
-            if not isinstance(found, Claim):
-                if found.generation:
-                    holding.revoke()
-            elif holding.lost:
-                self.release(found)
-            else:
-                holding.claim = found.emptied()
-                self._changed(holding)
+        # A client may have come more than once meanwhile: then what it had before is of no use.
+        last = {each.key: each for each in (*self._leaving, *self._held.values())}
+        late = [each for each in last.values() if each.claim is None]
+        for each in [each for each in self._leaving if each.claim is None]:
+            if last[each.key] is not each:
+                self._forget(each)
+        found = await asyncio.gather(*map(self._claim_one_late, late), return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
 
-    def _all(self) -> Iterable[Holding]:
-        return [*self._held.values(), *self._leaving]
+    async def _claim_one_late(self, holding: Holding) -> None:
+        found = await self._store.claim(
+            holding.key, owner=holding.owner, lease=self._terms.lease, again=True
+        )
+        if not isinstance(found, Claim):
+            if found.generation:
+                holding.revoke()
+        elif not holding.lost:
+            holding.claim = found.emptied()
+            self._changed(holding)
+        elif (here := self._held.get(holding.key)) is not None and here.owner == holding.owner:
+            here.claim = found.emptied()  # the same client has come again meanwhile
+        else:
+            self.release(found)
 
     # -------------------------------------------------------------------------------------------
     # Saving
@@ -289,16 +366,19 @@ class Keeper:
         be saved again before the store forgets it."""
         while True:
             await asyncio.sleep(self._terms.interval)
-            now = self._clock()
-            for count, holding in enumerate(list(self._held.values())):
-                if holding.unsaved is not None:
-                    self._dirty[holding] = None
-                if now > holding.taken_at + self._terms.interval / 2:
-                    holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
-                if count % _BATCH == _BATCH - 1:
-                    await asyncio.sleep(0)
-            if self._dirty or self._leaving or self._surplus:
-                self._write.set()
+            await self._attempt(self._ask_all)
+
+    async def _ask_all(self) -> None:
+        now = self._clock()
+        for count, holding in enumerate(list(self._held.values())):
+            if holding.unsaved is not None:
+                self._dirty[holding] = None
+            if now > holding.taken_at + self._terms.interval / 2:
+                holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
+            if count % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+        if self._dirty or self._leaving or self._surplus:
+            self._write.set()
 
     async def _keep_saving(self) -> None:
         while True:
@@ -308,12 +388,13 @@ class Keeper:
 
     async def _save_all(self) -> None:
         dirty, self._dirty = self._dirty, {}
-        waiting = iter(dirty)
         try:
-            while batch := list(islice(waiting, _BATCH)):
+            for batch in _batches(dirty):
                 await self._save(batch)
-        except BaseException:  # a stop in the middle of it, too
+            self._saved(None)
+        except BaseException as error:  # a stop in the middle of it, too
             self._dirty = {**dirty, **self._dirty}
+            self._saved(error)
             raise
         await self._release()
 
@@ -333,7 +414,7 @@ class Keeper:
         self._metrics.saved(len(done), sum(done))
         for claim, (holding, snapshot) in saved.items():
             if claim in refused:
-                holding.revoke()
+                self._refused(holding, claim)
             else:
                 holding.saved(snapshot, self._clock())
 
@@ -342,6 +423,8 @@ class Keeper:
         ready = [each for each in self._leaving if each.unsaved is None]
         claims = [each.claim for each in ready if each.claim is not None]
         surplus, self._surplus = self._surplus, []
+        for holding in ready:
+            holding.letting_go = True
         try:
             if claims or surplus:
                 await self._store.release(*claims, *surplus)
@@ -354,26 +437,64 @@ class Keeper:
     # -------------------------------------------------------------------------------------------
     # How the store is
 
+    def _new_fence(self) -> Fence:
+        return Fence(lease=self._terms.lease, timeout=self._store.timeout, now=self._clock())
+
+    def _renewed(self, begun: float) -> None:
+        was_down = self._fence.down
+        self._fence.renewed(begun, self._clock())
+        self._renewals += 1
+        if was_down:
+            self._log.info("the state store is back", sessions=self.sessions)
+            self._write.set()
+
+    def _not_renewed(self, begun: float, error: Exception) -> bool:
+        """Whether the store is down by that."""
+        was_down = self._fence.down
+        decided = self._fence.failed(begun, self._clock())
+        if decided and not was_down:
+            self._log.warning("named sessions go on without the state store", error=str(error))
+        return decided
+
+    def _saved(self, error: BaseException | None) -> None:
+        """Tells, once, if claims can be renewed and nothing can be saved."""
+        if error is None:
+            if self._unsaved:
+                self._log.info("named sessions are saved again")
+            self._not_saved_at, self._unsaved, self._dropping = None, False, False
+        elif isinstance(error, StoreUnavailable):
+            if self._not_saved_at not in (None, self._renewals) and not self._unsaved:
+                self._unsaved = True
+                self._log.warning("named sessions are not saved", error=str(error))
+            self._not_saved_at = self._renewals
+
+    def _doubt(self) -> None:
+        """A call failed. Whether the store is down, a renewal tells."""
+        self._metrics.failed()
+        self._renew_now.set()
+
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
         """Whatever comes of it, the next is made."""
         try:
             await work()
-        except StoreUnavailable as error:
-            self._failed(error)
-        except Exception as bug:
-            self._log.exception("bug while named sessions were kept")
-            self._failed(bug)
+        except Exception as error:
+            self._told(error)
+            self._renew_now.set()
 
-    def _failed(self, error: Exception) -> None:
+    def _told(self, error: Exception) -> None:
         self._metrics.failed()
-        if not self._down:
-            self._down = True
-            self._log.warning("named sessions go on without the state store", error=str(error))
+        if not isinstance(error, StoreUnavailable):
+            self._log.exception("bug while named sessions were kept")
 
-    def _worked(self) -> None:
-        """After an outage, those that had sessions renew them first."""
-        if self._down:
-            self._down = False
-            self._lends_from = self._clock() + self._terms.lease
-            self._log.info("the state store is back", sessions=self.sessions)
-            self._write.set()
+
+def _batches(holdings: Iterable[Holding]) -> Iterator[list[Holding]]:
+    batch: list[Holding] = []
+    nbytes = 0
+    for holding in holdings:
+        nbytes += 0 if holding.unsaved is None else holding.unsaved.nbytes
+        batch.append(holding)
+        if len(batch) == _BATCH or nbytes >= _BATCH_NBYTES:
+            yield batch
+            batch, nbytes = [], 0
+    if batch:
+        yield batch

@@ -44,6 +44,7 @@ class FileStore:
         for the work on one shard, waiting for other processes included.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.timeout = timeout
         self._root = str(folder)
         self._clock = clock
         self._turns = Turns(at_once=1, timeout=timeout)

@@ -67,6 +67,11 @@ class StateStore(Protocol):
     """Every method but `close` raises `StoreUnavailable`, after few seconds at most for each of
     the batches that a long call goes out in."""
 
+    @property
+    def timeout(self) -> float:
+        """How many, in seconds in which this process runs."""
+        ...
+
     async def claim(
         self, key: str, *, owner: str, lease: float, again: bool = False
     ) -> Claim | Held:

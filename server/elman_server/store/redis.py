@@ -4,7 +4,6 @@ What a call changes it changes in one script, at Redis' own time. All keys have 
 Redis Cluster has them in one slot: it works there as far as one script may work on several.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,23 +27,6 @@ _BATCH = 250
 """Claims in one script: as long as Redis serves nobody else, and this process nothing else."""
 _BATCH_NBYTES = 4 * 1024 * 1024
 """Bytes of checkpoints in one script, if there is more than one."""
-
-_UNAVAILABLE = (
-    # AuthenticationError, BusyLoadingError and the end of a connection among them.
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.OutOfMemoryError,
-    exceptions.NoPermissionError,
-    exceptions.AskError,  # and MovedError: of a cluster that is being changed
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    OSError,
-)
-_UNAVAILABLE_CODES = re.compile(
-    r"(Error running script .* -)?(BUSY|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY) "
-)
-"""How errors begin that redis-py has no class for; before Redis 7 all of what scripts meet."""
 
 
 class RedisStore:
@@ -70,6 +52,7 @@ class RedisStore:
             # A connection that ended while it was idle is no reason to fail.
             retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         )
+        self.timeout = timeout
         self._prefix = f"{prefix}{{sessions}}:"
         self._clock = clock
         self._turns = Turns(at_once=CONNECTIONS, timeout=timeout)
@@ -165,15 +148,10 @@ class RedisStore:
             try:
                 return await script(keys=keys, args=arguments)
             except (OSError, exceptions.RedisError) as error:
-                if not _unavailable(error):
-                    raise
+                # Whatever it is that Redis does not do: it is for whoever runs it to see to.
                 raise StoreUnavailable(f"the state store can't be used: {error}") from error
 
         return await self._turns.take(run)
-
-
-def _unavailable(error: Exception) -> bool:
-    return isinstance(error, _UNAVAILABLE) or bool(_UNAVAILABLE_CODES.match(str(error)))
 
 
 def _shown(claims: Iterable[Claim]) -> list[str | int | bytes]:

@@ -13,6 +13,8 @@ from elman_server.transport import status, wire
 
 _FRAMING = 8
 """Bytes that an entry takes in its frame beside its own."""
+_CLOSED_NBYTES = 128
+"""That it takes to tell that a session ended, its message aside."""
 
 
 class _Frame:
@@ -44,8 +46,9 @@ class FramePacker:
     """Called with the times at which the elements arrived whose predictions go out."""
 
     def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[bytes]:
-        """Serialized `StreamResponse`s, in the order in which they are to be sent."""
-        frame = _Frame()
+        """Serialized `StreamResponse`s, in the order in which they are to be sent. What one holds
+        is looked at when it is asked for: what is forgotten before that is not in it."""
+        frame, forgotten = _Frame(), mail.forgotten
         for session in mail.opened:
             opened = self.opened(session)
             yield from self._room(frame, opened.ByteSize() + _FRAMING)
@@ -53,14 +56,22 @@ class FramePacker:
         for delivery in mail.deliveries:
             for part in delivery.split(self.max_bytes):
                 yield from self._room(frame, part.sent_nbytes)
-                frame.parts += wire.predictions(part)
-                self.handed_over(part.times)
+                told = part.without(forgotten) if forgotten else part
+                if told.numbers:
+                    frame.parts += wire.predictions(told)
+                    self.handed_over(told.times)
         for session, snapshot in mail.snapshots:
             ticket = self.ticket(session, snapshot)
             yield from self._room(frame, ticket.ByteSize() + _FRAMING)
+            if session.number in forgotten:
+                continue
             frame.parts.append(pb.StreamResponse(tickets=[ticket]).SerializeToString())
-        ended = [status.closed(s.number, ending, s.position) for s, ending in mail.ended]
-        for closed in (*ended, *refused):
+        for session, ending in mail.ended:
+            yield from self._room(frame, len(ending.message.encode()) + _CLOSED_NBYTES)
+            told_ending = forgotten.get(session.number, ending)
+            closed = status.closed(session.number, told_ending, session.position)
+            frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
+        for closed in refused:
             yield from self._room(frame, closed.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         if frame.nbytes:

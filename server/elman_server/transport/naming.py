@@ -63,6 +63,8 @@ class Wanted:
     """Whether it has a ticket of it."""
     given: Given | None
     """The ticket's snapshot, or what a new session begins from."""
+    lacking: InvalidRequest | None = None
+    """What a new session can't begin for."""
     restart: bool
 
 
@@ -94,11 +96,19 @@ class Naming:
             snapshot, attachment = self._ticketing.redeem_named(message.ticket, name)
             owner = attachment.id.hex()
             return Wanted(key=name, owner=owner, again=True, given=snapshot, restart=False)
+        given, lacking = None, None
+        try:
+            given = self._model.contexts.decode(messages.given_contexts(message.contexts))
+        except InvalidRequest as error:
+            if message.contexts or message.restart:
+                raise
+            lacking = error  # who goes on with a session need not give any
         return Wanted(
             key=name,
             owner=secrets.token_hex(ATTACHMENT_NBYTES),
             again=False,
-            given=self._model.contexts.decode(messages.given_contexts(message.contexts)),
+            given=given,
+            lacking=lacking,
             restart=message.restart,
         )
 
@@ -110,21 +120,22 @@ class Naming:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        """Gives up what is being looked for."""
-        for task in self._tasks:
-            task.cancel()
-
     async def fence(self) -> None:
         """Returns as soon as what was answered may be told: not while somebody else may have one of
         the sessions by now."""
-        while self._keeper is not None and self._keeper.lapsed:
+        while self.used and self._keeper is not None and self._keeper.lapsed:
             await self._keeper.settled()
 
     async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
         claim: Claim | None = None
         try:
-            claim = await keeper.claim(wanted.key, wanted.owner, again=wanted.again)
+            claim = await keeper.claim(
+                wanted.key,
+                wanted.owner,
+                again=wanted.again,
+                # Who stops in the middle of a claim does not know whether it has it.
+                wanted=lambda: session.ended is None,
+            )
             given = self._given(wanted, claim)
             if session.ended is None:
                 holding = keeper.hold(
@@ -155,8 +166,10 @@ class Naming:
                 keeper.release(claim)
 
     def _given(self, wanted: Wanted, claim: Claim | None) -> Given | None:
-        """Raises `TicketRejected`."""
+        """Raises `TicketRejected` or `InvalidRequest`."""
         if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
+            if wanted.lacking is not None:
+                raise wanted.lacking
             return wanted.given
         with explained():
             return self._ticketing.redeem(claim.checkpoint)
@@ -168,6 +181,8 @@ def _ending(error: ServerError) -> Ending:
             reason = EndReason.TAKEN_OVER
         case TicketRejected():
             reason = EndReason.TICKET_REJECTED
+        case InvalidRequest():
+            reason = EndReason.INVALID_REQUEST
         case ShuttingDown():
             reason = EndReason.SHUTDOWN
         case _:

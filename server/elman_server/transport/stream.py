@@ -128,17 +128,13 @@ class StreamRpc:
             reader.cancel()
             leave.cancel()
             self._admission.forget(self.notify)
-            self._naming.close()
             self._engine.abandon(self._outbox, list(self._sessions.values()))
 
     async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
         half_closed = False
         while True:
-            if self._naming.used:
-                await self._naming.fence()
             self._changed.clear()
-            for response in self._responses():
-                await write(response)
+            await self._tell(write)
             if self._changed.is_set():
                 continue
             if reader.done() and reader.exception() is not None:
@@ -155,6 +151,14 @@ class StreamRpc:
             ):
                 return
             await self._changed.wait()
+
+    async def _tell(self, write: Write) -> None:
+        """What there is to tell, asking before each frame whether that may be told."""
+        await self._naming.fence()
+        responses = self._responses()
+        while (response := next(responses, None)) is not None:
+            await write(response)
+            await self._naming.fence()
 
     def _ended(self) -> ServerError:
         """Why it is the server that ends the RPC."""
@@ -287,7 +291,7 @@ class StreamRpc:
                 number=number,
                 outbox=self._outbox,
                 selection=self._selection(message.outputs),
-                given=given,
+                given=given if wanted is None else wanted.given,
                 awaited=wanted is not None,
                 cadence=self._ticketing.cadence(message),
                 parkable=message.parkable and self._model.tickets.available,

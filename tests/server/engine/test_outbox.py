@@ -7,7 +7,7 @@ import numpy as np
 
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Mail, Outbox
-from elman_server.engine.session import FINISHED, Session
+from elman_server.engine.session import CANCELLED, FINISHED, Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.engine.table import SessionTable
 from tests.server.fakes import FakeSelection, session_in
@@ -118,11 +118,15 @@ def test_what_one_session_was_answered_can_be_forgotten() -> None:
     ]
     for each_session, snapshot in snapshots:
         box.snapshot(each_session, snapshot)
-    box.forget(one)
+    box.ended(one, FINISHED)
+    assert not box.take().forgotten
+    for each in (both, alone, others):
+        box.deliver(each)
     mail = box.take()
-    assert mail.opened == [one]
-    assert mail.snapshots == snapshots[1:]
-    first, second = mail.deliveries
+    box.forget(one, CANCELLED)  # what was taken may not have been told yet
+    assert mail.forgotten == {1: CANCELLED}
+    first, none, second = (each.without(mail.forgotten) for each in mail.deliveries)
+    assert not none.numbers
     assert (first.numbers, first.counts, first.first_positions) == ([2], [1], [7])
     assert first.outputs["sum"].tolist() == first.times.tolist() == [2]
     assert second is others

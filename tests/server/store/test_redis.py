@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis import exceptions
 from redis.asyncio import Redis
 
 from elman_server.store.interface import Claim, Held, Renewal, StateStore, StoreUnavailable
-from elman_server.store.redis import RedisStore, _unavailable
+from elman_server.store.redis import RedisStore
 from tests.server.store.redisserver import RedisServer
 from tests.server.store.worlds import claimed, settle
 
@@ -231,33 +230,16 @@ async def test_a_wrong_password_is_unavailable(store: RedisStore, client: Redis)
         await store.claim("key", owner="a", lease=30)
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "BUSY Redis is busy running a script.",
-        "MISCONF Redis is configured to save RDB snapshots, but",
-        "NOREPLICAS Not enough good replicas to write.",
-        "Error running script (call to f_1): @user_script:12: @user_script: 12: "
-        "-OOM command not allowed when used memory > 'maxmemory'.",
-        "Error running script (call to f_1): @user_script:12: @user_script: 12: "
-        "-READONLY You can't write against a read only replica.",
-    ],
-)
-def test_what_older_redises_say_in_scripts_is_understood(message: str) -> None:
-    assert _unavailable(exceptions.ResponseError(message))
-
-
-def test_a_cluster_that_is_being_changed_is_unavailable() -> None:
-    for error in (exceptions.MovedError("7 host:1"), exceptions.AskError("7 host:1")):
-        assert _unavailable(error)
-
-
-async def test_a_bug_is_not_taken_for_trouble_with_the_store(
-    store: RedisStore, client: Redis
+async def test_what_redis_does_not_do_is_a_store_that_is_unavailable(
+    server: RedisServer, store: RedisStore, client: Redis
 ) -> None:
     await client.set("elman:{sessions}:record:key", "no hash")
-    with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await store.claim("key", owner="a", lease=30)
+    elsewhere = RedisStore(f"{server.url}/4711")
+    with pytest.raises(StoreUnavailable, match="index"):
+        await elsewhere.claim("key", owner="a", lease=30)
+    await elsewhere.close()
 
 
 # Well.

@@ -1,6 +1,7 @@
 """Who waits for a store waits for those before it as long as they get on, and no longer."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -78,3 +79,14 @@ async def test_one_that_is_cancelled_makes_room() -> None:
         return "up"
 
     assert await turns.take(succeed) == "up"
+
+
+async def test_time_in_which_the_process_stands_still_is_not_the_stores() -> None:
+    turns = Turns(at_once=1, timeout=0.2)
+
+    async def stand_still() -> str:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        await asyncio.sleep(0.1)
+        return "answered"
+
+    assert await turns.take(stand_still) == "answered"

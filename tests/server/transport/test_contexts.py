@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,9 @@ import pytest
 from elman.v1 import inference_pb2 as pb
 from elman_server.repository import ModelSource
 from elman_server.served import LoadedModel
+from elman_server.store.file import FileStore
+from elman_server.tickets.keys import new_key
+from elman_server.transport.naming import key
 from tests.oracle import Oracle
 from tests.server.runner.oddmodels import picky_steps
 from tests.server.transport.conftest import make_config
@@ -372,3 +376,47 @@ async def test_many_sessions_of_a_model_that_takes_one_row(
         steps = server.metric("elman_steps_total", model="single")
         assert server.metric("elman_step_batch_size_sum", model="single") == steps
         assert steps < sum(map(len, texts.values())) / 3
+
+
+async def test_a_named_session_that_there_is_needs_no_contexts(
+    loaded: list[LoadedModel], tmp_path: Path
+) -> None:
+    store = {"state_store": f"file:{tmp_path}/store", "ticket_key": (new_key(),)}
+    alone = oracle(loaded, "caption")
+    async with serve(loaded, **store) as server:
+        stream = server.stream("caption")
+        await stream.send(opens=[pb.Open(session=1, name="bob")])
+        await stream.ended(1)
+        assert stream.closed[1][0].reason == pb.CLOSE_REASON_INVALID_REQUEST
+        assert "context 'image' is missing" in stream.closed[1][0].message
+        opened = pb.Open(session=2, name="bob", contexts=packed(contexts(2)))
+        await stream.send(opens=[opened], push=push({2: "abc"}), closes=[2])
+        await stream.ended(2)
+        await stream.send(opens=[pb.Open(session=3, name="bob")], push=push({3: "de"}))
+        await stream.answered(3, 2)
+        assert stream.values(2) + stream.values(3) == answers(alone, "abcde", contexts(2))
+        stream.call.cancel()
+
+
+async def test_contexts_of_named_sessions_count_while_these_are_waited_for(
+    loaded: list[LoadedModel], tmp_path: Path
+) -> None:
+    store = {"state_store": f"file:{tmp_path}/store", "ticket_key": (new_key(),)}
+    others = FileStore(tmp_path / "store")
+    for name in ("a", "b"):
+        await others.claim(key("caption", "", name), owner="x", lease=60)
+    async with serve(loaded, max_context_bytes=150, **store) as server:
+        stream = server.stream("caption")
+        opens = [
+            pb.Open(session=number, name=name, contexts=packed(contexts(number)))
+            for number, name in enumerate("ab")
+        ]
+        await stream.send(opens=opens)
+        await stream.ended(1)
+        assert stream.closed[1][0].reason == pb.CLOSE_REASON_OVERLOADED
+        assert "max_context_bytes" in stream.closed[1][0].message
+        assert server.engine("caption").context_nbytes == 88
+        stream.call.cancel()
+        await server.until(lambda: not server.admission.sessions)
+        assert server.engine("caption").context_nbytes == 0
+    await others.close()

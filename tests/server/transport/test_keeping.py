@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,17 @@ class Unreliable:
 
     def __init__(self, store: Any) -> None:
         self._store = store
+        self.timeout: float = store.timeout
         self.error: Exception | None = None
+        self.failing: set[str] = set()
+        """Calls that fail by it; all, if that is empty."""
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:
             self.calls.append(name)
-            if self.error is not None and name != "close":
+            fails = name in self.failing if self.failing else name != "close"
+            if self.error is not None and fails:
                 raise self.error
             return await getattr(self._store, name)(*arguments, **options)
 
@@ -42,6 +46,23 @@ class Unreliable:
 
 
 DOWN = StoreUnavailable("no route")
+
+
+@asynccontextmanager
+async def standing_still(server: LocalServer) -> AsyncIterator[None]:
+    """Its claims have lapsed. What happens in between happens to it at once, when it goes on."""
+    keeper = server.keeper
+    assert keeper is not None
+    for task in keeper._tasks:
+        task.cancel()
+    await asyncio.gather(*keeper._tasks, return_exceptions=True)
+    await asyncio.sleep(2 * LEASE)
+    keeper._fence._open_until = 0.0
+    assert keeper.lapsed
+    yield
+    fence = keeper._fence
+    keeper.start()
+    keeper._fence = fence
 
 
 @pytest.fixture
@@ -246,22 +267,173 @@ async def test_nothing_is_told_while_somebody_else_may_have_the_session(
     await stream.push(1, "abc")
     await stream.answered(1, 3)
     await kept(server, outside, 3)
-    keeper = server.keeper
-    assert keeper is not None
-    # It all happens within one turn of the loop: the claim is lost, time has passed, and elements
-    # have come.
-    keeper._tasks[0].cancel()
-    await asyncio.sleep(2 * LEASE)
-    assert keeper.lapsed
-    assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
-    await stream.send(opens=[pb.Open(session=2)], push=push({1: "def", 2: "xyz"}))
-    await server.until(lambda: not server.engine().pending)
-    await asyncio.sleep(0.05)
-    keeper._tasks[0] = asyncio.create_task(keeper._keep_renewing())
+    async with standing_still(server):
+        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        await stream.send(opens=[pb.Open(session=2)], push=push({1: "def", 2: "xyz"}))
+        await server.until(lambda: not server.engine().pending)
+        await asyncio.sleep(0.05)
     await stream.ended(1)
     await stream.answered(2, 3)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
     assert len(stream.predictions[1]) == 3
+
+
+async def test_nothing_is_told_of_a_session_that_ended_and_was_lost_before_that_was_told(
+    start: Start, outside: FileStore
+) -> None:
+    server = await start()
+    stream = await opened(server)
+    await stream.push(1, "abc")
+    await stream.answered(1, 3)
+    await kept(server, outside, 3)
+    async with standing_still(server):
+        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        await stream.send(push=push({1: "def"}), closes=[1])
+        await server.until(lambda: not server.admission.sessions)
+    await stream.ended(1)
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
+    assert len(stream.predictions[1]) == 3
+    assert not [ticket for ticket in stream.tickets[1] if ticket.position > 3]
+
+
+async def test_that_a_call_to_the_store_fails_lets_nobody_tell_anything(
+    start: Start, outside: FileStore
+) -> None:
+    """Only what became of a renewal does: a call that was under way while the server stood still
+    may fail for that."""
+    server = await start()
+    stream = await opened(server)
+    await stream.push(1, "abc")
+    await stream.answered(1, 3)
+    await kept(server, outside, 3)
+    async with standing_still(server):
+        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        store_of(server).error, store_of(server).failing = DOWN, {"claim", "peek", "save"}
+        failures = server.metric("elman_state_store_failures_total")
+        other = server.stream()
+        await other.send(opens=[named(1, name="alice")])
+        await server.until(lambda: server.metric("elman_state_store_failures_total") > failures)
+        with pytest.raises(Exception, match="no route"):
+            await server.stub.GetModel(pb.GetModelRequest(name="letters", session="bob"))
+        await stream.push(1, "def")
+        await server.until(lambda: not server.engine().pending)
+        await asyncio.sleep(0.05)
+        assert server.keeper is not None and server.keeper.lapsed
+    await stream.ended(1)
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
+    assert len(stream.predictions[1]) == 3
+
+
+async def test_a_store_that_takes_claims_and_no_checkpoints_is_down(
+    start: Start, outside: FileStore
+) -> None:
+    """As a folder on a disk that is full."""
+    server = await start()
+    stream = await opened(server)
+    with structlog.testing.capture_logs() as log:
+        store_of(server).error, store_of(server).failing = DOWN, {"save"}
+        await stream.push(1, "abc")
+        await server.until(lambda: server.metric("elman_state_store_down") == 1)
+        await stream.answered(1, 3)
+        store_of(server).error = None
+        await kept(server, outside, 3)
+        await server.until(lambda: not server.metric("elman_state_store_down"))
+    events = [line["event"] for line in log if line["log_level"] in ("warning", "info")]
+    assert events == ["named sessions are not saved", "named sessions are saved again"]
+
+
+async def test_a_store_that_takes_no_writes_is_down_though_there_is_no_session(
+    start: Start,
+) -> None:
+    server = await start()
+    store_of(server).error, store_of(server).failing = DOWN, {"claim", "renew", "save", "release"}
+    await server.until(lambda: server.metric("elman_state_store_down") == 1)
+    failures = server.metric("elman_state_store_failures_total")
+    await server.until(lambda: server.metric("elman_state_store_failures_total") > failures + 2)
+    assert server.metric("elman_state_store_down") == 1
+
+
+async def test_a_client_that_was_taken_over_does_not_have_it_back_while_the_store_is_down(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    server = await start()
+    first = await opened(server)
+    ticket = first.tickets[1][0].ticket
+    second = await opened(server)
+    await first.ended(1)
+    store_of(server).error = DOWN
+    late = server.stream()
+    await late.send(opens=[named(1, ticket=ticket)])
+    await late.ended(1)
+    assert late.closed[1][0].reason == pb.CLOSE_REASON_UNAVAILABLE
+    await second.push(1, "abc")
+    await second.answered(1, 3)
+    store_of(server).error = None
+    await kept(server, outside, 3)
+    await late.send(opens=[named(2, ticket=ticket)])
+    await late.ended(2)
+    assert late.closed[2][0].reason == pb.CLOSE_REASON_TAKEN_OVER
+    await second.push(1, "d")
+    await second.answered(1, 4)
+    assert second.values(1) == logits("abcd")
+
+
+async def test_a_client_that_came_twice_while_the_store_was_down_stays(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    server, stream = await resumed_while_down(start, logits)
+    stream.call.cancel()
+    await server.until(lambda: not server.admission.sessions)
+    again = await opened(server, ticket=stream.tickets[1][0].ticket)
+    await again.push(1, "abcdef")
+    await again.answered(1, 6)
+    store_of(server).error = None
+    await kept(server, outside, 6)
+    await asyncio.sleep(2 * LEASE)
+    await again.push(1, "g")
+    await again.answered(1, 7)
+    assert again.values(1) == logits("abcdefg")
+    await kept(server, outside, 7)
+
+
+async def test_an_open_that_is_given_up_in_the_middle_of_its_claim_leaves_nothing(
+    start: Start, outside: FileStore
+) -> None:
+    server = await start(session_lease=60.0)
+    store = store_of(server)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    claim = store._store.claim
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        found = await claim(*arguments, **options)
+        asked.set()
+        await go_on.wait()
+        return found
+
+    store._store.claim = slowly
+    stream = server.stream()
+    await stream.send(opens=[named(1)])
+    await asked.wait()
+    stream.call.cancel()
+    await server.until(lambda: not server.admission.sessions)
+    go_on.set()
+    async with asyncio.timeout(10):
+        while not isinstance(await outside.claim(BOB, owner="x", lease=60), Claim):
+            await asyncio.sleep(0.005)
+
+
+async def test_who_does_not_read_can_be_taken_over(start: Start, outside: FileStore) -> None:
+    server = await start(max_message_bytes=64 * 1024, window=1_000_000)
+    stream = await opened(server)
+    await stream.push(1, "abcdefgh" * 8000)
+    engine = server.engine()
+    await server.until(lambda: bool(engine.pending and not engine.backlog))
+    other = await opened(server)
+    assert 0 < other.opened[1].position < 64_000
+    await stream.ended(1)
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
+    # All that it was answered it is told, too.
+    assert len(stream.predictions[1]) == other.opened[1].position
 
 
 async def test_a_server_that_stops_gives_its_sessions_up_at_once(

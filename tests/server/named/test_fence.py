@@ -1,0 +1,60 @@
+"""Until when what named sessions answered may be told."""
+
+from elman_server.named.fence import Fence
+
+LEASE, TIMEOUT = 3.0, 2.0
+
+
+def fence() -> Fence:
+    return Fence(lease=LEASE, timeout=TIMEOUT, now=0.0)
+
+
+def test_claims_are_good_for_a_lease_from_when_their_renewal_began() -> None:
+    it = fence()
+    assert not it.lapsed(3.0)
+    assert it.lapsed(3.1)
+    it.renewed(begun=5.0, now=7.0)
+    assert not it.lapsed(8.0)
+    assert it.lapsed(8.1)
+    assert not it.down
+
+
+def test_a_store_that_is_down_is_no_outage_as_long_as_it_is_looked_at() -> None:
+    it = fence()
+    for begun in (3.5, 5.5, 7.5):
+        assert it.failed(begun, now=begun + TIMEOUT)
+        assert not it.lapsed(begun + 2 * TIMEOUT)
+    assert it.down
+
+
+def test_who_stood_still_after_he_found_the_store_down_looks_again() -> None:
+    it = fence()
+    assert it.failed(1.0, now=1.1)
+    assert it.lapsed(60.0)
+
+
+def test_a_renewal_that_failed_while_the_server_stood_still_decides_nothing() -> None:
+    it = fence()
+    assert not it.failed(1.0, now=60.0)
+    assert it.lapsed(60.0)
+    assert not it.down
+    assert it.failed(60.0, now=60.1)
+    assert not it.lapsed(60.2)
+
+
+def test_but_one_that_takes_that_long_again_and_again_does() -> None:
+    it = fence()
+    assert not it.failed(1.0, now=9.0)
+    assert it.failed(9.0, now=17.0)
+    assert not it.failed(17.0, now=25.0)
+
+
+def test_after_an_outage_nothing_is_lent_for_a_lease() -> None:
+    it = fence()
+    it.renewed(begun=1.0, now=1.5)
+    assert it.lends_from == 0.0
+    it.failed(2.0, now=2.1)
+    it.renewed(begun=4.0, now=4.5)
+    assert it.lends_from == 4.5 + LEASE
+    it.renewed(begun=9.0, now=9.5)
+    assert it.lends_from == 4.5 + LEASE
