@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -147,6 +148,8 @@ async def test_of_two_replicas_that_fight_over_a_session_one_has_it_at_a_time(
 async def test_a_server_that_stood_still_answers_nothing_of_what_it_lost(
     redis: RedisServer, rounds: int
 ) -> None:
+    oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+    alone = [each["positive"].item() for each in oracle.run("axyzuvw")[1:]]
     with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
         for number in range(rounds):
             frozen = fleet[number % 2]
@@ -156,18 +159,39 @@ async def test_a_server_that_stood_still_answers_nothing_of_what_it_lost(
                 aio.connect(frozen.target, keepalive=3600) as one,
                 aio.connect(other, timeout=60, connect_timeout=60) as two,
             ):
-                loser = await one.stream("sentiment", outputs="positive", session=f"s{number}")
-                await loser.step("a")
+                losers, winners = (
+                    [
+                        partial(
+                            client.stream, "sentiment", outputs="positive", session=f"{i}{number}"
+                        )
+                        for i in range(3)
+                    ]
+                    for client in (one, two)
+                )
+                streams = [await open() for open in losers]
+                for stream in streams:
+                    await stream.step("a")
                 await asyncio.sleep(4 * LEASE / 3)  # until it is saved, and renewed
+                # What it is asked for just before: a name, and a version by a name.
+                asking = [
+                    asyncio.ensure_future(one.stream("sentiment", session=f"other{number}")),
+                    asyncio.ensure_future(one.model("sentiment", session=f"0{number}")),
+                ]
+                await asyncio.sleep(number * 0.0007)
                 frozen.process.send_signal(signal.SIGSTOP)
-                await loser.push_many("bcdef")
-                winner = await two.stream("sentiment", outputs="positive", session=f"s{number}")
-                assert winner.position == 1
-                values = [p["positive"] async for p in winner.map("xyz")]
+                for stream in streams:
+                    await stream.push_many("bcdef")
+                # One of them has ended by the time that this is to be told.
+                closing = asyncio.ensure_future(streams[1].close())
+                for open in winners:
+                    winner = await open()
+                    assert winner.position == 1
+                    values = [p["positive"] async for p in winner.map("xyzuvw")]
+                    assert values == alone
+                    await winner.close()
                 frozen.process.send_signal(signal.SIGCONT)
-                with pytest.raises(elman.SessionTaken):
-                    async for late in loser:
-                        raise AssertionError(f"answered all the same: {late}")
-                values += [p["positive"] async for p in winner.map("uvw")]
-            alone = Oracle(BUNDLED / "sentiment/1/model.onnx").run("axyzuvw")
-            assert values == [each["positive"].item() for each in alone[1:]]
+                for stream in streams:
+                    with pytest.raises(elman.SessionTaken):
+                        async for late in stream:
+                            raise AssertionError(f"answered all the same: {late}")
+                await asyncio.gather(closing, *asking, return_exceptions=True)
