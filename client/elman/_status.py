@@ -167,8 +167,9 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
                 return lambda: AccessDenied(message)
             return lambda: InvalidRequest(message)
         case pb.CLOSE_REASON_TAKEN_OVER:
-            ticket = session.ticket or None
-            return lambda: SessionTaken(message, position=session.answered, ticket=ticket)
+            ticket, position = session.ticket or None, session.answered
+            told = f"session {session.name!r}, at position {position}: {message}"
+            return lambda: SessionTaken(told, position=position, ticket=ticket)
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)

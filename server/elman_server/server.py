@@ -20,6 +20,7 @@ from elman_server.named.opening import open_keeper
 from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
 from elman_server.stopping import Stopping, heed_hangup
+from elman_server.store.opening import redacted
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import new_key, parse_key, tell_of_own_key
 from elman_server.transport.endpoint import Endpoint
@@ -79,6 +80,7 @@ async def _alone(config: ServerConfig) -> int:
                     metrics_port=metrics_port,
                     host=config.host,
                     models=len(models),
+                    state_store=redacted(config.state_store) or None,
                 )
             await server.stop_when_told(stopping)
         finally:

@@ -1,6 +1,7 @@
 """Named sessions through the SDK and the command line, over threads and asyncio."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def test_a_client_that_loses_a_named_session_learns_to_whom(
     assert pushed(first, 5) == expected[:5]
     second = two.stream("letters", session=name)
     assert second.position == 5
-    with pytest.raises(elman.SessionTaken, match="another client") as taken:
+    with pytest.raises(elman.SessionTaken, match=re.escape(name) + r".*another client") as taken:
         for _ in range(10_000):
             first.step("a")
     assert isinstance(taken.value, elman.SessionLost)
@@ -245,11 +246,13 @@ def test_the_command_line_goes_on_with_a_name(fleet: Fleet, name: str) -> None:
                 *(PROGRAM, "stream", "letters", "--json"),
                 *("--target", fleet.targets[0], "--session", name),
             ],
-            input="abc",
+            input="ab\nc",
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        positions += [json.loads(line)["position"] for line in found.stdout.splitlines()]
+        lines = [json.loads(line) for line in found.stdout.splitlines()]
+        assert {line["session"] for line in lines} == {0}
+        positions += [line["position"] for line in lines]
     assert positions == list(range(6))

@@ -115,7 +115,7 @@ def _run(
         opening = client.stream(
             model.name,
             version=model.version,
-            context=context,
+            context=context or None,
             outputs=view.choices(),
             session=name,
         )
@@ -123,7 +123,7 @@ def _run(
             for prediction in session.map(_noted(elements, pushed)):
                 element = pushed.popleft()
                 if as_json:
-                    click.echo(view.document(number, element, prediction))
+                    click.echo(view.document(0 if name else number, element, prediction))
                 elif console.is_terminal:
                     console.print(view.text(element, prediction))
                 else:
