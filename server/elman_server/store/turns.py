@@ -1,8 +1,9 @@
 """How the calls of one store wait for one another, and how long for the store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar
 
 from elman_server.store.interface import StoreUnavailable
 
@@ -24,7 +25,7 @@ class Turns:
         self._timeout = timeout
         self._failures = 0
 
-    async def take(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def take(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Raises `StoreUnavailable`: as `work` does, when it takes too long, or at once when some
         other did meanwhile."""
         failures = self._failures
@@ -32,27 +33,44 @@ class Turns:
             if failures != self._failures:
                 raise StoreUnavailable("the state store failed while others waited for it")
             try:
-                return await self._in_time(work())
+                async with _Patience(self._timeout):
+                    return await work()
+            except TimeoutError:
+                self._failures += 1
+                raise StoreUnavailable(
+                    f"the state store did not answer within {self._timeout:g} s"
+                ) from None
             except StoreUnavailable:
                 self._failures += 1
                 raise
 
-    async def _in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
-        task = asyncio.ensure_future(work)
-        try:
-            for _ in range(_SLICES):
-                # However long this process stands still, that is one slice, and what came
-                # meanwhile is heard before the next.
-                done, _ = await asyncio.wait({task}, timeout=self._timeout / _SLICES)
-                if done:
-                    return task.result()
-        finally:
-            await _cancelled(task)
-        raise StoreUnavailable(f"the state store did not answer within {self._timeout:g} s")
 
+class _Patience:
+    """Like `asyncio.timeout`, but counts slices: however long the process stands still, that is
+    one of them, and what came meanwhile is heard before the next is over."""
 
-async def _cancelled(task: "asyncio.Future[Any]") -> None:
-    """Returns when it is over, whatever comes of it."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
+    def __init__(self, seconds: float) -> None:
+        self._slice = seconds / _SLICES
+        self._left = _SLICES
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._slice, self._tick)
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._limit.__aexit__(kind, error, traceback)
+
+    def _tick(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = self._loop.call_later(self._slice, self._tick)
+        else:
+            self._limit.reschedule(self._loop.time())
