@@ -19,10 +19,12 @@ from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDo
 from elman_server.metrics import KeeperMetrics
 from elman_server.named.fence import Fence
 from elman_server.named.holding import Holding, Sessions
-from elman_server.store.interface import Claim, StateStore, StoreUnavailable
+from elman_server.store.interface import Claim, Held, StateStore, StoreUnavailable
 
 _RENEWALS = 3
 """Of a lease, while it runs."""
+_CLAIMS = 5
+"""That are made if the answers come so late that somebody else may have the session by then."""
 _AGAIN_SECONDS = 0.1
 """Between two tries for a session that somebody else has, if its lease runs for longer. A store
 tells nobody that it was released."""
@@ -132,6 +134,8 @@ class Keeper:
                 await self._save_all()
         except (TimeoutError, StoreUnavailable) as error:
             self._log.warning("named sessions not released", error=str(error) or "too late")
+        except Exception:  # what else is to stop is to stop all the same
+            self._log.exception("bug while named sessions were released")
         finally:
             await self._store.close()
 
@@ -187,9 +191,7 @@ class Keeper:
             wait = self._fence.lends_from - self._clock()
             if wait <= 0:
                 try:
-                    found = await self._store.claim(
-                        key, owner=owner, lease=self._terms.lease, again=again
-                    )
+                    found = await self._claim(key, owner, again=again)
                 except StoreUnavailable as error:
                     self._doubt()
                     if not again:
@@ -210,6 +212,16 @@ class Keeper:
             if self._clock() >= until:
                 raise SessionHeld("another server has the session and does not let go of it")
             await asyncio.sleep(min(wait, _AGAIN_SECONDS))
+
+    async def _claim(self, key: str, owner: str, *, again: bool) -> Claim | Held:
+        """A claim that was got so lately that it is among those of a renewal before its lease is
+        over."""
+        for _ in range(_CLAIMS):
+            asked = self._clock()
+            found = await self._store.claim(key, owner=owner, lease=self._terms.lease, again=again)
+            if isinstance(found, Held) or self._clock() < asked + self._terms.lease / _RENEWALS:
+                return found
+        raise StoreUnavailable("the state store answers too slowly for the lease")
 
     def hold(
         self,
@@ -344,9 +356,7 @@ class Keeper:
                 raise error
 
     async def _claim_one_late(self, holding: Holding) -> None:
-        found = await self._store.claim(
-            holding.key, owner=holding.owner, lease=self._terms.lease, again=True
-        )
+        found = await self._claim(holding.key, holding.owner, again=True)
         if not isinstance(found, Claim):
             if found.generation:
                 holding.revoke()
@@ -444,6 +454,8 @@ class Keeper:
         was_down = self._fence.down
         self._fence.renewed(begun, self._clock())
         self._renewals += 1
+        if (took := self._clock() - begun) > self._terms.lease:
+            self._log.warning("claims are renewed too slowly for their lease", seconds=took)
         if was_down:
             self._log.info("the state store is back", sessions=self.sessions)
             self._write.set()

@@ -422,6 +422,32 @@ async def test_an_open_that_is_given_up_in_the_middle_of_its_claim_leaves_nothin
             await asyncio.sleep(0.005)
 
 
+async def test_a_claim_whose_answer_came_late_is_made_again(
+    start: Start, outside: FileStore
+) -> None:
+    """The server stood still meanwhile, and somebody else had the session."""
+    server = await start()
+    store = store_of(server)
+    claim = store._store.claim
+    generations: list[int] = []
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        found = await claim(*arguments, **options)
+        if not generations:
+            await asyncio.sleep(1.5 * LEASE)
+            other = await outside.claim(BOB, owner="x", lease=LEASE)
+            assert isinstance(other, Claim)
+            generations.append(other.generation)
+        return found
+
+    store._store.claim = slowly
+    stream = await opened(server)
+    await stream.push(1, "abc")
+    await stream.answered(1, 3)
+    await kept(server, outside, 3)
+    assert store.calls.count("claim") > 1
+
+
 async def test_who_does_not_read_can_be_taken_over(start: Start, outside: FileStore) -> None:
     server = await start(max_message_bytes=64 * 1024, window=1_000_000)
     stream = await opened(server)
