@@ -8,7 +8,7 @@ then sessions go on without it, and what they did is saved when it is back.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDo
 from elman_server.metrics import KeeperMetrics
 from elman_server.named.fence import Fence
 from elman_server.named.holding import Holding, Sessions
+from elman_server.named.saving import Saver
 from elman_server.store.interface import Claim, Held, StateStore, StoreUnavailable
 
 _RENEWALS = 3
@@ -28,14 +29,8 @@ _CLAIMS = 5
 _AGAIN_SECONDS = 0.1
 """Between two tries for a session that somebody else has, if its lease runs for longer. A store
 tells nobody that it was released."""
-_BATCH = 250
-_BATCH_NBYTES = 4 * 1024 * 1024
-"""Checkpoints that are sealed and saved together, and bytes of them if there is more than one: as
-long as the event loop does nothing else."""
-_MOST_LEAVING = 10_000
-_MOST_LEAVING_NBYTES = 256 * 1024 * 1024
-"""Sessions that have ended whose last checkpoints wait for a store that is down, and their
-bytes."""
+_AT_ONCE = 250
+"""Sessions that are looked at before others get their turn."""
 _PULSE = Claim(key="", owner="", generation=1)
 """Renewed where there is no session, so that a store that can't be written to is noticed."""
 _STOP_SECONDS = 3.0
@@ -84,25 +79,11 @@ class Keeper:
         self._clock = clock
         self._log = structlog.get_logger("elman.store")
         self._held: dict[str, Holding] = {}
-        self._leaving: dict[Holding, int] = {}
-        """Those that are over, in that order, until they are saved and released; and the bytes that
-        each has to be saved."""
-        self._dropping = False
-        """Whether some of them were given up unsaved since the store could be used."""
-        self._surplus: list[Claim] = []
-        """To be released, as their sessions never came to be."""
-        self._dirty: dict[Holding, None] = {}
-        """To be saved."""
-        self._write = asyncio.Event()
+        self._saver = Saver(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
         self._renew_now = asyncio.Event()
         self._claim_now = asyncio.Event()
         self._tried = asyncio.Event()
         self._fence = self._new_fence()
-        self._renewals = 0
-        self._not_saved_at: int | None = None
-        """After how many renewals saving failed, if it did the last time."""
-        self._unsaved = False
-        """Whether the store can be used for all but that, as one that is full."""
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -131,7 +112,7 @@ class Keeper:
         self._tasks = []
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await self._save_all()
+                await self._saver.save_all()
         except (TimeoutError, StoreUnavailable) as error:
             self._log.warning("named sessions not released", error=str(error) or "too late")
         except Exception:  # what else is to stop is to stop all the same
@@ -147,13 +128,13 @@ class Keeper:
     @property
     def down(self) -> bool:
         """Whether the store can't be used."""
-        return self._fence.down or self._unsaved
+        return self._fence.down or self._saver.failing
 
     @property
     def lapsed(self) -> bool:
         """Whether somebody else may have a session by now, and that was not looked at yet: then
         nothing is to be told before it is `settled`."""
-        if not (self._held or self._leaving):
+        if not (self._held or self._saver.leaving):
             return False
         return self._fence.lapsed(self._clock())
 
@@ -254,37 +235,19 @@ class Keeper:
 
     def release(self, claim: Claim) -> None:
         """Gives a claim up that nobody holds a session by."""
-        self._surplus.append(claim.emptied())
-        self._write.set()
+        self._saver.release(claim)
 
     def _changed(self, holding: Holding) -> None:
         holding.taken_at = self._clock()
         if (holding.over or holding.lost) and self._held.get(holding.key) is holding:
             del self._held[holding.key]
         if holding.lost:
-            self._forget(holding)
-            return
-        if holding.over:
-            self._leaving[holding] = 0 if holding.unsaved is None else holding.unsaved.nbytes
-            self._bound_leaving()
-        elif self._clock() < holding.saved_at + self._terms.interval / 2:
-            return  # soon enough when the next is asked for
-        self._dirty[holding] = None
-        self._write.set()
-
-    def _bound_leaving(self) -> None:
-        nbytes = sum(self._leaving.values()) if self.down else 0
-        while len(self._leaving) > _MOST_LEAVING or nbytes > _MOST_LEAVING_NBYTES:
-            first = next(iter(self._leaving))
-            nbytes -= self._leaving[first]
-            self._forget(first)
-            if not self._dropping:
-                self._dropping = True
-                self._log.warning("checkpoints of sessions that ended are dropped", key=first.key)
-
-    def _forget(self, holding: Holding) -> None:
-        self._leaving.pop(holding, None)
-        self._dirty.pop(holding, None)
+            self._saver.forget(holding)
+        elif holding.over:
+            self._saver.leave(holding)
+        elif self._clock() >= holding.saved_at + self._terms.interval / 2:
+            self._saver.add(holding)  # else it is soon enough when the next is asked for
+            self._saver.wake()
 
     def _give_up(self, holding: Holding) -> None:
         holding.give_up(self._clock(), patience=self._terms.lease)
@@ -314,7 +277,7 @@ class Keeper:
 
     async def _renew(self) -> None:
         begun = self._clock()
-        every = [*self._held.values(), *self._leaving]
+        every = [*self._held.values(), *self._saver.leaving]
         holdings = {each.claim: each for each in every if each.claim is not None}
         renewal = await self._store.renew(list(holdings) or [_PULSE], lease=self._terms.lease)
         self._renewed(begun)
@@ -345,11 +308,11 @@ class Keeper:
 
     async def _claim_late(self) -> None:
         # A client may have come more than once meanwhile: then what it had before is of no use.
-        last = {each.key: each for each in (*self._leaving, *self._held.values())}
+        last = {each.key: each for each in (*self._saver.leaving, *self._held.values())}
         late = [each for each in last.values() if each.claim is None]
-        for each in [each for each in self._leaving if each.claim is None]:
+        for each in [each for each in self._saver.leaving if each.claim is None]:
             if last[each.key] is not each:
-                self._forget(each)
+                self._saver.forget(each)
         found = await asyncio.gather(*map(self._claim_one_late, late), return_exceptions=True)
         for error in found:
             if isinstance(error, BaseException):
@@ -363,10 +326,10 @@ class Keeper:
         elif not holding.lost:
             holding.claim = found.emptied()
             self._changed(holding)
-        elif (here := self._held.get(holding.key)) is not None and here.owner == holding.owner:
+        elif (here := self._held.get(holding.key)) is None or here.owner != holding.owner:
+            self._saver.release(found)
+        elif here.claim is None or here.claim.generation < found.generation:
             here.claim = found.emptied()  # the same client has come again meanwhile
-        else:
-            self.release(found)
 
     # -------------------------------------------------------------------------------------------
     # Saving
@@ -382,67 +345,17 @@ class Keeper:
         now = self._clock()
         for count, holding in enumerate(list(self._held.values())):
             if holding.unsaved is not None:
-                self._dirty[holding] = None
+                self._saver.add(holding)
             if now > holding.taken_at + self._terms.interval / 2:
                 holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
-            if count % _BATCH == _BATCH - 1:
+            if count % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-        if self._dirty or self._leaving or self._surplus:
-            self._write.set()
+        self._saver.wake()
 
     async def _keep_saving(self) -> None:
         while True:
-            await self._write.wait()
-            self._write.clear()
-            await self._attempt(self._save_all)
-
-    async def _save_all(self) -> None:
-        dirty, self._dirty = self._dirty, {}
-        try:
-            for batch in _batches(dirty):
-                await self._save(batch)
-            self._saved(None)
-        except BaseException as error:  # a stop in the middle of it, too
-            self._dirty = {**dirty, **self._dirty}
-            self._saved(error)
-            raise
-        await self._release()
-
-    async def _save(self, holdings: Iterable[Holding]) -> None:
-        saved: dict[Claim, tuple[Holding, Snapshot]] = {}
-        checkpoints: dict[Claim, bytes] = {}
-        for holding in holdings:
-            if holding.claim and holding.unsaved and not holding.lost:
-                saved[holding.claim] = holding, holding.unsaved
-                checkpoints[holding.claim] = holding.seal(holding.unsaved)
-        if not checkpoints:
-            return
-        refused = await self._store.save(checkpoints, ttl=self._terms.ttl)
-        done = [
-            len(checkpoint) for claim, checkpoint in checkpoints.items() if claim not in refused
-        ]
-        self._metrics.saved(len(done), sum(done))
-        for claim, (holding, snapshot) in saved.items():
-            if claim in refused:
-                self._refused(holding, claim)
-            else:
-                holding.saved(snapshot, self._clock())
-
-    async def _release(self) -> None:
-        """Those that are over and saved, or of no use any more."""
-        ready = [each for each in self._leaving if each.unsaved is None]
-        claims = [each.claim for each in ready if each.claim is not None]
-        surplus, self._surplus = self._surplus, []
-        for holding in ready:
-            holding.letting_go = True
-        try:
-            if claims or surplus:
-                await self._store.release(*claims, *surplus)
-        except BaseException:
-            self._surplus = [*surplus, *self._surplus]
-            raise
-        for holding in ready:
-            self._leaving.pop(holding, None)
+            await self._saver.due()
+            await self._attempt(self._saver.save_all)
 
     # -------------------------------------------------------------------------------------------
     # How the store is
@@ -453,12 +366,12 @@ class Keeper:
     def _renewed(self, begun: float) -> None:
         was_down = self._fence.down
         self._fence.renewed(begun, self._clock())
-        self._renewals += 1
+        self._saver.renewed()
         if (took := self._clock() - begun) > self._terms.lease:
             self._log.warning("claims are renewed too slowly for their lease", seconds=took)
         if was_down:
             self._log.info("the state store is back", sessions=self.sessions)
-            self._write.set()
+            self._saver.wake()
 
     def _not_renewed(self, begun: float, error: Exception) -> bool:
         """Whether the store is down by that."""
@@ -467,18 +380,6 @@ class Keeper:
         if decided and not was_down:
             self._log.warning("named sessions go on without the state store", error=str(error))
         return decided
-
-    def _saved(self, error: BaseException | None) -> None:
-        """Tells, once, if claims can be renewed and nothing can be saved."""
-        if error is None:
-            if self._unsaved:
-                self._log.info("named sessions are saved again")
-            self._not_saved_at, self._unsaved, self._dropping = None, False, False
-        elif isinstance(error, StoreUnavailable):
-            if self._not_saved_at not in (None, self._renewals) and not self._unsaved:
-                self._unsaved = True
-                self._log.warning("named sessions are not saved", error=str(error))
-            self._not_saved_at = self._renewals
 
     def _doubt(self) -> None:
         """A call failed. Whether the store is down, a renewal tells."""
@@ -497,16 +398,3 @@ class Keeper:
         self._metrics.failed()
         if not isinstance(error, StoreUnavailable):
             self._log.exception("bug while named sessions were kept")
-
-
-def _batches(holdings: Iterable[Holding]) -> Iterator[list[Holding]]:
-    batch: list[Holding] = []
-    nbytes = 0
-    for holding in holdings:
-        nbytes += 0 if holding.unsaved is None else holding.unsaved.nbytes
-        batch.append(holding)
-        if len(batch) == _BATCH or nbytes >= _BATCH_NBYTES:
-            yield batch
-            batch, nbytes = [], 0
-    if batch:
-        yield batch

@@ -78,7 +78,8 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
         async def start(**config: Any) -> LocalServer:
             server: LocalServer = await stack.enter_async_context(serve(**{**shared, **config}))
             assert server.keeper is not None
-            server.keeper._store = Unreliable(server.keeper._store)
+            store = Unreliable(server.keeper._store)
+            server.keeper._store = server.keeper._saver._store = store
             return server
 
         yield start

@@ -52,7 +52,7 @@ async def left(stream: Conversation) -> None:
     await stream.server.until(lambda: not stream.server.admission.sessions)
     assert stream.server.keeper is not None
     keeper = stream.server.keeper
-    await stream.server.until(lambda: not keeper._leaving)
+    await stream.server.until(lambda: not keeper._saver.leaving)
 
 
 async def test_a_named_session_goes_on_on_another_server(start: Start, logits: Any) -> None:
@@ -234,7 +234,7 @@ async def test_a_session_is_told_by_name_which_version_it_is_on(start: Start, lo
     await stream.send(opens=[named(1)], push=push({1: "abc"}), closes=[1])
     await stream.ended(1)
     keeper = server.keeper
-    await server.until(lambda: not keeper._leaving)
+    await server.until(lambda: not keeper._saver.leaving)
     for name, version in (("bob", "9"), ("alice", "10")):
         request = pb.GetModelRequest(name="letters", session=name)
         assert (await server.stub.GetModel(request)).model.version == version
