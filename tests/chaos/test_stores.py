@@ -144,6 +144,66 @@ async def test_of_two_replicas_that_fight_over_a_session_one_has_it_at_a_time(
     assert sum(claimant.lost for claimant in claimants) > 1
 
 
+@dataclass
+class Attachment:
+    """Of one client, to the session that they take from one another."""
+
+    opened: float
+    answered: list[float] = field(default_factory=list)
+
+
+async def attach(target: str, rng: Random, until: float) -> list[Attachment]:
+    """Takes the session again and again, and pushes while it has it."""
+    found: list[Attachment] = []
+    async with aio.connect(target, timeout=60, connect_timeout=60, keepalive=3600) as client:
+        while monotonic() < until:
+            stream = await client.stream("sentiment", outputs="positive", session="contended")
+            found.append(Attachment(monotonic()))
+            try:
+                for _ in range(rng.randint(1, 60)):
+                    text = "".join(rng.choices("abcdefghij ", k=rng.randint(1, 20)))
+                    async for _ in stream.map(text):
+                        found[-1].answered.append(monotonic())
+                await stream.close()
+            except elman.SessionTaken:
+                pass
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [12, pytest.param(120, marks=long)], ids=["short", "long"])
+async def test_nobody_is_answered_by_who_lost_the_session_while_it_stood_still(
+    redis: RedisServer, seconds: float
+) -> None:
+    """Two replicas fight over it, and stand still in turn, for less or more than a lease."""
+    rng = Random(17)
+    with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
+        until = monotonic() + seconds
+        clients = [
+            asyncio.create_task(attach(target, Random(i), until))
+            for i, target in enumerate(fleet.targets * 2)
+        ]
+        stops = 0
+        while monotonic() < until - 4 * LEASE:
+            await asyncio.sleep(rng.uniform(0.01, LEASE))
+            process = fleet[stops % 2].process
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(rng.uniform(0.1, 3 * LEASE))
+            process.send_signal(signal.SIGCONT)
+            stops += 1
+        found = await asyncio.gather(*clients)
+    attachments = sorted((each for some in found for each in some), key=lambda each: each.opened)
+    late = 0.0
+    for older, newer in pairwise(each for each in attachments if each.answered):
+        late = max(late, older.answered[-1] - newer.answered[0])
+    total = sum(len(each.answered) for each in attachments)
+    print(f"\n{stops} stops, {len(attachments)} attachments, {total} elements answered")
+    print(f"the last answer to one came {1000 * late:.1f} ms after the first to the next, at most")
+    assert all(some for some in found)
+    # What was sent before may be read after.
+    assert late < 0.05
+
+
 @pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=long)], ids=["short", "long"])
 async def test_a_server_that_stood_still_answers_nothing_of_what_it_lost(
     redis: RedisServer, rounds: int
