@@ -123,7 +123,7 @@ class Naming:
     async def fence(self) -> None:
         """Returns as soon as what was answered may be told: not while somebody else may have one of
         the sessions by now."""
-        while self.used and self._keeper is not None and self._keeper.lapsed:
+        while self._keeper is not None and self._keeper.lapsed:
             await self._keeper.settled()
 
     async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:

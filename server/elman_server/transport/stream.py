@@ -154,11 +154,13 @@ class StreamRpc:
 
     async def _tell(self, write: Write) -> None:
         """What there is to tell, asking before each frame whether that may be told."""
-        await self._naming.fence()
+        if self._naming.used:
+            await self._naming.fence()
         responses = self._responses()
         while (response := next(responses, None)) is not None:
             await write(response)
-            await self._naming.fence()
+            if self._naming.used:
+                await self._naming.fence()
 
     def _ended(self) -> ServerError:
         """Why it is the server that ends the RPC."""
