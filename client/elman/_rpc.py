@@ -101,6 +101,10 @@ class Line:
             self.monitor.wake(self._waiters)
 
 
+_CANCEL_SECONDS = 2.0
+"""In which gRPC gives a call back that was cancelled; mostly it does at once."""
+
+
 class Rpc:
     """One call, from the first session to the last. All but `join` and `cancel` is called under the
     monitor's lock."""
@@ -174,7 +178,10 @@ class Rpc:
             call = self._call
         if call is not None:
             call.cancel()
-        self.join()
+        self.join(_CANCEL_SECONDS)
+        if self._reader.is_alive():
+            # gRPC has been seen not to give a call back whose server had gone. Nobody waits for it.
+            self._links.retire(self.link)
 
     def _start(self) -> None:
         if not self._reader.is_alive():
