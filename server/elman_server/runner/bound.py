@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.runner.denormals import as_zero
 from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
@@ -162,7 +163,8 @@ class BoundStep:
             array = aligned(prod(own) * np.dtype(dtype).itemsize).view(dtype).reshape(own)
             self._give(name, array)
             found[name] = array.reshape(whole)
-        self._session.run_with_iobinding(self._binding)
+        with as_zero:
+            self._session.run_with_iobinding(self._binding)
         for name, array in self._small:
             found[name] = array.copy()
         return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
 from elman_server.runner.bound import BoundStep, HostMemory, Memory
+from elman_server.runner.denormals import as_zero
 from elman_server.runner.runtime import CPU, Device, open_session
 from elman_server.spec import ModelSpec, StateSpec
 
@@ -115,7 +116,8 @@ class StepModel:
         for context, array in zip(self._context_inputs, contexts, strict=True):
             feeds[context] = array
         names = list(outputs)
-        results = self._session.run(names + self._state_outputs, feeds)
+        with as_zero:
+            results = self._session.run(names + self._state_outputs, feeds)
         values = dict(zip(names, results, strict=False))
         if not spec.time_axis:
             values = {name: value[:, None] for name, value in values.items()}
@@ -155,7 +157,9 @@ class StepModel:
             return states
         names = self.spec.initialized
         feeds = {node.name: contexts[node.name] for node in self._initial.get_inputs()}
-        found = dict(zip(names, self._initial.run(list(names), feeds), strict=True))
+        with as_zero:
+            values = self._initial.run(list(names), feeds)
+        found = dict(zip(names, values, strict=True))
         for index, state in enumerate(self.spec.states):
             if state.name not in found:
                 continue

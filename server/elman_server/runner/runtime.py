@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from elman_server.errors import ModelLoadError
 from elman_server.runner import graphfile
+from elman_server.runner.denormals import FLUSHED, as_zero
 
 # What a server computes is nobody else's business, and its root may be read-only.
 ort.disable_telemetry_events()
@@ -104,6 +105,8 @@ def open_session(
     options.log_severity_level = 4
     # A spinning worker thread would take a core from the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if FLUSHED:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if folder is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
@@ -120,7 +123,8 @@ def open_session(
             f"{', '.join(available)}"
         )
     try:
-        session = ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
+        with as_zero:
+            session = ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
     except Exception as error:  # onnxruntime raises classes of many modules
         raise ModelLoadError(one_line(error)) from error
     if device != CPU and CUDA_PROVIDER not in session.get_providers():
