@@ -8,15 +8,13 @@ whether the graph can run.
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 
+from elman_server import onnxgraph
+from elman_server.datadependence import data_dependent
 from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec, SpecError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,6 +42,9 @@ class ModelFile:
     fingerprint: str
     initial: bytes | None = None
     """The initial-state network, an ONNX file's bytes; None if the spec names no such states."""
+    data_dependent: str = ""
+    """The operator, of either graph, whose time depends on the numbers that sessions bring; empty
+    if there is none."""
 
 
 def read(path: Path) -> ModelFile:
@@ -76,7 +77,25 @@ def read(path: Path) -> ModelFile:
             f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but its contents "
             f"make {actual!r}: it was changed after its export"
         )
-    return ModelFile(path=path, spec=spec, fingerprint=actual, initial=initial)
+    return ModelFile(
+        path=path,
+        spec=spec,
+        fingerprint=actual,
+        initial=initial,
+        data_dependent=_data_dependent(path, data, spec, initial),
+    )
+
+
+def _data_dependent(path: Path, data: bytes, spec: ModelSpec, initial: bytes | None) -> str:
+    contexts = [context.name for context in spec.contexts]
+    fed = [spec.input.name, *(state.input for state in spec.states)]
+    fed += [name for name in (spec.lengths, *(c.input for c in spec.contexts)) if name]
+    try:
+        return data_dependent(onnxgraph.read(data), fed) or (
+            data_dependent(onnxgraph.read(initial), contexts) if initial is not None else ""
+        )
+    except (DecodeError, UnicodeDecodeError):
+        raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
 
 
 def proof(path: Path) -> str | None:
@@ -103,7 +122,7 @@ def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> s
 
 
 def _digest(digest: "hashlib._Hash", model: bytes) -> None:
-    for number, value in _fields(model):
+    for number, value in onnxgraph.fields(model):
         if number in (_GRAPH, _OPSET_IMPORT):
             digest.update(f"{number}:{len(value)}:".encode())
             digest.update(value)
@@ -126,7 +145,7 @@ def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
     try:
         initial = base64.b64decode(text, validate=True)
         # Read through, so that the fingerprint can be taken of it.
-        list(_fields(initial))
+        list(onnxgraph.fields(initial))
     except (ValueError, DecodeError, IndexError):
         raise ModelFileError(f"{path}: {INITIAL_KEY!r} is no ONNX file in base64") from None
     return initial
@@ -134,16 +153,8 @@ def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
 
 def _metadata(model: bytes) -> dict[str, str]:
     found = {}
-    for number, value in _fields(model):
+    for number, value in onnxgraph.fields(model):
         if number == _METADATA_PROPS:
-            entry = dict(_fields(value))
+            entry = dict(onnxgraph.fields(value))
             found[entry.get(_KEY, b"").decode()] = entry.get(_VALUE, b"").decode()
     return found
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a serialized message, in file order."""
-    unknown: Iterable[Any] = UnknownFieldSet(Empty.FromString(message))  # type: ignore[assignment]
-    for field in unknown:
-        if isinstance(field.data, bytes):
-            yield field.field_number, field.data
