@@ -191,6 +191,38 @@ def leaky(*, width: int = 1, mixes_rows: bool = False) -> tuple[onnx.ModelProto,
     )
 
 
+def turning() -> tuple[onnx.ModelProto, ModelSpec]:
+    """A running sum, `y = h = h + x`, of which a step of an element `x` makes `|x|` turns of a Loop
+    that change nothing: it takes as long as the element says."""
+    info, node = helper.make_tensor_value_info, helper.make_node
+    body = helper.make_graph(
+        [node("Identity", ["go"], ["go_on"]), node("Add", ["was", "nothing"], ["is"])],
+        "turn",
+        [
+            info("turn", TensorProto.INT64, []),
+            info("go", TensorProto.BOOL, []),
+            info("was", TensorProto.FLOAT, []),
+        ],
+        [info("go_on", TensorProto.BOOL, []), info("is", TensorProto.FLOAT, [])],
+    )
+    built, spec = leaky()
+    graph = built.graph
+    del graph.node[:]
+    graph.node.extend(
+        [
+            node("ReduceMax", ["x"], ["most"], keepdims=0),
+            node("Abs", ["most"], ["size"]),
+            node("Cast", ["size"], ["turns"], to=TensorProto.INT64),
+            node("Loop", ["turns", "", "nothing"], ["turned"], body=body),
+            node("Add", ["h", "x"], ["sum"]),
+            node("Add", ["sum", "turned"], ["h_next"]),
+            node("Identity", ["h_next"], ["y"]),
+        ]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    return built, spec
+
+
 STYLES = 4
 """The styles that `caption` knows; the graph fails on others."""
 

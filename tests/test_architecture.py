@@ -213,7 +213,7 @@ def test_only_the_program_knows_click_and_rich() -> None:
     } == set()
 
 
-SHELL = {"elman_server.engine.engine", "elman_server.engine.worker"}
+SHELL = {f"elman_server.engine.{name}" for name in ("engine", "executor", "worker")}
 CORE = {
     module for module in modules("elman_server") if within(module, "elman_server.engine")
 } - SHELL

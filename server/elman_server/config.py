@@ -56,6 +56,9 @@ class ServerConfig:
     """Elements in one step, padding included: bounds how long a step takes."""
     max_chunk: int = 32
     """Elements of one session in one step."""
+    step_timeout: float = 5.0
+    """Seconds after which a step is ended, and with it the sessions that make it take so long; 0:
+    never."""
     max_pending_elements: int = 1_000_000
     """Elements that wait for a step, of all models together; above it large pushes wait unread
     and `Predict` is refused."""
@@ -140,6 +143,7 @@ class ServerConfig:
             "park_after",
             "reload_interval",
             "version_grace",
+            "step_timeout",
         ):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)

@@ -7,6 +7,7 @@ done `versions.py` says; who takes sessions is the front, which this module does
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -69,6 +70,7 @@ class Rotation:
         self._trouble = ""
         self._retiring: dict[ModelSource, asyncio.Task[None]] = {}
         self._over: list[ServedModel] = []
+        self._telling: set[asyncio.Task[None]] = set()
         self._asked = False
         self._stopping = False
         self._wake = asyncio.Event()
@@ -201,12 +203,25 @@ class Rotation:
             )
             return
         served = ServedModel.serve(
-            loaded, self._config, self._admission, self._metrics, self._keyring
+            loaded,
+            self._config,
+            self._admission,
+            self._metrics,
+            self._keyring,
+            stuck=partial(self._stuck, source),
         )
         self._catalog.add(served)
         counted.loaded.inc()
         await self._front.model_ready(source.name)
         loaded.log(self._config)
+
+    def _stuck(self, source: ModelSource, stuck: bool) -> None:
+        """Health tells of a model whose newest version does not come to the end of a step."""
+        if self._catalog.get(source.name).source == source:
+            told = self._front.model_gone if stuck else self._front.model_ready
+            task = asyncio.create_task(told(source.name))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
     def _retire(self, model: ServedModel) -> None:
         # A session that left could come back too late.

@@ -103,6 +103,13 @@ class LoadedModel:
             log.warning(
                 "served unbatched", model=name, version=version, found=self.probe.batch_failure
             )
+        if self.file.data_dependent:
+            log.info(
+                "steps take as long as elements say, none runs on the event loop",
+                model=name,
+                version=version,
+                found=self.file.data_dependent,
+            )
         if self.probe.dependent_rows:
             log.warning(
                 "rows of a batch affect one another; "
@@ -136,8 +143,11 @@ class ServedModel:
         admission: Admission,
         metrics: Metrics,
         keyring: Keyring,
+        stuck: Callable[[bool], None] = lambda stuck: None,
     ) -> "ServedModel":
-        """Starts an engine on the running event loop."""
+        """Starts an engine on the running event loop. `stuck` is called with True when the model
+        serves no more because it does not come to the end of a step, and with False when it did all
+        the same."""
         name, version = loaded.source.name, loaded.source.version
         runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
         observer = metrics.model(name, version)
@@ -147,6 +157,9 @@ class ServedModel:
             runner=runner,
             step_seconds=loaded.probe.cost.seconds,
             beginning_seconds=loaded.probe.beginning.seconds,
+            inline=not loaded.file.data_dependent,
+            step_timeout=config.step_timeout or inf,
+            stuck=stuck,
             admission=admission,
             observer=observer,
             park_after=config.park_after or inf,

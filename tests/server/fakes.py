@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Contexts
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements
 from elman_server.engine.scheduler import Scheduler
@@ -59,7 +60,7 @@ class ArithmeticRunner:
     def __init__(self) -> None:
         self._states: dict[int, int] = {}
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):
             self._states[slot] = int(contexts["seed"])
 
@@ -71,7 +72,7 @@ class ArithmeticRunner:
     def read(self, reading: Reading) -> Tensors:
         return (ids(*(self._states.get(slot, 0) for slot in reading.slots)),)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         slots, counts = numbers(batch.slots), numbers(batch.counts)
         assert len(set(slots)) == len(slots), "a slot is in the step twice"
         flat = batch.elements.tolist()

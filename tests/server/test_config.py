@@ -15,6 +15,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "reload_interval": (0, 1_000_000),
     "keep_versions": (0, 65_536),
     "version_grace": (0, 1_000_000),
+    "step_timeout": (0, 1_000_000),
     "workers": (1, 256),
     "max_sessions": (1, 2**32 - 1),
     "max_batch_size": (1, 65_536),

@@ -17,7 +17,8 @@ import structlog
 from elman_server.admission import Admission
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Given, nbytes
-from elman_server.engine.delivery import Outputs, Selection
+from elman_server.engine.delivery import Selection
+from elman_server.engine.executor import Executor, TooLong
 from elman_server.engine.outbox import Mail, Outbox, Receiver
 from elman_server.engine.queues import Elements
 from elman_server.engine.roster import Roster
@@ -34,12 +35,8 @@ from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, 
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
-from elman_server.errors import Overloaded, ShuttingDown
+from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
 from elman_server.runner import Runner
-
-_INLINE_SECONDS = 200e-6
-"""A step shorter than this runs on the event loop: handing it to a thread and back costs about as
-much (0.3 ms on two cores)."""
 
 _AHEAD = 2
 """Steps that the compute thread is given: the one that it runs, and the next, if that is full
@@ -58,6 +55,7 @@ _RESTORING_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the session's state could not be put back",
 )
+_TOO_LONG = "took longer than step_timeout, which is {:g} s; the session's state is lost"
 
 _FAILED = {
     Batch: _STEP_FAILED,
@@ -69,8 +67,6 @@ _PARKED = Ending(
 )
 _PARKING_GRAIN = 0.05
 """The share of the time after which idle sessions are parked by which that may be late."""
-_COPIED_PER_SECOND = 1e9
-"""Bytes of state that are read or put back in a second, at least."""
 _LAST_SECONDS = 1.0
 """What a drain waits for the work that runs when its grace is over."""
 
@@ -98,26 +94,45 @@ class Engine:
         admission: Admission,
         observer: Observer,
         beginning_seconds: Callable[[int], float] = lambda rows: 0.0,
+        inline: bool = True,
+        step_timeout: float = inf,
+        stuck: Callable[[bool], None] = lambda stuck: None,
         park_after: float = inf,
         state_nbytes: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
-        how long a beginning does. Parkable sessions that are idle for `park_after` seconds are
-        parked. `state_nbytes`: of one session."""
-        self._state_nbytes = state_nbytes
+        how long a beginning does. `inline`: whether both hold whatever the elements are, so that
+        short ones may run on the event loop. Parkable sessions that are idle for `park_after`
+        seconds are parked. `state_nbytes`: of one session.
+
+        A step that takes longer than `step_timeout` seconds is ended, and with it the sessions that
+        take so long. `stuck` is called with True if a step can't be ended, from when on no session
+        can be opened, and with False if it came to an end all the same.
+        """
         self.stays = False
         """Whether it keeps its sessions, however idle they or old their connections are."""
         self._scheduler = scheduler
-        self._runner = runner
-        self._step_seconds = step_seconds
-        self._beginning_seconds = beginning_seconds
+        self._executor = Executor(
+            runner=runner,
+            step_seconds=step_seconds,
+            beginning_seconds=beginning_seconds,
+            state_nbytes=state_nbytes,
+            inline=inline,
+            timeout=step_timeout,
+            clock=clock,
+            cpu_clock=time.thread_time,
+        )
+        self._step_timeout = step_timeout
+        self._tell_stuck = stuck
+        self._stuck = False
+        self._looking: asyncio.TimerHandle | None = None
         self._admission = admission
         self._observer = observer
         self._park_after = park_after
         self._parking: asyncio.TimerHandle | None = None
         self._clock = clock
-        self._worker = Worker(name=f"elman-{name}", run=self._run, done=self._worked)
+        self._worker = Worker(name=f"elman-{name}", run=self._executor.run, done=self._worked)
         self._log = structlog.get_logger("elman.session").bind(model=name)
         self._turn_due = False
         self._working = 0
@@ -130,8 +145,9 @@ class Engine:
 
     async def stop(self) -> None:
         """Waits for the step that runs and ends the compute thread. Sessions must have ended."""
-        if self._parking is not None:
-            self._parking.cancel()
+        for timer in (self._parking, self._looking):
+            if timer is not None:
+                timer.cancel()
         await self._worker.stop()
 
     async def idle(self) -> None:
@@ -181,8 +197,10 @@ class Engine:
         begins from is to be `found`, and `given` is what it may come to; its caller is not told of
         it before.
 
-        Raises `Overloaded` or `ShuttingDown`.
+        Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`.
         """
+        if self._stuck:
+            raise ModelUnavailable("the model does not come to the end of a step")
         try:
             self._admission.admit(elements, nbytes(given or {}))
         except (Overloaded, ShuttingDown) as error:
@@ -369,57 +387,77 @@ class Engine:
             self._admission.relieve()
             if work is None:
                 return
-            if not self._working and self._seconds(work) < _INLINE_SECONDS:
-                results = self._run(work)
+            if not self._working and self._executor.runs_inline(work):
+                results = self._run_inline(work)
                 self._tell(results, self._settle(results))
                 if self._scheduler.ready:
                     self._wake()
                 return
             self._working += 1
             self._worker.submit(work)
+            self._look_in_time()
+
+    def _run_inline(self, work: Work) -> list[Result]:
+        was_inline = self._executor.inline
+        results = self._executor.run_inline(work)
+        if was_inline and not self._executor.inline:
+            self._log.warning("a step took long, no other runs on the event loop")
+        return results
 
     def _worked(self, results: list[Result]) -> None:
         self._working -= 1
+        if self._stuck:
+            self._stuck = False
+            self._log.warning("the model came to the end of a step that could not be ended")
+            self._tell_stuck(False)
         settled = self._settle(results)
         # The next step starts first: telling the callers of this one can go on beside it.
         self._start_steps(idle=False)
         self._tell(results, settled)
 
-    def _seconds(self, work: Work) -> float:
-        if isinstance(work, Batch):
-            return self._step_seconds(len(work), work.chunk)
-        if isinstance(work, Beginning):
-            return self._beginning_seconds(len(work))
-        return len(work) * self._state_nbytes / _COPIED_PER_SECOND
+    def _look_in_time(self) -> None:
+        """Looks whether the compute thread runs something for too long, when it may."""
+        if self._looking is None and self._step_timeout != inf:
+            self._looking = self._loop.call_later(self._step_timeout, self._look)
 
-    def _run(self, work: Work) -> list[Result]:
-        """Runs it as a whole or, if that fails, in halves, so that a session on which the runtime
-        fails ends alone."""
-        rows = len(work)
-        start = self._clock()
-        outputs: Outputs | Tensors | Exception = {}
-        try:
-            match work:
-                case Batch():
-                    outputs = self._runner.run(work)
-                case Reading():
-                    outputs = self._runner.read(work)
-                case Beginning():
-                    self._runner.begin(work)
-                case Restoring():
-                    self._runner.restore(work)
-        except Exception as error:  # whatever the runtime raises ends sessions, not the engine
-            if rows > 1:
-                half = rows // 2
-                return [*self._run(work.part(0, half)), *self._run(work.part(half, rows))]
-            outputs = error
-        return [Result(work=work, outputs=outputs, start=start, end=self._clock())]
+    def _look(self) -> None:
+        self._looking = None
+        if not self._working:
+            return
+        now = self._clock()
+        delay = self._executor.look(now)
+        if not self._stuck and self._executor.stuck(now):
+            self._give_up()
+        self._looking = self._loop.call_later(delay, self._look)
+
+    def _give_up(self) -> None:
+        """The step that runs can't be ended."""
+        self._stuck = True
+        self._log.error("the model does not come to the end of a step, and serves no more")
+        ending = self._too_long("a step")
+        for session in list(self._scheduler.sessions):
+            self.abort(session, ending)
+        self._tell_stuck(True)
+
+    def _too_long(self, what: str) -> Ending:
+        return Ending(
+            reason=EndReason.STEP_FAILED, message=f"{what} {_TOO_LONG.format(self._step_timeout)}"
+        )
 
     def _settle(self, results: list[Result]) -> list[_Settled]:
         settled = [self._settle_one(result) for result in results]
         errors = [result.outputs for result in results if isinstance(result.outputs, Exception)]
         if errors:
-            self._log.error("the model failed", error=str(errors[0]), sessions=len(errors))
+            late = [error for error in errors if isinstance(error, TooLong)]
+            if late:
+                self._log.error(
+                    "a step took too long", step_timeout=self._step_timeout, sessions=len(late)
+                )
+            if len(late) < len(errors):
+                error = next(error for error in errors if not isinstance(error, TooLong))
+                self._log.error(
+                    "the model failed", error=str(error), sessions=len(errors) - len(late)
+                )
         return settled
 
     def _settle_one(self, result: Result) -> _Settled:
@@ -429,7 +467,10 @@ class Engine:
             tensors = outputs if isinstance(outputs, tuple) else None
             return self._settle_reading(work, tensors, result.end)
         if isinstance(outputs, Exception):
-            failed = self._scheduler.fail(work, _FAILED[type(work)])
+            ending = _FAILED[type(work)]
+            if isinstance(outputs, TooLong):
+                ending = self._too_long("a step")
+            failed = self._scheduler.fail(work, ending)
             return _Settled(
                 outboxes={session.outbox for session in failed}, ended=failed, answered=0
             )

@@ -4,13 +4,15 @@ from typing import Protocol
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import Reading, Restoring, Tensors
 
 
 class Runner(Protocol):
-    """Runs one thing after another, from whichever thread; never two at a time."""
+    """Runs one thing after another, from whichever thread; never two at a time. What is given an
+    interrupt arms it, and raises as soon as it can when that is fired."""
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         """Makes sessions' first states from their contexts and puts them, with what the steps will
         need of the contexts, into the sessions' slots.
 
@@ -28,7 +30,7 @@ class Runner(Protocol):
         """All that it keeps in the sessions' slots, `[len(reading), *shape]` each. What it tells of
         a slot that nothing was put into is undefined."""
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         """Takes the rows' state from their slots, runs the step, puts the new state back.
 
         Returns the outputs that the batch wants, `[rows, chunk, *shape]`; what stands beyond a

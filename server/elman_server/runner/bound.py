@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.interrupt import Interrupt
 from elman_server.runner.denormals import as_zero
+from elman_server.runner.runtime import run_options
 from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
@@ -146,7 +148,7 @@ class BoundStep:
             self._lengths[:] = self._chunk if full else counts
             self._ragged = not full
 
-    def run(self) -> Mapping[str, Array]:
+    def run(self, interrupt: Interrupt | None = None) -> Mapping[str, Array]:
         """The outputs, `[rows, chunk, *shape]`, which no later step touches.
 
         Raises what the runtime raises; among others, if a tensor does not have the shape that its
@@ -164,7 +166,7 @@ class BoundStep:
             self._give(name, array)
             found[name] = array.reshape(whole)
         with as_zero:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, run_options(interrupt))
         for name, array in self._small:
             found[name] = array.copy()
         return found

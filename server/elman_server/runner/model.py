@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.interrupt import Interrupt
 from elman_server.errors import ModelLoadError
 from elman_server.modelfile import ModelFile
 from elman_server.runner.bound import BoundStep, HostMemory, Memory
 from elman_server.runner.denormals import as_zero
-from elman_server.runner.runtime import CPU, Device, open_session
+from elman_server.runner.runtime import CPU, Device, open_session, run_options
 from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
@@ -145,7 +146,9 @@ class StepModel:
         """What the spec says, `[rows, *shape]` for each state."""
         return [np.repeat(state.initial_value()[None], rows, axis=0) for state in self.spec.states]
 
-    def begin(self, contexts: Mapping[str, Array]) -> list[Array]:
+    def begin(
+        self, contexts: Mapping[str, Array], interrupt: Interrupt | None = None
+    ) -> list[Array]:
         """The first states, `[rows, *shape]` in the spec's order, of sessions with these contexts,
         `[rows, *shape]` by name.
 
@@ -158,7 +161,7 @@ class StepModel:
         names = self.spec.initialized
         feeds = {node.name: contexts[node.name] for node in self._initial.get_inputs()}
         with as_zero:
-            values = self._initial.run(list(names), feeds)
+            values = self._initial.run(list(names), feeds, run_options(interrupt))
         found = dict(zip(names, values, strict=True))
         for index, state in enumerate(self.spec.states):
             if state.name not in found:

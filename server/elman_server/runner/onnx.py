@@ -12,6 +12,7 @@ import numpy as np
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import Reading, Restoring, Tensors
 from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory
 from elman_server.runner.devicestates import DeviceStates
@@ -80,15 +81,15 @@ class OnnxRunner:
         self._states = states or _states(model, self._host)
         self._steps: dict[tuple[int, int, frozenset[str]], _Step] = {}
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         contexts = {
             context.name: np.stack([given[context.name] for given in beginning.contexts])
             for context in self._spec.contexts
         }
         if self._begins_together:
-            states = self._model.begin(contexts)
+            states = self._model.begin(contexts, interrupt)
         else:
-            states = self._begin_one_by_one(contexts, len(beginning.slots))
+            states = self._begin_one_by_one(contexts, len(beginning.slots), interrupt)
         slots = np.asarray(beginning.slots)
         self._reserve(slots)
         kept = [contexts[context.name] for context in self._spec.step_contexts]
@@ -104,7 +105,7 @@ class OnnxRunner:
         self._reserve(slots)
         return self._states.read(slots)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         slots = np.asarray(batch.slots)
         self._reserve(slots)
         step = self._step(len(slots), batch.chunk, batch.outputs)
@@ -114,7 +115,7 @@ class OnnxRunner:
             before = slots.copy()
             before[batch.fresh] = self._states.capacity - 1
         step.carrier.take(slots, before)
-        outputs = step.bound.run()
+        outputs = step.bound.run(interrupt)
         step.carrier.put(slots)
         return outputs
 
@@ -123,9 +124,13 @@ class OnnxRunner:
         """Bytes reserved for the rows."""
         return self._states.nbytes
 
-    def _begin_one_by_one(self, contexts: dict[str, Array], rows: int) -> list[Array]:
+    def _begin_one_by_one(
+        self, contexts: dict[str, Array], rows: int, interrupt: Interrupt | None
+    ) -> list[Array]:
         states = [
-            self._model.begin({name: value[row : row + 1] for name, value in contexts.items()})
+            self._model.begin(
+                {name: value[row : row + 1] for name, value in contexts.items()}, interrupt
+            )
             for row in range(rows)
         ]
         return [np.concatenate(parts) for parts in zip(*states, strict=True)]

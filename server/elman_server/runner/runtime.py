@@ -3,6 +3,7 @@ imports it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from elman_server.engine.interrupt import Interrupt
 from elman_server.errors import ModelLoadError
 from elman_server.runner import graphfile
 from elman_server.runner.denormals import FLUSHED, as_zero
@@ -132,6 +134,16 @@ def open_session(
             f"{CUDA_PROVIDER} could not be started; ONNX Runtime's own lines say why"
         )
     return session
+
+
+def run_options(interrupt: Interrupt | None) -> ort.RunOptions | None:
+    """What a run that can be interrupted is called with. ONNX Runtime looks at it between two nodes
+    of a graph, also of one inside a Loop, and not while it computes one."""
+    if interrupt is None:
+        return None
+    options = ort.RunOptions()
+    interrupt.arm(partial(setattr, options, "terminate", True))
+    return options
 
 
 def one_line(error: Exception) -> str:

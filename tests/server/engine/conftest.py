@@ -30,6 +30,9 @@ async def serve() -> AsyncIterator[Serve]:
         max_sessions: int = 100,
         max_context_bytes: int = 10**6,
         park_after: float = inf,
+        inline: bool = True,
+        step_timeout: float = inf,
+        stuck: Callable[[bool], None] = lambda stuck: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Served:
         admission = Admission(
@@ -55,6 +58,9 @@ async def serve() -> AsyncIterator[Serve]:
             admission=admission,
             observer=recorder,
             park_after=park_after,
+            inline=inline,
+            step_timeout=step_timeout,
+            stuck=stuck,
             clock=clock,
         )
         admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)

@@ -12,6 +12,7 @@ from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Given
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.engine import Engine
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
@@ -34,11 +35,11 @@ class GatedRunner:
         self._loop = asyncio.get_running_loop()
         self.error: Exception | None = None
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._wait(beginning)
         self._runner.begin(beginning)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         self._wait(batch)
         return self._runner.run(batch)
 
@@ -71,7 +72,7 @@ class FailingRunner:
         self._runner = ArithmeticRunner()
         self._element = element
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         if any(contexts["seed"] == self._element for contexts in beginning.contexts):
             raise RuntimeError("out of luck")
         self._runner.begin(beginning)
@@ -82,9 +83,44 @@ class FailingRunner:
     def read(self, reading: Reading) -> Tensors:
         return self._runner.read(reading)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         if (batch.elements == self._element).any():
             raise RuntimeError("out of luck")
+        return self._runner.run(batch)
+
+
+class SlowRunner:
+    """Does not come to the end of a batch that holds a certain element: it waits to be interrupted
+    or, where it is deaf to that, for the test."""
+
+    def __init__(self, element: int, *, deaf: bool = False) -> None:
+        self._runner = ArithmeticRunner()
+        self._element = element
+        self._deaf = deaf
+        self.go_on = threading.Event()
+        self.ran_on: set[int] = set()
+        """The threads that ran something."""
+
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+        self._runner.begin(beginning)
+
+    def restore(self, restoring: Restoring) -> None:
+        self._runner.restore(restoring)
+
+    def read(self, reading: Reading) -> Tensors:
+        return self._runner.read(reading)
+
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
+        self.ran_on.add(threading.get_ident())
+        if (batch.elements == self._element).any():
+            if self._deaf:
+                assert self.go_on.wait(timeout=30)
+            else:
+                assert interrupt is not None, "a slow batch on the event loop"
+                interrupted = threading.Event()
+                interrupt.arm(interrupted.set)
+                assert interrupted.wait(timeout=30)
+                raise RuntimeError("terminated")
         return self._runner.run(batch)
 
 

@@ -9,6 +9,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.interrupt import Interrupt
 from elman_server.runner import Runner
 from tests.server.transport.harness import LocalServer, push
 from tests.stepmodels import ALPHABET
@@ -23,10 +24,10 @@ class UnluckyRunner:
         self._runner = runner
         self._element = ALPHABET.index(letter)
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         if any((array == self._element).any() for array in batch.elements):
             raise RuntimeError("out of luck")
         return self._runner.run(batch)
@@ -35,7 +36,7 @@ class UnluckyRunner:
 @pytest.fixture
 def unlucky(server: LocalServer) -> LocalServer:
     engine = server.engine()
-    engine._runner = UnluckyRunner(engine._runner, "x")
+    engine._executor._runner = UnluckyRunner(engine._executor._runner, "x")
     return server
 
 
