@@ -1,8 +1,23 @@
 """Admission: whether the server takes another session, and whether it reads more elements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
 
 from elman_server.errors import Overloaded, ShuttingDown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits of one model, each asked for at any time."""
+
+    elements: Callable[[], int]
+    """That wait for a step, and not for their callers to read."""
+    nbytes: Callable[[], int] = int
+    """Of these elements."""
+    context_nbytes: Callable[[], int] = int
+    """Of what sessions were given that have not begun."""
 
 
 class Admission:
@@ -15,24 +30,31 @@ class Admission:
         max_pending_elements: int,
         max_context_bytes: int,
         retry_after: float,
+        max_state_bytes: float = inf,
+        max_pending_bytes: float = inf,
     ) -> None:
         self._max_sessions = max_sessions
         self._max_pending_elements = max_pending_elements
         self._max_context_bytes = max_context_bytes
         self._retry_after = retry_after
-        self._backlogs: list[Callable[[], int]] = []
-        self._context_nbytes: list[Callable[[], int]] = []
+        self._max_state_bytes = max_state_bytes
+        self._max_pending_bytes = max_pending_bytes
+        self._models: list[Waiting] = []
+        self._frame_nbytes = 0
         self._waiting: set[Callable[[], None]] = set()
         self.sessions = 0
+        self.state_nbytes = 0
+        """Of all sessions."""
         self.closed = False
         """Whether the server is stopping."""
 
-    def admit(self, elements: int = 0, context_nbytes: int = 0) -> None:
+    def admit(self, elements: int = 0, context_nbytes: int = 0, state_nbytes: int = 0) -> None:
         """Counts one more session; `release` gives its place back.
 
         `elements`: how many it brings along at once, which is refused while too many wait already.
         `context_nbytes`: bytes of what it begins from, which are refused where they are too many
-        with those of the others that have yet to begin. Raises `Overloaded` or `ShuttingDown`.
+        with those of the others that have yet to begin. `state_nbytes`: bytes of its state. Raises
+        `Overloaded` or `ShuttingDown`.
         """
         if self.closed:
             raise ShuttingDown("the server is stopping")
@@ -41,10 +63,16 @@ class Admission:
                 f"{self.sessions} sessions are open; max_sessions is {self._max_sessions}",
                 retry_after=self._retry_after,
             )
+        if self.state_nbytes + state_nbytes > self._max_state_bytes:
+            raise Overloaded(
+                f"the state of {self.sessions} sessions takes {self.state_nbytes} bytes, and that "
+                f"of one more {state_nbytes}; max_state_bytes is {self._max_state_bytes:.0f}",
+                retry_after=self._retry_after,
+            )
         if elements and self.crowded:
             raise Overloaded(
                 f"too many elements wait already; max_pending_elements is "
-                f"{self._max_pending_elements}",
+                f"{self._max_pending_elements}, max_pending_bytes {self._max_pending_bytes:.0f}",
                 retry_after=self._retry_after,
             )
         waiting = self._waiting_context_nbytes
@@ -55,24 +83,33 @@ class Admission:
                 retry_after=self._retry_after,
             )
         self.sessions += 1
+        self.state_nbytes += state_nbytes
 
-    def release(self) -> None:
+    def release(self, state_nbytes: int = 0) -> None:
         self.sessions -= 1
+        self.state_nbytes -= state_nbytes
         self.relieve()
 
-    def watch(
-        self, backlog: Callable[[], int], context_nbytes: Callable[[], int]
-    ) -> Callable[[], None]:
-        """Adds one model's number of waiting elements to what `crowded` looks at, and the bytes of
-        its waiting contexts to what `crowded_by_contexts` does. What it returns takes that back."""
-        self._backlogs.append(backlog)
-        self._context_nbytes.append(context_nbytes)
+    def watch(self, waiting: Waiting) -> Callable[[], None]:
+        """Adds one model to what `crowded` and `crowded_by_contexts` look at. What it returns takes
+        that back."""
+        self._models.append(waiting)
+        return lambda: self._models.remove(waiting)
 
-        def unwatch() -> None:
-            self._backlogs.remove(backlog)
-            self._context_nbytes.remove(context_nbytes)
-
-        return unwatch
+    @contextmanager
+    def holding(self, frame_nbytes: int) -> Iterator[None]:
+        """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
+        if self._frame_nbytes and self._frame_nbytes + frame_nbytes > self._max_pending_bytes:
+            raise Overloaded(
+                f"frames of {self._frame_nbytes} bytes wait already to be taken; max_pending_bytes "
+                f"is {self._max_pending_bytes:.0f}",
+                retry_after=self._retry_after,
+            )
+        self._frame_nbytes += frame_nbytes
+        try:
+            yield
+        finally:
+            self._frame_nbytes -= frame_nbytes
 
     def wait(self, notify: Callable[[], None]) -> None:
         """Has `notify` called, once, when it is not crowded any more."""
@@ -96,12 +133,13 @@ class Admission:
 
     @property
     def _waiting_context_nbytes(self) -> int:
-        return sum(nbytes() for nbytes in self._context_nbytes)
+        return sum(model.context_nbytes() for model in self._models)
 
     @property
     def crowded(self) -> bool:
         """Whether more elements wait, of all models, than the server wants to hold."""
-        waiting = 0
-        for backlog in self._backlogs:
-            waiting += backlog()
-        return waiting >= self._max_pending_elements
+        elements = nbytes = 0
+        for model in self._models:
+            elements += model.elements()
+            nbytes += model.nbytes()
+        return elements >= self._max_pending_elements or nbytes >= self._max_pending_bytes

@@ -50,6 +50,9 @@ class ServerConfig:
     a connection stays with the one that it came to."""
     max_sessions: int = 100_000
     """Open sessions of all models together; an open beyond it is refused."""
+    max_state_bytes: int = 0
+    """Bytes of the state of open sessions, of all models together; an open beyond it is refused. 0:
+    half of the memory that the machine or its control group has, shared by the workers."""
     max_batch_size: int = 256
     """Sessions in one step."""
     max_step_elements: int = 512
@@ -62,6 +65,15 @@ class ServerConfig:
     max_pending_elements: int = 1_000_000
     """Elements that wait for a step, of all models together; above it large pushes wait unread
     and `Predict` is refused."""
+    max_pending_bytes: int = 256 * 1024 * 1024
+    """Bytes of elements that wait for a step, with the same effect as their number; and of frames
+    that wait to be taken, beyond which calls are refused."""
+    max_unread_bytes: int = 256 * 1024 * 1024
+    """Bytes that are held for clients that do not read, of all calls together; beyond it those
+    calls are ended for which the most is held."""
+    read_timeout: float = 60.0
+    """Seconds after which a call is ended whose client takes nothing of what is written to it; 0:
+    never."""
     max_context_bytes: int = 64 * 1024 * 1024
     """Bytes of contexts that wait for their sessions to begin, of all models together; a session
     whose contexts go beyond it is refused."""
@@ -132,7 +144,9 @@ class ServerConfig:
             self._check(name, 1, 2**32 - 1)
         for name in ("max_batch_size", "max_step_elements", "max_chunk"):
             self._check(name, 1, 65_536)
-        self._check("max_context_bytes", 1, 2**40)
+        for name in ("max_context_bytes", "max_pending_bytes", "max_unread_bytes"):
+            self._check(name, 1, 2**40)
+        self._check("max_state_bytes", 0, 2**50)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
         self._check("keep_versions", 0, 65_536)
@@ -144,6 +158,7 @@ class ServerConfig:
             "reload_interval",
             "version_grace",
             "step_timeout",
+            "read_timeout",
         ):
             self._check(name, 0, 1_000_000)
         self._check("keepalive_time", 1, 1_000_000)

@@ -33,7 +33,8 @@ class ElementCodec:
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
         self._dtype = np.dtype(spec.dtype).newbyteorder("<")
-        self._nbytes = self._dtype.itemsize * prod(spec.shape)
+        self.nbytes = self._dtype.itemsize * prod(spec.shape)
+        """Of an element, as the model takes it."""
         if spec.kind is InputKind.TEXT:
             # Its last entry stands for all code points beyond those of the vocabulary.
             outside = -1 if spec.unknown is None else spec.unknown
@@ -42,11 +43,14 @@ class ElementCodec:
             """Single characters, which are what comes of those who type."""
             self._ids[[ord(symbol) for symbol in spec.vocabulary]] = np.arange(spec.size)
 
-    def decode(self, payload: str | bytes) -> Decoded:
-        """Reads a payload: text for a text model, raw little-endian numbers for the others.
+    @property
+    def part_nbytes(self) -> int:
+        """How long a part of a payload is that holds one element: bytes, or 1 of a text."""
+        return 1 if self._spec.kind is InputKind.TEXT else self.nbytes
 
-        Raises `InvalidElement` if it is of the wrong kind or holds no whole number of elements.
-        """
+    def check(self, payload: str | bytes) -> None:
+        """Raises `InvalidElement` for a payload of the wrong kind, or that holds no whole number of
+        elements."""
         spec = self._spec
         if isinstance(payload, str) is not (spec.kind is InputKind.TEXT):
             came = "text" if isinstance(payload, str) else "raw"
@@ -54,10 +58,23 @@ class ElementCodec:
             raise InvalidElement(
                 f"elements came as {came!r}; the model takes {spec.kind}, so send {wanted!r}"
             )
+        if isinstance(payload, bytes) and len(payload) % self.nbytes:
+            raise InvalidElement(
+                f"{len(payload)} bytes of elements are no multiple of {self.nbytes}, the size of "
+                f"one element ({spec.dtype}, shape {list(spec.shape)})"
+            )
+
+    def decode(self, payload: str | bytes) -> Decoded:
+        """Reads a payload: text for a text model, raw little-endian numbers for the others.
+
+        Raises what `check` does.
+        """
+        self.check(payload)
+        spec = self._spec
         if isinstance(payload, str):
             known = self._known.get(payload)
             return self._read(payload) if known is None else known
-        numbers = self._numbers(payload)
+        numbers = np.frombuffer(payload, self._dtype).reshape(-1, *spec.shape)
         if spec.kind is InputKind.TOKENS:
             return Decoded(
                 elements=numbers,
@@ -77,7 +94,7 @@ class ElementCodec:
 
     def count(self, payload: str | bytes) -> int:
         """How many elements a payload holds, if it is one, without reading it."""
-        return len(payload) if isinstance(payload, str) else len(payload) // self._nbytes
+        return len(payload) if isinstance(payload, str) else len(payload) // self.nbytes
 
     def explain(self, decoded: Decoded, index: int) -> str:
         """What is wrong with an invalid element."""
@@ -92,15 +109,6 @@ class ElementCodec:
         values = came.reshape(-1)
         where = int(np.argmin(np.isfinite(values)))
         return f"value {values[where]} at index {where} of the features; all must be finite"
-
-    def _numbers(self, payload: bytes) -> NDArray[Any]:
-        shape = self._spec.shape
-        if len(payload) % self._nbytes:
-            raise InvalidElement(
-                f"{len(payload)} bytes of elements are no multiple of {self._nbytes}, the size of "
-                f"one element ({self._spec.dtype}, shape {list(shape)})"
-            )
-        return np.frombuffer(payload, self._dtype).reshape(-1, *shape)
 
 
 def _any(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -102,12 +102,21 @@ class Metrics:
             labels = ("grpc_type", "grpc_service", "grpc_method", *more)
             return Counter(name, text, labels, self.registry)
 
+        self._calls_given_up = Counter(
+            "elman_calls_given_up",
+            "Calls that were ended because their clients did not read, by why.",
+            ("reason",),
+            self.registry,
+        )
         self._rpcs_started = rpc_counter("grpc_server_started", "RPCs that were started.")
         self._rpcs_handled = rpc_counter(
             "grpc_server_handled", "RPCs that were completed, by status.", "grpc_code"
         )
         self._received = rpc_counter("grpc_server_msg_received", "Messages that were received.")
         self._sent = rpc_counter("grpc_server_msg_sent", "Messages that were sent.")
+
+    def call_given_up(self, reason: str) -> None:
+        self._calls_given_up.labels(reason).inc()
 
     def rpc(self, service: str, method: str, kind: str) -> "RpcMetrics":
         """The metrics of one gRPC method; `kind` is "unary" or "bidi_stream"."""

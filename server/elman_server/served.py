@@ -7,7 +7,7 @@ from math import inf
 import structlog
 
 from elman_server import loading, modelfile
-from elman_server.admission import Admission
+from elman_server.admission import Admission, Waiting
 from elman_server.config import ServerConfig
 from elman_server.contexts import ContextCodec
 from elman_server.elements import ElementCodec
@@ -151,6 +151,7 @@ class ServedModel:
         name, version = loaded.source.name, loaded.source.version
         runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
         observer = metrics.model(name, version)
+        codec = ElementCodec(loaded.file.spec.input)
         engine = Engine(
             name=name,
             scheduler=Scheduler(loaded.limits(config), loaded.probe.cost.seconds),
@@ -164,6 +165,7 @@ class ServedModel:
             observer=observer,
             park_after=config.park_after or inf,
             state_nbytes=loaded.file.spec.state_bytes,
+            element_nbytes=codec.nbytes,
         )
         metrics.watch(
             name,
@@ -175,7 +177,13 @@ class ServedModel:
                 state_slots=lambda: engine.slots,
             ),
         )
-        unwatch = admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
+        unwatch = admission.watch(
+            Waiting(
+                elements=lambda: engine.backlog,
+                nbytes=lambda: engine.backlog_nbytes,
+                context_nbytes=lambda: engine.context_nbytes,
+            )
+        )
         engine.start()
 
         def unwatch_all() -> None:
@@ -185,7 +193,7 @@ class ServedModel:
         return ServedModel(
             source=loaded.source,
             file=loaded.file,
-            codec=ElementCodec(loaded.file.spec.input),
+            codec=codec,
             contexts=ContextCodec(loaded.file.spec.contexts),
             tickets=Tickets(
                 Origin(model=name, version=version, fingerprint=loaded.file.fingerprint),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import structlog
 
+from elman_server import memory
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.engine.session import Ending, EndReason
@@ -109,6 +110,8 @@ class Server:
             max_pending_elements=config.max_pending_elements,
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
+            max_state_bytes=config.max_state_bytes or memory.limit() / 2 / config.workers,
+            max_pending_bytes=config.max_pending_bytes,
         )
         self._keeper = open_keeper(config, metrics)
         self._servicer = InferenceServicer(

@@ -156,7 +156,7 @@ async def test_a_version_that_went_is_unloaded_and_leaves_nothing_but_what_it_co
         assert served.loaded == ["b/1"]
         assert served.front.ready == {"b"}
         assert served.front.dismissed == ["a/1"]
-        assert len(served.admission._backlogs) == len(served.admission._context_nbytes) == 1
+        assert len(served.admission._models) == 1
         assert served.told("elman_sessions_opened_total") == ["a/1", "b/1"]
         unloads = served.metrics.loading("a", "1").unloaded
         await served.until(lambda: unloads.value == 1)

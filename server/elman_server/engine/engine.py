@@ -8,7 +8,7 @@ and what arrives while a step runs forms the next.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -20,7 +20,7 @@ from elman_server.engine.beginning import Beginning, Given, nbytes
 from elman_server.engine.delivery import Selection
 from elman_server.engine.executor import Executor, TooLong
 from elman_server.engine.outbox import Mail, Outbox, Receiver
-from elman_server.engine.queues import Elements
+from elman_server.engine.queues import ENTRY_NBYTES, Elements
 from elman_server.engine.roster import Roster
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
@@ -99,17 +99,21 @@ class Engine:
         stuck: Callable[[bool], None] = lambda stuck: None,
         park_after: float = inf,
         state_nbytes: int = 0,
+        element_nbytes: int = 8,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
         how long a beginning does. `inline`: whether both hold whatever the elements are, so that
         short ones may run on the event loop. Parkable sessions that are idle for `park_after`
-        seconds are parked. `state_nbytes`: of one session.
+        seconds are parked. `state_nbytes`: of one session; `element_nbytes`: of one element.
 
         A step that takes longer than `step_timeout` seconds is ended, and with it the sessions that
         take so long. `stuck` is called with True if a step can't be ended, from when on no session
         can be opened, and with False if it came to an end all the same.
         """
+        self._state_nbytes = state_nbytes
+        self.element_nbytes = element_nbytes + ENTRY_NBYTES
+        """Bytes that an element takes while it waits for a step."""
         self.stays = False
         """Whether it keeps its sessions, however idle they or old their connections are."""
         self._scheduler = scheduler
@@ -169,6 +173,11 @@ class Engine:
         return self._scheduler.backlog
 
     @property
+    def backlog_nbytes(self) -> int:
+        """Bytes that these take."""
+        return self.backlog * self.element_nbytes
+
+    @property
     def context_nbytes(self) -> int:
         """Bytes of what sessions were given that wait for them to begin."""
         return self._scheduler.context_nbytes
@@ -202,7 +211,7 @@ class Engine:
         if self._stuck:
             raise ModelUnavailable("the model does not come to the end of a step")
         try:
-            self._admission.admit(elements, nbytes(given or {}))
+            self._admission.admit(elements, nbytes(given or {}), self._state_nbytes)
         except (Overloaded, ShuttingDown) as error:
             self._observer.session_rejected(error.reason)
             raise
@@ -310,14 +319,6 @@ class Engine:
         yet. If it has ended already, but that was not told, it ended so."""
         session.outbox.forget(session, ending)
         self.abort(session, ending)
-
-    def abandon(self, outbox: Outbox, sessions: Iterable[Session]) -> None:
-        """Nobody collects from an outbox any more; `sessions` are those that have it."""
-        outbox.limit = inf
-        for session in sessions:
-            if session.ended is None:
-                self.drop(session, CANCELLED)
-        self.collect(outbox)
 
     def collect(self, outbox: Outbox) -> Mail:
         """Empties an outbox and lets its sessions go on."""
@@ -512,7 +513,7 @@ class Engine:
     def _tell_end(self, session: Session) -> None:
         ending = session.ended
         assert ending is not None
-        self._admission.release()
+        self._admission.release(self._state_nbytes)
         session.outbox.ended(session, ending)
         if session.keeping is not None:
             session.keeping.ended()

@@ -81,6 +81,11 @@ class Outbox:
         return receiver
 
     @property
+    def nbytes(self) -> int:
+        """Of what it holds, roughly."""
+        return self._size
+
+    @property
     def full(self) -> bool:
         return self._size >= self.limit
 

@@ -22,6 +22,8 @@ _Entries = NDArray[np.intp]
 _FIRST_NBYTES, _FIRST_ENTRIES = 1 << 20, (16, 1024)
 """What columns take at first: memory for elements, and the least and the most entries."""
 _FIRST = np.zeros(1, np.intp)
+ENTRY_NBYTES = 32
+"""Bytes that an entry takes beside its element."""
 _SPARSE = 8
 """Larger columns of which no more than one entry in so many is in use are given back."""
 

@@ -70,5 +70,7 @@ class Endpoint:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Waits for RPCs to end, and cancels those that have not after `grace` seconds."""
+        """Waits for RPCs to end, and cancels those that have not after `grace` seconds. Their
+        sessions have ended then."""
         await self._server.stop(grace)
+        await self._servicer.cleaned_up()

@@ -13,6 +13,8 @@ from elman_server.transport import status, wire
 
 _FRAMING = 8
 """Bytes that an entry takes in its frame beside its own."""
+_MAX_ENTRIES = 256
+"""Of a frame: others wait while it is filled."""
 _CLOSED_NBYTES = 128
 """That it takes to tell that a session ended, its message aside."""
 
@@ -21,23 +23,24 @@ class _Frame:
     """One that is being filled. Serialized messages of one type, joined, are one message with the
     entries of all of them."""
 
-    __slots__ = ("nbytes", "parts")
+    __slots__ = ("entries", "nbytes", "parts")
 
     def __init__(self) -> None:
         self.parts: list[Buffer] = []
+        self.entries = 0
         self.nbytes = 0
 
     def take(self) -> bytes:
         """What it holds; it is empty afterwards."""
         frame = b"".join(self.parts)
-        self.parts, self.nbytes = [], 0
+        self.parts, self.entries, self.nbytes = [], 0, 0
         return frame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FramePacker:
     max_bytes: int
-    """Of a frame, but for a single prediction that is larger."""
+    """Of a frame, but for a single prediction that is larger. May change from frame to frame."""
     opened: Callable[[Session], pb.Opened]
     """What a session is told at open."""
     ticket: Callable[[Session, Snapshot], pb.Ticket]
@@ -80,7 +83,10 @@ class FramePacker:
     def _room(self, frame: _Frame, nbytes: int) -> Iterable[bytes]:
         """Makes room in the frame for so many bytes more; gives what was in it if that is full."""
         full: tuple[bytes, ...] = ()
-        if frame.nbytes and frame.nbytes + nbytes > self.max_bytes:
+        if frame.entries == _MAX_ENTRIES or (
+            frame.nbytes and frame.nbytes + nbytes > self.max_bytes
+        ):
             full = (frame.take(),)
+        frame.entries += 1
         frame.nbytes += nbytes
         return full

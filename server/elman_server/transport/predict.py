@@ -3,7 +3,9 @@
 import asyncio
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.elements import ElementCodec
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.queues import Elements
 from elman_server.engine.session import EndReason
 from elman_server.errors import (
     AnswerTooLarge,
@@ -15,13 +17,16 @@ from elman_server.errors import (
 from elman_server.selection import EncodedValues, Selection
 from elman_server.served import ServedModel
 from elman_server.transport import messages
+from elman_server.turns import Turns
 
+_SLICE_ELEMENTS = 16_384
+"""What is read at once."""
 _OVERHEAD = 1024
 """Bytes that a response may take beside its predictions."""
 
 
 async def predict(
-    model: ServedModel, request: pb.PredictRequest, *, max_message_bytes: int
+    model: ServedModel, request: pb.PredictRequest, *, turns: Turns, max_message_bytes: int
 ) -> pb.PredictResponse:
     """Raises a `ServerError`."""
     engine = model.engine
@@ -31,19 +36,16 @@ async def predict(
     kind = request.WhichOneof("elements")
     if kind is None:
         raise InvalidRequest("the request has no elements; set `text` or `raw`")
-    decoded = model.codec.decode(request.text if kind == "text" else request.raw)
-    count = len(decoded.elements)
-    if decoded.invalid is not None:
-        position = int(decoded.invalid.argmax())
-        raise InvalidElement(
-            f"element at position {position}: {model.codec.explain(decoded, position)}"
-        )
+    payload = request.text if kind == "text" else request.raw
+    model.codec.check(payload)
+    count = model.codec.count(payload)
     size = count * selection.element_nbytes + _OVERHEAD
     if size > max_message_bytes:
         raise AnswerTooLarge(
             f"the predictions of {count} elements take {size} bytes; a message takes "
             f"{max_message_bytes}: request fewer outputs, or use Stream"
         )
+    decoded = await _decode(model.codec, payload, turns)
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)
     session = engine.open(
@@ -51,7 +53,8 @@ async def predict(
     )
     parts: list[list[EncodedValues]] = []
     try:
-        engine.push([session], [count], decoded.elements, arrival)
+        for elements in decoded:
+            engine.push([session], [len(elements)], elements, arrival)
         engine.close(session)
         while True:
             mail = engine.collect(outbox)
@@ -74,3 +77,21 @@ async def predict(
         count=count,
         outputs=messages.values(selection.join(parts)),
     )
+
+
+async def _decode(codec: ElementCodec, payload: str | bytes, turns: Turns) -> list[Elements]:
+    """All elements, read in slices with turns for others between them. Raises `InvalidElement`."""
+    count = codec.count(payload)
+    parts: list[Elements] = []
+    for start in range(0, count, _SLICE_ELEMENTS):
+        if start:
+            await turns.next()
+        stop = min(start + _SLICE_ELEMENTS, count)
+        decoded = codec.decode(payload[start * codec.part_nbytes : stop * codec.part_nbytes])
+        if decoded.invalid is not None:
+            offset = int(decoded.invalid.argmax())
+            raise InvalidElement(
+                f"element at position {start + offset}: {codec.explain(decoded, offset)}"
+            )
+        parts.append(decoded.elements)
+    return parts

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -22,7 +23,9 @@ from elman_server.named.keeper import Keeper
 from elman_server.served import Catalog, ServedModel
 from elman_server.transport import identity, messages, naming, status
 from elman_server.transport.predict import predict
+from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
+from elman_server.turns import Turns
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
@@ -45,6 +48,13 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._admission = admission
         self._config = config
         self._streams: set[StreamRpc] = set()
+        self._turns = Turns()
+        self._slow_readers = SlowReaders(
+            timeout=config.read_timeout or inf,
+            max_nbytes=config.max_unread_bytes,
+            clock=time.monotonic,
+            given_up=metrics.call_given_up,
+        )
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,6 +90,10 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         for stream in self._streams:
             stream.notify()
         await self._idle.wait()
+
+    async def cleaned_up(self) -> None:
+        """Returns when what streams that are gone had opened has ended."""
+        await self._turns.finished()
 
     def dismiss(self, model: ServedModel) -> None:
         """Has every stream on a model that was unloaded take no more sessions, and end with its
@@ -119,7 +133,10 @@ class InferenceServicer(pb_grpc.InferenceServicer):
             model = self._catalog.get(request.model, request.version)
             with self._under_way():
                 return await predict(
-                    model, request, max_message_bytes=self._config.max_message_bytes
+                    model,
+                    request,
+                    turns=self._turns,
+                    max_message_bytes=self._config.max_message_bytes,
                 )
 
         return await _answer(self._predict, context, answer)
@@ -139,6 +156,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 admission=self._admission,
                 identity=identity.of(context),
                 keeper=self._keeper,
+                turns=self._turns,
+                slow_readers=self._slow_readers,
                 window=self._config.window,
                 max_message_bytes=self._config.max_message_bytes,
                 max_age=self._age(),

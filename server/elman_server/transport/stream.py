@@ -5,24 +5,21 @@ write is under way, what the engine finishes gathers in the outbox and goes out 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from math import inf
-from typing import TypeGuard
-
-import numpy as np
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Admission
-from elman_server.elements import Decoded
 from elman_server.engine.beginning import Given
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.queues import Elements, Times
-from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.queues import Times
+from elman_server.engine.session import CANCELLED, Ending, EndReason, Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import (
-    InvalidElement,
     InvalidRequest,
     ModelUnavailable,
+    Overloaded,
     ServerError,
     ShuttingDown,
 )
@@ -32,7 +29,10 @@ from elman_server.served import ServedModel
 from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
 from elman_server.transport.naming import Naming, Wanted
+from elman_server.transport.pushing import Pushing, payload
+from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.ticketing import Ticketing
+from elman_server.turns import Slices, Turns
 
 _OLD = "the connection has reached its age; connect anew"
 _MOVED = Ending(
@@ -48,10 +48,15 @@ _STAY_SECONDS = 60.0
 _LAST_SECONDS = 1.0
 """What a client that does not read gets to take its last tickets."""
 _KNOWN_SELECTIONS = 64
-_MANY = 8
-"""Sessions in a push from which on it costs less to look at all of them at once."""
+_FIRST_FRAME_BYTES = 64 * 1024
+_AT_ONCE_SECONDS = 0.25
+_FEW = 16
+"""Entries of a frame that are taken at once."""
 _MAX_ENTRIES = 65_536
-"""Of a frame: while it is taken, nothing else is."""
+"""Of a frame: they take memory until it is taken."""
+_LEAST_PENDING = 65_536
+"""Elements of an RPC that may wait for a step before the rest of a frame is taken, however small
+its sessions' windows are: enough to keep the model busy meanwhile."""
 
 
 class StreamRpc:
@@ -62,6 +67,8 @@ class StreamRpc:
         admission: Admission,
         identity: str,
         keeper: Keeper | None,
+        turns: Turns,
+        slow_readers: SlowReaders,
         window: int,
         max_message_bytes: int,
         max_age: float = inf,
@@ -70,6 +77,8 @@ class StreamRpc:
         """`identity`: of the caller, or empty. After `max_age` seconds the sessions are handed
         over, and get `grace` seconds to finish what was pushed."""
         self._model = model
+        self._turns = turns
+        self._slow_readers = slow_readers
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
         self._naming = Naming(model, identity, keeper)
@@ -87,16 +96,30 @@ class StreamRpc:
         self._sessions: dict[int, Session] = {}
         self._roster = self._engine.roster(self._outbox)
         self._last_number = -1
+        self._last_before_frame: float = inf
+        """The last number before the frame that is taken in slices, if one is."""
         self._dismissed = False
         self._beyond_window: set[Session] = set()
+        self._pushing = Pushing(
+            model=model,
+            sessions=self._sessions,
+            roster=self._roster,
+            window=window,
+            beyond_window=self._beyond_window,
+            refuse=self._refuse_push,
+        )
         self._packer = FramePacker(
-            max_bytes=self._frame_bytes,
+            max_bytes=min(_FIRST_FRAME_BYTES, self._frame_bytes),
             opened=self._opened,
             ticket=self._ticketing.issue,
             handed_over=self._handed_over,
         )
         self._refused: list[pb.Closed] = []
         self._refused_nbytes = 0
+        self._frame_nbytes = 0
+        """Of the frame that is being taken, if it waits."""
+        self._mail_nbytes = 0
+        """Of what is being told."""
         self._selections: dict[tuple[OutputRequest, ...], Selection] = {}
 
     def notify(self) -> None:
@@ -115,6 +138,7 @@ class StreamRpc:
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest], write: Write
     ) -> None:
         """Serves the RPC to its end. Raises a `ServerError` for what concerns all of it."""
+        self._task = asyncio.current_task()
         reader = asyncio.create_task(self._read(first, requests))
         reader.add_done_callback(self._read_all)
         leave = asyncio.create_task(self._leave_in_time())
@@ -128,7 +152,26 @@ class StreamRpc:
             reader.cancel()
             leave.cancel()
             self._admission.forget(self.notify)
-            self._engine.abandon(self._outbox, list(self._sessions.values()))
+            # Whatever becomes of this task, all sessions end.
+            await self._turns.finish(self._abandon())
+
+    async def _abandon(self) -> None:
+        """Nobody is told of the sessions any more."""
+        self._outbox.limit = inf
+        async for session in self._turns.over(list(self._sessions.values())):
+            self._engine.drop(session, CANCELLED)
+        self._engine.collect(self._outbox)
+
+    @property
+    def unread_nbytes(self) -> int:
+        """Bytes that are held until the client reads."""
+        waiting = self._outbox.pending * self._engine.element_nbytes
+        return self._outbox.nbytes + self._mail_nbytes + self._frame_nbytes + waiting
+
+    def give_up(self, why: str) -> None:
+        """Ends the RPC, whose client does not read."""
+        if self._task is not None:
+            self._task.cancel(why)
 
     async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
         half_closed = False
@@ -143,7 +186,7 @@ class StreamRpc:
                 # A broken connection looks like a half-close to the reader; a write tells.
                 await write(b"")
                 half_closed = True
-                for session in self._sessions.values():
+                async for session in self._turns.over(list(self._sessions.values())):
                     self._engine.close(session)
                 continue
             if not self._sessions and (
@@ -157,10 +200,30 @@ class StreamRpc:
         if self._naming.used:
             await self._naming.fence()
         responses = self._responses()
+        first = True
         while (response := next(responses, None)) is not None:
-            await write(response)
+            began = self._engine.now()
+            self._slow_readers.writes(self)
+            try:
+                await write(response)
+            finally:
+                self._slow_readers.wrote(self)
+            self._fit_frames(self._engine.now() - began)
             if self._naming.used:
                 await self._naming.fence()
+            if not first:
+                await self._turns.next()
+            first = False
+        self._mail_nbytes = 0
+
+    def _fit_frames(self, seconds: float) -> None:
+        """Frames grow while the client takes them at once. What is written to one that does not
+        read stays with gRPC until its connection ends."""
+        most = self._packer.max_bytes
+        if seconds < _AT_ONCE_SECONDS:
+            self._packer.max_bytes = min(2 * most, self._frame_bytes)
+        elif most > _FIRST_FRAME_BYTES:
+            self._packer.max_bytes = most // 2
 
     def _ended(self) -> ServerError:
         """Why it is the server that ends the RPC."""
@@ -178,14 +241,14 @@ class StreamRpc:
         while self._engine.stays:
             await asyncio.sleep(min(self._max_age, _STAY_SECONDS))
         self._leaving = True
-        for session in list(self._sessions.values()):
+        async for session in self._turns.over(list(self._sessions.values())):
             self._engine.close(session, _MOVED)
         self.notify()
         await asyncio.sleep(self._grace)
-        for session in list(self._sessions.values()):
+        async for session in self._turns.over(list(self._sessions.values())):
             self._engine.cut(session, _MOVED)
         await asyncio.sleep(_LAST_SECONDS)
-        for session in list(self._sessions.values()):
+        async for session in self._turns.over(list(self._sessions.values())):
             self._engine.abort(session, _MOVED.without_snapshot)
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
@@ -206,17 +269,48 @@ class StreamRpc:
                     )
                 await self._take_when_there_is_room(request)
         except ServerError as error:
-            ending = Ending(reason=EndReason.INVALID_REQUEST, message=str(error))
-            for session in self._sessions.values():
+            reason = EndReason.INVALID_REQUEST
+            if isinstance(error, Overloaded):
+                reason = EndReason.UNAVAILABLE
+            ending = Ending(reason=reason, message=str(error))
+            async for session in self._turns.over(list(self._sessions.values())):
                 self._engine.drop(session, ending)
             raise
 
     async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
-        while not self._fits(request):
-            await self._change()
-        self._take(request)
+        if not self._fits(request):
+            with self._held(request):
+                while not self._fits(request):
+                    await self._change()
+        entries = (
+            len(request.opens)
+            + len(request.push.sessions)
+            + len(request.closes)
+            + len(request.tickets)
+        )
+        if entries > _MAX_ENTRIES:
+            raise InvalidRequest(
+                f"a frame names sessions {entries} times; allowed is {_MAX_ENTRIES}"
+            )
+        arrival = self._engine.now()
+        others = entries - len(request.push.sessions)
+        if others <= _FEW and self._pushing.is_short(request.push):
+            self._take(request, arrival)
+        else:
+            with self._held(request):
+                await self._take_in_slices(request, arrival)
         while not self._wants_more():
             await self._change()
+
+    @contextmanager
+    def _held(self, request: pb.StreamRequest) -> Iterator[None]:
+        """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
+        self._frame_nbytes = request.ByteSize()
+        try:
+            with self._admission.holding(self._frame_nbytes):
+                yield
+        finally:
+            self._frame_nbytes = 0
 
     async def _change(self) -> None:
         self._readable.clear()
@@ -228,9 +322,24 @@ class StreamRpc:
         nothing waiting: so bulk does not keep single elements out."""
         if not self._admission.crowded:
             return True
-        push = request.push
-        elements = self._model.codec.count(push.text or push.raw)
+        elements = self._model.codec.count(payload(request.push))
         return not self._outbox.pending and elements <= self._window
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether more of a frame can be taken."""
+        outbox = self._outbox
+        return not (
+            outbox.full
+            or self._refused_nbytes > self._frame_bytes
+            or outbox.pending >= max(_LEAST_PENDING, self._window * len(self._sessions))
+            or (outbox.pending and self._admission.crowded)
+        )
+
+    async def _room(self) -> None:
+        self._changed.set()  # the client is to hear of what was refused
+        while not self._has_room:
+            await self._change()
 
     def _wants_more(self) -> bool:
         """Whether the next frame may be read."""
@@ -253,28 +362,45 @@ class StreamRpc:
                 return True
         return False
 
-    def _take(self, request: pb.StreamRequest) -> None:
-        arrival = self._engine.now()
-        entries = (
-            len(request.opens)
-            + len(request.push.sessions)
-            + len(request.closes)
-            + len(request.tickets)
-        )
-        if entries > _MAX_ENTRIES:
-            raise InvalidRequest(
-                f"a frame names sessions {entries} times; allowed is {_MAX_ENTRIES}"
-            )
+    def _take(self, request: pb.StreamRequest, arrival: float) -> None:
         for message in request.opens:
             self._open(message)
         if request.HasField("push"):
-            self._push(request.push, arrival)
+            self._pushing.take(request.push, arrival)
         for number in request.tickets:
             self._ask_for_ticket(number)
         for number in request.closes:
             self._close(number)
         if self._refused:
             self._changed.set()
+
+    async def _take_in_slices(self, request: pb.StreamRequest, arrival: float) -> None:
+        """A frame that takes long, with turns for others between its entries."""
+        self._last_before_frame = self._last_number
+        work = self._turns.slices()
+        for message in request.opens:
+            await self._pause(work)
+            self._open(message)
+        if request.HasField("push"):
+            await self._pushing.take_in_slices(request.push, arrival, work, self._pause)
+        for number in request.tickets:
+            await self._pause(work)
+            self._ask_for_ticket(number)
+        for number in request.closes:
+            await self._pause(work)
+            self._close(number)
+        self._last_before_frame = inf
+        if self._refused:
+            self._changed.set()
+
+    async def _pause(self, work: Slices) -> None:
+        """Ends a slice if it is over, and returns when there is room for the next."""
+        if work.over:
+            if self._refused:
+                self._changed.set()
+            await work.pause()
+        if not self._has_room:
+            await self._room()
 
     def _open(self, message: pb.Open) -> None:
         number = message.session
@@ -342,6 +468,16 @@ class StreamRpc:
         else:
             self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
 
+    def _refuse_push(self, number: int) -> None:
+        """To a session that is not there."""
+        if number > self._last_number:
+            text = f"push to session {number}, which was never opened on this RPC"
+        elif number <= self._last_before_frame:
+            text = f"push to session {number}, which has ended"
+        else:  # since this frame opened it, and its client was told why
+            return
+        self._refuse(number, InvalidRequest(text))
+
     def _refuse(self, number: int, error: ServerError) -> None:
         closed = status.refused(number, error)
         self._refused.append(closed)
@@ -363,86 +499,6 @@ class StreamRpc:
                 self._selections.clear()
             self._selections[requests] = selection
         return selection
-
-    def _push(self, push: pb.Push, arrival: float) -> None:
-        numbers: Sequence[int] = push.sessions
-        kind = push.WhichOneof("elements")
-        if kind is None or not numbers:
-            raise InvalidRequest(
-                "a push has no elements; set `text` or `raw`"
-                if numbers
-                else "a push names no session in `sessions`"
-            )
-        if push.counts and len(push.counts) != len(numbers):
-            raise InvalidRequest(
-                f"a push has {len(push.counts)} counts for {len(numbers)} sessions; allowed are as "
-                "many, or none"
-            )
-        try:
-            decoded = self._model.codec.decode(push.text if kind == "text" else push.raw)
-            counts = _shares(len(decoded.elements), len(numbers), push.counts)
-        except InvalidElement as error:
-            ending = Ending(reason=EndReason.INVALID_ELEMENT, message=str(error))
-            for number in numbers:
-                session = self._pushable(number)
-                if session is not None:
-                    self._engine.close(session, ending)
-            return
-        if decoded.invalid is None:
-            if len(numbers) >= _MANY and self._push_many(numbers, counts, decoded, arrival):
-                return
-            sessions = [self._sessions.get(number) for number in numbers]
-            if _all_take_elements(sessions):
-                self._queue(sessions, counts, decoded.elements, arrival)
-                return
-        start = 0
-        for number, count in zip(numbers, counts, strict=True):
-            self._push_one(number, decoded, slice(start, start + count), arrival)
-            start += count
-
-    def _push_many(
-        self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
-    ) -> bool:
-        """False, and nothing is pushed, if not all of the sessions take elements, or get any, or if
-        their predictions do not go out together."""
-        shares = np.array(counts, np.int64)
-        if np.count_nonzero(shares) < len(shares):
-            return False
-        found = self._roster.find(np.array(numbers, np.int64))
-        if found is None:
-            return False
-        receiver, rows = found
-        most = self._engine.push_rows(receiver, rows, shares, decoded.elements, arrival)
-        if most > self._window:
-            self._watch_windows(self._sessions[number] for number in numbers)
-        return True
-
-    def _push_one(self, number: int, decoded: Decoded, part: slice, arrival: float) -> None:
-        session = self._pushable(number)
-        if session is None:
-            return
-        invalid = decoded.invalid
-        if invalid is not None and invalid[part].any():
-            offset = int(invalid[part].argmax())
-            position = session.position + session.unanswered + offset
-            reason = self._model.codec.explain(decoded, part.start + offset)
-            message = f"element at position {position}: {reason}"
-            self._engine.close(session, Ending(reason=EndReason.INVALID_ELEMENT, message=message))
-            return
-        elements = decoded.elements[part]
-        self._queue([session], [len(elements)], elements, arrival)
-
-    def _queue(
-        self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
-    ) -> None:
-        most = self._engine.push(sessions, counts, elements, arrival)
-        if most > self._window:
-            self._watch_windows(sessions)
-
-    def _watch_windows(self, sessions: Iterable[Session]) -> None:
-        self._beyond_window.update(
-            session for session in sessions if session.unanswered > self._window
-        )
 
     def _ask_for_ticket(self, number: int) -> None:
         """Of one that has ended nothing more can be told."""
@@ -466,31 +522,10 @@ class StreamRpc:
             text = f"close of session {number}, which was never opened on this RPC"
             self._refuse(number, InvalidRequest(text))
 
-    def _pushable(self, number: int) -> Session | None:
-        """The session of that number, if it takes elements. If not, its client is told, unless it
-        was the server that is ending it: then the client could not know."""
-        session = self._sessions.get(number)
-        if session is None:
-            known = number <= self._last_number
-            state = "has ended" if known else "was never opened on this RPC"
-            self._refuse(number, InvalidRequest(f"push to session {number}, which {state}"))
-            return None
-        ending = session.ended or session.closing
-        if ending is None:
-            return session
-        if ending.reason is EndReason.FINISHED and session.ended is None:
-            self._engine.drop(
-                session,
-                Ending(
-                    reason=EndReason.INVALID_REQUEST,
-                    message=f"push to session {number} after its close",
-                ),
-            )
-        return None
-
     def _responses(self) -> Iterator[bytes]:
         """What there is to tell. Refusals are taken together with the mail: a later one must not
         overtake what the next mail has to tell of its session."""
+        self._mail_nbytes = self._outbox.nbytes
         mail = self._engine.collect(self._outbox)
         refused, self._refused, self._refused_nbytes = self._refused, [], 0
         for session, _ in mail.ended:
@@ -500,24 +535,3 @@ class StreamRpc:
 
     def _handed_over(self, times: Times) -> None:
         self._model.metrics.delivered(self._engine.now() - times)
-
-
-def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
-    """How many elements each session gets. Raises `InvalidElement` if they do not come out even."""
-    if counts:
-        if sum(counts) != elements:
-            raise InvalidElement(f"{elements} elements came; the counts add up to {sum(counts)}")
-        return counts
-    if elements % sessions:
-        raise InvalidElement(
-            f"{elements} elements came for {sessions} sessions; without counts, every session gets "
-            "the same number"
-        )
-    return [elements // sessions] * sessions
-
-
-def _all_take_elements(sessions: list[Session | None]) -> TypeGuard[list[Session]]:
-    for session in sessions:
-        if session is None or session.closing is not None or session.ended is not None:
-            return False
-    return True

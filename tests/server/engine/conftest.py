@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from elman_server.admission import Admission
+from elman_server.admission import Admission, Waiting
 from elman_server.engine.engine import Engine
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.scheduler import Scheduler
@@ -63,7 +63,9 @@ async def serve() -> AsyncIterator[Serve]:
             stuck=stuck,
             clock=clock,
         )
-        admission.watch(lambda: engine.backlog, lambda: engine.context_nbytes)
+        admission.watch(
+            Waiting(elements=lambda: engine.backlog, context_nbytes=lambda: engine.context_nbytes)
+        )
         engine.start()
         all_served.append(Served(engine, admission, recorder))
         return all_served[-1]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Self
 
 import grpc
@@ -37,6 +38,8 @@ class LocalServer:
             max_pending_elements=config.max_pending_elements,
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
+            max_state_bytes=config.max_state_bytes or inf,
+            max_pending_bytes=config.max_pending_bytes,
         )
         self.keeper = open_keeper(config, self.metrics)
         self.servicer = InferenceServicer(

@@ -1,13 +1,18 @@
 """What a caller can make the server keep is bounded, and costs nobody else anything."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from math import inf
 
 import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.admission import Waiting
+from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
+from elman_server.turns import Turns
 from tests.server.transport.conftest import Serve
 from tests.server.transport.harness import SECONDS, Conversation, LocalServer, open_, push
 
@@ -27,6 +32,8 @@ class Peer:
             admission=server.admission,
             identity="",
             keeper=None,
+            turns=Turns(),
+            slow_readers=SlowReaders(timeout=inf, max_nbytes=inf, clock=time.monotonic),
             window=config.window,
             max_message_bytes=config.max_message_bytes,
         )
@@ -367,7 +374,7 @@ async def test_nor_does_it_if_a_ticket_is_due_first(serve: Serve) -> None:
 async def test_a_crowded_server_takes_small_pushes_and_lets_large_ones_wait(serve: Serve) -> None:
     waiting = 100
     async with serve(max_pending_elements=50, window=4) as server:
-        server.admission.watch(lambda: waiting, int)
+        server.admission.watch(Waiting(elements=lambda: waiting))
         small, large = Peer(server, pushes(3, "abcd")), Peer(server, pushes(3, "abcde"))
         rpcs = [small.start(), large.start()]
         async with asyncio.timeout(SECONDS):

@@ -165,7 +165,7 @@ async def test_a_session_that_got_no_ticket_is_not_said_to_have_moved(server: Lo
     engine = server.engine()
     late: list[Any] = []
     submit, engine._worker.submit = engine._worker.submit, late.append
-    engine._seconds = lambda work: 1.0
+    engine._executor._seconds = lambda work: 1.0
     await engine.drain(MOVED, grace=0)
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN

@@ -1,0 +1,92 @@
+"""Turns of the event loop: what takes long is done in slices, and between two of them come others.
+
+Of all slices that wait, whoever asked for them, one is done in each iteration of the loop, in the
+order in which they came. So what arrives meanwhile waits for one slice, however many calls have
+long work to do and however long that is.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import TypeVar
+
+_SLICE_SECONDS = 0.5e-3
+
+_Item = TypeVar("_Item")
+
+
+class Turns:
+    """Of one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def next(self) -> None:
+        """Returns when it is the caller's turn."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        self._plan(loop)
+        await turn
+
+    def slices(self) -> "Slices":
+        """A piece of long work, which begins now."""
+        return Slices(self)
+
+    async def over(self, items: Iterable[_Item]) -> AsyncIterator[_Item]:
+        """The items, with turns for others between them."""
+        work = self.slices()
+        for item in items:
+            if work.over:
+                await work.pause()
+            yield item
+
+    async def finish(self, work: Coroutine[None, None, None]) -> None:
+        """Does all of some work, also if who waits for it is cancelled."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def finished(self) -> None:
+        """Returns when all such work is done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._due:
+            self._due = True
+            loop.call_soon(self._give)
+
+    def _give(self) -> None:
+        self._due = False
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # its task may have been cancelled
+                turn.set_result(None)
+                break
+        if self._waiting:
+            self._plan(asyncio.get_running_loop())
+
+
+class Slices:
+    """Says when a slice of long work is over, and waits for the next one's turn."""
+
+    __slots__ = ("_end", "_turns")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._end = time.perf_counter() + _SLICE_SECONDS
+
+    @property
+    def over(self) -> bool:
+        """Whether others should have a turn before more is done."""
+        return time.perf_counter() >= self._end
+
+    async def pause(self) -> None:
+        """Ends a slice. Returns when the next may begin."""
+        await self._turns.next()
+        self._end = time.perf_counter() + _SLICE_SECONDS
