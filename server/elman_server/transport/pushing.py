@@ -47,20 +47,19 @@ class Pushing:
         self._beyond_window = beyond_window
         self._refuse = refuse
 
-    def is_short(self, push: pb.Push) -> bool:
-        """Whether it is taken at once."""
+    def is_short(self, push: pb.Push, elements: Payload) -> bool:
+        """Whether it is taken at once. `elements` is its payload."""
         return (
-            len(push.sessions) <= _SLICE_ENTRIES
-            and self._codec.count(payload(push)) <= _SLICE_ELEMENTS
+            len(push.sessions) <= _SLICE_ENTRIES and self._codec.count(elements) <= _SLICE_ELEMENTS
         )
 
-    def take(self, push: pb.Push, arrival: float) -> None:
+    def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:
         """Queues a push at once. Raises `InvalidRequest` for one that makes no sense; what is wrong
         with an element ends its session."""
         numbers: Sequence[int] = push.sessions
         _check(push)
         try:
-            decoded = self._codec.decode(payload(push))
+            decoded = self._codec.decode(elements)
             counts = _shares(len(decoded.elements), len(numbers), push.counts)
         except InvalidElement as error:
             for number in numbers:
@@ -71,6 +70,7 @@ class Pushing:
     async def take_in_slices(
         self,
         push: pb.Push,
+        elements: Payload,
         arrival: float,
         work: Slices,
         pause: Callable[[Slices], Awaitable[None]],
@@ -78,7 +78,6 @@ class Pushing:
         """Queues a push slice by slice, with `pause` between them. Raises what `take` does."""
         numbers: Sequence[int] = push.sessions
         _check(push)
-        elements = payload(push)
         try:
             self._codec.check(elements)
             counts = list(_shares(self._codec.count(elements), len(numbers), push.counts))

@@ -29,7 +29,7 @@ from elman_server.served import ServedModel
 from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
 from elman_server.transport.naming import Naming, Wanted
-from elman_server.transport.pushing import Pushing, payload
+from elman_server.transport.pushing import Payload, Pushing, payload
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.ticketing import Ticketing
 from elman_server.turns import Slices, Turns
@@ -278,27 +278,24 @@ class StreamRpc:
             raise
 
     async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
-        if not self._fits(request):
+        push = request.push
+        elements = payload(push)
+        if not self._fits(elements):
             with self._held(request):
-                while not self._fits(request):
+                while not self._fits(elements):
                     await self._change()
-        entries = (
-            len(request.opens)
-            + len(request.push.sessions)
-            + len(request.closes)
-            + len(request.tickets)
-        )
+        others = len(request.opens) + len(request.closes) + len(request.tickets)
+        entries = others + len(push.sessions)
         if entries > _MAX_ENTRIES:
             raise InvalidRequest(
                 f"a frame names sessions {entries} times; allowed is {_MAX_ENTRIES}"
             )
         arrival = self._engine.now()
-        others = entries - len(request.push.sessions)
-        if others <= _FEW and self._pushing.is_short(request.push):
-            self._take(request, arrival)
+        if others <= _FEW and self._pushing.is_short(push, elements):
+            self._take(request, elements, arrival)
         else:
             with self._held(request):
-                await self._take_in_slices(request, arrival)
+                await self._take_in_slices(request, elements, arrival)
         while not self._wants_more():
             await self._change()
 
@@ -317,13 +314,12 @@ class StreamRpc:
         self._admission.wait(self.notify)
         await self._readable.wait()
 
-    def _fits(self, request: pb.StreamRequest) -> bool:
+    def _fits(self, elements: Payload) -> bool:
         """Whether a push can be taken. A crowded server still takes a small one of an RPC that has
         nothing waiting: so bulk does not keep single elements out."""
         if not self._admission.crowded:
             return True
-        elements = self._model.codec.count(payload(request.push))
-        return not self._outbox.pending and elements <= self._window
+        return not self._outbox.pending and self._model.codec.count(elements) <= self._window
 
     @property
     def _has_room(self) -> bool:
@@ -362,11 +358,11 @@ class StreamRpc:
                 return True
         return False
 
-    def _take(self, request: pb.StreamRequest, arrival: float) -> None:
+    def _take(self, request: pb.StreamRequest, elements: Payload, arrival: float) -> None:
         for message in request.opens:
             self._open(message)
         if request.HasField("push"):
-            self._pushing.take(request.push, arrival)
+            self._pushing.take(request.push, elements, arrival)
         for number in request.tickets:
             self._ask_for_ticket(number)
         for number in request.closes:
@@ -374,7 +370,9 @@ class StreamRpc:
         if self._refused:
             self._changed.set()
 
-    async def _take_in_slices(self, request: pb.StreamRequest, arrival: float) -> None:
+    async def _take_in_slices(
+        self, request: pb.StreamRequest, elements: Payload, arrival: float
+    ) -> None:
         """A frame that takes long, with turns for others between its entries."""
         self._last_before_frame = self._last_number
         work = self._turns.slices()
@@ -382,7 +380,7 @@ class StreamRpc:
             await self._pause(work)
             self._open(message)
         if request.HasField("push"):
-            await self._pushing.take_in_slices(request.push, arrival, work, self._pause)
+            await self._pushing.take_in_slices(request.push, elements, arrival, work, self._pause)
         for number in request.tickets:
             await self._pause(work)
             self._ask_for_ticket(number)
