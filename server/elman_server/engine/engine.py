@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import structlog
@@ -67,6 +68,8 @@ _PARKED = Ending(
 )
 _PARKING_GRAIN = 0.05
 """The share of the time after which idle sessions are parked by which that may be late."""
+_AT_ONCE = 64
+"""Sessions that are ended before others have a turn, where all are."""
 _LAST_SECONDS = 1.0
 """What a drain waits for the work that runs when its grace is over."""
 
@@ -131,6 +134,7 @@ class Engine:
         self._tell_stuck = stuck
         self._stuck = False
         self._looking: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.Task[None] | None = None
         self._admission = admission
         self._observer = observer
         self._park_after = park_after
@@ -331,16 +335,20 @@ class Engine:
     async def drain(self, ending: Ending, *, grace: float) -> None:
         """Ends every session: after its queue is answered or, when `grace` seconds are over, after
         what runs then is."""
-        for session in list(self._scheduler.sessions):
-            self.close(session, ending)
+        await self._each(partial(self.close, ending=ending))
         if await self._idle_within(grace):
             return
-        for session in list(self._scheduler.sessions):
-            self.cut(session, ending)
+        await self._each(partial(self.cut, ending=ending))
         if grace and await self._idle_within(_LAST_SECONDS):
             return
-        for session in list(self._scheduler.sessions):
-            self.abort(session, ending.without_snapshot)
+        await self._each(partial(self.abort, ending=ending.without_snapshot))
+
+    async def _each(self, act: Callable[[Session], None]) -> None:
+        """Does something with every session, with turns for others in between."""
+        for number, session in enumerate(list(self._scheduler.sessions), 1):
+            act(session)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _idle_within(self, seconds: float) -> bool:
         try:
@@ -436,8 +444,7 @@ class Engine:
         self._stuck = True
         self._log.error("the model does not come to the end of a step, and serves no more")
         ending = self._too_long("a step")
-        for session in list(self._scheduler.sessions):
-            self.abort(session, ending)
+        self._giving_up = self._loop.create_task(self._each(partial(self.abort, ending=ending)))
         self._tell_stuck(True)
 
     def _too_long(self, what: str) -> Ending:
