@@ -21,8 +21,8 @@ from onnx import GraphProto, ModelProto, NodeProto
 from elman_export import onnxnodes, onnxtensors
 from elman_export.errors import ExportError
 from elman_export.onnxnodes import describe
-from elman_export.onnxtensors import MAX_BYTES
-from elman_export.ordinaryfile import open_ordinary
+from elman_server.externaldata import MAX_BYTES
+from elman_server.ordinaryfile import open_ordinary
 
 _MAX_VALUES = 2**31
 """Of a tensor that goes in or comes out, as far as its declared shape says."""
@@ -42,7 +42,7 @@ def load(path: str | os.PathLike[str]) -> ModelProto:
     try:
         data = _read(path)
         model = _parse(data)
-        onnxtensors.inline(model, path.parent, len(data))
+        onnxtensors.inline(model, path, len(data))
         onnxtensors.check(model)
         _check_ports(model.graph)
         for graph in onnxnodes.graphs(model):
@@ -68,8 +68,6 @@ def _read(path: Path) -> bytes:
             return file.read(size)
     except OSError as error:
         raise ExportError(str(error.strerror)) from None
-    except ValueError:  # a zero byte in the path
-        raise ExportError("is no path of a file") from None
 
 
 def _parse(data: bytes) -> ModelProto:

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.ordinaryfile import open_ordinary
+
 
 class ArrayFileError(ValueError):
     """The file holds no array that np.save wrote, or one that memory can't hold."""
 
 
 def read(path: Path) -> NDArray[Any]:
-    """The one array in the file. Raises `ArrayFileError`, and `OSError` if it can't be read."""
-    with open(path, "rb") as file:
+    """The one array in the file. Raises `ArrayFileError`, and `OSError` if it can't be read or is
+    no ordinary file."""
+    file, _ = open_ordinary(path)
+    with file:
         try:
             found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         except OSError:

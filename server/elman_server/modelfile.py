@@ -1,20 +1,23 @@
 """The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`, and
 its initial-state network if it has one.
 
-This module reads the file's own bytes and needs neither onnx nor a runtime; it does not know
-whether the graph can run.
+This module reads ordinary files, once, and needs neither onnx nor a runtime; it does not know
+whether the graph can run. What it returns names no other file any more, so that who runs it reads
+none.
 """
 
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
-from elman_server import onnxgraph
+from elman_server import externaldata, onnxgraph, onnxproto
 from elman_server.datadependence import data_dependent
+from elman_server.externaldata import MAX_BYTES, ExternalDataError, Folder
+from elman_server.ordinaryfile import read_ordinary
 from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec, SpecError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -22,6 +25,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 PROOF_KEY = "elman.proof"
 """The key of the export's proof (see `elman_export.proof`) in `metadata_props`."""
+
+MAX_SPEC_CHARACTERS = 64 * 1024 * 1024
+"""Of a spec's JSON: a vocabulary of a million entries, named twice, takes half of it."""
+
+_DAMAGED = "not an ONNX file, or a damaged one"
+_MOST_SHOWN = 1000
+"""Characters of what is wrong with a file."""
 
 # Field numbers of onnx.proto: ModelProto and StringStringEntryProto.
 _GRAPH = 7
@@ -40,36 +50,43 @@ class ModelFile:
     path: Path
     spec: ModelSpec
     fingerprint: str
-    initial: bytes | None = None
-    """The initial-state network, an ONNX file's bytes; None if the spec names no such states."""
+    model: bytes = field(repr=False)
+    """The step graph, an ONNX file's bytes, which hold all of its constants."""
+    initial: bytes | None = field(default=None, repr=False)
+    """The initial-state network; None if the spec names no such states."""
     data_dependent: str = ""
     """The operator, of either graph, whose time depends on the numbers that sessions bring; empty
     if there is none."""
+    proof: str | None = field(default=None, repr=False)
+    """The JSON that the export kept of its proof, or None. The fingerprint does not cover it."""
+
+    def without_graphs(self) -> "ModelFile":
+        """What is known of it, for as long as it is served: the runtime has graphs of its own."""
+        return replace(self, model=b"", initial=None)
 
 
-def read(path: Path) -> ModelFile:
-    """Reads a step model's spec and checks its fingerprint.
+def read(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelFile:
+    """Reads a step model and checks its fingerprint.
 
-    Raises `ModelFileError` for a file that can't be read, is not ONNX, has no spec or a wrong one,
-    lacks its initial-state network, or was changed after its export.
+    Raises `ModelFileError` for a file that can't be read, is no ordinary one or takes more than
+    `max_bytes` together with the constants outside of it, is not ONNX, has no spec or a wrong one,
+    lacks its initial-state network, was changed after its export, or names constants that do not
+    lie in its own folder.
     """
     try:
-        data = path.read_bytes()
+        data = read_ordinary(path, max_bytes)
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror}") from None
     try:
         metadata = _metadata(data)
     except (DecodeError, UnicodeDecodeError, IndexError):
-        raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
+        raise ModelFileError(f"{path}: {_DAMAGED}") from None
     if SPEC_KEY not in metadata:
         raise ModelFileError(
             f"{path}: no {SPEC_KEY!r} in its metadata, so no step model yet; make one with "
             f"`elman export {path.name}`, see docs/export.md"
         )
-    try:
-        spec = ModelSpec.from_json(metadata[SPEC_KEY])
-    except SpecError as error:
-        raise ModelFileError(f"{path}: {SPEC_KEY}: {error}") from None
+    spec = _spec(path, metadata[SPEC_KEY])
     initial = _initial(path, spec, metadata.get(INITIAL_KEY))
     actual = fingerprint(data, metadata[SPEC_KEY], initial)
     if metadata.get(FINGERPRINT_KEY) != actual:
@@ -77,12 +94,19 @@ def read(path: Path) -> ModelFile:
             f"{path}: {FINGERPRINT_KEY} is {metadata.get(FINGERPRINT_KEY)!r}, but its contents "
             f"make {actual!r}: it was changed after its export"
         )
+    folder, left = Folder.of(path), max_bytes - len(data)
+    found = _data_dependent(path, data, spec, initial)
+    model, left = _inlined(path, data, folder, left)
+    if initial is not None:
+        initial, _ = _inlined(path, initial, folder, left)
     return ModelFile(
         path=path,
         spec=spec,
         fingerprint=actual,
+        model=model,
         initial=initial,
-        data_dependent=_data_dependent(path, data, spec, initial),
+        data_dependent=found,
+        proof=metadata.get(PROOF_KEY),
     )
 
 
@@ -95,13 +119,7 @@ def _data_dependent(path: Path, data: bytes, spec: ModelSpec, initial: bytes | N
             data_dependent(onnxgraph.read(initial), contexts) if initial is not None else ""
         )
     except (DecodeError, UnicodeDecodeError):
-        raise ModelFileError(f"{path}: not an ONNX file, or a damaged one") from None
-
-
-def proof(path: Path) -> str | None:
-    """The JSON that the export kept of its proof in a step model's file, or None. The fingerprint
-    does not cover it."""
-    return _metadata(path.read_bytes()).get(PROOF_KEY)
+        raise ModelFileError(f"{path}: {_DAMAGED}") from None
 
 
 def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> str:
@@ -126,6 +144,43 @@ def _digest(digest: "hashlib._Hash", model: bytes) -> None:
         if number in (_GRAPH, _OPSET_IMPORT):
             digest.update(f"{number}:{len(value)}:".encode())
             digest.update(value)
+
+
+def _spec(path: Path, text: str) -> ModelSpec:
+    if len(text) > MAX_SPEC_CHARACTERS:
+        raise ModelFileError(
+            f"{path}: {SPEC_KEY} has {len(text):,} characters; allowed are {MAX_SPEC_CHARACTERS:,}"
+        )
+    try:
+        return ModelSpec.from_json(text)
+    except SpecError as error:
+        raise ModelFileError(f"{path}: {SPEC_KEY}: {_shortened(str(error))}") from None
+
+
+def _inlined(path: Path, model: bytes, folder: Folder, left: int) -> tuple[bytes, int]:
+    """The model with all its constants, of which those outside may take so many bytes; and how many
+    more may be read."""
+    try:
+        message = onnxproto.parse(model)
+        fetched = externaldata.inline(onnxproto.tensors(message), folder, left)
+    except DecodeError:
+        raise ModelFileError(f"{path}: {_DAMAGED}") from None
+    except ExternalDataError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    if fetched is None:
+        return model, left
+    try:
+        return message.SerializeToString(), left - fetched
+    except EncodeError:
+        raise ModelFileError(
+            f"{path}: with its constants it takes more than {MAX_BYTES:,} bytes"
+        ) from None
+
+
+def _shortened(text: str) -> str:
+    """In one line that people can read, whatever a file has in it."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
 
 
 def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:

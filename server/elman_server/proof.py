@@ -4,14 +4,13 @@ network that it was made from, way by way. The export writes it; this only shows
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from elman_server import modelfile
-from elman_server.modelfile import ModelFileError
+from elman_server.modelfile import ModelFile, ModelFileError
 
 
 @checked(frozen=True, slots=True, kw_only=True)
@@ -42,12 +41,12 @@ class KeptProof:
     """All that was kept, as JSON."""
 
 
-def kept_proof(path: Path) -> KeptProof | None:
-    """The proof in a file that `modelfile.read` accepts, or None if there is none.
+def kept_proof(file: ModelFile) -> KeptProof | None:
+    """The proof in a step model's file, or None if there is none.
 
     Raises `ModelFileError` if it is there and can't be read.
     """
-    text = modelfile.proof(path)
+    text = file.proof
     if text is None:
         return None
     try:
@@ -55,7 +54,9 @@ def kept_proof(path: Path) -> KeptProof | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "proof"
-        raise ModelFileError(f"{path}: {modelfile.PROOF_KEY}: {where}: {first['msg']}") from None
+        raise ModelFileError(
+            f"{file.path}: {modelfile.PROOF_KEY}: {where}: {first['msg']}"
+        ) from None
     return KeptProof(
         comparisons=kept.comparisons, elements=kept.elements, document=json.loads(text)
     )

@@ -131,7 +131,7 @@ def test_the_table_allows_a_difference_where_one_is_bounded(invoke: Invoke, tmp_
         cells = [row.split("│") for row in result.output.splitlines() if row.startswith("│")]
         assert cells
         assert all(bool(row[-2].strip()) is bounded for row in cells), result.output
-        proof = kept_proof(tmp_path / "models" / "noise" / "1" / "model.onnx")
+        proof = kept_proof(modelfile.read(tmp_path / "models" / "noise" / "1" / "model.onnx"))
         assert proof is not None
         differences = proof.document["differences"]
         assert all((each["tolerance"] is not None) is bounded for each in differences)

@@ -1,6 +1,8 @@
 """A step model's file is read whole and unchanged, or refused."""
 
 import base64
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +135,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path) == "Is a directory"
+    assert refused(tmp_path) == "is a folder, no ordinary file"
 
 
 def test_an_onnx_file_without_a_spec_is_no_step_model(tmp_path: Path) -> None:
@@ -147,8 +149,8 @@ def test_an_onnx_file_without_a_spec_is_no_step_model(tmp_path: Path) -> None:
 def test_the_proof_that_an_export_kept_can_be_read(path: Path, tmp_path: Path) -> None:
     kept = changed(path, tmp_path, **{modelfile.PROOF_KEY: '{"elements": 3}'})
     assert modelfile.read(kept).fingerprint == modelfile.read(path).fingerprint
-    assert modelfile.proof(kept) == '{"elements": 3}'
-    assert modelfile.proof(path) is None
+    assert modelfile.read(kept).proof == '{"elements": 3}'
+    assert modelfile.read(path).proof is None
 
 
 def test_a_wrong_spec_is_refused(path: Path, tmp_path: Path) -> None:
@@ -214,3 +216,22 @@ def test_a_file_with_one_byte_changed_is_refused_or_the_same_model(
         modelfile.read(path).spec,
         modelfile.read(path).fingerprint,
     )
+
+
+def test_what_is_no_ordinary_file_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "zeros.onnx").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.onnx"))
+        for name in ("pipe", "zeros"):
+            assert refused(tmp_path / f"{name}.onnx") == (
+                "is a pipe, a socket or a device, no ordinary file"
+            )
+        assert "No such device" in refused(tmp_path / "socket.onnx")
+
+
+def test_a_file_of_holes_is_refused_for_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "holes.onnx"
+    with open(path, "wb") as file:
+        file.truncate(20 * 2**30)
+    assert refused(path) == "has 21,474,836,480 bytes; allowed are 2,147,483,647"

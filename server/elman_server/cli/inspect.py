@@ -137,7 +137,7 @@ class _Inspection:
 def _inspect(path: Path, *, probe: bool, recall: Recall | None) -> _Inspection:
     try:
         file = read(path)
-        proof = kept_proof(path)
+        proof = kept_proof(file)
     except ModelFileError as error:
         raise click.ClickException(str(error)) from None
     trial, recalled, failure = None, None, ""

@@ -67,17 +67,10 @@ class StepModel:
         self.spec = file.spec
         self.device = device
 
-        def opened(model: str | bytes) -> Any:
-            return open_session(
-                model,
-                device=device,
-                threads=threads,
-                providers=providers,
-                # Of a network that is loaded from memory too, weights may lie beside the file.
-                folder=file.path.parent,
-            )
+        def opened(model: bytes) -> Any:
+            return open_session(model, device=device, threads=threads, providers=providers)
 
-        self._session = opened(str(file.path))
+        self._session = opened(file.model)
         self._initial = None
         if file.initial is not None:
             try:

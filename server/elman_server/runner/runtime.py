@@ -4,7 +4,6 @@ imports it."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,15 +87,14 @@ class Block:
 
 
 def open_session(
-    model: str | bytes,
+    model: bytes,
     *,
     device: Device = CPU,
     threads: int = 1,
     providers: Sequence[str] = (CPU_PROVIDER,),
-    folder: Path | None = None,
 ) -> ort.InferenceSession:
-    """A graph that is ready to run; `providers` are for the CPU, and `folder` is where weights may
-    lie of a graph that is loaded from memory.
+    """A graph that is ready to run; `providers` are for the CPU. It is loaded from memory, so that
+    the runtime has no folder in which to look for weights.
 
     Raises `ModelLoadError` if the runtime refuses it.
     """
@@ -109,10 +107,6 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if FLUSHED:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    if folder is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(folder)
-        )
     if device != CPU:
         options.use_deterministic_compute = True
         chosen = [(CUDA_PROVIDER, {"device_id": str(device.id), **_CUDA_OPTIONS}), CPU_PROVIDER]
