@@ -223,6 +223,18 @@ def turning() -> tuple[onnx.ModelProto, ModelSpec]:
     return built, spec
 
 
+def spinning(turns: int) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The sum of `turning`, each step of which makes that many turns, whatever its element."""
+    built, spec = turning()
+    graph = built.graph
+    del graph.node[:3]
+    graph.initializer.append(numpy_helper.from_array(np.array(turns), "turns"))
+    return built, spec
+
+
+FOREVER = 2**62
+"""Turns that no machine finishes."""
+
 STYLES = 4
 """The styles that `caption` knows; the graph fails on others."""
 

@@ -6,10 +6,8 @@ no jail: the child may do what its user may.
 """
 
 import contextlib
-import ctypes
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -19,13 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from elman_export.errors import ExportError
+from elman_server import sandbox
 
 T = TypeVar("T")
 
 _SHARE = 0.75
 """Of the machine's memory, by default."""
-
-_PR_SET_PDEATHSIG = 1
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from elman_export.sandbox import serve; serve({out})"
 
@@ -41,7 +38,7 @@ def run(
 
     Raises what the function raises; `ExportError` if the child dies or asks for too much.
     """
-    memory = memory or int(_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    memory = memory or int(_SHARE * sandbox.machine_memory())
     task = pickle.dumps((function, arguments, options, memory))
     read, write = os.pipe()
     path = [str(Path(each).absolute()) for each in sys.path]
@@ -91,9 +88,9 @@ def serve(out: int) -> None:
     """The child: reads a task from its standard input and writes the answer to `out`."""
     # An interrupt at the terminal is the parent's, who ends its child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    sandbox.die_with_parent()
     function, arguments, options, memory = pickle.load(sys.stdin.buffer)
-    _limit(memory)
+    sandbox.limit_memory(memory)
     try:
         answer: tuple[str, Any] = "returned", function(*arguments, **options)
     except (ExportError, OSError) as error:
@@ -108,20 +105,3 @@ def serve(out: int) -> None:
         answer = "bug", traceback.format_exc()
     with os.fdopen(out, "wb") as answers:
         answers.write(pickle.dumps(answer))
-
-
-def _die_with_parent() -> None:
-    """A parent that is killed can't end its child, which may never end by itself."""
-    with contextlib.suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _limit(memory: int) -> None:
-    """Bounds the memory that is written to; that of threads' stacks and libraries is not counted
-    before it is used, so that pools of threads can start."""
-    # A core of gigabytes would only fill the disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-    with contextlib.suppress(OSError, ValueError):  # not on this system
-        resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))

@@ -35,6 +35,14 @@ class ServerConfig:
     version_grace: float = 600.0
     """Seconds for which a version that is not to be served any more stays loaded after its last
     session has ended, or was parked or handed over: for so long it can come back."""
+    max_model_bytes: int = 2**31 - 1
+    """The largest model file, with the constants that lie outside of it, in its folder."""
+    load_timeout: float = 30.0
+    """Seconds that one step of a load may take, such as opening the graph, or a single run of it; a
+    load as a whole may take ten times as long. A model that needs longer is not served."""
+    max_load_bytes: int = 0
+    """Memory that a model may take while it is loaded and tried out, in a process of its own; 0:
+    three quarters of what the machine or the container has."""
     allow_dependent_rows: bool = False
     """Batch models even if the load-time probe finds that rows of a batch affect one another."""
 
@@ -147,6 +155,9 @@ class ServerConfig:
         for name in ("max_context_bytes", "max_pending_bytes", "max_unread_bytes"):
             self._check(name, 1, 2**40)
         self._check("max_state_bytes", 0, 2**50)
+        self._check("max_model_bytes", 1, 2**31 - 1)
+        self._check("load_timeout", 0.1, 1_000_000)
+        self._check("max_load_bytes", 0, 2**50)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
         self._check("keep_versions", 0, 65_536)

@@ -1,26 +1,31 @@
 """The versions that are served, kept in line with what lies in the repository.
 
-One task loads, retires and unloads them, one after another, while sessions go on. What is to be
-done `versions.py` says; who takes sessions is the front, which this module does not know.
+Versions load side by side, so that one which is slow, or hangs, keeps no other one waiting. One
+task begins loads, takes in what came of them, retires and unloads, one after another, while
+sessions go on. What is to be done `versions.py` says; who takes sessions is the front, which this
+module does not know.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from elman_server import loading, memory, modelfile, repository
+from elman_server import memory, repository
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError, StartError
+from elman_server.loading import probing
+from elman_server.loading.loaded import LoadedModel
+from elman_server.loading.loader import Loader
+from elman_server.loading.report import tell_ready
 from elman_server.metrics import Metrics
-from elman_server.modelfile import ModelFileError
 from elman_server.repository import BUNDLED, ModelSource, Stamp
-from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.served import Catalog, ServedModel
 from elman_server.tickets.keyring import Keyring
 from elman_server.versions import Comparison, compare
 
@@ -38,6 +43,19 @@ class Front(Protocol):
         """Has those who hold on to a version open no more sessions on it."""
 
 
+_WRITING_SECONDS = 1.0
+"""After which a file that changed while it was read is looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """A version that is being loaded."""
+
+    task: asyncio.Task[LoadedModel]
+    stamp: Stamp
+    """Of its files, before."""
+
+
 class Rotation:
     def __init__(
         self,
@@ -48,6 +66,7 @@ class Rotation:
         metrics: Metrics,
         keyring: Keyring,
         front: Front,
+        loader: Loader,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`changed` is called after a look through which other versions are served. Raises
@@ -67,6 +86,9 @@ class Rotation:
         except ModelLoadError as error:
             raise StartError(str(error)) from None
         self._tried: dict[ModelSource, Stamp] = {}
+        self._loader = loader
+        self._loads: dict[ModelSource, _Load] = {}
+        self._checks: set[asyncio.Task[None]] = set()
         self._trouble = ""
         self._retiring: dict[ModelSource, asyncio.Task[None]] = {}
         self._over: list[ServedModel] = []
@@ -81,7 +103,11 @@ class Rotation:
         """Loads what is there at the start. Raises `StartError` if something fails and the server
         is strict, or if nothing is left to serve."""
         await self._settle_device()
-        await self._settle(strict=self._config.strict)
+        await self._settle()
+        while self._loads and not self._stopping:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._take_in(strict=self._config.strict)
         if not list(self._catalog) and not self._admission.closed:
             raise StartError("no model could be loaded")
 
@@ -95,12 +121,14 @@ class Rotation:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Waits for what it is at, and does nothing more."""
+        """Breaks off what is being loaded, and does nothing more."""
         self._stopping = True
         self._wake.set()
         retiring, self._retiring = self._retiring, {}
-        for task in retiring.values():
+        tasks = [*retiring.values(), *self._checks, *(load.task for load in self._loads.values())]
+        for task in tasks:
             task.cancel()
+        self._loader.close()
         if self._following is not None:
             await self._following
 
@@ -118,6 +146,8 @@ class Rotation:
                 self._log.exception("bug while versions were loaded or unloaded")
 
     async def _turn(self) -> None:
+        before = self._current()
+        await self._take_in()
         unloaded = False
         while self._over and not self._stopping:
             unloaded |= await self._unload(self._over.pop())
@@ -126,6 +156,8 @@ class Rotation:
         if self._asked and not self._stopping:
             self._asked = False
             await self._look()
+        if self._changed is not None and self._current() != before:
+            await self._changed()
 
     async def _look(self) -> None:
         try:
@@ -137,27 +169,28 @@ class Rotation:
                 self._log.error("repository can't be used, nothing changes", error=str(error))
             return
         self._trouble = ""
-        before = self._current()
         await self._settle()
-        if self._changed is not None and self._current() != before:
-            await self._changed()
 
     def _current(self) -> list[ModelSource]:
         return [model.source for model in self._catalog.current()]
 
-    async def _settle(self, *, strict: bool = False) -> None:
+    async def _settle(self) -> None:
         """Does what follows from what was found."""
         loaded = {model.source for model in self._catalog}
         kept = loaded | self._found.keys()
         self._tried = {source: stamp for source, stamp in self._tried.items() if source in kept}
-        while True:
-            compared = self._compare()
-            await self._settle_current(compared)
-            if not compared.load or self._stopping or self._admission.closed:
-                break
-            await self._load(compared.load[0], strict=strict)
+        compared = self._compare()
+        await self._settle_current(compared)
+        if self._stopping or self._admission.closed:
+            return
+        for source, load in self._loads.items():
+            if source not in self._found:
+                load.task.cancel()
+        for source in compared.load:
+            if source not in self._loads:
+                self._begin(source)
         for source in compared.replaced:
-            await self._warn_of_replaced(source)
+            self._check(source)
 
     def _compare(self) -> Comparison:
         return compare(
@@ -188,12 +221,28 @@ class Rotation:
         for name in {source.name for source in compared.current} - before:
             await self._front.model_ready(name)
 
-    async def _load(self, source: ModelSource, *, strict: bool) -> None:
-        """One version, off the event loop. Raises `StartError` if it fails and is not to."""
-        self._tried[source] = self._found[source]
+    def _begin(self, source: ModelSource) -> None:
+        """Has one more version load, beside all else."""
+        task = asyncio.create_task(self._loader.load(source, self._config))
+        task.add_done_callback(lambda _: self._wake.set())
+        self._loads[source] = _Load(task=task, stamp=self._found[source])
+
+    async def _take_in(self, *, strict: bool = False) -> None:
+        """Has versions serve that were loaded since, and begins what follows from it. Raises
+        `StartError` for one that can't be, where none may fail."""
+        done = {source: load for source, load in self._loads.items() if load.task.done()}
+        for source, load in done.items():
+            del self._loads[source]
+            if not load.task.cancelled():
+                await self._served(source, load, strict=strict)
+        if done:
+            await self._settle()
+
+    async def _served(self, source: ModelSource, load: "_Load", *, strict: bool) -> None:
+        self._tried[source] = load.stamp
         counted = self._metrics.loading(source.name, source.version)
         try:
-            loaded = await asyncio.to_thread(LoadedModel.load, source, self._config)
+            loaded = load.task.result()
         except ModelLoadError as error:
             counted.failed.inc()
             if strict:
@@ -201,6 +250,11 @@ class Rotation:
             self._log.error(
                 "model not loaded", model=source.name, version=source.version, error=str(error)
             )
+            for note in getattr(error, "__notes__", ()):
+                self._log.debug("how it failed", model=source.name, detail=note)
+            if await asyncio.to_thread(source.stamp) != load.stamp:
+                # It was read while it was being written, and may be whole by now.
+                asyncio.get_running_loop().call_later(_WRITING_SECONDS, self.look)
             return
         served = ServedModel.serve(
             loaded,
@@ -213,7 +267,7 @@ class Rotation:
         self._catalog.add(served)
         counted.loaded.inc()
         await self._front.model_ready(source.name)
-        loaded.log(self._config)
+        tell_ready(loaded, self._config)
 
     def _stuck(self, source: ModelSource, stuck: bool) -> None:
         """Health tells of a model whose newest version does not come to the end of a step."""
@@ -265,26 +319,34 @@ class Rotation:
         self._log.info("model unloaded", model=source.name, version=source.version)
         return True
 
-    async def _warn_of_replaced(self, source: ModelSource) -> None:
-        """Once for each change of its files. A version is one network for as long as it is
-        loaded."""
+    def _check(self, source: ModelSource) -> None:
+        """Once for each change of a version's files, whether they are another network. A version is
+        one network for as long as it is loaded."""
         self._tried[source] = self._found[source]
-        model = self._catalog.get(source.name, source.version)
-        found = await asyncio.to_thread(_fingerprint, source)
-        if found != model.file.fingerprint:
+        check = asyncio.create_task(self._warn_of_replaced(source))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+
+    async def _warn_of_replaced(self, source: ModelSource) -> None:
+        loaded = self._catalog.get(source.name, source.version).file.fingerprint
+        try:
+            found = (await self._loader.read(source, self._config)).fingerprint
+        except ModelLoadError:  # no step model, or not yet
+            found = ""
+        if found != loaded:
             self._log.warning(
                 "model file replaced, the loaded one is served on; a new version needs a new "
                 "number",
                 model=source.name,
                 version=source.version,
-                loaded=model.file.fingerprint[:12],
+                loaded=loaded[:12],
                 found=found[:12],
             )
 
     async def _settle_device(self) -> None:
         """The CPU takes the place of a device that is not there."""
         device = self._config.device
-        trouble = await asyncio.to_thread(loading.trouble, device)
+        trouble = await asyncio.to_thread(probing.trouble, device)
         if trouble:
             self._log.warning("device not available, the CPU serves", device=device, why=trouble)
             self._config = replace(self._config, device="cpu")
@@ -293,11 +355,3 @@ class Rotation:
 def _stamped(paths: Sequence[Path]) -> Mapping[ModelSource, Stamp]:
     """Raises `ModelLoadError` as `repository.find` does."""
     return {source: source.stamp() for source in repository.find(paths)}
-
-
-def _fingerprint(source: ModelSource) -> str:
-    """Empty for what is no step model, or not yet."""
-    try:
-        return modelfile.read(source.path).fingerprint
-    except ModelFileError:
-        return ""

@@ -1,127 +1,29 @@
-"""A served model: its file, its probe, its engine, and the catalog of all of them."""
+"""A served model: its file, its engine, and the catalog of all of them."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
-import structlog
-
-from elman_server import loading, modelfile
 from elman_server.admission import Admission, Waiting
 from elman_server.config import ServerConfig
 from elman_server.contexts import ContextCodec
 from elman_server.elements import ElementCodec
 from elman_server.engine.engine import Engine
-from elman_server.engine.limits import StepLimits
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.snapshot import Cadence
 from elman_server.errors import (
-    ModelLoadError,
     ModelNotFound,
     ModelUnavailable,
     TicketRejected,
 )
-from elman_server.loading import MAX_STEP_NBYTES, LoaderBroken, most_rows
+from elman_server.loading.loaded import LoadedModel
 from elman_server.metrics import Gauges, Metrics, ModelMetrics
-from elman_server.modelfile import ModelFile, ModelFileError
+from elman_server.modelfile import ModelFile
 from elman_server.repository import ModelSource
-from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner
-from elman_server.runner.probe import Probe
 from elman_server.tickets.content import Origin
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.tickets import Tickets
-
-_READING_NBYTES = 4 * 1024 * 1024
-"""Of states that are read together: they are copied, and kept until their callers have them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """A model that passed its probe. Needs no event loop, so it can be made on any thread."""
-
-    source: ModelSource
-    file: ModelFile
-    model: StepModel
-    probe: Probe
-
-    @staticmethod
-    def load(source: ModelSource, config: ServerConfig) -> "LoadedModel":
-        """Raises `ModelLoadError`, which names the file and says why."""
-        try:
-            file = modelfile.read(source.path)
-        except ModelFileError as error:
-            raise ModelLoadError(str(error)) from error
-        try:
-            probed = loading.load(file, config)
-        except ModelLoadError as error:
-            if isinstance(error, LoaderBroken):
-                structlog.get_logger("elman.server").exception("a model broke the loader")
-            raise ModelLoadError(f"{source.path}: {error}") from error
-        return LoadedModel(source=source, file=file, model=probed.model, probe=probed.probe)
-
-    def limits(self, config: ServerConfig) -> StepLimits:
-        """How much of it goes through one step."""
-        found, spec = self.probe, self.file.spec
-        exact = not found.dependent_rows or config.allow_dependent_rows
-        batched = exact and not found.batch_failure
-        rows = most_rows(spec, config)
-        limits = StepLimits(
-            max_batch_size=rows if batched else 1,
-            max_step_elements=max(
-                1, min(config.max_step_elements, MAX_STEP_NBYTES // spec.output_nbytes)
-            ),
-            max_chunk=config.max_chunk,
-            chunking=found.chunking,
-        )
-        # Sessions that begin make the others wait for no longer than a step does.
-        longest = max(
-            found.cost.seconds(1, limits.longest_chunk),
-            found.cost.seconds(limits.max_batch_size, 1),
-        )
-        return replace(
-            limits,
-            max_beginning=found.beginning.rows(longest, rows),
-            max_reading=max(1, min(256, _READING_NBYTES // max(1, spec.state_bytes))),
-        )
-
-    def log(self, config: ServerConfig) -> None:
-        """Tells what the probe found."""
-        log = structlog.get_logger("elman.server")
-        name, version = self.source.name, self.source.version
-        log.info(
-            "model ready",
-            model=name,
-            version=version,
-            device=str(self.model.device),
-            fingerprint=self.file.fingerprint[:12],
-            chunking=self.probe.chunking.value,
-            max_batch_size=self.limits(config).max_batch_size,
-            state_bytes=self.file.spec.state_bytes,
-        )
-        if self.probe.batch_failure and self.file.spec.batched:
-            log.warning(
-                "served unbatched", model=name, version=version, found=self.probe.batch_failure
-            )
-        if self.file.data_dependent:
-            log.info(
-                "steps take as long as elements say, none runs on the event loop",
-                model=name,
-                version=version,
-                found=self.file.data_dependent,
-            )
-        if self.probe.dependent_rows:
-            log.warning(
-                "rows of a batch affect one another; "
-                + (
-                    "batched all the same, as configured"
-                    if config.allow_dependent_rows
-                    else "served unbatched"
-                ),
-                model=name,
-                version=version,
-                found=self.probe.dependent_rows,
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +94,7 @@ class ServedModel:
 
         return ServedModel(
             source=loaded.source,
-            file=loaded.file,
+            file=loaded.file.without_graphs(),
             codec=codec,
             contexts=ContextCodec(loaded.file.spec.contexts),
             tickets=Tickets(

@@ -16,6 +16,8 @@ from elman_server.config import ServerConfig
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import StartError
 from elman_server.exposition import exposed
+from elman_server.loading.children import Children
+from elman_server.loading.loader import Loader
 from elman_server.metrics import Metrics
 from elman_server.named.opening import open_keeper
 from elman_server.rotation import Rotation
@@ -40,13 +42,13 @@ _CLOSE_SECONDS = 1.0
 """How long RPCs get after their sessions have ended, to take what is still written to them."""
 
 
-def run(config: ServerConfig) -> int:
+def run(config: ServerConfig, children: Children) -> int:
     """Serves until SIGTERM or SIGINT, then stops gracefully; a second signal stops at once.
 
-    Returns the exit code. Raises `StartError`.
+    `children` load the models. Returns the exit code. Raises `StartError`.
     """
     with runner() as loop:
-        return loop.run(_alone(config))
+        return loop.run(_alone(config, children))
 
 
 def runner() -> asyncio.Runner:
@@ -55,7 +57,7 @@ def runner() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=_loop_factory())
 
 
-async def _alone(config: ServerConfig) -> int:
+async def _alone(config: ServerConfig, children: Children) -> int:
     """The server as the only one on its port."""
     log = structlog.get_logger("elman.server")
     stopping = Stopping()
@@ -65,7 +67,7 @@ async def _alone(config: ServerConfig) -> int:
     if own_key:
         config = replace(config, ticket_key=(new_key(),))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
-        server = Server(config, metrics)
+        server = Server(config, metrics, children)
         heed_hangup(server.look)
         try:
             port = await server.bind()
@@ -97,6 +99,7 @@ class Server:
         self,
         config: ServerConfig,
         metrics: Metrics,
+        children: Children,
         *,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -129,6 +132,7 @@ class Server:
             metrics=metrics,
             keyring=Keyring([parse_key(key) for key in config.ticket_key]),
             front=self._endpoint,
+            loader=Loader(children),
             changed=changed,
         )
 
@@ -188,9 +192,9 @@ class Server:
         at_once.cancel()
         await self._endpoint.stop(_CLOSE_SECONDS)
         await self._give_up_names()
+        await self._rotation.stop()
         if self._loading is not None:
             await self._loading
-        await self._rotation.stop()
 
     async def close(self) -> None:
         """Frees what it holds, however far it came."""

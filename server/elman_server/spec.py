@@ -101,6 +101,11 @@ class InputSpec:
             raise ValueError(f"input.unknown is {self.unknown}; ids are 0 to {self.size - 1}")
         return self
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one element."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class OutputSpec:
@@ -258,11 +263,15 @@ class ModelSpec:
         return tuple(context for context in self.contexts if context.input is not None)
 
     @property
+    def carried_nbytes(self) -> int:
+        """Bytes of one session's states."""
+        return sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes that a server keeps for one session: its state, and what it is to be given at every
         step."""
-        states = sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
-        return states + sum(context.nbytes for context in self.step_contexts)
+        return self.carried_nbytes + sum(context.nbytes for context in self.step_contexts)
 
     @property
     def context_nbytes(self) -> int:

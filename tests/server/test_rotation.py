@@ -18,12 +18,16 @@ from elman_server.config import ServerConfig
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Session
 from elman_server.errors import ModelNotFound, ModelUnavailable, StartError
+from elman_server.loading.children import Children
+from elman_server.loading.loaded import LoadedModel
+from elman_server.loading.loader import Loader
 from elman_server.metrics import Metrics
+from elman_server.repository import ModelSource
 from elman_server.rotation import Rotation
 from elman_server.selection import Selection
-from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.served import Catalog, ServedModel
 from elman_server.tickets.keyring import Keyring
-from tests.stepmodels import leaky, save
+from tests.stepmodels import FOREVER, leaky, save, spinning
 
 SECONDS = 30
 
@@ -64,6 +68,7 @@ class Served:
             metrics=self.metrics,
             keyring=Keyring([bytes(32)]),
             front=self.front,
+            loader=Loader(Children()),
             changed=self.changed,
         )
 
@@ -84,12 +89,11 @@ class Served:
                 await asyncio.sleep(0.001)
 
     async def looked(self, root: Path) -> None:
-        """Has it look, and returns when it has done all that follows from what is there: what it
-        loads last is loaded."""
+        """Has it look, and returns when it has done all that follows from what is there."""
         last = f"zz/{len(self.loaded) + self.changes + 1}"
         put(root, last)
         self.rotation.look()
-        await self.until(lambda: last in self.loaded)
+        await self.until(lambda: last in self.loaded and not self.rotation._loads)
 
     def told(self, metric: str) -> list[str]:
         """Identities of those that have a line of that metric."""
@@ -329,27 +333,66 @@ async def test_what_is_there_and_not_loaded_yet_is_not_unknown(tmp_path: Path) -
             served.catalog.get(name, version)
 
 
-async def test_a_stop_waits_for_what_is_being_loaded_and_begins_nothing(
+async def test_a_stop_breaks_off_what_is_being_loaded_and_begins_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "a/1")
+    async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
+        save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
+        served.rotation.look()
+        await served.until(lambda: bool(served.rotation._loads))
+        put(tmp_path, "a/3")
+        served.rotation.look()
+        async with asyncio.timeout(SECONDS):
+            await served.rotation.stop()
+        assert served.loaded == ["a/1"]
+
+
+async def test_a_version_that_hangs_keeps_no_other_one_waiting(tmp_path: Path) -> None:
+    put(tmp_path, "a/1")
+    async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
+        save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
+        served.rotation.look()
+        await served.until(lambda: bool(served.rotation._loads))
+        put(tmp_path, "a/3", "b/1")
+        served.rotation.look()
+        await served.until(lambda: served.loaded == ["a/1", "a/3", "b/1"])
+        shutil.rmtree(tmp_path / "b")
+        served.rotation.look()
+        await served.until(lambda: served.loaded == ["a/1", "a/3"])
+        assert identity(served.catalog.get("a")) == "a/3"
+        # One that went while it was loading is not waited for.
+        shutil.rmtree(tmp_path / "a/2")
+        served.rotation.look()
+        await served.until(lambda: not served.rotation._loads)
+
+
+async def test_a_version_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    put(tmp_path, "a/1")
+    save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
+    async with serving(tmp_path, load_timeout=1.0) as served:
+        assert served.loaded == ["a/1"]
+        counted = served.metrics.loading("a", "2")
+        assert (counted.loaded.value, counted.failed.value) == (0, 1)
+
+
+async def test_a_file_that_is_written_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(tmp_path, "a/1")
+    put(tmp_path, "a/1", "a/2")
+    whole = (tmp_path / "a/2/model.onnx").read_bytes()
+    (tmp_path / "a/2/model.onnx").write_bytes(whole[:-100])
+    load = Loader.load
+
+    async def loading(self: Loader, source: ModelSource, config: ServerConfig) -> LoadedModel:
+        try:
+            return await load(self, source, config)
+        finally:
+            if source.version == "2":
+                (tmp_path / "a/2/model.onnx").write_bytes(whole)
+
+    monkeypatch.setattr(Loader, "load", loading)
     async with serving(tmp_path) as served:
-        put(tmp_path, "a/2", "a/3")
-        stopping: list[asyncio.Task[None]] = []
-        loop, load = asyncio.get_running_loop(), LoadedModel.load
-
-        def loading(*arguments: Any) -> LoadedModel:
-            async def stop() -> None:
-                stopping.append(asyncio.create_task(served.rotation.stop()))
-
-            asyncio.run_coroutine_threadsafe(stop(), loop).result(SECONDS)
-            return load(*arguments)
-
-        monkeypatch.setattr(LoadedModel, "load", staticmethod(loading))
-        served.rotation.look()
-        await served.until(lambda: bool(stopping))
-        await stopping[0]
-        assert served.loaded == ["a/1", "a/3"]
+        assert served.loaded == ["a/1"]
+        await served.until(lambda: served.loaded == ["a/1", "a/2"])
 
 
 def test_there_must_be_something_to_serve(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from onnx import ModelProto, helper
 from elman_server.config import ServerConfig
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.errors import ModelLoadError, ModelNotFound
+from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
 from elman_server.runner.probe import BeginningCost, StepCost
-from elman_server.served import Catalog, LoadedModel
+from elman_server.served import Catalog
 from elman_server.spec import ModelSpec
 from tests.stepmodels import (
     Conditioned,

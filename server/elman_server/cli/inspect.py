@@ -147,10 +147,10 @@ def _inspect(path: Path, *, probe: bool, recall: Recall | None) -> _Inspection:
         served = {"batching": f"not probed: {NO_RUNTIME}"}
     else:
         try:
-            trial = try_out(file)
+            trial = try_out(path)
             served = {"batching": trial.batching, "chunking": trial.chunking}
         except ModelLoadError as error:
-            failure = str(error)
+            failure = str(error).removeprefix(f"{path}: ")
             served = {"batching": f"can't be served: {failure}"}
     if recall is not None and trial is not None:
         recalled = remembering.measured(recall, trial)

@@ -9,6 +9,7 @@ from elman_server import logs
 from elman_server.cli.settings import parameters
 from elman_server.config import ConfigError, ServerConfig
 from elman_server.errors import StartError
+from elman_server.loading.children import Children
 
 _HELP = """Serve step models to streams over gRPC.
 
@@ -39,11 +40,14 @@ def _serve(**values: Any) -> int:
             from elman_server.workers import supervisor
 
             return supervisor.run(config)
-        # Only now, so that help and wrong flags need not wait for ONNX Runtime.
-        from elman_server.server import run
-
         require_free(config.host, config.port)
-        return run(config)
+        with Children() as children:
+            # Only now, so that help and wrong flags need not wait for ONNX Runtime, which the
+            # children need as well and import meanwhile.
+            children.start()
+            from elman_server.server import run
+
+            return run(config, children)
     except StartError as error:
         raise click.UsageError(str(error)) from None
 

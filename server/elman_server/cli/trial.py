@@ -3,15 +3,17 @@
 ONNX Runtime is loaded when a model is tried out, and not before.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman_server.config import ServerConfig
 from elman_server.engine.limits import Chunking
 from elman_server.horizon.measure import StepSize
-from elman_server.modelfile import ModelFile
+from elman_server.repository import ModelSource
 
 if TYPE_CHECKING:
     from elman_server.runner.model import Array, StepModel
@@ -57,7 +59,7 @@ class Trial:
     @property
     def chunking(self) -> str:
         """For people: how many elements of a session may go through one step."""
-        most = f"up to {_DEFAULTS.max_chunk} elements of a session in one step"
+        most = f"up to {self.longest_chunk} elements of a session in one step"
         if self.found.chunking is Chunking.RAGGED:
             return f"ragged: {most}, each row its own number, with the same bits as one by one"
         if self.found.chunking is Chunking.EQUAL:
@@ -67,11 +69,17 @@ class Trial:
         return "single: one element a step"
 
     @property
+    def longest_chunk(self) -> int:
+        from elman_server.loading.bounds import longest_chunk
+
+        return longest_chunk(self.model.spec, _DEFAULTS)
+
+    @property
     def step_size(self) -> StepSize:
         single = self.found.chunking is Chunking.SINGLE
         return StepSize(
             rows=self.rows if self.is_batched else 1,
-            chunk=1 if single else _DEFAULTS.max_chunk,
+            chunk=1 if single else self.longest_chunk,
         )
 
     def contexts(self, count: int) -> Mapping[str, "Array"]:
@@ -92,9 +100,20 @@ class Trial:
         }
 
 
-def try_out(file: ModelFile) -> Trial:
-    """Raises `ModelLoadError` if the model can't be served."""
-    from elman_server import loading
+def try_out(path: Path) -> Trial:
+    """Loads a model as a server does: in a process of its own, and then here. Raises
+    `ModelLoadError` if it can't be served."""
+    from elman_server.loading.bounds import most_rows
+    from elman_server.loading.children import Children
+    from elman_server.loading.loaded import LoadedModel
+    from elman_server.loading.loader import Loader
 
-    probed = loading.load(file, _DEFAULTS)
-    return Trial(model=probed.model, found=probed.probe, rows=probed.rows)
+    async def load() -> LoadedModel:
+        with Children() as children:
+            return await Loader(children).load(source, _DEFAULTS)
+
+    source = ModelSource(name="model", version="1", path=path)
+    loaded = asyncio.run(load())
+    return Trial(
+        model=loaded.model, found=loaded.probe, rows=most_rows(loaded.file.spec, _DEFAULTS)
+    )

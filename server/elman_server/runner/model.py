@@ -4,7 +4,7 @@ It checks that its graphs have the tensors that the spec names, and lays states 
 it keeps no state and knows no sessions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,23 @@ class StepModel:
     """A loaded graph, and its initial-state network if it has one."""
 
     def __init__(
-        self, file: ModelFile, *, threads: int, providers: Sequence[str], device: Device = CPU
+        self,
+        file: ModelFile,
+        *,
+        threads: int,
+        providers: Sequence[str],
+        device: Device = CPU,
+        before_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`providers` are for the CPU; another device has its own.
+        """`providers` are for the CPU; another device has its own. `before_run` is called before
+        `step` and `begin` run their graphs.
 
         Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
         names.
         """
         self.spec = file.spec
         self.device = device
+        self._before_run = before_run
 
         def opened(model: bytes) -> Any:
             return open_session(model, device=device, threads=threads, providers=providers)
@@ -110,6 +118,7 @@ class StepModel:
         for context, array in zip(self._context_inputs, contexts, strict=True):
             feeds[context] = array
         names = list(outputs)
+        self._before_run()
         with as_zero:
             results = self._session.run(names + self._state_outputs, feeds)
         values = dict(zip(names, results, strict=False))
@@ -153,6 +162,7 @@ class StepModel:
             return states
         names = self.spec.initialized
         feeds = {node.name: contexts[node.name] for node in self._initial.get_inputs()}
+        self._before_run()
         with as_zero:
             values = self._initial.run(list(names), feeds, run_options(interrupt))
         found = dict(zip(names, values, strict=True))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from elman_server import logs
 from elman_server.errors import StartError
 from elman_server.exposition import families
+from elman_server.loading.children import Children
 from elman_server.metrics import Metrics
 from elman_server.server import Server, runner
 from elman_server.stopping import Stopping
@@ -63,7 +64,7 @@ async def _work(connected: socket.socket) -> int:
     reporting = asyncio.create_task(reports.send_regularly())
     reporting.add_done_callback(lambda _: orders.stop())
     try:
-        server = Server(config, reports.metrics, changed=tell_change)
+        server = Server(config, reports.metrics, Children(), changed=tell_change)
         orders.look = server.look
         try:
             models = await server.load(stopping)

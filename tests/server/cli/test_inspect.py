@@ -265,7 +265,7 @@ def test_contexts_that_a_server_would_refuse_are_refused(elman: Run, tmp_path: P
 def test_large_contexts_are_tried_in_the_batches_of_a_server(elman: Run, tmp_path: Path) -> None:
     path = save_conditioned(tilted(width=40_000), tmp_path / "model.onnx")
     result = elman("inspect", path)
-    assert "batching rows are independent: in batches of up to 209 each gives," in result.words
+    assert "batching rows are independent: in batches of up to 69 each gives," in result.words
 
 
 def test_a_model_that_breaks_the_loader_is_one_line(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from elman_server.config import ServerConfig
+from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
-from elman_server.served import LoadedModel
 from elman_server.spec import InputKind
 from tests.oracle import Oracle
 from tests.server.transport.harness import LocalServer

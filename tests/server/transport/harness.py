@@ -14,9 +14,10 @@ from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
+from elman_server.loading.loaded import LoadedModel
 from elman_server.metrics import Metrics
 from elman_server.named.opening import open_keeper
-from elman_server.served import Catalog, LoadedModel, ServedModel
+from elman_server.served import Catalog, ServedModel
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import new_key, parse_key
 from elman_server.transport.endpoint import Endpoint

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
-from elman_server.served import LoadedModel
 from elman_server.store.file import FileStore
 from elman_server.tickets.keys import new_key
 from elman_server.transport.naming import key

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
-from elman_server.served import LoadedModel
 from tests.server.transport.conftest import make_config
 from tests.server.transport.harness import LocalServer
 from tests.stepmodels import leaky, save, turning

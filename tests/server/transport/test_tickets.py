@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
-from elman_server.served import LoadedModel
 from elman_server.tickets.keys import new_key
 from tests.server.transport.conftest import Serve, make_config
 from tests.server.transport.harness import Conversation, LocalServer, push
