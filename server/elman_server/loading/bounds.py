@@ -3,6 +3,7 @@ bytes as well as by numbers, so that a large state, vocabulary or context does n
 """
 
 from elman_server.config import ServerConfig
+from elman_server.runner.probe import LEAST_WITNESSES, MOST_WITNESSES, STEPS
 from elman_server.spec import ModelSpec
 
 MAX_STEP_NBYTES = 64 * 1024 * 1024
@@ -23,6 +24,13 @@ def most_elements(spec: ModelSpec, config: ServerConfig) -> int:
 def longest_chunk(spec: ModelSpec, config: ServerConfig) -> int:
     """How many elements of one session may be in one step; at least one."""
     return min(config.max_chunk, most_elements(spec, config))
+
+
+def witnesses(spec: ModelSpec, config: ServerConfig) -> int:
+    """How many rows the probe compares with what they give alone: for several elements of each, all
+    outputs are kept."""
+    most = min(MOST_WITNESSES, most_rows(spec, config))
+    return max(LEAST_WITNESSES, min(most, MAX_STEP_NBYTES // (STEPS * spec.output_nbytes)))
 
 
 def _within(most: int, nbytes: int) -> int:

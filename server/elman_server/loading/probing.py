@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
-from elman_server.loading.bounds import longest_chunk, most_rows
+from elman_server.loading.bounds import longest_chunk, most_rows, witnesses
 from elman_server.modelfile import ModelFile
 from elman_server.runner.model import StepModel
 from elman_server.runner.probe import Probe, probe
@@ -36,6 +36,7 @@ def probed(model: StepModel, config: ServerConfig) -> Probe:
         model,
         max_batch_size=most_rows(model.spec, config),
         max_chunk=longest_chunk(model.spec, config),
+        witnesses=witnesses(model.spec, config),
     )
 
 

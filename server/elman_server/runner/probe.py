@@ -18,10 +18,11 @@ from elman_server.runner.rows import Results, Rows, random_contexts, random_elem
 from elman_server.runner.runtime import one_line
 
 _SEED = 1990
-_STEPS = 4
+STEPS = 4
 """Elements of each row."""
-_WITNESSES = 8
+MOST_WITNESSES = 8
 """Rows whose results are compared with those of the same rows run alone."""
+LEAST_WITNESSES = 2
 _LONG_WITNESSES = 2
 """Rows of the longest chunk that the model will see."""
 _TIMED_CHUNK = 16
@@ -76,16 +77,21 @@ class Probe:
     beginning: BeginningCost
 
 
-def probe(model: StepModel, *, max_batch_size: int, max_chunk: int) -> Probe:
-    """Runs the model on random elements and contexts. Raises `ModelLoadError` if it does not do as
-    its spec says."""
+def probe(
+    model: StepModel, *, max_batch_size: int, max_chunk: int, witnesses: int = MOST_WITNESSES
+) -> Probe:
+    """Runs the model on random elements and contexts, in batches of at most so many rows, and
+    compares those of so many with what they give alone, `STEPS` elements each.
+
+    Raises `ModelLoadError` if it does not do as its spec says.
+    """
     spec = model.spec
     names = [out.name for out in spec.outputs]
     if not spec.batched:
         max_batch_size = 1
-    rows = _rows(model, max(max_batch_size, _WITNESSES), _STEPS)
+    rows = _rows(model, max(max_batch_size, witnesses), STEPS, witnesses)
     try:
-        alone = rows.take(slice(_WITNESSES)).each_alone(model, names)
+        alone = rows.take(slice(witnesses)).each_alone(model, names)
     except Exception as error:
         raise ModelLoadError(f"a step of one element failed: {one_line(error)}") from error
     _check_shapes(model, alone)
@@ -93,15 +99,15 @@ def probe(model: StepModel, *, max_batch_size: int, max_chunk: int) -> Probe:
     if not spec.batched:
         failure = "its spec says so"
     try:
-        dependent = _dependent_rows(model, rows, alone, names, max_batch_size)
+        dependent = _dependent_rows(model, rows, alone, names, max_batch_size, witnesses)
     except _BatchFailed as error:
         failure = str(error)
     together = 1 if failure or dependent else max_batch_size
-    witnesses = [_Witnesses(rows.take(slice(_WITNESSES)), alone)]
+    groups = [_Witnesses(rows.take(slice(witnesses)), alone)]
     if spec.time_axis:
-        long = _rows(model, _LONG_WITNESSES, max_chunk)
-        witnesses.append(_Witnesses(long, long.each_alone(model, names)))
-    chunking = _chunking(model, witnesses, names, together)
+        long = _rows(model, _LONG_WITNESSES, max_chunk, _LONG_WITNESSES)
+        groups.append(_Witnesses(long, long.each_alone(model, names)))
+    chunking = _chunking(model, groups, names, together)
     return Probe(
         chunking=chunking,
         batch_failure=failure,
@@ -109,19 +115,19 @@ def probe(model: StepModel, *, max_batch_size: int, max_chunk: int) -> Probe:
         cost=_cost(
             model, rows.take(slice(together)), names, chunked=chunking is not Chunking.SINGLE
         ),
-        beginning=_beginning(model, max_batch_size),
+        beginning=_beginning(model, max_batch_size, witnesses),
     )
 
 
-def _rows(model: StepModel, rows: int, steps: int) -> Rows:
-    """Random ones. Those that are compared each begin alone; the others take states from them."""
+def _rows(model: StepModel, rows: int, steps: int, witnesses: int) -> Rows:
+    """Random ones. The witnesses each begin alone; the others take states from them."""
     spec = model.spec
     elements = random_elements(spec.input, (rows, steps))
     if not spec.contexts:
         return Rows(elements, model.initial_states(rows), [])
     contexts = random_contexts(spec, rows)
-    states = _begin_alone(model, contexts, min(rows, _WITNESSES))
-    copies = np.arange(rows) % _WITNESSES
+    states = _begin_alone(model, contexts, witnesses)
+    copies = np.arange(rows) % witnesses
     return Rows(
         elements,
         [state[copies] for state in states],
@@ -140,11 +146,11 @@ def _begin_alone(model: StepModel, contexts: dict[str, Array], rows: int) -> lis
     return [np.concatenate(parts) for parts in zip(*begun, strict=True)]
 
 
-def _beginning(model: StepModel, max_batch_size: int) -> BeginningCost:
+def _beginning(model: StepModel, max_batch_size: int, witnesses: int) -> BeginningCost:
     spec = model.spec
     if not spec.contexts:
         return BeginningCost()
-    contexts = random_contexts(spec, max(max_batch_size, _WITNESSES))
+    contexts = random_contexts(spec, max(max_batch_size, witnesses))
 
     def part(rows: int) -> dict[str, Array]:
         return {name: value[:rows] for name, value in contexts.items()}
@@ -152,23 +158,24 @@ def _beginning(model: StepModel, max_batch_size: int) -> BeginningCost:
     one = _fastest(lambda: model.begin(part(1)))
     if max_batch_size == 1 or one > _LONG_BEGINNING:
         return BeginningCost(per_row=one)
-    if not _holds(lambda: _begins_together(model, contexts, max_batch_size)):
+    if not _holds(lambda: _begins_together(model, contexts, max_batch_size, witnesses)):
         return BeginningCost(per_row=one)
     all_rows = _fastest(lambda: model.begin(part(max_batch_size)))
     per_row = max(0.0, all_rows - one) / (max_batch_size - 1)
     return BeginningCost(together=True, base=max(0.0, one - per_row), per_row=per_row)
 
 
-def _begins_together(model: StepModel, contexts: dict[str, Array], max_batch_size: int) -> bool:
+def _begins_together(
+    model: StepModel, contexts: dict[str, Array], max_batch_size: int, witnesses: int
+) -> bool:
     """Whether the first rows of batches of all sizes get, to the bit, what they get alone."""
-    alone = Results([], _begin_alone(model, contexts, _WITNESSES))
+    alone = Results([], _begin_alone(model, contexts, witnesses))
     rng = np.random.default_rng(_SEED)
     for size in _batch_sizes(max_batch_size):
-        witnesses = min(size, _WITNESSES)
-        order, places = _scattered(rng, size, len(next(iter(contexts.values()))))
+        order, places = _scattered(rng, size, len(next(iter(contexts.values()))), witnesses)
         together = model.begin({name: value[order] for name, value in contexts.items()})
         found = Results([], together).rows(places)
-        if found.difference(alone.rows(range(witnesses))) is not None:
+        if found.difference(alone.rows(range(len(places)))) is not None:
             return False
     return True
 
@@ -190,13 +197,18 @@ class _Witnesses:
 
 
 def _dependent_rows(
-    model: StepModel, rows: Rows, alone: Results, names: list[str], max_batch_size: int
+    model: StepModel,
+    rows: Rows,
+    alone: Results,
+    names: list[str],
+    max_batch_size: int,
+    witnesses: int,
 ) -> str:
     rng = np.random.default_rng(_SEED)
     for size in _batch_sizes(max_batch_size):
-        order, places = _scattered(rng, size, len(rows))
+        order, places = _scattered(rng, size, len(rows), witnesses)
         try:
-            together = rows.take(order).stepwise(model, names).rows(places)
+            together = rows.take(order).stepwise(model, names, places)
             difference = together.difference(alone.rows(range(len(places))))
         except Exception as error:
             raise _BatchFailed(f"a batch of {size} failed: {one_line(error)}") from error
@@ -205,9 +217,11 @@ def _dependent_rows(
     return ""
 
 
-def _scattered(rng: np.random.Generator, size: int, rows: int) -> tuple[list[int], list[int]]:
+def _scattered(
+    rng: np.random.Generator, size: int, rows: int, witnesses: int
+) -> tuple[list[int], list[int]]:
     """A batch of `size` of the rows in which the witnesses stand anywhere, and where they do."""
-    places = rng.permutation(size)[:_WITNESSES]
+    places = rng.permutation(size)[:witnesses]
     order = np.arange(rows)[-size:]
     order[places] = np.arange(len(places))
     return order.tolist(), places.tolist()

@@ -32,15 +32,20 @@ class Rows:
             [context[rows] for context in self.contexts],
         )
 
-    def stepwise(self, model: StepModel, names: list[str]) -> "Results":
-        """Runs them one element a step."""
+    def stepwise(
+        self, model: StepModel, names: list[str], kept: Sequence[int] | None = None
+    ) -> "Results":
+        """Runs them one element a step. Gives the results of the rows that are to be kept, of all
+        if none are named."""
         states, outputs = self.states, []
+        rows = slice(None) if kept is None else list(kept)
         for step in range(self.elements.shape[1]):
             elements = self.elements[:, step : step + 1]
             values, states = model.step(elements, None, states, names, self.contexts)
-            outputs.append(values)
+            outputs.append({name: value[rows] for name, value in values.items()})
         return Results(
-            [np.concatenate([values[name] for values in outputs], axis=1) for name in names], states
+            [np.concatenate([values[name] for values in outputs], axis=1) for name in names],
+            [state[rows] for state in states],
         )
 
     def each_alone(self, model: StepModel, names: list[str]) -> "Results":

@@ -1,0 +1,221 @@
+"""A model is loaded in a child first, which one that hangs, crashes or fills the memory ends; and
+nothing else."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from onnx import helper, numpy_helper
+
+from elman_server.config import ServerConfig
+from elman_server.errors import ModelLoadError
+from elman_server.loading.children import Children
+from elman_server.loading.loaded import LoadedModel
+from elman_server.loading.loader import Loader
+from elman_server.repository import ModelSource
+from tests.stepmodels import (
+    FOREVER,
+    Shape,
+    caption,
+    leaky,
+    lstm,
+    save,
+    save_conditioned,
+    spinning,
+    tilted,
+)
+
+SECONDS = 60
+
+
+@pytest_asyncio.fixture
+async def loader() -> AsyncIterator[Loader]:
+    loader = Loader(Children())
+    yield loader
+    loader.close()
+
+
+def source(path: Path) -> ModelSource:
+    return ModelSource(name="m", version="1", path=path)
+
+
+def config(**settings: Any) -> ServerConfig:
+    return ServerConfig(**{"demo": True, "max_batch_size": 4, "load_timeout": SECONDS, **settings})
+
+
+def descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+async def running() -> int:
+    """The child that is at work, as soon as there is one."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            # The fork server, and what it made.
+            found = list(descendants(os.getpid()))
+            if len(found) > 1:
+                return found[-1]
+            await asyncio.sleep(0.01)
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(SECONDS):
+        while Path(f"/proc/{pid}/cmdline").exists():
+            await asyncio.sleep(0.01)
+
+
+async def refused(loader: Loader, path: Path, **settings: Any) -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        await loader.load(source(path), config(**settings))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+async def test_a_model_is_what_it_is_in_this_process(loader: Loader, tmp_path: Path) -> None:
+    paths = [
+        save(*lstm(Shape()), tmp_path / "lstm.onnx"),
+        save(*leaky(mixes_rows=True), tmp_path / "mixing.onnx"),
+        save_conditioned(caption(), tmp_path / "caption.onnx"),
+        save_conditioned(tilted(), tmp_path / "tilted.onnx"),
+    ]
+    found = await asyncio.gather(*(loader.load(source(path), config()) for path in paths))
+    for path, loaded in zip(paths, found, strict=True):
+        here = LoadedModel.load(source(path), config())
+        assert loaded.source == here.source
+        assert loaded.file == here.file.without_graphs()
+        assert loaded.probe.chunking == here.probe.chunking
+        assert loaded.probe.dependent_rows == here.probe.dependent_rows
+        assert loaded.probe.batch_failure == here.probe.batch_failure
+        assert loaded.probe.cost.seconds(1, 1) > 0
+
+
+async def test_a_model_that_hangs_is_given_up_and_keeps_no_other_one_waiting(
+    loader: Loader, tmp_path: Path
+) -> None:
+    hanging = [save(*spinning(FOREVER), tmp_path / f"{n}.onnx") for n in range(3)]
+    fine = save(*leaky(), tmp_path / "fine.onnx")
+    loads = [
+        asyncio.create_task(loader.load(source(path), config(load_timeout=30))) for path in hanging
+    ]
+    await running()
+    async with asyncio.timeout(25):
+        await loader.load(source(fine), config())
+    for load in loads:
+        assert not load.done()
+        load.cancel()
+    message = await refused(loader, hanging[0], load_timeout=1)
+    assert message == "a single step of its load took longer than load_timeout, 1 s"
+
+
+async def test_a_model_whose_load_crashes_ends_nothing_else(loader: Loader, tmp_path: Path) -> None:
+    hanging = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
+    for number, said in (
+        (signal.SIGSEGV, r"died (SIGSEGV)"),
+        (signal.SIGABRT, r"died (SIGABRT)"),
+        (signal.SIGKILL, "was killed, most likely for want of memory"),
+    ):
+        load = asyncio.create_task(refused(loader, hanging))
+        os.kill(await running(), number)
+        assert said in await load
+    await loader.load(source(save(*leaky(), tmp_path / "fine.onnx")), config())
+
+
+async def test_a_model_that_takes_too_much_memory_is_refused(
+    loader: Loader, tmp_path: Path
+) -> None:
+    model, spec = leaky()
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([2**33]), "size"))
+    graph.node.insert(0, helper.make_node("ConstantOfShape", ["size"], ["zeros"]))
+    graph.node.insert(1, helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=0))
+    graph.node.insert(2, helper.make_node("Add", ["x", "nothing"], ["with it"]))
+    for node in graph.node[3:]:
+        node.input[:] = ["with it" if name == "x" else name for name in node.input]
+    message = await refused(loader, save(model, spec, tmp_path / "model.onnx"))
+    assert "memory" in message or "alloc" in message
+
+
+async def test_what_is_loaded_takes_no_more_than_it_may(loader: Loader, tmp_path: Path) -> None:
+    path = save(*lstm(Shape(hidden=1024)), tmp_path / "model.onnx")
+    await refused(loader, path, max_load_bytes=2**26)
+    await loader.load(source(path), config(max_load_bytes=2**30))
+
+
+async def test_outputs_and_states_of_megabytes_are_tried_within_bounds(
+    loader: Loader, tmp_path: Path
+) -> None:
+    letters = "".join(chr(0x10000 + number) for number in range(256_000))
+    many = lstm(Shape(vocabulary=letters, hidden=4, embedded=2))
+    for number, built in enumerate((many, leaky(width=2_500_000))):
+        path = save(*built, tmp_path / f"{number}.onnx")
+        settings = config(max_batch_size=256, max_load_bytes=900 * 2**20)
+        loaded = await loader.load(source(path), settings)
+        limits = loaded.limits(settings)
+        spec = loaded.file.spec
+        assert limits.max_batch_size * (2 * spec.carried_nbytes + spec.output_nbytes) <= 2**26
+        assert limits.max_step_elements * spec.output_nbytes <= 2**26
+
+
+async def test_a_load_that_nobody_waits_for_is_killed(loader: Loader, tmp_path: Path) -> None:
+    path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
+    load = asyncio.create_task(loader.load(source(path), config()))
+    child = await running()
+    load.cancel()
+    await gone(child)
+    load = asyncio.create_task(loader.load(source(path), config()))
+    child = await running()
+    loader.close()
+    await gone(child)
+    with pytest.raises(ModelLoadError, match=r"the process that loads it is gone$"):
+        await load
+
+
+async def test_what_becomes_of_the_file_meanwhile_makes_no_difference(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(*leaky(), tmp_path / "model.onnx")
+    ask = Children.ask
+
+    async def asking(self: Children, *arguments: Any) -> Any:
+        said = await ask(self, *arguments)
+        path.unlink()
+        os.mkfifo(path)
+        return said
+
+    monkeypatch.setattr(Children, "ask", asking)
+    loaded = await loader.load(source(path), config())
+    one = np.ones((1, 1, 1), np.float32)
+    outputs, _ = loaded.model.step(one, None, loaded.model.initial_states(1), ["y"])
+    assert outputs["y"].tolist() == [[[1.0]]]
+
+
+async def test_a_child_knows_no_secrets(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELMAN_TICKET_KEY", "geheim")
+    path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
+    load = asyncio.create_task(loader.load(source(path), config(ticket_key=("ab" * 32,))))
+    child = await running()
+    for name in ("environ", "cmdline"):
+        assert b"geheim" not in Path(f"/proc/{child}/{name}").read_bytes()
+    load.cancel()
+
+
+async def test_a_file_is_read_without_being_run(loader: Loader, tmp_path: Path) -> None:
+    path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
+    file = await loader.read(source(path), config())
+    assert file.spec == spinning(FOREVER)[1]
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ModelLoadError, match="no ordinary file"):
+        await loader.read(source(tmp_path / "pipe.onnx"), config())
