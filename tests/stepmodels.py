@@ -145,6 +145,18 @@ def lstm(shape: Shape) -> tuple[onnx.ModelProto, ModelSpec]:
     )
 
 
+def named_tokens(count: int) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The LSTM of `lstm` over that many token ids, in and out, each with a name."""
+    letters = "".join(chr(0x10000 + number) for number in range(count))
+    model, spec = lstm(Shape(vocabulary=letters, hidden=2, embedded=2))
+    names = tuple(f"token {number}" for number in range(count))
+    return model, replace(
+        spec,
+        input=replace(spec.input, kind=InputKind.TOKENS, vocabulary=names),
+        outputs=(replace(spec.outputs[0], labels=names),),
+    )
+
+
 def leaky(*, width: int = 1, mixes_rows: bool = False) -> tuple[onnx.ModelProto, ModelSpec]:
     """A leaky sum over time of `width` features, one element a step: `y = h = 0.5 h + x`.
 

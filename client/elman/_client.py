@@ -1,5 +1,6 @@
 """A connection to an Elman server, for threads."""
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,14 @@ from elman._deadline import Deadline
 from elman._lines import Lines
 from elman._links import Links
 from elman._model import Model
-from elman._models import KnownModel, ModelCache, model_request, pin, read_model
+from elman._models import (
+    KnownModel,
+    ModelCache,
+    model_request,
+    omitted_labels,
+    pin,
+    read_model,
+)
 from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
@@ -119,7 +127,7 @@ class Client:
     def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
         response = self._ask("ListModels", pb.ListModelsRequest())
-        return [read_model(model) for model in response.models]
+        return [read_model(self._complete(model)) for model in response.models]
 
     def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
@@ -129,7 +137,7 @@ class Client:
         if version is None and check_name(session):
             return self._known(name, None, None, session).model
         request = model_request(name, version)
-        return self._cache.put(request, self._ask("GetModel", request)).model
+        return self._cache.put(request, self._get(request)).model
 
     def stream(
         self,
@@ -309,9 +317,23 @@ class Client:
         request = model_request(name, version)
         if version is None and (ticket or session):
             pin(request, ticket, session)
-            return KnownModel.of(self._ask("GetModel", request))
+            return KnownModel.of(self._get(request))
         known = self._cache.get(request)
-        return known or self._cache.put(request, self._ask("GetModel", request))
+        return known or self._cache.put(request, self._get(request))
+
+    def _get(self, request: pb.GetModelRequest) -> Any:
+        response = self._ask("GetModel", request)
+        self._complete(response.model)
+        return response
+
+    def _complete(self, model: pb.Model) -> pb.Model:
+        """With the names that did not fit into a message."""
+        asking = omitted_labels(model)
+        with contextlib.suppress(StopIteration):
+            request = next(asking)
+            while True:
+                request = asking.send(self._ask("ListLabels", request))
+        return model
 
     def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""

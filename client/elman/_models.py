@@ -1,8 +1,9 @@
 """Models that a client has asked for lately, so that opening a stream need not ask again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from elman._codec import Codec, codec
 from elman._model import Model, model_from_proto
@@ -44,6 +45,38 @@ class ModelCache:
         """Its server may be another one now."""
         for key in [key for key in list(self._models) if key[0] == name]:
             self._models.pop(key, None)
+
+
+def omitted_labels(
+    model: pb.Model,
+) -> Generator[pb.ListLabelsRequest, pb.ListLabelsResponse, None]:
+    """Completes a model whose names did not fit into a message: yields what is to be asked, and is
+    sent the answers. Raises `ServerError` if they do not add up."""
+    if model.input.vocabulary_omitted:
+        yield from _labels(model, "", model.input.vocabulary)
+        model.input.vocabulary_omitted = False
+    for output in model.outputs:
+        if output.labels_omitted:
+            yield from _labels(model, output.name, output.labels)
+            output.labels_omitted = False
+
+
+def _labels(
+    model: pb.Model, output: str, labels: Any
+) -> Generator[pb.ListLabelsRequest, pb.ListLabelsResponse, None]:
+    total = 1
+    while len(labels) < total:
+        answer = yield pb.ListLabelsRequest(
+            model=model.name, version=model.version, output=output, start=len(labels)
+        )
+        labels.extend(answer.labels)
+        total = answer.total
+        if not answer.labels:
+            break
+    if len(labels) != total:
+        raise ServerError(
+            f"of the labels of model {model.name!r} {len(labels)} came; there are {total}"
+        )
 
 
 def read_model(message: pb.Model) -> Model:

@@ -25,6 +25,9 @@ PUSHBACK = "grpc-retry-pushback-ms"
 """The trailer in which a server says how many milliseconds to wait before a retry."""
 
 
+_SIZE_LIMIT = "max_message_bytes"
+
+
 class RpcStatus(Protocol):
     """How an RPC ended: what gRPC's synchronous and asynchronous errors have in common."""
 
@@ -38,6 +41,10 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
     status = cast(RpcStatus, error)
     code = status.code() or grpc.StatusCode.UNKNOWN
     details = status.details() or code.name
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _tells_of_size(details):
+        return InvalidRequest(
+            f"{details}; the limit is max_message_bytes, of `elman serve` and of elman.connect"
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ServerOverloaded(details, retry_after=(pushback(error) or 1000) / 1000)
     kinds = {
@@ -54,6 +61,12 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
     if code in kinds:
         return kinds[code](details)
     return ServerError(f"{code.name}: {details}")
+
+
+def _tells_of_size(details: str) -> bool:
+    """Whether it is a message that was too large, and not the server that was too busy: in gRPC's
+    own words, or in those of `elman_server`. To try again would not help."""
+    return "larger than max" in details or _SIZE_LIMIT in details
 
 
 def stream_error(error: grpc.RpcError) -> ElmanError:

@@ -104,6 +104,13 @@ class FakeServer(pb_grpc.InferenceServicer):
         self._begin("GetModel", context)
         return pb.GetModelResponse(model=self._model(request.name, request.version, context))
 
+    def ListLabels(self, request: pb.ListLabelsRequest, context: Any) -> pb.ListLabelsResponse:
+        self._begin("ListLabels", context)
+        model = self._model(request.model, request.version, context)
+        labels = {output.name: output.labels for output in model.outputs}
+        found = labels[request.output] if request.output else model.input.vocabulary
+        return pb.ListLabelsResponse(labels=found[request.start :], total=len(found))
+
     def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         self._begin("Predict", context)
         self.predicting.set()

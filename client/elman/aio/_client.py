@@ -1,6 +1,7 @@
 """A connection to an Elman server, for asyncio."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -13,7 +14,14 @@ from grpc import aio
 from elman._deadline import Deadline
 from elman._links import Links
 from elman._model import Model
-from elman._models import KnownModel, ModelCache, model_request, pin, read_model
+from elman._models import (
+    KnownModel,
+    ModelCache,
+    model_request,
+    omitted_labels,
+    pin,
+    read_model,
+)
 from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
 from elman._outputs import OutputChoice
 from elman._pipeline import Pipeline
@@ -110,7 +118,7 @@ class Client:
     async def models(self) -> list[Model]:
         """What the server is ready to serve, by name and then by version, newest last."""
         response = await self._ask("ListModels", pb.ListModelsRequest())
-        return [read_model(model) for model in response.models]
+        return [read_model(await self._complete(model)) for model in response.models]
 
     async def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
@@ -313,7 +321,7 @@ class Client:
         request = model_request(name, version)
         if version is None and (ticket or session):
             pin(request, ticket, session)
-            return KnownModel.of(await self._ask("GetModel", request))
+            return KnownModel.of(await self._get(request))
         known = self._cache.get(request)
         if known is not None:
             return known
@@ -326,7 +334,21 @@ class Client:
         return await asyncio.shield(task)
 
     async def _fetch(self, request: pb.GetModelRequest) -> KnownModel:
-        return self._cache.put(request, await self._ask("GetModel", request))
+        return self._cache.put(request, await self._get(request))
+
+    async def _get(self, request: pb.GetModelRequest) -> Any:
+        response = await self._ask("GetModel", request)
+        await self._complete(response.model)
+        return response
+
+    async def _complete(self, model: pb.Model) -> pb.Model:
+        """With the names that did not fit into a message."""
+        asking = omitted_labels(model)
+        with contextlib.suppress(StopIteration):
+            request = next(asking)
+            while True:
+                request = asking.send(await self._ask("ListLabels", request))
+        return model
 
     async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
         """A session that the server has opened, on the model's RPC or on a new one."""

@@ -310,6 +310,63 @@ class GetModelResponse(_message.Message):
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
+class ListLabelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    """As in Model, so that all pieces are of one version. Empty: the newest ready version."""
+    output: _builtins.str
+    """The name of the output whose labels are asked for. Empty: the vocabulary of the input."""
+    start: _builtins.int
+    """The index of the first label that is asked for."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        output: _builtins.str = ...,
+        start: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "output", b"output", "start", b"start", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelsRequest: _TypeAlias = ListLabelsRequest  # noqa: Y015
+
+@_typing.final
+class ListLabelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many there are in all."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """From `start` on, as many as fit."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelsResponse: _TypeAlias = ListLabelsResponse  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -372,6 +429,7 @@ class Input(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
     ACCEPTS_UNKNOWN_FIELD_NUMBER: _builtins.int
+    VOCABULARY_OMITTED_FIELD_NUMBER: _builtins.int
     kind: Global___InputKind.ValueType
     data_type: Global___DataType.ValueType
     """TOKENS, FEATURES: the type of the numbers in `raw`. TEXT: unset."""
@@ -380,6 +438,10 @@ class Input(_message.Message):
     accepts_unknown: _builtins.bool
     """TEXT: whether a character outside the vocabulary is taken (as the model's "unknown" id) or is an
     invalid element.
+    """
+    vocabulary_omitted: _builtins.bool
+    """Whether there is a vocabulary that is not in this message, as it would not have fit: ListLabels has
+    it.
     """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -398,10 +460,11 @@ class Input(_message.Message):
         size: _builtins.int = ...,
         vocabulary: _abc.Iterable[_builtins.str] | None = ...,
         accepts_unknown: _builtins.bool = ...,
+        vocabulary_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_unknown", b"accepts_unknown", "data_type", b"data_type", "kind", b"kind", "shape", b"shape", "size", b"size", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_unknown", b"accepts_unknown", "data_type", b"data_type", "kind", b"kind", "shape", b"shape", "size", b"size", "vocabulary", b"vocabulary", "vocabulary_omitted", b"vocabulary_omitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,9 +479,14 @@ class Output(_message.Message):
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    LABELS_OMITTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: Global___OutputKind.ValueType
     data_type: Global___DataType.ValueType
+    labels_omitted: _builtins.bool
+    """Whether there are labels that are not in this message, as they would not have fit: ListLabels has
+    them.
+    """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The shape for one element; empty for a scalar."""
@@ -435,10 +503,11 @@ class Output(_message.Message):
         data_type: Global___DataType.ValueType = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        labels_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "kind", b"kind", "labels", b"labels", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "kind", b"kind", "labels", b"labels", "labels_omitted", b"labels_omitted", "name", b"name", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,11 @@ class InferenceStub(object):
                 request_serializer=elman_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListLabels = channel.unary_unary(
+                '/elman.v1.Inference/ListLabels',
+                request_serializer=elman_dot_v1_dot_inference__pb2.ListLabelsRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_inference__pb2.ListLabelsResponse.FromString,
+                _registered_method=True)
         self.Predict = channel.unary_unary(
                 '/elman.v1.Inference/Predict',
                 request_serializer=elman_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
@@ -68,6 +73,16 @@ class InferenceServicer(object):
 
     def GetModel(self, request, context):
         """One model. NOT_FOUND if there is no such name or version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLabels(self, request, context):
+        """The names that ListModels or GetModel left out, as they would not have fit into a message with the
+        rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+
+        NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +130,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=elman_dot_v1_dot_inference__pb2.GetModelRequest.FromString,
                     response_serializer=elman_dot_v1_dot_inference__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabels,
+                    request_deserializer=elman_dot_v1_dot_inference__pb2.ListLabelsRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_inference__pb2.ListLabelsResponse.SerializeToString,
             ),
             'Predict': grpc.unary_unary_rpc_method_handler(
                     servicer.Predict,
@@ -181,6 +201,33 @@ class Inference(object):
             '/elman.v1.Inference/GetModel',
             elman_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
             elman_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.Inference/ListLabels',
+            elman_dot_v1_dot_inference__pb2.ListLabelsRequest.SerializeToString,
+            elman_dot_v1_dot_inference__pb2.ListLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

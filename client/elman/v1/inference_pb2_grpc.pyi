@@ -44,6 +44,12 @@ class InferenceStub:
     """The models that are ready to serve, every version of each."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]
     """One model. NOT_FOUND if there is no such name or version."""
+    ListLabels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListLabelsRequest, _inference_pb2.ListLabelsResponse]
+    """The names that ListModels or GetModel left out, as they would not have fit into a message with the
+    rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+
+    NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
+    """
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]
     """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
     The predictions are bit for bit those of the same elements pushed through Stream.
@@ -74,6 +80,12 @@ class InferenceAsyncStub(InferenceStub):
     """The models that are ready to serve, every version of each."""
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]  # type: ignore[assignment]
     """One model. NOT_FOUND if there is no such name or version."""
+    ListLabels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListLabelsRequest, _inference_pb2.ListLabelsResponse]  # type: ignore[assignment]
+    """The names that ListModels or GetModel left out, as they would not have fit into a message with the
+    rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+
+    NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
+    """
     Predict: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]  # type: ignore[assignment]
     """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
     The predictions are bit for bit those of the same elements pushed through Stream.
@@ -113,6 +125,18 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.GetModelResponse, _abc.Awaitable[_inference_pb2.GetModelResponse]]:
         """One model. NOT_FOUND if there is no such name or version."""
+
+    @_abc_1.abstractmethod
+    def ListLabels(
+        self,
+        request: _inference_pb2.ListLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ListLabelsResponse, _abc.Awaitable[_inference_pb2.ListLabelsResponse]]:
+        """The names that ListModels or GetModel left out, as they would not have fit into a message with the
+        rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+
+        NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
+        """
 
     @_abc_1.abstractmethod
     def Predict(

@@ -43,7 +43,7 @@ async def predict(
     if size > max_message_bytes:
         raise AnswerTooLarge(
             f"the predictions of {count} elements take {size} bytes; a message takes "
-            f"{max_message_bytes}: request fewer outputs, or use Stream"
+            f"{max_message_bytes} (max_message_bytes): request fewer outputs, or use Stream"
         )
     decoded = await _decode(model.codec, payload, turns)
     changed = asyncio.Event()

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from operator import methodcaller
@@ -21,7 +21,7 @@ from elman_server.errors import InvalidRequest, ServerError, TicketRejected
 from elman_server.metrics import Metrics, RpcMetrics
 from elman_server.named.keeper import Keeper
 from elman_server.served import Catalog, ServedModel
-from elman_server.transport import identity, messages, naming, status
+from elman_server.transport import descriptions, identity, naming, status
 from elman_server.transport.predict import predict
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
@@ -60,6 +60,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._idle.set()
         self._list = metrics.rpc(SERVICE, "ListModels", "unary")
         self._get = metrics.rpc(SERVICE, "GetModel", "unary")
+        self._labels = metrics.rpc(SERVICE, "ListLabels", "unary")
         self._predict = metrics.rpc(SERVICE, "Predict", "unary")
         self._stream = metrics.rpc(SERVICE, "Stream", "bidi_stream")
 
@@ -69,12 +70,18 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         unary: dict[str, tuple[Any, type[Message]]] = {
             "ListModels": (self.ListModels, pb.ListModelsRequest),
             "GetModel": (self.GetModel, pb.GetModelRequest),
+            "ListLabels": (self.ListLabels, pb.ListLabelsRequest),
             "Predict": (self.Predict, pb.PredictRequest),
+        }
+        counted = {
+            "ListModels": self._list,
+            "GetModel": self._get,
+            "ListLabels": self._labels,
+            "Predict": self._predict,
         }
         handlers: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(
-                method,
-                request_deserializer=request.FromString,
+                _parsed(method, request, counted[name]),
                 response_serializer=methodcaller("SerializeToString"),
             )
             for name, (method, request) in unary.items()
@@ -103,11 +110,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
         async def answer() -> pb.ListModelsResponse:
-            return pb.ListModelsResponse(
-                models=[
-                    messages.model(model.source, model.file) for model in self._catalog.current()
-                ]
-            )
+            models = list(self._catalog.current())
+            return pb.ListModelsResponse(models=self._describe(models))
 
         return await _answer(self._list, context, answer)
 
@@ -124,9 +128,17 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                     model = self._model_of(checkpoint, request.name, caller)
             else:
                 model = self._catalog.get(request.name, request.version)
-            return pb.GetModelResponse(model=messages.model(model.source, model.file))
+            return pb.GetModelResponse(model=self._describe([model])[0])
 
         return await _answer(self._get, context, answer)
+
+    async def ListLabels(self, request: pb.ListLabelsRequest, context: Any) -> Any:
+        async def answer() -> pb.ListLabelsResponse:
+            model = self._catalog.get(request.model, request.version)
+            most = self._config.max_message_bytes
+            return descriptions.labels(model.file, request.output, request.start, most)
+
+        return await _answer(self._labels, context, answer)
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> Any:
         async def answer() -> pb.PredictResponse:
@@ -179,6 +191,9 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 self._streams.discard(stream)
 
         await _guard(self._stream, context, serve)
+
+    def _describe(self, models: Sequence[ServedModel]) -> list[pb.Model]:
+        return descriptions.describe(models, self._config.max_message_bytes)
 
     def _age(self) -> float:
         """Seconds; not the same for all, so that not all of them leave at once."""
@@ -240,6 +255,26 @@ class _Requests:
         self._metrics.received.inc()
         frame: pb.StreamRequest = request
         return frame
+
+
+def _parsed(
+    method: Callable[[Any, Any], Awaitable[Any]], request: type[Message], metrics: RpcMetrics
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """A unary method that takes its request as it came: gRPC would answer with a bug's traceback
+    where it is none, and nobody would count it."""
+
+    async def call(data: bytes, context: Any) -> Any:
+        try:
+            message = request.FromString(data)
+        except DecodeError:
+
+            async def refuse() -> None:
+                raise InvalidRequest(f"the request is no {request.DESCRIPTOR.full_name}")
+
+            return await _answer(metrics, context, refuse)
+        return await method(message, context)
+
+    return call
 
 
 async def _answer(

@@ -429,8 +429,8 @@ async def test_an_answer_too_large_for_a_message_says_what_to_do(serve: Serve) -
         )
         assert error.code() is EXHAUSTED
         assert error.details() == (
-            "the predictions of 100 elements take 12624 bytes; a message takes 4096: request "
-            "fewer outputs, or use Stream"
+            "the predictions of 100 elements take 12624 bytes; a message takes 4096 "
+            "(max_message_bytes): request fewer outputs, or use Stream"
         )
 
 
@@ -507,3 +507,22 @@ async def test_a_frame_that_names_too_many_sessions_ends_its_rpc(server: LocalSe
     )
     assert await stream.read_all() is grpc.StatusCode.INVALID_ARGUMENT
     assert await stream.details() == "a frame names sessions 65537 times; allowed is 65536"
+
+
+@pytest.mark.parametrize("method", ["ListModels", "GetModel", "ListLabels", "Predict"])
+async def test_a_request_that_is_no_protobuf_is_refused_and_counted(
+    server: LocalServer, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    call: Any = server.channel.unary_unary(f"/elman.v1.Inference/{method}")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(b"\xff\xff")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == f"the request is no elman.v1.{method}Request"
+    counted = {
+        (sample.labels["grpc_method"], sample.labels["grpc_code"]): sample.value
+        for family in server.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "grpc_server_handled_total" and sample.value
+    }
+    assert counted == {(method, "INVALID_ARGUMENT"): 1}
+    assert not caplog.records
