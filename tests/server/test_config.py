@@ -40,6 +40,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "session_ttl": (1, 315_360_000),
     "checkpoint_interval": (0.01, 3600),
     "keepalive_time": (1, 1_000_000),
+    "max_model_bytes": (1, 2**31 - 1),
+    "load_timeout": (0.1, 1_000_000),
+    "max_load_bytes": (0, 2**50),
     "threads": (1, 1024),
 }
 ENDS = [(name, value) for name, ends in BOUNDS.items() for value in ends]
