@@ -108,6 +108,9 @@ class Rotation:
             await self._wake.wait()
             self._wake.clear()
             await self._take_in(strict=self._config.strict)
+            if self._asked:
+                self._asked = False
+                await self._look()
         if not list(self._catalog) and not self._admission.closed:
             raise StartError("no model could be loaded")
 
@@ -184,7 +187,8 @@ class Rotation:
         if self._stopping or self._admission.closed:
             return
         for source, load in self._loads.items():
-            if source not in self._found:
+            # One whose files are other ones by now begins anew.
+            if self._found.get(source) != load.stamp:
                 load.task.cancel()
         for source in compared.load:
             if source not in self._loads:
@@ -223,6 +227,7 @@ class Rotation:
 
     def _begin(self, source: ModelSource) -> None:
         """Has one more version load, beside all else."""
+        self._metrics.loading(source.name, source.version)
         task = asyncio.create_task(self._loader.load(source, self._config))
         task.add_done_callback(lambda _: self._wake.set())
         self._loads[source] = _Load(task=task, stamp=self._found[source])

@@ -24,7 +24,7 @@ from elman.v1 import inference_pb2 as pb
 from elman.v1.inference_pb2_grpc import InferenceStub
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
-from tests.stepmodels import Shape, lstm, save, save_lstm
+from tests.stepmodels import FOREVER, Shape, lstm, save, save_lstm, spinning
 from tests.waiting import until
 
 OFTEN = ("--reload-interval", "0.05")
@@ -280,20 +280,15 @@ def test_with_one_version_kept_the_next_one_takes_its_place(repository: Path) ->
 
 
 class Slow:
-    """A version whose file is a pipe: the server reads it for as long as it is to."""
+    """A version that loads for as long as it is to."""
 
     def __init__(self, repository: Path, identity: str) -> None:
-        self._path = repository / identity / "model.onnx"
-        self._path.parent.mkdir(parents=True)
-        os.mkfifo(self._path)
+        self._path = save(*spinning(FOREVER), repository / identity / "model.onnx")
 
-    def finish(self, seed: int = 0) -> Path:
-        whole = save_lstm(self._path.with_name("whole"), seed=seed)
-        data = whole.read_bytes()
-        with self._path.open("wb") as pipe:
-            # The runtime opens the file by its name again.
-            whole.replace(self._path)
-            pipe.write(data)
+    def finish(self, server: ServerProcess, seed: int = 0) -> Path:
+        whole = save_lstm(self._path.parent.parent / "whole", seed=seed)
+        whole.replace(self._path)
+        server.process.send_signal(signal.SIGHUP)
         return self._path
 
 
@@ -328,7 +323,7 @@ def test_while_a_version_is_loaded_sessions_go_on_and_who_wants_it_is_told_to_wa
         }
         assert fresh(server, text) == expected(first, text)
         assert answers(stream, text) == expected(first, text)
-        second = slow.finish(seed=2)
+        second = slow.finish(server, seed=2)
         server.heard("model ready", version="2")
         assert fresh(server, text) == expected(second, text)
 
@@ -344,7 +339,7 @@ def test_at_the_start_a_model_is_unavailable_until_it_is_loaded(repository: Path
             assert {code for code, _ in refusals(target, version)} == {grpc.StatusCode.UNAVAILABLE}
         assert {code for code, _ in refusals(target, "2")} == {grpc.StatusCode.NOT_FOUND}
     finally:
-        path = slow.finish()
+        path = slow.finish(server)
         starting.join()
     try:
         assert fresh(server, "abc") == expected(path, "abc")

@@ -365,6 +365,19 @@ async def test_a_version_that_hangs_keeps_no_other_one_waiting(tmp_path: Path) -
         await served.until(lambda: not served.rotation._loads)
 
 
+async def test_a_file_that_is_replaced_while_it_loads_is_loaded_anew(tmp_path: Path) -> None:
+    put(tmp_path, "a/1")
+    async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
+        save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
+        served.rotation.look()
+        await served.until(lambda: bool(served.rotation._loads))
+        put(tmp_path, "a/2")
+        served.rotation.look()
+        await served.until(lambda: served.loaded == ["a/1", "a/2"])
+        counted = served.metrics.loading("a", "2")
+        assert (counted.loaded.value, counted.failed.value) == (1, 0)
+
+
 async def test_a_version_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     put(tmp_path, "a/1")
     save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")

@@ -8,7 +8,6 @@ import onnx
 import pytest
 from onnxruntime.quantization import quantize_dynamic
 
-from elman_server import loading
 from elman_server.cli import trial
 from elman_server.modelfile import PROOF_KEY, fingerprint, read
 from elman_server.spec import (
@@ -268,16 +267,14 @@ def test_large_contexts_are_tried_in_the_batches_of_a_server(elman: Run, tmp_pat
     assert "batching rows are independent: in batches of up to 69 each gives," in result.words
 
 
-def test_a_model_that_breaks_the_loader_is_one_line(
-    elman: Run, letters: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise TypeError("a size that\nis none")
-
-    monkeypatch.setattr(loading, "probe", broken)
-    result = elman("inspect", letters)
+def test_a_spec_that_no_machine_has_room_for_is_one_line(elman: Run, tmp_path: Path) -> None:
+    model, spec = leaky()
+    huge = replace(spec.states[0], shape=(2**31 - 1, 2**31 - 1))
+    path = save(model, replace(spec, states=(huge,)), tmp_path / "model.onnx")
+    result = elman("inspect", path)
     assert result.code == 1
-    assert result.err == f"elman: {letters}: TypeError: a size that is none\n"
+    [line] = result.err.splitlines()
+    assert line.startswith(f"elman: {path}: ValueError: array is too big;")
 
 
 def test_the_fingerprint_comes_before_the_probe(elman: Run, letters: Path) -> None:
