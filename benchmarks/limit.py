@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from elman_server import modelfile
+from elman_server.runner.ort import onnxruntime
 
 
 class Limit:

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +31,7 @@ from benchmarks.models import VOCABULARY
 from benchmarks.quantization_quality import Measure, Whole, measures, perplexity, train
 from elman_export.quantization import quantize
 from elman_server import modelfile
+from elman_server.runner.ort import onnxruntime
 from elman_server.spec import ModelSpec
 from tests.export.quantization.graphs import Net
 from tests.stepmodels import Shape, lstm

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 import elman_export
 from elman_export.recipes import lexicon, sentiment, shakespeare, training, weather
 from elman_export.recipes.source import packaged
+from elman_server.runner.ort import onnxruntime
 from elman_server.spec import ModelSpec
 
 _EMBEDDING, _LAYERS = 64, 2

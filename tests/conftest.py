@@ -4,6 +4,9 @@ import signal
 
 from hypothesis import settings
 
+# Before any test imports ONNX Runtime: its telemetry is off, here and in all child processes.
+import elman_server.runner.ort  # noqa: F401
+
 # A shell that runs the tests in the background has interrupts ignored, and so would their servers
 # and clients; what is handled here is at its default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,7 @@ PACKAGES = {
     "elman_export": ROOT / "export" / "elman_export",
 }
 GENERATED = "elman.v1"
+DOOR = "elman_server.runner.ort"
 HEAVY = {"torch", "onnx", "onnxruntime", "prometheus_client", "click", "rich"}
 
 
@@ -162,8 +163,20 @@ def test_only_the_transport_knows_the_wire() -> None:
     } == set()
 
 
-def test_only_the_runners_runtime_knows_onnxruntime() -> None:
-    assert importers("elman_server", "onnxruntime") == {"elman_server.runner.runtime"}
+def test_only_the_runner_knows_onnxruntime() -> None:
+    assert importers("elman_server", "onnxruntime", DOOR) == {DOOR, "elman_server.runner.runtime"}
+
+
+@pytest.mark.parametrize("folder", ["client", "server", "export", "benchmarks", "examples"])
+def test_onnxruntime_is_imported_where_its_telemetry_is_switched_off_and_nowhere_else(
+    folder: str,
+) -> None:
+    """An import that comes before the switch has written a device id when the switch comes."""
+    assert {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / folder).rglob("*.py")
+        if any(within(name, "onnxruntime") for name in imports(path.stem, path))
+    } <= {"server/elman_server/runner/ort.py"}
 
 
 def test_only_the_metrics_know_prometheus() -> None:

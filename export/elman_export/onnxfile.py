@@ -14,7 +14,6 @@ from math import prod
 from pathlib import Path
 
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto
 
@@ -23,6 +22,7 @@ from elman_export.errors import ExportError
 from elman_export.onnxnodes import describe
 from elman_server.externaldata import MAX_BYTES
 from elman_server.ordinaryfile import open_ordinary
+from elman_server.runner.ort import onnxruntime
 
 _MAX_VALUES = 2**31
 """Of a tensor that goes in or comes out, as far as its declared shape says."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from elman_export.errors import ExportError
+from elman_server.runner.ort import onnxruntime
 from elman_server.spec import ModelSpec, StateSpec
 
 Arrays = Mapping[str, np.ndarray]

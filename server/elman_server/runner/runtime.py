@@ -1,5 +1,4 @@
-"""ONNX Runtime, as the runner uses it: sessions, devices, memory on them. The only module that
-imports it."""
+"""ONNX Runtime, as the runner uses it: sessions, devices, memory on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +6,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elman_server.engine.interrupt import Interrupt
 from elman_server.errors import ModelLoadError
 from elman_server.runner import graphfile
 from elman_server.runner.denormals import FLUSHED, as_zero
-
-# What a server computes is nobody else's business, and its root may be read-only.
-ort.disable_telemetry_events()
+from elman_server.runner.ort import onnxruntime as ort
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
