@@ -12,7 +12,7 @@ import numpy as np
 
 from elman._model import OutputKind
 from elman._outputs import Column, Frame
-from elman.errors import InvalidRequest
+from elman.errors import InvalidRequest, ServerError
 from elman.v1 import inference_pb2 as pb
 
 
@@ -75,9 +75,15 @@ class Prediction:
         """The `k` most probable entries of an output with one axis, most probable first.
 
         `output` may be left out if only one such output was requested. Raises `InvalidRequest` for
-        an output with another number of axes, and for a `k` beyond what was requested.
+        an output with another number of axes, and for a `k` beyond what was requested, and
+        `ServerError` where an entry is NaN: then the entries have no order.
         """
         column, values, indices = self.entries(output)
+        if np.isnan(values).any():
+            raise ServerError(
+                f"output {column.output.name!r} is NaN at position {self.position}; its entries "
+                "have no order"
+            )
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(values):
             raise InvalidRequest(f"k is {k!r}; allowed are 1 to {len(values)}")
         if indices is None:
@@ -122,6 +128,8 @@ class Prediction:
         if not column.shape:
             return f"{self._frame.values[i][self._row].item():.6g}"
         if _is_vector(self._frame, i) and (column.output.labels or column.is_top):
+            if np.isnan(self.entries(column.output.name)[1]).any():
+                return "[NaN]"
             best = self.top(min(3, column.shape[-1]), column.output.name)
             entries = [f"{entry.label!r} {entry.probability:.3g}" for entry in best]
             more = ", ..." if column.output.shape[-1] > len(best) else ""
@@ -166,9 +174,11 @@ class Predictions(Sequence[Prediction]):
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, float32 unless the logits are float64."""
+    """Probabilities over the last axis, float32 unless the logits are float64. NaN where the
+    largest logit is infinite."""
     logits = logits.astype(np.result_type(logits, np.float32))
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 

@@ -12,7 +12,7 @@ class Sampler:
 
     That is softmax(logits / temperature) where p = softmax(logits). Temperature 0 takes the
     largest, the first of equals. Equal seeds draw equally from equal probabilities; without a seed
-    every sampler draws differently.
+    every sampler draws differently. Nothing is drawn from probabilities that are NaN.
     """
 
     def __init__(self, temperature: float, top_k: int | None, seed: int | None) -> None:
@@ -26,12 +26,18 @@ class Sampler:
         self._random = np.random.default_rng(seed)
 
     def draw(self, probabilities: np.ndarray) -> int:
-        """An index into `probabilities`, shape [n], which need not sum to 1."""
+        """An index into `probabilities`, shape [n], which need not sum to 1.
+
+        Raises `ServerError` if one of them is NaN or infinite, or if none is above 0.
+        """
+        largest = probabilities.max()
+        if not 0 < largest < np.inf:
+            raise ServerError(
+                f"the model gave no symbol a probability above 0: the largest is {largest}"
+            )
         if self._temperature == 0 or self._top_k == 1:
             return int(np.argmax(probabilities))
         given = weights = np.asarray(probabilities, np.float64)
-        if not weights.max() > 0:
-            raise ServerError("the model gave no symbol a probability above 0")
         with np.errstate(divide="ignore", over="ignore"):
             exponents = np.log(weights / weights.max()) / self._temperature
         weights = np.exp(exponents)

@@ -74,6 +74,9 @@ class Metrics:
         )
         self._unloads = counter("elman_model_unloads", "Times that a version was unloaded.")
         self._elements = counter("elman_elements", "Elements that were answered.")
+        self._nonfinite = counter(
+            "elman_nonfinite_predictions", "Predictions that hold NaN or infinity."
+        )
         self._steps = counter("elman_steps", "Runs of the step model.")
 
         def histogram(name: str, text: str, bounds: Sequence[float]) -> "Histogram":
@@ -143,6 +146,7 @@ class Metrics:
             ticket_bytes=self._ticket_bytes.labels(*labels),
             tickets_rejected=lambda reason: self._tickets_rejected.labels(*labels, reason),
             elements=self._elements.labels(*labels),
+            nonfinite=self._nonfinite.labels(*labels),
             steps=self._steps.labels(*labels),
             step_duration=self._step_duration.series(labels),
             step_batch_size=self._step_batch_size.series(labels),
@@ -237,6 +241,7 @@ class ModelMetrics:
     ticket_bytes: "Total"
     tickets_rejected: Callable[[str], "Total"]
     elements: "Total"
+    nonfinite: "Total"
     steps: "Total"
     step_duration: "Series"
     step_batch_size: "Series"
@@ -265,6 +270,7 @@ class ModelMetrics:
     def stepped(self, stats: StepStats) -> None:
         self.steps.inc()
         self.elements.inc(stats.answered)
+        self.nonfinite.inc(stats.nonfinite)
         self.step_duration.observe([stats.seconds])
         self.step_batch_size.observe([stats.batch_size])
         self.queue_delay.observe(stats.queue_delays)

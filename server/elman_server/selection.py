@@ -136,8 +136,10 @@ def _bytes(array: NDArray[Any]) -> Buffer:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities over the last axis. Each row depends on itself alone, to the bit."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    """Probabilities over the last axis. Each row depends on itself alone, to the bit. NaN where
+    the largest logit is infinite."""
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 

@@ -57,7 +57,12 @@ def test_it_never_draws_the_impossible(
     assert sum(p > probabilities[drawn] for p in probabilities) < top_k
 
 
-@pytest.mark.parametrize("probabilities", [[0.0, 0.0], [np.nan, 1.0]])
-def test_what_is_no_distribution_is_an_error(probabilities: list[float]) -> None:
+@pytest.mark.parametrize(("temperature", "top_k"), [(1, None), (0, None), (1, 1)])
+@pytest.mark.parametrize(
+    "probabilities", [[0.0, 0.0], [np.nan, 1.0], [1.0, np.nan], [np.inf, 1.0], [-np.inf, -1.0]]
+)
+def test_what_is_no_distribution_is_an_error(
+    probabilities: list[float], temperature: float, top_k: int | None
+) -> None:
     with pytest.raises(elman.ServerError, match="above 0"):
-        Sampler(1, None, 0).draw(np.array(probabilities))
+        Sampler(temperature, top_k, 0).draw(np.array(probabilities))

@@ -131,6 +131,7 @@ def test_every_metric_is_there_before_anything_happened(all_metrics: Metrics) ->
         "elman_sessions_closed_total": with_reason,
         "elman_sessions_rejected_total": with_reason,
         "elman_elements_total": plain,
+        "elman_nonfinite_predictions_total": plain,
         "elman_steps_total": plain,
         "elman_step_duration_seconds_bucket": plain | {"le"},
         "elman_step_duration_seconds_count": plain,
@@ -171,12 +172,14 @@ def test_an_engines_events_are_counted(all_metrics: Metrics) -> None:
             answered=7,
             seconds=0.003,
             queue_delays=np.repeat([0.001, 0.25], [3, 4]),
+            nonfinite=3,
         )
     )
     labels = {"model": "m", "version": "1"}
     counted = {
         "elman_sessions_opened_total": 2,
         "elman_elements_total": 7,
+        "elman_nonfinite_predictions_total": 3,
         "elman_steps_total": 1,
         "elman_step_duration_seconds_count": 1,
         "elman_step_duration_seconds_sum": 0.003,

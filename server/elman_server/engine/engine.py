@@ -8,7 +8,7 @@ and what arrives while a step runs forms the next.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -20,6 +20,7 @@ from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Given, nbytes
 from elman_server.engine.delivery import Selection
 from elman_server.engine.executor import Executor, TooLong
+from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Mail, Outbox, Receiver
 from elman_server.engine.queues import ENTRY_NBYTES, Elements
 from elman_server.engine.roster import Roster
@@ -142,6 +143,7 @@ class Engine:
         self._clock = clock
         self._worker = Worker(name=f"elman-{name}", run=self._executor.run, done=self._worked)
         self._log = structlog.get_logger("elman.session").bind(model=name)
+        self._nonfinite_logged = False
         self._turn_due = False
         self._working = 0
         self._idle = asyncio.Event()
@@ -515,7 +517,11 @@ class Engine:
             for outbox in concerned.outboxes:
                 outbox.notify()
             if isinstance(result.work, Batch):
-                self._observer.stepped(_stats(result, result.work, concerned.answered))
+                stats = _stats(result, result.work, concerned.answered)
+                self._observer.stepped(stats)
+                if stats.nonfinite and not self._nonfinite_logged:
+                    self._nonfinite_logged = True  # the metric counts those that follow
+                    self._log.warning("predictions are not finite", predictions=stats.nonfinite)
 
     def _tell_end(self, session: Session) -> None:
         ending = session.ended
@@ -536,9 +542,11 @@ class Engine:
 
 
 def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
+    outputs = result.outputs if isinstance(result.outputs, Mapping) else {}
     return StepStats(
         batch_size=len(batch),
         answered=answered,
         seconds=result.end - result.start,
         queue_delays=result.start - batch.times,
+        nonfinite=count_nonfinite(outputs, batch.counts),
     )

@@ -15,6 +15,8 @@ class StepStats:
     seconds: float
     queue_delays: Times
     """Seconds from each element's arrival to the step's start."""
+    nonfinite: int = 0
+    """Predictions that hold NaN or infinity."""
 
 
 class Observer(Protocol):
