@@ -36,7 +36,9 @@ def bench(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess
 def measured(server: ServerProcess, *arguments: str) -> dict[str, Any]:
     done = bench(server, *arguments, "--json", "--seconds", "0.5", "--warm-up", "0.1")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)["result"]
+    document = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert (document["load"]["rate"] is None) is ("--rate" not in arguments)
+    found: dict[str, Any] = document["result"]
     return found
 
 

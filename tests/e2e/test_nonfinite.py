@@ -1,6 +1,9 @@
 """A model whose numbers go beyond floats: counted, logged once, and an error where something is
 chosen from them."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +90,24 @@ def test_nothing_is_generated_from_them(
         generated = stream.generate([1, 1, 1], length=6, temperature=temperature)
         with pytest.raises(elman.ServerError, match=r"no symbol a probability above 0: .* nan"):
             next(generated)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_they_are_printed_as_what_they_are(server: ServerProcess, options: list[str]) -> None:
+    command = [sys.executable, "-c", "from elman.cli import main; main()", "stream", "sick"]
+    done = subprocess.run(
+        [*command, "--target", server.target, "--top", "2", *options],
+        input="1\n1\n1\n",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    last = done.stdout.splitlines()[-1]
+    if options:
+        entries = json.loads(last, parse_constant=pytest.fail)["outputs"]["next"]
+        assert [entry["probability"] for entry in entries] == ["NaN", "NaN"]
+    else:
+        assert last.count(" nan") == 2
 
 
 @pytest.mark.parametrize("choice", [elman.Raw("next"), elman.Top("next", 3)])

@@ -1,7 +1,6 @@
 """`elman bench`: how much a server takes, and how fast it answers."""
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from math import inf
@@ -19,6 +18,7 @@ from elman.bench.load import Load
 from elman.bench.peer import LoadFailed
 from elman.bench.usage import Usage
 from elman.cli.connection import connected, target_option
+from elman.cli.document import document
 from elman.v1 import inference_pb2 as pb
 
 
@@ -102,7 +102,8 @@ def bench(
     except grpc.RpcError as error:
         raise click.ClickException(f"{target} broke off: {error}") from None
     if as_json:
-        click.echo(json.dumps({"load": asdict(planned), "result": asdict(result)}))
+        closed = {} if planned.open_loop else {"rate": None}
+        click.echo(document({"load": asdict(planned) | closed, "result": asdict(result)}))
     else:
         Console(highlight=False).print(_table(result))
 

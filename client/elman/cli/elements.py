@@ -6,7 +6,7 @@ it, at an empty line for numbers.
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -40,6 +40,7 @@ def characters(descriptor: int) -> Iterator[str]:
 
 def sequences(text: Iterable[str], given: Input) -> Iterator[Iterator[Element]]:
     """The elements of one session after another; each must be read before the next is taken.
+    Tokens are ids, or names where the model has any.
 
     Nothing is read before it is asked for. Raises `InvalidElement` for what are no numbers, naming
     the line.
@@ -68,19 +69,29 @@ def _letters(text: Iterable[str], given: Input) -> Iterator[Element | None]:
 
 
 def _numbers(text: Iterable[str], given: Input) -> Iterator[Element | None]:
+    # An id goes before a name that looks like one.
+    ids = {name: id_ for id_, name in enumerate(given.vocabulary) if not name.isdecimal()}
     for number, line in enumerate(_lines(text), 1):
         try:
-            yield _numeric(line, given) if line else None
+            yield _numeric(line, given, ids) if line else None
         except ValueError:
-            expected = "an id" if given.kind is InputKind.TOKENS else _numerals(given.shape)
+            expected = _ids(given) if given.kind is InputKind.TOKENS else _numerals(given.shape)
             raise InvalidElement(f"line {number} is {line!r}; expected is {expected}") from None
 
 
-def _numeric(line: str, given: Input) -> Element:
+def _numeric(line: str, given: Input, ids: Mapping[str, int]) -> Element:
     if given.kind is InputKind.TOKENS:
-        return Element(value=int(line), text=line)
+        value = int(line) if (id_ := ids.get(line)) is None else id_
+        named = 0 <= value < len(given.vocabulary)
+        return Element(value=value, text=f"{value} {given.vocabulary[value]}" if named else line)
     numbers = [float(word) for word in line.replace(",", " ").split()]
     return Element(value=np.array(numbers).reshape(given.shape), text=line)
+
+
+def _ids(given: Input) -> str:
+    if not given.vocabulary:
+        return "an id"
+    return f"an id or a name, such as {given.vocabulary[0]!r}"
 
 
 def _numerals(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,5 @@
 """`elman models`: what a server is ready to serve."""
 
-import json
-
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,6 +8,7 @@ from rich.text import Text
 
 import elman
 from elman.cli.connection import connected, target_option
+from elman.cli.document import document
 
 
 @click.command(
@@ -27,14 +26,14 @@ def models(target: str, as_json: bool) -> None:
     with connected(target) as client:
         found = client.models()
     if as_json:
-        click.echo(json.dumps([_document(model) for model in found], ensure_ascii=False))
+        click.echo(document([_described(model) for model in found]))
     elif found:
         Console(highlight=False).print(_table(found))
     else:
         click.echo(f"{target} serves no model", err=True)
 
 
-def _document(model: elman.Model) -> dict[str, object]:
+def _described(model: elman.Model) -> dict[str, object]:
     return {
         "name": model.name,
         "version": model.version,

@@ -1,19 +1,21 @@
 """Predictions for people and for scripts: which outputs to ask for, and how to print them."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from rich.text import Text
 
-from elman import Alternative, Model, Output, OutputChoice, OutputKind, Prediction, Raw, Top
-from elman.cli.bar import bar
+from elman import InputKind, Model, Output, OutputChoice, OutputKind, Prediction, Raw, Top
+from elman.cli.bar import WIDTH, bar
+from elman.cli.document import document
 from elman.cli.elements import Element
 
 _SHOWN = 8
 """Numbers of an array that are printed before the rest is only counted."""
+_ELEMENT = 24
+"""Cells of an element's own text on a terminal; the rest is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class View:
 
     outputs: tuple[Output, ...]
     top: int
+    names: tuple[str, ...] = ()
+    """Of a token model's ids, if it has them."""
 
     @staticmethod
     def of(model: Model, names: Sequence[str], top: int) -> "View":
@@ -31,7 +35,8 @@ class View:
             if name not in known:
                 allowed = ", ".join(known)
                 raise LookupError(f"{model.name!r} has no output {name!r}; it has {allowed}")
-        return View(outputs=tuple(known[name] for name in names or known), top=top)
+        tokens = model.input.vocabulary if model.input.kind is InputKind.TOKENS else ()
+        return View(outputs=tuple(known[name] for name in names or known), top=top, names=tokens)
 
     def choices(self) -> list[OutputChoice]:
         """What to ask the server for, so that it sends no more than is shown."""
@@ -40,45 +45,65 @@ class View:
             for output in self.outputs
         ]
 
-    def text(self, element: Element, prediction: Prediction) -> Text:
-        """One line."""
+    def text(self, element: Element, prediction: Prediction, width: int | None = None) -> Text:
+        """One line. With a `width`, bars are as short as it takes to have the numbers behind them
+        within so many cells, and a long element is cut; a line may be longer all the same."""
+        line = self._line(element, prediction, width, WIDTH)
+        bars = sum(map(_is_bar, self.outputs))
+        if width is not None and bars and line.cell_len > width:
+            shorter = -(-(line.cell_len - width) // bars)
+            line = self._line(element, prediction, width, max(0, WIDTH - shorter))
+        return line
+
+    def _line(
+        self, element: Element, prediction: Prediction, width: int | None, bar_width: int
+    ) -> Text:
         shown = repr(element.text) if isinstance(element.value, str) else element.text
+        if width is not None and len(shown) > _ELEMENT:
+            shown = shown[: _ELEMENT - 1] + "…"
         line = Text.assemble((f"{shown:<4}", "bold"), " ")
         for i, output in enumerate(self.outputs):
             if i:
                 line.append("  ")
             if len(self.outputs) > 1:
                 line.append(f"{output.name} ", "dim")
-            line.append_text(self._output(output, prediction))
+            line.append_text(self._output(output, prediction, bar_width))
+        line.rstrip()
         return line
 
     def document(self, session: int, element: Element, prediction: Prediction) -> str:
         """One line of JSON."""
         value = element.value
-        return json.dumps(
+        return document(
             {
                 "session": session,
                 "position": prediction.position,
                 "element": value.tolist() if isinstance(value, np.ndarray) else value,
                 "outputs": {o.name: self._value(o, prediction) for o in self.outputs},
-            },
-            ensure_ascii=False,
+            }
         )
 
     def _count(self, output: Output) -> int:
         return min(self.top, output.shape[-1])
 
-    def _alternatives(self, output: Output, prediction: Prediction) -> list[Alternative]:
-        return prediction.top(self._count(output), output.name)
+    def _alternatives(self, output: Output, prediction: Prediction) -> Iterator[tuple[int, float]]:
+        """The entries that `choices` asked for: each with its index, NaN among them."""
+        found = prediction[output.name]
+        yield from zip(found.indices.tolist(), found.values.tolist(), strict=True)
 
-    def _output(self, output: Output, prediction: Prediction) -> Text:
+    def _output(self, output: Output, prediction: Prediction, bar_width: int) -> Text:
         if _has_alternatives(output):
+            named = len(self.names) == output.shape[-1]
+            names = output.labels or (self.names if named else ())
             found = self._alternatives(output, prediction)
-            words = [(_label(entry), f" {entry.probability:.3f}  ") for entry in found]
+            words = [
+                (_label(names[index]) if names else str(index), f" {probability:.3f}  ")
+                for index, probability in found
+            ]
             return Text.assemble(*((t, s) for w, p in words for t, s in ((w, "bold"), (p, ""))))
         value = prediction[output.name]
-        if output.kind is OutputKind.PROBABILITIES and not output.shape:
-            return Text.assemble(bar(value), f" {value:.3f}")
+        if _is_bar(output):
+            return Text.assemble(bar(value, bar_width), " " * (bar_width > 0), f"{value:.3f}")
         if not output.shape:
             return Text(f"{value:.6g}")
         numbers = " ".join(f"{number:.4g}" for number in value.flat[:_SHOWN])
@@ -87,7 +112,13 @@ class View:
 
     def _value(self, output: Output, prediction: Prediction) -> object:
         if _has_alternatives(output):
-            return [entry._asdict() for entry in self._alternatives(output, prediction)]
+            return [
+                {
+                    "label": output.labels[index] if output.labels else index,
+                    "probability": probability,
+                }
+                for index, probability in self._alternatives(output, prediction)
+            ]
         value = prediction[output.name]
         return value.tolist() if isinstance(value, np.ndarray) else value
 
@@ -96,6 +127,10 @@ def _has_alternatives(output: Output) -> bool:
     return output.kind is not OutputKind.VALUES and len(output.shape) == 1
 
 
-def _label(entry: Alternative) -> str:
-    label = entry.label
-    return repr(label) if isinstance(label, str) and len(label) == 1 else str(label)
+def _is_bar(output: Output) -> bool:
+    return output.kind is OutputKind.PROBABILITIES and not output.shape
+
+
+def _label(label: str) -> str:
+    """A character in quotes, a longer name as it is; what a terminal would act on escaped."""
+    return label if len(label) > 1 and label.isprintable() else repr(label)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console, RenderableType
 
+from elman.cli.document import document
 from elman_server.cli import description, remembering
 from elman_server.cli.remembering import Recall, Recalled
 from elman_server.cli.trial import NO_RUNTIME, Trial, runtime_is_available, try_out
@@ -82,7 +83,7 @@ def inspect(
         raise click.UsageError(f"--horizon {NO_RUNTIME}")
     inspection = _inspect(model, probe=probe, recall=recall)
     if as_json:
-        click.echo(json.dumps(inspection.document(), ensure_ascii=False))
+        click.echo(document(inspection.document()))
     else:
         console = Console(highlight=False, markup=False, emoji=False)
         for part in inspection.parts():

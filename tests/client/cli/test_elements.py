@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,9 @@ TOKENS = Input(
     vocabulary=(),
     accepts_unknown=False,
 )
+
+
+WORDS = replace(TOKENS, size=4, vocabulary=("<start>", "tea", "2", "an hour"))
 
 
 def features(*shape: int) -> Input:
@@ -108,6 +112,14 @@ def test_ids_stand_one_on_a_line_and_an_empty_line_ends_a_session() -> None:
     assert values("1\n 22 \n\n3", TOKENS) == [[1, 22], [3]]
 
 
+def test_a_token_may_be_given_by_its_name_and_is_shown_with_it() -> None:
+    (session,) = ([*each] for each in sequences("tea\n0\n2\nan hour\n1\n9\n", WORDS))
+    assert [element.value for element in session] == [1, 0, 2, 3, 1, 9]
+    assert [element.text for element in session] == [
+        *("1 tea", "0 <start>", "2 2", "3 an hour", "1 tea", "9")
+    ]
+
+
 def test_numbers_are_separated_by_blanks_or_commas() -> None:
     assert values("1 2\n3, 4.5\n-1e3,0\n", features(2)) == [[[1, 2], [3, 4.5], [-1000, 0]]]
     assert values("1.5\n", features()) == [[1.5]]
@@ -119,6 +131,7 @@ def test_numbers_are_separated_by_blanks_or_commas() -> None:
     [
         ("1\ntwo\n", TOKENS, "line 2 is 'two'; expected is an id"),
         ("1.5", TOKENS, "line 1 is '1.5'; expected is an id"),
+        ("coffee", WORDS, "line 1 is 'coffee'; expected is an id or a name, such as '<start>'"),
         ("1\n\nx", features(), "line 3 is 'x'; expected is a number"),
         ("1 2 3", features(2), "line 1 is '1 2 3'; expected is 2 numbers, with blanks or commas"),
     ],

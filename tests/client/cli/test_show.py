@@ -2,6 +2,8 @@
 
 import io
 import json
+from dataclasses import replace
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -116,7 +118,56 @@ def test_json_holds_session_position_element_and_outputs() -> None:
     }
 
 
-@pytest.mark.parametrize(("probability", "full"), [(0, 0), (0.5, 12), (0.99, 24), (1, 24)])
+def test_numbers_that_are_none_are_shown_as_such_and_are_valid_json() -> None:
+    view = View.of(MODEL, ["positive", "next", "level"], 2)
+    values = {
+        "positive": np.array([nan], FLOAT),
+        "next": np.array([[nan, 0.25]], FLOAT),
+        "level": np.array([-inf], FLOAT),
+    }
+    layout = resolve(MODEL, view.choices())
+    indices = [None, np.array([[2, 0]], "<u4"), None]
+    sick = Prediction(Frame(layout, 1, list(values.values()), indices), 0, 7)
+    shown = view.text(LETTER, sick).plain
+    assert shown == f"'g'  positive {'░' * 24} nan  next long nan  'a' 0.250    level -inf"
+    assert json.loads(view.document(0, LETTER, sick))["outputs"] == {
+        "positive": "NaN",
+        "next": [{"label": "long", "probability": "NaN"}, {"label": "a", "probability": 0.25}],
+        "level": "-Infinity",
+    }
+
+
+def test_a_bar_gets_shorter_where_a_line_does_not_fit() -> None:
+    view = View.of(MODEL, ["positive"], 2)
+    plain = {
+        width: view.text(LETTER, prediction(view), width).plain for width in (80, 35, 34, 15, 5)
+    }
+    assert plain[80] == plain[35] == f"'g'  {'█' * 18}{'░' * 6} 0.750"
+    assert plain[34] == f"'g'  {'█' * 17}{'░' * 6} 0.750"
+    assert plain[15] == "'g'  ███░ 0.750"
+    assert plain[5] == "'g'  0.750"
+
+
+def test_a_long_element_is_cut_on_a_terminal() -> None:
+    view = View.of(MODEL, ["level"], 2)
+    element = Element(value=np.zeros(50), text="0 " * 50)
+    assert view.text(element, prediction(view), 80).plain == f"{('0 ' * 50)[:23]}… 1.5"
+    assert view.text(element, prediction(view)).plain.startswith(element.text)
+
+
+def test_entries_of_a_token_models_output_have_its_names() -> None:
+    words = replace(MODEL.input, kind=InputKind.TOKENS, vocabulary=("<start>", "tea", "\x1b[2J"))
+    plain = replace(MODEL.outputs[1], labels=())
+    view = View.of(replace(MODEL, input=words, outputs=(plain,)), ["next"], 2)
+    layout = resolve(replace(MODEL, outputs=(plain,)), view.choices())
+    values, indices = [np.array([[0.5, 0.25]], FLOAT)], [np.array([[1, 2]], "<u4")]
+    shown = view.text(LETTER, Prediction(Frame(layout, 1, values, indices), 0, 0)).plain
+    assert shown == "'g'  tea 0.500  '\\x1b[2J' 0.250"
+
+
+@pytest.mark.parametrize(
+    ("probability", "full"), [(0, 0), (0.5, 12), (0.99, 24), (1, 24), (nan, 0), (inf, 24), (-1, 0)]
+)
 def test_a_bar_is_as_full_as_it_is_probable(probability: float, full: int) -> None:
     assert bar(probability).plain == "█" * full + "░" * (24 - full)
 
