@@ -2,6 +2,7 @@
 its repository."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -9,22 +10,32 @@ from collections.abc import Callable
 import structlog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_STDERR = 2
 
 
 def heed_hangup(look: Callable[[], None]) -> None:
-    """From now on SIGHUP calls `look`. Where it tells that the terminal was closed in which the
-    server runs, it ends it as ever: there is nobody left to stop it, and nowhere to log to."""
-    terminal = os.isatty(_STDERR)
+    """From now on SIGHUP calls `look`. If the server's terminal is gone, SIGHUP ends the server as
+    it ends any program, wherever stderr goes; unless it was started to ignore it, as by `nohup`."""
+    terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     loop = asyncio.get_running_loop()
 
     def heed() -> None:
-        if terminal and not os.isatty(_STDERR):
+        if terminal and not _has_terminal():
             loop.remove_signal_handler(signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGHUP)
         look()
 
     loop.add_signal_handler(signal.SIGHUP, heed)
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal. The kernel takes it from all processes of a
+    session when the terminal is closed or the session's leader, the shell, ends."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError as error:
+        # Too many open files tell nothing of the terminal.
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return True
 
 
 class Stopping:

@@ -1,11 +1,8 @@
 """Versions come into the repository and go, and no session notices."""
 
 import os
-import pty
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -380,33 +377,3 @@ def test_workers_look_themselves(repository: Path) -> None:
     with ServerProcess(str(repository), "--workers", "2", *OFTEN) as server:
         put(repository, "letters/2", seed=2)
         until(lambda: len(server.lines("model ready", version="2")) == 2)
-
-
-def test_a_terminal_that_is_closed_still_ends_the_server(repository: Path) -> None:
-    """It sends SIGHUP, and leaves nobody who could stop the server."""
-    put(repository, "letters/1")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "elman_server", str(repository)),
-            *("--port", "0", "--metrics-port", "0", "--log-format", "json"),
-        ],
-        stderr=theirs,
-    )
-    os.close(theirs)
-    try:
-        told = b""
-        while b'"serving"' not in told:
-            told += os.read(ours, 4096)
-        process.send_signal(signal.SIGHUP)
-        put(repository, "letters/2")
-        process.send_signal(signal.SIGHUP)
-        while told.count(b'"model ready"') < 2:
-            told += os.read(ours, 4096)
-        assert process.poll() is None
-        os.close(ours)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(_PATIENCE) == -signal.SIGHUP
-    finally:
-        process.kill()
-        process.wait()
