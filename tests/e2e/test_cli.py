@@ -125,6 +125,13 @@ def test_stream_starts_a_new_session_where_the_input_says_so(run: Run) -> None:
     assert lines[0]["outputs"] == lines[2]["outputs"]
 
 
+def test_sessions_are_seen_apart(run: Run) -> None:
+    lines = run("stream", "weather", stdin="50\n51\n\n50\n").stdout.splitlines()
+    assert [line.split()[0] if line else "" for line in lines] == ["50", "51", "", "session", "50"]
+    assert lines[3] == "session 2"
+    assert lines[4] == lines[0]
+
+
 def test_stream_answers_each_element_while_its_input_is_still_open(start: Start) -> None:
     process = start("stream", "weather", "--json")
     assert process.stdin is not None
@@ -172,7 +179,7 @@ def test_stream_answers_each_key_as_it_is_typed_until_ctrl_d(
     process = start("stream", "sentiment", stdin=terminal)
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stderr.readline() == b"Type; Ctrl-D ends.\n"
+    assert process.stderr.readline() == b"Type; Backspace takes back, Ctrl-D ends.\n"
     for letter in (b"g", b"o"):
         os.write(keys, letter)
         assert process.stdout.readline().startswith(f"'{letter.decode()}'  ".encode())

@@ -2,24 +2,23 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator
 
 import click
-import numpy as np
-from rich.console import Console
 
-from elman import Client, Input, InputKind, Model
+from elman import InputKind, Model, Stream
 from elman.cli import contexts as given_contexts
 from elman.cli.connection import connected, target_option
 from elman.cli.contexts import Given, context_option
 from elman.cli.elements import Element, characters, sequences
+from elman.cli.printing import Printer
 from elman.cli.show import View
-from elman.cli.terminal import keys
+from elman.cli.terminal.keyboard import Keyboard
+from elman.cli.terminal.modes import keys
+from elman.cli.terminal.typing import Open, Typing, bursts
 
 _INVITATIONS = {
-    InputKind.TEXT: "Type; Ctrl-D ends.",
+    InputKind.TEXT: "Type; Backspace takes back, Ctrl-D ends.",
     InputKind.TOKENS: "Type an id a line; Ctrl-D ends.",
     InputKind.FEATURES: "Type an element a line; Ctrl-D ends.",
 }
@@ -70,12 +69,13 @@ def stream(
 ) -> None:
     """Push what is typed or piped to a model and print its predictions.
 
-    A text model takes characters as they come, on a terminal each key at once. Other models take an
-    element a line: an id, or the numbers of a feature array with blanks or commas between.
+    A text model takes characters as they come, on a terminal each key at once; there Backspace
+    takes the last one back. Other models take an element a line: an id or its name, or the numbers
+    of a feature array with blanks or commas between.
 
     A new session starts after an empty line, or after any line of a text model that has no
     character for the line's end. Ctrl-D ends the input; Ctrl-C the
-    command at once, with exit code 130.
+    command at once, with exit code 130; Ctrl-Z stops it until fg.
     """
     if sys.stdin is None:
         raise click.ClickException("there is nothing to read: standard input is closed")
@@ -87,47 +87,52 @@ def stream(
         except LookupError as error:
             raise click.UsageError(str(error.args[0])) from None
         context = given_contexts.read(contexts, known)
-        run = partial(_run, client, known, context, view, session_name, as_json=as_json)
+
+        def opened(ticket: bytes | None) -> Stream:
+            return client.stream(
+                known.name,
+                version=known.version if ticket is None else None,
+                context=context if context and ticket is None else None,
+                outputs=view.choices(),
+                ticket=ticket,
+                session=session_name,
+            )
+
+        printer = Printer(view, as_json=as_json)
         if not sys.stdin.isatty():
-            run(characters(descriptor))
-            return
-        typed = _fitting(characters(descriptor), known.input)
-        with keys(descriptor) if known.input.kind is InputKind.TEXT else nullcontext():
+            _read(opened, known, characters(descriptor), printer, one=session_name is not None)
+        elif known.input.kind is InputKind.TEXT:
+            _type(opened, known, descriptor, printer, session_name)
+        else:
             click.echo(_INVITATIONS[known.input.kind], err=True)
-            run(typed)
+            lines = _text(characters(descriptor))
+            _read(opened, known, lines, printer, one=session_name is not None)
 
 
-def _run(
-    client: Client,
-    model: Model,
-    context: Mapping[str, np.ndarray],
-    view: View,
-    name: str | None,
-    text: Iterator[str],
-    *,
-    as_json: bool,
-) -> None:
-    """One session after another, until the text ends. All have the same context; if they have a
-    name, they are one session that is opened again."""
-    console = Console(highlight=False, soft_wrap=True)
+def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, one: bool) -> None:
+    """One session after another, until the text ends. `one`: they have a name, so that they are
+    one session that is opened again."""
     for number, elements in enumerate(sequences(text, model.input)):
         pushed: deque[Element] = deque()
-        opening = client.stream(
-            model.name,
-            version=model.version,
-            context=context or None,
-            outputs=view.choices(),
-            session=name,
-        )
-        with opening as session:
+        with opened(None) as session:
             for prediction in session.map(_noted(elements, pushed)):
-                element = pushed.popleft()
-                if as_json:
-                    click.echo(view.document(0 if name else number, element, prediction))
-                elif console.is_terminal:
-                    console.print(view.text(element, prediction))
-                else:
-                    click.echo(view.text(element, prediction).plain.rstrip())
+                printer.prediction(0 if one else number, pushed.popleft(), prediction)
+
+
+def _type(opened: Open, model: Model, descriptor: int, printer: Printer, name: str | None) -> None:
+    """Key by key, until Ctrl-D."""
+    given = model.input
+    typing = Typing(
+        opened,
+        printer,
+        allowed=None if given.accepts_unknown else frozenset(given.vocabulary),
+        splits="\n" not in given.vocabulary,
+        fixed="" if name is None else "a named session is kept as it is",
+        one=name is not None,
+    )
+    with keys(descriptor):
+        click.echo(_INVITATIONS[given.kind], err=True)
+        typing.run(bursts(descriptor))
 
 
 def _noted(elements: Iterator[Element], pushed: deque[Element]) -> Iterator[object]:
@@ -137,12 +142,10 @@ def _noted(elements: Iterator[Element], pushed: deque[Element]) -> Iterator[obje
         yield element.value
 
 
-def _fitting(typed: Iterator[str], given: Input) -> Iterator[str]:
-    """Leaves out keys that the model has no character for; a bell tells who pressed them."""
-    strict = given.kind is InputKind.TEXT and not given.accepts_unknown
-    allowed = {*given.vocabulary, "\n"}
+def _text(typed: Iterator[str]) -> Iterator[str]:
+    """Lines of a terminal without the escape sequences of keys that are no characters."""
+    keyboard = Keyboard()
     for character in typed:
-        if strict and character not in allowed:
-            click.echo("\a", nl=False, err=True)
-        else:
-            yield character
+        for key in keyboard.feed(character):
+            if isinstance(key, str):
+                yield key

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from elman.cli.terminal import keys
+from elman.cli.terminal.modes import keys
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Predictions on standard output: lines for people, cut to the terminal's width, or JSON."""
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from elman import Prediction
+from elman.cli.document import document
+from elman.cli.elements import Element
+from elman.cli.show import View
+
+
+class Printer:
+    """Prints each prediction as it comes, and where another session begins."""
+
+    def __init__(self, view: View, *, as_json: bool) -> None:
+        self._view = view
+        self._as_json = as_json
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._session = 0
+
+    def prediction(self, session: int, element: Element, prediction: Prediction) -> None:
+        """`session` counts from 0."""
+        if self._as_json:
+            click.echo(self._view.document(session, element, prediction))
+            return
+        if session != self._session:
+            self._session = session
+            self._line(Text(f"\nsession {session + 1}", "dim"))
+        # Asked anew for each line, as a terminal's size changes.
+        width = self._console.width if self._console.is_terminal else None
+        self._line(self._view.text(element, prediction, width))
+
+    def taken_back(self, session: int, position: int, element: str) -> None:
+        """The element at `position` is not in the session any more."""
+        if self._as_json:
+            taken = {"session": session, "position": position, "taken_back": element}
+            click.echo(document(taken))
+        else:
+            self._line(Text.assemble((f"{element!r:<4}", "bold"), " taken back"))
+
+    def _line(self, line: Text) -> None:
+        if self._console.is_terminal:
+            self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+        else:
+            click.echo(line.plain)
