@@ -20,6 +20,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     An expected error is one line on stderr, what the system refuses (a full disk) among them.
     Anything else is a bug and keeps its traceback.
     """
+    if "_ELMAN_COMPLETE" in os.environ:
+        from elman.cli import completion
+
+        completion.register()
     args = list(sys.argv[1:] if args is None else args)
     try:
         code = elman.main(args or ["--help"], prog_name="elman", standalone_mode=False)

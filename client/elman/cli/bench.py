@@ -17,6 +17,7 @@ from elman.bench.drive import Result, drive
 from elman.bench.load import Load
 from elman.bench.peer import LoadFailed
 from elman.bench.usage import Usage
+from elman.cli import completion
 from elman.cli.connection import connected, target_option
 from elman.cli.document import document
 from elman.v1 import inference_pb2 as pb
@@ -31,7 +32,7 @@ from elman.v1 import inference_pb2 as pb
       elman bench sentiment --rate 5000 --burst 4 --metrics http://localhost:9464/metrics
     """
 )
-@click.argument("model")
+@click.argument("model", shell_complete=completion.models)
 @target_option
 @click.option("--version", help="The model's version.  [default: the newest]")
 @click.option("--sessions", default=64, show_default=True, help="Open at once.")
@@ -59,7 +60,12 @@ from elman.v1 import inference_pb2 as pb
 @click.option("--seconds", default=5.0, show_default=True, help="Measured.")
 @click.option("--warm-up", default=0.5, show_default=True, help="Seconds before.")
 @click.option(
-    "--output", "names", metavar="NAME", multiple=True, help="Ask for this one only; repeatable."
+    "--output",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completion.outputs,
+    help="Ask for this one only; repeatable.",
 )
 @click.option("--top", type=click.IntRange(min=1), help="Ask for the K best entries of each.")
 @click.option(

@@ -14,9 +14,11 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     return value
 
 
+DEFAULT_TARGET = "localhost:50051"
+
 target_option = click.option(
     "--target",
-    default="localhost:50051",
+    default=DEFAULT_TARGET,
     callback=_address,
     envvar="ELMAN_TARGET",
     show_default=True,

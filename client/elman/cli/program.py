@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import click
+from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ class Program(click.Group):
             return None
         extra = subcommand.extra
         if extra is not None and not extra.is_installed():
+            if ctx.resilient_parsing:  # a shell asks what it may offer
+                return None
             raise click.UsageError(
                 f"{cmd_name!r} needs the {extra.name} extra: pip install 'elman[{extra.name}]'", ctx
             )
@@ -98,6 +101,16 @@ class Program(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{subcommand.target} is not a click.Command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Without importing them.
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        commands = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in SUBCOMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from elman import InputKind, Model, Stream
+from elman.cli import completion
 from elman.cli import contexts as given_contexts
 from elman.cli.connection import connected, target_option
 from elman.cli.contexts import Given, context_option
@@ -35,7 +36,7 @@ _INVITATIONS = {
       elman stream sentiment --session bob
     """
 )
-@click.argument("model")
+@click.argument("model", shell_complete=completion.models)
 @target_option
 @click.option("--version", help="The model's version.  [default: the newest]")
 @context_option
@@ -47,7 +48,12 @@ _INVITATIONS = {
     "Needs a server with a state store.",
 )
 @click.option(
-    "--output", "names", metavar="NAME", multiple=True, help="An output to print; may be repeated."
+    "--output",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completion.outputs,
+    help="An output to print; may be repeated.",
 )
 @click.option(
     "--top",

@@ -4,6 +4,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2
 
+from elman.cli import completion
 from elman.cli.connection import target_option
 
 
@@ -15,7 +16,7 @@ from elman.cli.connection import target_option
       until elman health; do sleep 1; done
     """
 )
-@click.argument("model", default="")
+@click.argument("model", default="", shell_complete=completion.models)
 @target_option
 @click.option(
     "--timeout", default=3.0, show_default=True, help="Seconds to wait for the server's answer."

@@ -1,0 +1,66 @@
+"""What a shell offers for a word that is being typed: models and outputs of the server."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+
+import elman
+from elman.cli.connection import DEFAULT_TARGET
+
+T = TypeVar("T")
+
+_SECONDS = 1.0
+"""A shell waits no longer for a server."""
+
+
+def models(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """Names of the server's models; none if it does not answer in time."""
+    found = _ask(context, lambda client: client.models())
+    described = {model.name: model.description for model in found or ()}
+    return [
+        CompletionItem(name, help=description)
+        for name, description in sorted(described.items())
+        if name.startswith(word)
+    ]
+
+
+def outputs(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """Names of the outputs of the model that was typed before."""
+    # An option without its value, which is being typed, keeps click from naming the arguments.
+    name = context.params.get("model") or next(iter(context.args), None)
+    found = _ask(context, lambda client: client.model(name)) if name else None
+    return [
+        CompletionItem(output.name, help=str(output.kind))
+        for output in (found.outputs if found else ())
+        if output.name.startswith(word)
+    ]
+
+
+def _ask(context: click.Context, question: Callable[[elman.Client], T]) -> T | None:
+    target = context.params.get("target") or DEFAULT_TARGET
+    try:
+        with elman.connect(target, timeout=_SECONDS, connect_timeout=_SECONDS) as client:
+            return question(client)
+    except elman.ElmanError:
+        return None  # whoever types is told when the command runs
+
+
+class Bash(BashComplete):
+    """Bash, which takes `host:port` for three words."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, word = super().get_completion_args()
+        joined: list[str] = []
+        for each in [*words, word]:
+            if joined and (each == ":" or joined[-1].endswith(":")):
+                joined[-1] += each
+            else:
+                joined.append(each)
+        return joined[:-1], joined[-1]
+
+
+def register() -> None:
+    """For the shells that need more than click knows."""
+    add_completion_class(Bash)
