@@ -3,7 +3,8 @@
 Training and torch load only where they are needed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from elman_export import declare, summary
 from elman_export.errors import ExportError
@@ -125,12 +127,32 @@ def export(source: str, target: Path, **options: Any) -> None:
     elman export shakespeare --data tinyshakespeare.txt -o models/
     """
     try:
-        report = _export(source, target, Options(**options))
+        # A recipe shows its training itself.
+        with nullcontext() if source in RECIPES else _working(f"exporting {source}"):
+            report = _export(source, target, Options(**options))
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from None
     console = Console(highlight=False, markup=False)
     console.print(summary.table(report))
     console.print(summary.lines(report), soft_wrap=True)
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """How long it takes already, on a terminal: a training or a proof may take minutes."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    progress = Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from elman.bench.usage import Usage
 from elman.cli import completion
 from elman.cli.connection import connected, target_option
 from elman.cli.document import document
+from elman.cli.progress import countdown
 from elman.v1 import inference_pb2 as pb
 
 
@@ -101,7 +102,10 @@ def bench(
     requests = list(_requests(known, names, top))
     usage = None if metrics is None else _usage(metrics)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with (
+            countdown(f"loading {target}", planned.warm_up + planned.seconds),
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        ):
             result = runner.run(drive(target, known, planned, requests, usage))
     except LoadFailed as error:
         raise click.ClickException(str(error)) from None

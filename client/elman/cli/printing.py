@@ -7,6 +7,7 @@ from rich.text import Text
 from elman import Prediction
 from elman.cli.document import document
 from elman.cli.elements import Element
+from elman.cli.progress import Tally
 from elman.cli.show import View
 
 
@@ -18,9 +19,13 @@ class Printer:
         self._as_json = as_json
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._session = 0
+        self.tally: Tally | None = None
+        """Counts them."""
 
     def prediction(self, session: int, element: Element, prediction: Prediction) -> None:
         """`session` counts from 0."""
+        if self.tally is not None:
+            self.tally.add(element)
         if self._as_json:
             click.echo(self._view.document(session, element, prediction))
             return

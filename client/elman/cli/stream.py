@@ -13,6 +13,7 @@ from elman.cli.connection import connected, target_option
 from elman.cli.contexts import Given, context_option
 from elman.cli.elements import Element, characters, sequences
 from elman.cli.printing import Printer
+from elman.cli.progress import Tally
 from elman.cli.show import View
 from elman.cli.terminal.keyboard import Keyboard
 from elman.cli.terminal.modes import keys
@@ -105,14 +106,17 @@ def stream(
             )
 
         printer = Printer(view, as_json=as_json)
+        one = session_name is not None
         if not sys.stdin.isatty():
-            _read(opened, known, characters(descriptor), printer, one=session_name is not None)
+            # Predictions that go to a terminal show by themselves how far they are.
+            unseen = not (sys.stdout and sys.stdout.isatty())
+            with Tally(descriptor, shown=unseen) as printer.tally:
+                _read(opened, known, characters(descriptor), printer, one=one)
         elif known.input.kind is InputKind.TEXT:
             _type(opened, known, descriptor, printer, session_name)
         else:
             click.echo(_INVITATIONS[known.input.kind], err=True)
-            lines = _text(characters(descriptor))
-            _read(opened, known, lines, printer, one=session_name is not None)
+            _read(opened, known, _text(characters(descriptor)), printer, one=one)
 
 
 def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, one: bool) -> None:
@@ -136,9 +140,9 @@ def _type(opened: Open, model: Model, descriptor: int, printer: Printer, name: s
         fixed="" if name is None else "a named session is kept as it is",
         one=name is not None,
     )
-    with keys(descriptor):
+    with keys(descriptor) as signals:
         click.echo(_INVITATIONS[given.kind], err=True)
-        typing.run(bursts(descriptor))
+        typing.run(bursts(descriptor, signals))
 
 
 def _noted(elements: Iterator[Element], pushed: deque[Element]) -> Iterator[object]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 _ENDING = ("SIGTERM", "SIGQUIT")
@@ -16,14 +16,17 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def keys(descriptor: int) -> Iterator[None]:
+def keys(descriptor: int) -> Iterator[int | None]:
     """Inside, reads of `descriptor` return each key at once, unechoed; Ctrl-C still interrupts, and
     Ctrl-Z stops the program until `fg`.
+
+    Yields a descriptor that is readable when a signal has come: who waits for a key has to wait for
+    that too, as the kernel may hand a signal to a thread that does not run its handler.
 
     Does nothing where there are no such terminals: then a line is handed over at its end.
     """
     if sys.platform == "win32":
-        yield
+        yield None
         return
     modes = _Modes(descriptor)
     handlers = modes.handlers() if threading.current_thread() is threading.main_thread() else {}
@@ -33,15 +36,31 @@ def keys(descriptor: int) -> Iterator[None]:
         for number, handler in handlers.items()
         if signal.getsignal(number) is signal.SIG_DFL
     }
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with _signals() if handlers else nullcontext() as signals:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        try:
+            modes.set()
+            yield signals
+        finally:
+            for number in handlers:
+                signal.signal(number, signal.SIG_DFL)
+            modes.restore()
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """A pipe with a byte for each signal that was handled."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
-        modes.set()
-        yield
+        yield read
     finally:
-        for number in handlers:
-            signal.signal(number, signal.SIG_DFL)
-        modes.restore()
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
 
 
 class _Modes:

@@ -25,16 +25,24 @@ Open = Callable[[bytes | None], Stream]
 """Opens a session, from a ticket or from its beginning."""
 
 
-def bursts(descriptor: int) -> Iterator[list[Typed]]:
-    """What is typed, as it comes: a key, or all of a paste. Ends with Ctrl-D, or the terminal."""
+def bursts(descriptor: int, signals: int | None = None) -> Iterator[list[Typed]]:
+    """What is typed, as it comes: a key, or all of a paste. Ends with Ctrl-D, or the terminal.
+
+    `signals`: a descriptor that is readable when a signal has come, whose handler is then run.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     keyboard = Keyboard()
     while True:
         patience = _SEQUENCE_SECONDS if keyboard.is_waiting else None
-        # Windows hands over lines, and has no select for them.
-        if sys.platform != "win32" and not select.select([descriptor], [], [], patience)[0]:
-            yield list(keyboard.time_out())
-            continue
+        if sys.platform != "win32":  # which hands over lines, and has no select for them
+            watched = [descriptor, *([] if signals is None else [signals])]
+            ready = select.select(watched, [], [], patience)[0]
+            if not ready:
+                yield list(keyboard.time_out())
+            if signals in ready:
+                os.read(signals, _CHUNK)
+            if descriptor not in ready:
+                continue
         chunk = os.read(descriptor, _CHUNK)
         keys = list(keyboard.feed(decoder.decode(chunk)))
         if not chunk or Key.END in keys:

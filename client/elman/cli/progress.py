@@ -1,0 +1,114 @@
+"""How far a command is that shows nothing else for long: on standard error, if that is a terminal.
+
+Nothing of it stays when the command is done.
+"""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+from elman.cli.elements import Element
+
+_PAUSE = 0.5
+"""Seconds between two looks. Drawing takes a millisecond of the process, which may be measured."""
+
+
+@contextmanager
+def countdown(what: str, seconds: float) -> Iterator[None]:
+    """Something that takes about so many seconds."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    done = threading.Event()
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with _aside(console, *columns) as progress:
+        task = progress.add_task(what, total=seconds)
+
+        def draw() -> None:
+            begun = time.monotonic()
+            while not done.wait(_PAUSE):
+                progress.update(task, completed=time.monotonic() - begun, refresh=True)
+
+        thread = threading.Thread(target=draw, name="elman-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class Tally:
+    """Elements that are answered one after another, of an input whose size may be known."""
+
+    def __init__(self, source: int, *, shown: bool) -> None:
+        """`source`: the descriptor that the elements come from. `shown`: if there is a terminal."""
+        status = os.fstat(source)
+        self._nbytes = status.st_size if stat.S_ISREG(status.st_mode) else None
+        console = Console(stderr=True)
+        self._console = console if shown and console.is_terminal else None
+        self._progress: Progress | None = None
+        self._elements = self._read = 0
+        self._begun = self._drawn = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def add(self, element: Element) -> None:
+        """One more is answered."""
+        if self._console is None:
+            return
+        self._elements += 1
+        # With the line's end, but for characters.
+        self._read += len(element.text.encode()) + (not isinstance(element.value, str))
+        now = time.monotonic()
+        if now - self._drawn >= _PAUSE:
+            self._drawn = now
+            self._draw(self._console, now - self._begun)
+
+    def _draw(self, console: Console, seconds: float) -> None:
+        if self._progress is None:
+            columns: list[ProgressColumn] = [TextColumn("{task.description}"), TimeElapsedColumn()]
+            if self._nbytes is not None:
+                columns[1:1] = [BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
+            self._progress = _aside(console, *columns)
+            self._progress.add_task("", total=self._nbytes)
+            self._progress.start()
+        rate = self._elements / seconds
+        (task,) = self._progress.task_ids
+        self._progress.update(
+            task,
+            description=f"{self._elements:,} elements, {rate:,.0f}/s",
+            completed=self._read,
+            refresh=True,
+        )
+
+
+def _aside(console: Console, *columns: ProgressColumn) -> Progress:
+    """It leaves nothing, and leaves alone what goes to standard output."""
+    return Progress(
+        *columns,
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
