@@ -9,10 +9,14 @@ none.
 import base64
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from elman_server import externaldata, onnxgraph, onnxproto
 from elman_server.datadependence import data_dependent
@@ -95,10 +99,12 @@ def read(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelFile:
             f"make {actual!r}: it was changed after its export"
         )
     folder, left = Folder.of(path), max_bytes - len(data)
-    found = _data_dependent(path, data, spec, initial)
-    model, left = _inlined(path, data, folder, left)
+    step = _parsed(path, data)
+    network = None if initial is None else _parsed(path, initial)
+    found = _data_dependent(step, network, spec)
+    model, left = _inlined(path, data, step, folder, left)
     if initial is not None:
-        initial, _ = _inlined(path, initial, folder, left)
+        initial, _ = _inlined(path, initial, network, folder, left)
     return ModelFile(
         path=path,
         spec=spec,
@@ -110,16 +116,16 @@ def read(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelFile:
     )
 
 
-def _data_dependent(path: Path, data: bytes, spec: ModelSpec, initial: bytes | None) -> str:
-    contexts = [context.name for context in spec.contexts]
+def _data_dependent(
+    step: onnxproto.Message, initial: onnxproto.Message | None, spec: ModelSpec
+) -> str:
     fed = [spec.input.name, *(state.input for state in spec.states)]
     fed += [name for name in (spec.lengths, *(c.input for c in spec.contexts)) if name]
-    try:
-        return data_dependent(onnxgraph.read(data), fed) or (
-            data_dependent(onnxgraph.read(initial), contexts) if initial is not None else ""
-        )
-    except (DecodeError, UnicodeDecodeError):
-        raise ModelFileError(f"{path}: {_DAMAGED}") from None
+    found = data_dependent(onnxgraph.read(step), fed)
+    if not found and initial is not None:
+        contexts = [context.name for context in spec.contexts]
+        found = data_dependent(onnxgraph.read(initial), contexts)
+    return found
 
 
 def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> str:
@@ -140,7 +146,7 @@ def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> s
 
 
 def _digest(digest: "hashlib._Hash", model: bytes) -> None:
-    for number, value in onnxgraph.fields(model):
+    for number, value in _fields(model):
         if number in (_GRAPH, _OPSET_IMPORT):
             digest.update(f"{number}:{len(value)}:".encode())
             digest.update(value)
@@ -157,14 +163,20 @@ def _spec(path: Path, text: str) -> ModelSpec:
         raise ModelFileError(f"{path}: {SPEC_KEY}: {_shortened(str(error))}") from None
 
 
-def _inlined(path: Path, model: bytes, folder: Folder, left: int) -> tuple[bytes, int]:
-    """The model with all its constants, of which those outside may take so many bytes; and how many
-    more may be read."""
+def _parsed(path: Path, model: bytes) -> onnxproto.Message:
     try:
-        message = onnxproto.parse(model)
-        fetched = externaldata.inline(onnxproto.tensors(message), folder, left)
+        return onnxproto.parse(model)
     except DecodeError:
         raise ModelFileError(f"{path}: {_DAMAGED}") from None
+
+
+def _inlined(
+    path: Path, model: bytes, message: onnxproto.Message, folder: Folder, left: int
+) -> tuple[bytes, int]:
+    """The model with all its constants, of which those outside may take so many bytes; and how many
+    more may be read. `message` is the model, parsed."""
+    try:
+        fetched = externaldata.inline(onnxproto.tensors(message), folder, left)
     except ExternalDataError as error:
         raise ModelFileError(f"{path}: {error}") from None
     if fetched is None:
@@ -200,7 +212,7 @@ def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
     try:
         initial = base64.b64decode(text, validate=True)
         # Read through, so that the fingerprint can be taken of it.
-        list(onnxgraph.fields(initial))
+        list(_fields(initial))
     except (ValueError, DecodeError, IndexError):
         raise ModelFileError(f"{path}: {INITIAL_KEY!r} is no ONNX file in base64") from None
     return initial
@@ -208,8 +220,16 @@ def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
 
 def _metadata(model: bytes) -> dict[str, str]:
     found = {}
-    for number, value in onnxgraph.fields(model):
+    for number, value in _fields(model):
         if number == _METADATA_PROPS:
-            entry = dict(onnxgraph.fields(value))
+            entry = dict(_fields(value))
             found[entry.get(_KEY, b"").decode()] = entry.get(_VALUE, b"").decode()
     return found
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of a serialized message, in file order."""
+    unknown: Iterable[Any] = UnknownFieldSet(Empty.FromString(message))  # type: ignore[assignment]
+    for found in unknown:
+        if isinstance(found.data, bytes):
+            yield found.field_number, found.data

@@ -1,6 +1,6 @@
-"""As much of onnx.proto as it takes to find every constant in a model. A server has no onnx
-package; what is not named here stands, byte for byte, in a message's unknown fields, and is written
-as it was read.
+"""As much of onnx.proto as it takes to find every constant in a model, and which node takes what
+another gives. A server has no onnx package; what is not named here stands, byte for byte, in a
+message's unknown fields, and is written as it was read.
 
 It is protobuf's own parser that reads, so that a model is here what it is to ONNX Runtime, also
 where a field stands twice.
@@ -40,14 +40,32 @@ _MESSAGES: dict[str, tuple[tuple[str, int, FieldDescriptorProto.Label.ValueType,
         ("functions", 25, _MANY, "Function"),
     ),
     "TrainingInfo": (("initialization", 1, _ONE, "Graph"), ("algorithm", 2, _ONE, "Graph")),
-    "Function": (("node", 7, _MANY, "Node"), ("attribute_proto", 11, _MANY, "Attribute")),
+    "Function": (
+        ("name", 1, _ONE, _BYTES),
+        ("input", 4, _MANY, _BYTES),
+        ("output", 5, _MANY, _BYTES),
+        ("node", 7, _MANY, "Node"),
+        ("domain", 10, _ONE, _BYTES),
+        ("attribute_proto", 11, _MANY, "Attribute"),
+    ),
     "Graph": (
         ("node", 1, _MANY, "Node"),
         ("initializer", 5, _MANY, "Tensor"),
+        ("input", 11, _MANY, "ValueInfo"),
+        ("output", 12, _MANY, "ValueInfo"),
         ("sparse_initializer", 15, _MANY, "SparseTensor"),
     ),
-    "Node": (("attribute", 5, _MANY, "Attribute"),),
+    "ValueInfo": (("name", 1, _ONE, _BYTES),),
+    "Node": (
+        ("input", 1, _MANY, _BYTES),
+        ("output", 2, _MANY, _BYTES),
+        ("name", 3, _ONE, _BYTES),
+        ("op_type", 4, _ONE, _BYTES),
+        ("attribute", 5, _MANY, "Attribute"),
+        ("domain", 7, _ONE, _BYTES),
+    ),
     "Attribute": (
+        ("name", 1, _ONE, _BYTES),
         ("t", 5, _ONE, "Tensor"),
         ("g", 6, _ONE, "Graph"),
         ("tensors", 10, _MANY, "Tensor"),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_server import modelfile, onnxgraph
+from elman_server import modelfile, onnxgraph, onnxproto
 from elman_server.datadependence import data_dependent
 from tests.stepmodels import Shape, caption, leaky, lstm, save, save_conditioned
 
@@ -42,7 +42,11 @@ def found(
 ) -> str:
     """What is found in a graph that is fed `x`."""
     model = helper.make_model(graph(nodes, ["x"], ["y"], constants), functions=functions)
-    return data_dependent(onnxgraph.read(model.SerializeToString()), ["x"])
+    return in_file(model.SerializeToString())
+
+
+def in_file(model: bytes) -> str:
+    return data_dependent(onnxgraph.read(onnxproto.parse(model)), ["x"])
 
 
 TURNS = graph(
@@ -167,6 +171,15 @@ def test_what_takes_as_long_for_all_numbers_is_not(
 
 def test_it_is_named() -> None:
     assert found([node("NonZero", ["x"], ["y"], name="find")]) == "NonZero 'find'"
+
+
+def test_a_graph_that_is_written_in_two_parts_is_one() -> None:
+    """As it is to ONNX Runtime."""
+    parts = [
+        helper.make_model(graph([node("NonZero", ["x"], ["n"])], ["x"], ["y"])),
+        helper.make_model(graph([node("Cast", ["n"], ["y"], to=1)], [], [])),
+    ]
+    assert in_file(b"".join(part.SerializeToString() for part in parts)) == "NonZero"
 
 
 def function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
