@@ -247,6 +247,31 @@ def spinning(turns: int) -> tuple[onnx.ModelProto, ModelSpec]:
 FOREVER = 2**62
 """Turns that no machine finishes."""
 
+
+def growing() -> tuple[onnx.ModelProto, ModelSpec]:
+    """A running sum, `y = h = h + x`, of which a step of an element `x` fills `|x|` numbers with
+    zeros on the way: it takes as much memory as the element says."""
+    node = helper.make_node
+    built, spec = leaky()
+    graph = built.graph
+    del graph.node[:]
+    graph.node.extend(
+        [
+            node("ReduceMax", ["x"], ["most"], keepdims=1, axes=[0, 1]),
+            node("Squeeze", ["most"], ["one"]),
+            node("Abs", ["one"], ["size"]),
+            node("Cast", ["size"], ["whole"], to=TensorProto.INT64),
+            node("Unsqueeze", ["whole", "batch"], ["shape"]),
+            node("ConstantOfShape", ["shape"], ["zeros"]),
+            node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+            node("Add", ["h", "x"], ["sum"]),
+            node("Add", ["sum", "zero"], ["h_next"]),
+            node("Identity", ["h_next"], ["y"]),
+        ]
+    )
+    return built, spec
+
+
 STYLES = 4
 """The styles that `caption` knows; the graph fails on others."""
 

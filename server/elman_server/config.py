@@ -70,6 +70,9 @@ class ServerConfig:
     step_timeout: float = 5.0
     """Seconds after which a step is ended, and with it the sessions that make it take so long; 0:
     never."""
+    max_step_bytes: int = 1024 * 1024 * 1024
+    """Bytes of memory that steps may take, beside elements and states, of all models together whose
+    operators' time or size depends on elements; a session whose step needs more is ended."""
     max_pending_elements: int = 1_000_000
     """Elements that wait for a step, of all models together; above it large pushes wait unread
     and `Predict` is refused."""
@@ -154,6 +157,7 @@ class ServerConfig:
             self._check(name, 1, 65_536)
         for name in ("max_context_bytes", "max_pending_bytes", "max_unread_bytes"):
             self._check(name, 1, 2**40)
+        self._check("max_step_bytes", 2**20, 2**40)
         self._check("max_state_bytes", 0, 2**50)
         self._check("max_model_bytes", 1, 2**31 - 1)
         self._check("load_timeout", 0.1, 1_000_000)

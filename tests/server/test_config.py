@@ -20,6 +20,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "max_state_bytes": (0, 2**50),
     "max_pending_bytes": (1, 2**40),
     "max_unread_bytes": (1, 2**40),
+    "max_step_bytes": (2**20, 2**40),
     "workers": (1, 256),
     "max_sessions": (1, 2**32 - 1),
     "max_batch_size": (1, 65_536),

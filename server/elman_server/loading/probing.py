@@ -26,6 +26,7 @@ def open_model(
         threads=config.threads,
         providers=config.providers,
         device=Device.parse(config.device),
+        max_run_nbytes=config.max_step_bytes if file.data_dependent else None,
         before_run=before_run,
     )
 

@@ -63,10 +63,12 @@ class StepModel:
         threads: int,
         providers: Sequence[str],
         device: Device = CPU,
+        max_run_nbytes: int | None = None,
         before_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`providers` are for the CPU; another device has its own. `before_run` is called before
-        `step` and `begin` run their graphs.
+        """`providers` are for the CPU; another device has its own. `max_run_nbytes`: bytes of the
+        host that the runs of all such models may take, if that is bounded. `before_run` is called
+        before `step` and `begin` run their graphs.
 
         Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
         names.
@@ -76,7 +78,13 @@ class StepModel:
         self._before_run = before_run
 
         def opened(model: bytes) -> Any:
-            return open_session(model, device=device, threads=threads, providers=providers)
+            return open_session(
+                model,
+                device=device,
+                threads=threads,
+                providers=providers,
+                max_run_nbytes=max_run_nbytes,
+            )
 
         self._session = opened(file.model)
         self._initial = None

@@ -1,5 +1,6 @@
 """ONNX Runtime, as the runner uses it: sessions, devices, memory on them."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,11 @@ from elman_server.runner.ort import onnxruntime as ort
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+
+_AS_REQUESTED = 1
+"""Has an arena grow by what is asked for, and not to the next power of two."""
+_arena_lock = threading.Lock()
+_arena_made = False
 
 _CUDA_OPTIONS = {
     # Numbers as a CPU has them, not shortened to ten bits of mantissa on the way.
@@ -88,9 +94,11 @@ def open_session(
     device: Device = CPU,
     threads: int = 1,
     providers: Sequence[str] = (CPU_PROVIDER,),
+    max_run_nbytes: int | None = None,
 ) -> ort.InferenceSession:
     """A graph that is ready to run; `providers` are for the CPU. It is loaded from memory, so that
-    the runtime has no folder in which to look for weights.
+    the runtime has no folder in which to look for weights. `max_run_nbytes`: bytes of the host that
+    the runs of all graphs that are opened with it may take; the first that is given counts.
 
     Raises `ModelLoadError` if the runtime refuses it.
     """
@@ -103,6 +111,11 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if FLUSHED:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if max_run_nbytes is not None:
+        _bound_memory(max_run_nbytes)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Weights are there already, and do not count.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if device != CPU:
         options.use_deterministic_compute = True
         chosen = [(CUDA_PROVIDER, {"device_id": str(device.id), **_CUDA_OPTIONS}), CPU_PROVIDER]
@@ -124,6 +137,22 @@ def open_session(
             f"{CUDA_PROVIDER} could not be started; ONNX Runtime's own lines say why"
         )
     return session
+
+
+def _bound_memory(max_nbytes: int) -> None:
+    """Gives the graphs of this process that ask for it one arena, which does not grow beyond that.
+    There is one for a process, however often this is called."""
+    global _arena_made
+    with _arena_lock:
+        if _arena_made:
+            return
+        _arena_made = True
+    host = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    default = -1
+    arena = ort.OrtArenaCfg(max_nbytes, _AS_REQUESTED, default, default)
+    ort.create_and_register_allocator(host, arena)
 
 
 def run_options(interrupt: Interrupt | None) -> ort.RunOptions | None:

@@ -1,4 +1,5 @@
-"""An element that makes a step take for ever ends its own session, and nobody else waits for it."""
+"""An element that makes a step take for ever, or all memory, ends its own session, and nobody else
+waits for it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from elman_server.loading.loaded import LoadedModel
 from elman_server.repository import ModelSource
 from tests.server.transport.conftest import make_config
 from tests.server.transport.harness import LocalServer
-from tests.stepmodels import leaky, save, turning
+from tests.stepmodels import growing, leaky, save, turning
 
 FOR_EVER = 1e18
 TIMEOUT = 0.5
@@ -20,11 +21,12 @@ TIMEOUT = 0.5
 
 @pytest.fixture
 async def turning_server(tmp_path: Path) -> AsyncIterator[LocalServer]:
-    """Serves `turning`, whose elements say how long a step takes, and `leaky`."""
-    config = make_config(step_timeout=TIMEOUT)
+    """Serves `turning`, whose elements say how long a step takes, `growing`, whose elements say how
+    large one is, and `leaky`."""
+    config = make_config(step_timeout=TIMEOUT, max_step_bytes=64 * 1024 * 1024)
     models = [
         LoadedModel.load(ModelSource(name=name, version="1", path=path), config)
-        for name, built in (("turning", turning()), ("leaky", leaky()))
+        for name, built in (("turning", turning()), ("growing", growing()), ("leaky", leaky()))
         for path in [save(*built, tmp_path / name / "1/model.onnx")]
     ]
     async with LocalServer(models, config) as server:
@@ -82,3 +84,16 @@ async def test_what_shares_the_step_gets_what_it_gets_alone(turning_server: Loca
             assert stream.values(1) == np.float32(number).tobytes()
         await stream.half_close()
         assert await stream.read_all() is grpc.StatusCode.OK
+
+
+async def test_a_step_that_would_fill_the_memory_fails_alone(turning_server: LocalServer) -> None:
+    stream = turning_server.stream("growing")
+    await stream.send(opens=[1, 2], push=one(1, 200e6))
+    await stream.send(push=one(2, 1e6))
+    await stream.ended(1)
+    [closed] = stream.closed[1]
+    assert closed.reason == pb.CLOSE_REASON_STEP_FAILED
+    await stream.answered(2, 1)
+    assert stream.values(2) == np.float32(1e6).tobytes()
+    await stream.half_close()
+    assert await stream.read_all() is grpc.StatusCode.OK
