@@ -39,6 +39,10 @@ from elman_server.engine.table import (
     SessionTable,
 )
 
+RESUMED_SECONDS = 60.0
+"""For so much longer than others a session that was opened from a snapshot is not idle before its
+first element: its client has opened it for a push."""
+
 
 class Scheduler:
     """Owns the sessions of one model, their queues and their slots."""
@@ -100,6 +104,7 @@ class Scheduler:
             table=self.table,
         )
         self.sessions.add(session)
+        resumed = isinstance(given, Snapshot)
         if isinstance(given, Snapshot) and not awaited:
             session.first = given.position
             given = None if given.tensors is None else given
@@ -109,7 +114,9 @@ class Scheduler:
         if cadence is not None and not awaited:
             self.table.keep(session.slot.index, cadence, now)
         if parkable:
-            self.table.may_park(session.slot.index, now)
+            # Opened again for a push, which may be behind the opens of many others.
+            idle_from = now + RESUMED_SECONDS if resumed else now
+            self.table.may_park(session.slot.index, idle_from)
         if awaited:
             self._beginners.expect(session, given)
         elif given is not None:

@@ -98,7 +98,7 @@ class SessionTable:
         self.parkables = 0
         """Sessions in it that may."""
         self.active: NDArray[np.float64] = np.zeros(0)
-        """When a parkable session's last elements were answered."""
+        """When a parkable session's last elements were answered; from when on it counts as idle."""
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
@@ -134,9 +134,9 @@ class SessionTable:
             self.leavers += 1
         self.leaving[row] = leaving
 
-    def may_park(self, row: int, now: float) -> None:
-        """The session in a row may be parked."""
-        self.parkable[row], self.active[row] = True, now
+    def may_park(self, row: int, idle_from: float) -> None:
+        """The session in a row may be parked, and is idle from then on if nothing comes."""
+        self.parkable[row], self.active[row] = True, idle_from
         self.parkables += 1
 
     def idle(self, since: float) -> "list[Session]":

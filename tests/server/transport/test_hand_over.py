@@ -5,8 +5,10 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.engine import scheduler
 from elman_server.engine.session import Ending, EndReason
 from tests.server.transport.conftest import Serve
 from tests.server.transport.harness import LocalServer, push
@@ -106,6 +108,42 @@ async def test_an_idle_session_is_parked_and_comes_back_where_it_was(
             assert stream.values(number) + stream.values(number + 10) == logits(text + "de")
         assert server.metric("elman_sessions_closed_total", reason="parked") == 2
         assert server.metric("elman_sessions_resumed_total") == 2
+        stream.call.cancel()
+
+
+async def test_a_session_that_was_opened_for_a_push_is_not_parked_before_it(
+    serve: Serve, logits: Any
+) -> None:
+    """However long the push takes: it may be behind the opens of thousands of others."""
+    async with serve(park_after=0.1) as server:
+        stream = server.stream()
+        await stream.send(opens=[pb.Open(session=1, parkable=True)], push=push({1: "abc"}))
+        await stream.ended(1)
+        ticket = stream.tickets[1][0].ticket
+        await stream.send(opens=[pb.Open(session=2, ticket=ticket, parkable=True)])
+        for number in (3, 4):  # each is opened and parked after it
+            await stream.send(opens=[pb.Open(session=number, parkable=True)])
+            await stream.ended(number)
+        await stream.push(2, "de")
+        await stream.ended(2)
+        assert stream.closed[2][0].reason == pb.CLOSE_REASON_PARKED
+        assert stream.values(1) + stream.values(2) == logits("abcde")
+
+
+async def test_a_session_that_was_opened_for_a_push_does_not_wait_for_it_for_ever(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "RESUMED_SECONDS", 0.3)
+    async with serve(park_after=0.1) as server:
+        stream = server.stream()
+        await stream.send(opens=[1], tickets=[1])
+        await stream.until(lambda: bool(stream.tickets.get(1)))
+        opened = server.engine().now()
+        ticket = stream.tickets[1][0].ticket
+        await stream.send(opens=[pb.Open(session=2, ticket=ticket, parkable=True)])
+        await stream.ended(2)
+        assert stream.closed[2][0].reason == pb.CLOSE_REASON_PARKED
+        assert server.engine().now() > opened + 0.4
         stream.call.cancel()
 
 
