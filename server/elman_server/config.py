@@ -126,6 +126,11 @@ class ServerConfig:
     """Seconds for which the state store keeps a named session that nobody uses."""
     checkpoint_interval: float = 1.0
     """Seconds after which the elements of a named session are in the state store, roughly."""
+    store_outage: Literal["wait", "continue"] = "wait"
+    """What named sessions do while the state store can't be reached for longer than session_lease:
+    wait until it can, and go on if no other server has them by then; or continue, at the risk that
+    another server that reaches the store has them too, so that two clients get different
+    predictions for the same position, and what one of them pushed is dropped."""
     keepalive_time: float = 30.0
     """Seconds of silence on a connection after which the server asks whether its peer is still
     there; a peer that does not answer for as long again is gone, and its sessions with it."""

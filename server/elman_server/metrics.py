@@ -168,10 +168,23 @@ class Metrics:
             failures=total("elman_state_store_failures", "Calls that the state store failed."),
         )
 
-    def watch_keeper(self, *, sessions: Callable[[], int], down: Callable[[], bool]) -> None:
+    def watch_keeper(
+        self,
+        *,
+        sessions: Callable[[], int],
+        waiting: Callable[[], int],
+        down: Callable[[], bool],
+    ) -> None:
         """Reads them at each scrape."""
         self.registry.register(
             _Reading("elman_named_sessions", "Named sessions that are open.", sessions)
+        )
+        self.registry.register(
+            _Reading(
+                "elman_named_sessions_waiting",
+                "Named sessions whose predictions wait for the state store.",
+                waiting,
+            )
         )
         self.registry.register(
             _Reading(

@@ -68,6 +68,12 @@ class Load:
         asyncio.get_running_loop().call_later(seconds, timer.set)
         await self._wait(timer)
 
+    async def get_on(self) -> None:
+        """Returns when each session has got another prediction; raises what a session meets."""
+        before = [len(played.values) for played in self.played]
+        while any(len(each.values) == n for each, n in zip(self.played, before, strict=True)):
+            await self.run(0.02)
+
     async def _play(self, played: Played) -> None:
         text = self._texts[played.kind]
         name = played.name if self._named else None

@@ -18,11 +18,14 @@ import pytest
 import elman
 from elman import aio
 from elman_server.repository import BUNDLED
+from elman_server.tickets.keys import new_key
+from tests.chaos.bridge import Bridge
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, quantiles
 from tests.oracle import Oracle
 from tests.server.store.redisserver import RedisServer
 from tests.server.store.worlds import settle
+from tests.serverprocess import ServerProcess
 
 long = pytest.mark.slow
 LEASE = 1.0
@@ -39,11 +42,13 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.mark.parametrize(
     ("sessions", "kills"), [(40, 2), pytest.param(1000, 10, marks=long)], ids=["short", "long"]
 )
+@pytest.mark.parametrize("outage", ["wait", "continue"])
 async def test_a_store_that_dies_and_comes_back_empty_is_no_error_to_anybody(
-    redis: RedisServer, sessions: int, kills: int
+    redis: RedisServer, sessions: int, kills: int, outage: str
 ) -> None:
     rng = Random(11)
-    with Fleet(2, "--demo", "--state-store", redis.url, *TERMS) as fleet:
+    terms = (*TERMS, "--store-outage", outage)
+    with Fleet(2, "--demo", "--state-store", redis.url, *terms) as fleet:
         # For the longest time in which no name is given out.
         async with aio.connect(fleet.targets, timeout=60, connect_timeout=60) as client:
             async with Load(client, sessions, seed=3, named=True) as load:
@@ -69,7 +74,8 @@ async def test_a_store_that_dies_and_comes_back_empty_is_no_error_to_anybody(
             await load.check_kept()
         assert names == sessions
         assert failures > 0
-        assert server.lines("named sessions go on without the state store")
+        verb = {"wait": "wait for", "continue": "go on without"}[outage]
+        assert server.lines(f"named sessions {verb} the state store")
         assert server.lines("the state store is back")
     print(f"\n{sessions} named sessions, {kills} deaths of Redis and of a server at once")
     print(f"{load.answered} elements answered")
@@ -95,6 +101,86 @@ async def test_a_replica_that_is_killed_costs_named_sessions_no_more_than_others
     print(f"\n{sessions} named sessions, {kills} kills, {load.answered} elements answered")
     print(quantiles("from a kill to the next prediction", pauses))
     assert max(pauses) < 10
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=long)], ids=["short", "long"])
+@pytest.mark.parametrize("outage", ["wait", "continue"])
+async def test_a_store_that_stands_still_is_nothing_to_sessions_without_a_name(
+    redis: RedisServer, outage: str, seconds: float
+) -> None:
+    """One client has both kinds, on one RPC. If they are to continue, the named ones do so, too."""
+    terms = (*TERMS, "--store-outage", outage)
+    with Fleet(1, "--demo", "--state-store", redis.url, *terms) as fleet:
+        settle(redis.url)
+        async with aio.connect(fleet.targets, timeout=60) as client:
+            named, unnamed = Load(client, 20, seed=5, named=True), Load(client, 20, seed=6)
+            async with named, unnamed:
+                await unnamed.run(1.0)
+                paused = monotonic()
+                redis.pause()
+                await unnamed.run(seconds)
+                redis.resume()
+                resumed = monotonic()
+                await named.run(3 * LEASE)
+                answered = named.answered
+                await named.run(0.5)
+                assert named.answered > answered
+            named.check()
+            unnamed.check()
+    pauses = unnamed.latencies(paused, resumed)
+    # As long as it takes on a machine that is busy, and no longer.
+    assert max(pauses) < 1
+    begun = paused + 2 * LEASE
+    if outage == "continue":
+        assert max(named.latencies(begun, resumed)) < 1
+    else:
+        assert not named.latencies(begun, resumed)
+    print(f"\nRedis stood still for {seconds} s")
+    print(quantiles("between predictions of sessions without a name", pauses))
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=long)], ids=["short", "long"])
+async def test_a_server_that_is_cut_off_from_the_store_answers_nothing_that_another_has(
+    redis: RedisServer, seconds: float
+) -> None:
+    """Both have a client of the session, which pushes all the time."""
+    oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+    settle(redis.url)
+    arguments = ("--demo", *TERMS, "--state-store")
+    env = {"ELMAN_TICKET_KEY": new_key()}
+    async with Bridge(redis.port) as bridge:
+        with (
+            ServerProcess(*arguments, f"redis://{bridge.target}", env=env) as cut_off,
+            ServerProcess(*arguments, redis.url, env=env) as other,
+        ):
+            async with (
+                aio.connect(cut_off.target, timeout=60) as one,
+                aio.connect(other.target, timeout=60, connect_timeout=60) as two,
+            ):
+                loser = await one.stream("sentiment", outputs="positive", session="contended")
+                beside = await one.stream("sentiment", outputs="positive")
+                before = [(await loser.step(each))["positive"] for each in "abc"]
+                await asyncio.sleep(4 * LEASE / 3)  # until it is saved
+                bridge.stall()
+                bridge.refuses = True
+                winner = await two.stream("sentiment", outputs="positive", session="contended")
+                assert winner.position == 3
+                waiting = asyncio.create_task(loser.step("d"))
+                until = monotonic() + seconds
+                count = 0
+                while monotonic() < until:
+                    before.append((await winner.step("z"))["positive"])
+                    assert (await beside.step("a")).position == count
+                    count += 1
+                assert not waiting.done()
+                bridge.refuses = False
+                with pytest.raises(elman.SessionTaken) as caught:
+                    await waiting
+                assert caught.value.position == 3
+                before.append((await winner.step("z"))["positive"])
+    alone = oracle.run("abc" + "z" * (count + 1))
+    assert before == [each["positive"].item() for each in alone]
 
 
 @dataclass

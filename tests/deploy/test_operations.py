@@ -33,7 +33,7 @@ def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
     rows = re.findall(r"^\| `(elman_\w+)` \| (\w+) \| .+ \|$", text, re.MULTILINE)
     metrics = Metrics()
     metrics.keeper()
-    metrics.watch_keeper(sessions=lambda: 0, down=lambda: False)
+    metrics.watch_keeper(sessions=lambda: 0, waiting=lambda: 0, down=lambda: False)
     families = {family.name: family.type for family in metrics.registry.collect()}
     families |= {family.name: family.kind for family in supervised(serving=1, restarts=0)}
     expected = {

@@ -261,7 +261,7 @@ class Engine:
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
     ) -> int:
         """Queues elements, `[sum(counts), *shape]`, that arrived at `arrival` on the engine's
-        clock: `counts[i]` for `sessions[i]`, which all have the same outbox.
+        clock: `counts[i]` for `sessions[i]`.
 
         Returns the largest number of elements that one of them has unanswered.
         """

@@ -46,6 +46,7 @@ class Outbox:
         "_forgotten",
         "_mail",
         "_receivers",
+        "_refusals",
         "_size",
         "contexts_nbytes",
         "held",
@@ -72,6 +73,8 @@ class Outbox:
         self._forgotten: dict[int, Ending] = {}
         """Of the mail that was taken last."""
         self._size = 0
+        self._refusals = 0
+        """Ends of sessions that were never opened to their caller."""
 
     def receiver(self, selection: Selection) -> "Receiver":
         """The same for the same selection."""
@@ -103,6 +106,7 @@ class Outbox:
 
     def ended(self, session: "Session", ending: "Ending") -> None:
         self._mail.ended.append((session, ending))
+        self._refusals += session.awaited
         self._size += _TOLD_NBYTES
 
     def forget(self, session: "Session", ending: "Ending") -> None:
@@ -110,10 +114,22 @@ class Outbox:
         and not told yet."""
         self._mail.forgotten[session.number] = self._forgotten[session.number] = ending
 
+    def take_refusals(self) -> Mail:
+        """The ends alone of sessions that have a name and never came to be kept: there is nothing
+        else of them."""
+        if not self._refusals:
+            return Mail()
+        refused = [each for each in self._mail.ended if each[0].awaited]
+        self._mail.ended = [each for each in self._mail.ended if not each[0].awaited]
+        self._size -= _TOLD_NBYTES * len(refused)
+        self._refusals = 0
+        return Mail(ended=refused)
+
     def take(self) -> Mail:
         """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
         on."""
         mail, self._mail, self._size = self._mail, Mail(), 0
+        self._refusals = 0
         self._forgotten = mail.forgotten
         return mail
 

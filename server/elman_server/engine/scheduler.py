@@ -144,7 +144,7 @@ class Scheduler:
     ) -> int:
         """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in their order.
 
-        The sessions have the same outbox, and none is closing or has ended. Returns the largest
+        None of the sessions is closing or has ended. Returns the largest
         number of elements that one of them now has waiting or in a step.
         """
         table = self.table

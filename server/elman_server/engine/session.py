@@ -135,6 +135,11 @@ class Session:
         return closing is not None and (closing.hands_over or self.keeping is not None)
 
     @property
+    def awaited(self) -> bool:
+        """Whether it is not known what it begins from; or was not when it ended."""
+        return self.start is Start.AWAITED
+
+    @property
     def outbox(self) -> Outbox:
         return self.receiver.outbox
 

@@ -1,4 +1,4 @@
-"""The fence of a server's named sessions: until when what they answered may be told.
+"""The fence of a server's named sessions: until when what they answered may be sent.
 
 Pure; times are arguments, in seconds, of a clock that goes on while the server stands still.
 """
@@ -8,12 +8,13 @@ _UNCERTAIN_SECONDS = 0.5
 
 
 class Fence:
-    """Claims that were renewed are good for a lease. Those that could not be renewed are, too, or a
-    store that is down would be an outage; but only where the store was found to be down lately, by
-    a server that did not stand still while it looked."""
+    """Claims that were renewed are good for a lease. If sessions `go_on` while the store is down,
+    claims that could not be renewed are good, too; but only where the store was found to be down
+    lately, by a server that did not stand still while it looked."""
 
-    def __init__(self, *, lease: float, timeout: float, now: float) -> None:
+    def __init__(self, *, lease: float, timeout: float, now: float, go_on: bool) -> None:
         """`timeout`: of a call to the store."""
+        self._go_on = go_on
         self._lease = lease
         self._timeout = timeout
         self._open_until = now + lease
@@ -44,6 +45,6 @@ class Fence:
             return False
         self._uncertain = False
         self.down = True
-        # Until the next has been tried.
-        self._open_until = now + self._lease + self._timeout
+        if self._go_on:  # until the next has been tried
+            self._open_until = now + self._lease + self._timeout
         return True

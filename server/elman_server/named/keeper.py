@@ -1,9 +1,9 @@
 """The keeper of a server's named sessions: their claims, their leases, their checkpoints.
 
-A claim is renewed three times in a lease. Whoever was cut off from the store for longer, or stood
-still, finds out at the next renewal whether somebody else has a session by then; until that has
-been tried, `lapsed` says that nothing may be told. A store that can't be used is another matter:
-then sessions go on without it, and what they did is saved when it is back.
+A claim is renewed three times in a lease. A server that was cut off from the store for longer, or
+stood still, learns at its next renewal whether another has a session by then; until it has renewed,
+`lapsed` says that nothing may be sent. Where sessions are to `go_on` while the store is down, they
+do so once a renewal has found that it is; what they did is saved when it is back.
 """
 
 import asyncio
@@ -71,9 +71,12 @@ class Keeper:
         terms: Terms,
         metrics: KeeperMetrics,
         *,
+        go_on: bool,
         clock: Callable[[], float] = _seconds,
     ) -> None:
+        """`go_on`: whether sessions do while the store is down. If not, they wait for it."""
         self._store = store
+        self._go_on = go_on
         self._terms = terms
         self._metrics = metrics
         self._clock = clock
@@ -82,7 +85,7 @@ class Keeper:
         self._saver = Saver(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
         self._renew_now = asyncio.Event()
         self._claim_now = asyncio.Event()
-        self._tried = asyncio.Event()
+        self._watchers: set[Callable[[], None]] = set()
         self._fence = self._new_fence()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -132,16 +135,24 @@ class Keeper:
 
     @property
     def lapsed(self) -> bool:
-        """Whether somebody else may have a session by now, and that was not looked at yet: then
-        nothing is to be told before it is `settled`."""
-        if not (self._held or self._saver.leaving):
-            return False
+        """Whether another server may have a session by now: then nothing that a session has
+        answered is to be sent."""
         return self._fence.lapsed(self._clock())
 
-    async def settled(self) -> None:
-        """Returns when it has tried to renew its claims."""
-        self._renew_now.set()
-        await self._tried.wait()
+    @property
+    def waiting(self) -> int:
+        """Named sessions whose answers wait for the store."""
+        return self.sessions if self.lapsed else 0
+
+    def watch(self, notify: Callable[[], None]) -> None:
+        """Has `notify` called, once, when its claims have not `lapsed` any more."""
+        if not self._watchers:
+            self._renew_now.set()
+        self._watchers.add(notify)
+
+    def unwatch(self, notify: Callable[[], None]) -> None:
+        """Takes a `watch` back."""
+        self._watchers.discard(notify)
 
     async def peek(self, key: str) -> bytes | None:
         """A session's last checkpoint. Raises `StoreDown`."""
@@ -157,8 +168,9 @@ class Keeper:
         """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
         unless somebody else had it since. No longer than it is `wanted`.
 
-        None if it is not known who has it, as the store is down, and `owner` had it last as far as
-        is known here. Raises `SessionTaken`, `SessionHeld`, `StoreDown` or `ShuttingDown`.
+        None if it is not known who has it, as the store is down, `owner` had it last as far as is
+        known here, and sessions go on all the same. Raises `SessionTaken`, `SessionHeld`,
+        `StoreDown` or `ShuttingDown`.
         """
         until = self._clock() + self._terms.patience
         while True:
@@ -175,7 +187,7 @@ class Keeper:
                     found = await self._claim(key, owner, again=again)
                 except StoreUnavailable as error:
                     self._doubt()
-                    if not again:
+                    if not (again and self._go_on):
                         raise StoreDown(str(error)) from None
                     if key in self._held:
                         # Which of the two came later, only the store knows.
@@ -264,8 +276,10 @@ class Keeper:
                 self._told(error)
                 if not self._not_renewed(begun, error):
                     continue
-            tried, self._tried = self._tried, asyncio.Event()
-            tried.set()
+            if self._watchers and not self.lapsed:
+                watchers, self._watchers = self._watchers, set()
+                for notify in watchers:
+                    notify()
             try:
                 # From one to the next, as those of very many take their time.
                 rest = begun + self._terms.lease / _RENEWALS - self._clock()
@@ -361,7 +375,12 @@ class Keeper:
     # How the store is
 
     def _new_fence(self) -> Fence:
-        return Fence(lease=self._terms.lease, timeout=self._store.timeout, now=self._clock())
+        return Fence(
+            lease=self._terms.lease,
+            timeout=self._store.timeout,
+            now=self._clock(),
+            go_on=self._go_on,
+        )
 
     def _renewed(self, begun: float) -> None:
         was_down = self._fence.down
@@ -378,7 +397,8 @@ class Keeper:
         was_down = self._fence.down
         decided = self._fence.failed(begun, self._clock())
         if decided and not was_down:
-            self._log.warning("named sessions go on without the state store", error=str(error))
+            what = "go on without" if self._go_on else "wait for"
+            self._log.warning(f"named sessions {what} the state store", error=str(error))
         return decided
 
     def _doubt(self) -> None:

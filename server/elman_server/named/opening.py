@@ -18,6 +18,10 @@ def open_keeper(config: ServerConfig, metrics: Metrics) -> Keeper | None:
     terms = Terms(
         lease=config.session_lease, ttl=config.session_ttl, interval=config.checkpoint_interval
     )
-    keeper = Keeper(store, terms, metrics.keeper())
-    metrics.watch_keeper(sessions=lambda: keeper.sessions, down=lambda: keeper.down)
+    keeper = Keeper(store, terms, metrics.keeper(), go_on=config.store_outage == "continue")
+    metrics.watch_keeper(
+        sessions=lambda: keeper.sessions,
+        waiting=lambda: keeper.waiting,
+        down=lambda: keeper.down,
+    )
     return keeper

@@ -76,8 +76,6 @@ class Naming:
         self._keeper = keeper
         self._ticketing = Ticketing(model, identity)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.used = False
-        """Whether there is or was any."""
 
     def wanted(self, message: pb.Open) -> Wanted:
         """Raises a `ServerError`."""
@@ -115,16 +113,9 @@ class Naming:
     def begin(self, session: Session, wanted: Wanted) -> None:
         """Finds what an awaited session begins from."""
         assert self._keeper is not None
-        self.used = True
         task = asyncio.create_task(self._find(session, wanted, self._keeper))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def fence(self) -> None:
-        """Returns as soon as what was answered may be told: not while somebody else may have one of
-        the sessions by now."""
-        while self._keeper is not None and self._keeper.lapsed:
-            await self._keeper.settled()
 
     async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
         claim: Claim | None = None

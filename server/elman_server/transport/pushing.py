@@ -31,18 +31,18 @@ class Pushing:
         *,
         model: ServedModel,
         sessions: Mapping[int, Session],
-        roster: Roster,
+        rosters: Sequence[Roster],
         window: int,
         beyond_window: set[Session],
         refuse: Callable[[int], None],
     ) -> None:
-        """`sessions` are the RPC's, by number, and `roster` has them too. Those with more than
-        `window` elements unanswered are put into `beyond_window`. `refuse` is called with the
-        number of a session that is not there."""
+        """`sessions` are the sessions of the RPC, by number; `rosters` have them, too, each those
+        of one outbox. Both may change. Those with more than `window` elements unanswered are put into
+        `beyond_window`. `refuse` is called with the number of a session that is not there."""
         self._codec = model.codec
         self._engine: Engine = model.engine
         self._sessions = sessions
-        self._roster = roster
+        self._rosters = rosters
         self._window = window
         self._beyond_window = beyond_window
         self._refuse = refuse
@@ -176,7 +176,8 @@ class Pushing:
         shares = np.array(counts, np.int64)
         if np.count_nonzero(shares) < len(shares):
             return False
-        found = self._roster.find(np.array(numbers, np.int64))
+        wanted = np.array(numbers, np.int64)
+        found = next(filter(None, (roster.find(wanted) for roster in self._rosters)), None)
         if found is None:
             return False
         receiver, rows = found

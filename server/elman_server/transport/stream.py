@@ -5,7 +5,7 @@ write is under way, what the engine finishes gathers in the outbox and goes out 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 
@@ -32,6 +32,7 @@ from elman_server.transport.naming import Naming, Wanted
 from elman_server.transport.pushing import Payload, Pushing, payload
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.ticketing import Ticketing
+from elman_server.transport.withheld import NamedAnswers
 from elman_server.turns import Slices, Turns
 
 _OLD = "the connection has reached its age; connect anew"
@@ -82,6 +83,7 @@ class StreamRpc:
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
         self._naming = Naming(model, identity, keeper)
+        self._keeper = keeper
         self._max_age = max_age if model.tickets.available else inf
         self._grace = grace
         self._leaving = False
@@ -93,8 +95,11 @@ class StreamRpc:
         self._outbox = Outbox(limit=self._frame_bytes, notify=self.notify)
         self._changed = asyncio.Event()
         self._readable = asyncio.Event()
+        self._named: NamedAnswers | None = None
+        """None before its first named session."""
         self._sessions: dict[int, Session] = {}
         self._roster = self._engine.roster(self._outbox)
+        self._rosters = [self._roster]
         self._last_number = -1
         self._last_before_frame: float = inf
         """The last number before the frame that is taken in slices, if one is."""
@@ -103,7 +108,7 @@ class StreamRpc:
         self._pushing = Pushing(
             model=model,
             sessions=self._sessions,
-            roster=self._roster,
+            rosters=self._rosters,
             window=window,
             beyond_window=self._beyond_window,
             refuse=self._refuse_push,
@@ -157,16 +162,23 @@ class StreamRpc:
 
     async def _abandon(self) -> None:
         """Nobody is told of the sessions any more."""
-        self._outbox.limit = inf
+        outboxes = [self._outbox]
+        if self._named is not None:
+            self._named.abandon()
+            outboxes.append(self._named.outbox)
+        for outbox in outboxes:
+            outbox.limit = inf
         async for session in self._turns.over(list(self._sessions.values())):
             self._engine.drop(session, CANCELLED)
-        self._engine.collect(self._outbox)
+        for outbox in outboxes:
+            self._engine.collect(outbox)
 
     @property
     def unread_nbytes(self) -> int:
         """Bytes that are held until the client reads."""
-        waiting = self._outbox.pending * self._engine.element_nbytes
-        return self._outbox.nbytes + self._mail_nbytes + self._frame_nbytes + waiting
+        waiting = sum(outbox.pending for outbox in self._outboxes) * self._engine.element_nbytes
+        unread = sum(outbox.nbytes for outbox in self._outboxes)
+        return unread + self._mail_nbytes + self._frame_nbytes + waiting
 
     def give_up(self, why: str) -> None:
         """Ends the RPC, whose client does not read."""
@@ -196,12 +208,9 @@ class StreamRpc:
             await self._changed.wait()
 
     async def _tell(self, write: Write) -> None:
-        """What there is to tell, asking before each frame whether that may be told."""
-        if self._naming.used:
-            await self._naming.fence()
-        responses = self._responses()
+        """What there is to tell; of named sessions, what may be told when it is written."""
         first = True
-        while (response := next(responses, None)) is not None:
+        for response in self._frames():
             began = self._engine.now()
             self._slow_readers.writes(self)
             try:
@@ -209,12 +218,18 @@ class StreamRpc:
             finally:
                 self._slow_readers.wrote(self)
             self._fit_frames(self._engine.now() - began)
-            if self._naming.used:
-                await self._naming.fence()
             if not first:
                 await self._turns.next()
             first = False
         self._mail_nbytes = 0
+
+    def _frames(self) -> Iterator[bytes]:
+        yield from self._responses()
+        if self._named is not None:
+            while (frame := self._named.next()) is not None:
+                self._mail_nbytes = self._named.mail_nbytes
+                yield frame
+            self._readable.set()
 
     def _fit_frames(self, seconds: float) -> None:
         """Frames grow while the client takes them at once. What is written to one that does not
@@ -319,18 +334,31 @@ class StreamRpc:
         nothing waiting: so bulk does not keep single elements out."""
         if not self._admission.crowded:
             return True
-        return not self._outbox.pending and self._model.codec.count(elements) <= self._window
+        pending = any(outbox.pending for outbox in self._outboxes)
+        return not pending and self._model.codec.count(elements) <= self._window
+
+    @property
+    def _outboxes(self) -> Sequence[Outbox]:
+        """Whose sessions bound how much is read. Those that wait for the state store don't: what is
+        pushed to them is bounded by their windows, and others are on the same RPC."""
+        if self._named is None or self._named.withheld:
+            return (self._outbox,)
+        return (self._outbox, self._named.outbox)
 
     @property
     def _has_room(self) -> bool:
         """Whether more of a frame can be taken."""
-        outbox = self._outbox
+        most = max(_LEAST_PENDING, self._window * len(self._sessions))
         return not (
-            outbox.full
-            or self._refused_nbytes > self._frame_bytes
-            or outbox.pending >= max(_LEAST_PENDING, self._window * len(self._sessions))
-            or (outbox.pending and self._admission.crowded)
+            self._refused_nbytes > self._frame_bytes
+            or any(outbox.full or outbox.pending >= most for outbox in self._outboxes)
+            or self._is_crowded
         )
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether the server is, also by what waits of this RPC."""
+        return any(outbox.pending for outbox in self._outboxes) and self._admission.crowded
 
     async def _room(self) -> None:
         self._changed.set()  # the client is to hear of what was refused
@@ -339,14 +367,16 @@ class StreamRpc:
 
     def _wants_more(self) -> bool:
         """Whether the next frame may be read."""
-        outbox = self._outbox
+        contexts_nbytes = self._outbox.contexts_nbytes
+        if self._named is not None:
+            contexts_nbytes += self._named.outbox.contexts_nbytes
         return not (
             self._is_beyond_window()
-            or outbox.full
-            or outbox.contexts_nbytes > self._frame_bytes
-            or (outbox.contexts_nbytes and self._admission.crowded_by_contexts)
+            or any(outbox.full for outbox in self._outboxes)
+            or contexts_nbytes > self._frame_bytes
+            or (contexts_nbytes and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
-            or (outbox.pending and self._admission.crowded)
+            or self._is_crowded
         )
 
     def _is_beyond_window(self) -> bool:
@@ -415,7 +445,7 @@ class StreamRpc:
             given, wanted = self._beginning(message)
             session = self._engine.open(
                 number=number,
-                outbox=self._outbox,
+                outbox=self._outbox if wanted is None else self._named_answers().outbox,
                 selection=self._selection(message.outputs),
                 given=given if wanted is None else wanted.given,
                 awaited=wanted is not None,
@@ -426,7 +456,8 @@ class StreamRpc:
             self._refuse(number, error)
             return
         self._sessions[number] = session
-        self._roster.add(session)
+        roster = self._roster if wanted is None else self._named_answers().roster
+        roster.add(session)
         if isinstance(given, Snapshot):
             self._model.metrics.session_resumed()
         if wanted is not None:
@@ -446,6 +477,23 @@ class StreamRpc:
         if message.ticket:
             return self._ticketing.redeem(message.ticket), None
         return self._model.contexts.decode(messages.given_contexts(message.contexts)), None
+
+    def _named_answers(self) -> NamedAnswers:
+        if self._named is None:
+            assert self._keeper is not None
+            self._named = NamedAnswers(
+                engine=self._engine,
+                keeper=self._keeper,
+                packer=self._packer,
+                limit=self._frame_bytes,
+                notify=self.notify,
+                told=self._told,
+            )
+            self._rosters.append(self._named.roster)
+        return self._named
+
+    def _told(self, session: Session) -> None:
+        del self._sessions[session.number]
 
     def _opened(self, session: Session) -> pb.Opened:
         every = session.cadence or Cadence()
@@ -508,7 +556,7 @@ class StreamRpc:
         elif self._model.tickets.available:
             self._engine.snapshot(session)
         else:
-            self._outbox.snapshot(session, Snapshot(position=session.position, tensors=None))
+            session.outbox.snapshot(session, Snapshot(position=session.position, tensors=None))
             self._changed.set()
 
     def _close(self, number: int) -> None:
@@ -527,7 +575,7 @@ class StreamRpc:
         mail = self._engine.collect(self._outbox)
         refused, self._refused, self._refused_nbytes = self._refused, [], 0
         for session, _ in mail.ended:
-            del self._sessions[session.number]
+            self._told(session)
         self._readable.set()
         return self._packer.pack(mail, refused)
 

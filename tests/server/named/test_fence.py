@@ -1,12 +1,14 @@
 """Until when what named sessions answered may be told."""
 
+import pytest
+
 from elman_server.named.fence import Fence
 
 LEASE, TIMEOUT = 3.0, 2.0
 
 
-def fence() -> Fence:
-    return Fence(lease=LEASE, timeout=TIMEOUT, now=0.0)
+def fence(*, go_on: bool = True) -> Fence:
+    return Fence(lease=LEASE, timeout=TIMEOUT, now=0.0, go_on=go_on)
 
 
 def test_claims_are_good_for_a_lease_from_when_their_renewal_began() -> None:
@@ -19,7 +21,29 @@ def test_claims_are_good_for_a_lease_from_when_their_renewal_began() -> None:
     assert not it.down
 
 
-def test_a_store_that_is_down_is_no_outage_as_long_as_it_is_looked_at() -> None:
+@pytest.mark.parametrize("go_on", [True, False])
+def test_a_store_that_fails_for_less_than_a_lease_is_no_outage(go_on: bool) -> None:
+    it = fence(go_on=go_on)
+    it.renewed(begun=1.0, now=1.1)
+    assert it.failed(2.0, now=3.9)
+    assert not it.lapsed(4.0)
+    it.renewed(begun=3.9, now=4.0)
+    assert not it.lapsed(6.9)
+
+
+def test_where_sessions_wait_a_store_that_is_down_leaves_claims_to_their_leases() -> None:
+    it = fence(go_on=False)
+    for begun in (1.0, 2.0, 3.5, 5.5):
+        assert it.failed(begun, now=begun + 0.1)
+        assert it.down
+        assert it.lapsed(begun + 0.1) == (begun > LEASE)
+    it.renewed(begun=9.0, now=9.1)
+    assert not it.lapsed(9.1)
+    assert not it.down
+    assert it.lends_from == 9.1 + LEASE
+
+
+def test_where_they_go_on_a_store_that_is_down_is_no_outage_as_long_as_it_is_looked_at() -> None:
     it = fence()
     for begun in (3.5, 5.5, 7.5):
         assert it.failed(begun, now=begun + TIMEOUT)

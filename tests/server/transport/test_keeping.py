@@ -21,6 +21,7 @@ from tests.server.transport.test_naming import left, named, opened
 Start = Callable[..., Any]
 BOB = key("letters", "", "bob")
 LEASE = 0.3
+GO_ON = {"store_outage": "continue"}
 
 
 class Unreliable:
@@ -46,6 +47,15 @@ class Unreliable:
 
 
 DOWN = StoreUnavailable("no route")
+
+
+def told(log: Any) -> list[str]:
+    """The events of a log, but for what a busy machine does to a short lease."""
+    return [
+        line["event"]
+        for line in log
+        if line["log_level"] in ("warning", "info") and "too slowly" not in line["event"]
+    ]
 
 
 @asynccontextmanager
@@ -138,7 +148,7 @@ async def test_what_nobody_uses_is_kept_for_as_long_as_it_is_open(
 async def test_a_store_that_is_down_is_a_metric_and_a_line_in_the_log(
     start: Start, outside: FileStore, logits: Any
 ) -> None:
-    server = await start()
+    server = await start(**GO_ON)
     stream = await opened(server)
     with structlog.testing.capture_logs() as log:
         store_of(server).error = DOWN
@@ -150,11 +160,144 @@ async def test_a_store_that_is_down_is_a_metric_and_a_line_in_the_log(
         await server.until(lambda: not server.metric("elman_state_store_down"))
         await kept(server, outside, 6)
     assert stream.values(1) == logits("abcdef")
-    [warning] = [line for line in log if line["log_level"] == "warning"]
-    assert warning["error"] == "no route"
-    assert [line["event"] for line in log if line["log_level"] == "info"] == [
-        "the state store is back"
-    ]
+    assert told(log) == ["named sessions go on without the state store", "the state store is back"]
+    assert [line["error"] for line in log if "without" in line["event"]] == ["no route"]
+
+
+async def waiting(server: LocalServer) -> None:
+    """Until its store has been down for longer than the lease."""
+    store_of(server).error = DOWN
+    await server.until(lambda: server.keeper is not None and server.keeper.lapsed)
+
+
+async def test_named_sessions_wait_for_a_store_that_is_down_and_go_on(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    server = await start()
+    stream = await opened(server)
+    with structlog.testing.capture_logs() as log:
+        await waiting(server)
+        await stream.send(opens=[pb.Open(session=2)], push=push({1: "abc", 2: "xyz"}))
+        await stream.answered(2, 3)
+        assert not stream.predictions[1]
+        await server.until(lambda: server.metric("elman_state_store_down") == 1)
+        assert server.metric("elman_named_sessions_waiting") == 1
+        store_of(server).error = None
+        await stream.answered(1, 3)
+        await server.until(lambda: not server.metric("elman_state_store_down"))
+    assert server.metric("elman_named_sessions_waiting") == 0
+    assert stream.values(1) == logits("abc")
+    assert stream.values(2) == logits("xyz")
+    await kept(server, outside, 3)
+    assert told(log) == ["named sessions wait for the state store", "the state store is back"]
+
+
+async def test_a_session_that_waited_and_was_taken_over_is_told_nothing_but_that(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    """As on a server that was cut off from a store that others reach."""
+    cut_off, other = await start(), await start()
+    first = await opened(cut_off)
+    await first.push(1, "abc")
+    await first.answered(1, 3)
+    await kept(cut_off, outside, 3)
+    await waiting(cut_off)
+    second = await opened(other)
+    assert second.opened[1].position == 3
+    for count in (1, 2, 3):
+        await first.send(push=push({1: "d"}), tickets=[1])
+        await second.push(1, "z")
+        await second.answered(1, count)
+    await cut_off.until(lambda: not cut_off.engine().pending)
+    store_of(cut_off).error = None
+    await first.ended(1)
+    assert first.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
+    assert len(first.predictions[1]) == 3
+    assert max(ticket.position for ticket in first.tickets[1]) <= 3
+    assert first.values(1) + second.values(1) == logits("abczzz")
+
+
+async def test_a_session_that_waits_fills_its_window_and_no_other(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    """Its outbox is full, and what it was pushed stays where it is."""
+    server = await start(max_message_bytes=16_384, window=4000)
+    stream = await opened(server)
+    await waiting(server)
+    await stream.push(1, "abcdefgh" * 500)
+    engine = server.engine()
+    await server.until(lambda: bool(engine.pending and not engine.backlog))
+    await stream.send(opens=[2])
+    for count in range(1, 50):
+        await stream.push(2, "ab" * 20)
+        await stream.answered(2, 40 * count)
+    assert not stream.predictions[1]
+    store_of(server).error = None
+    await stream.answered(1, 4000)
+    assert stream.values(1) == logits("abcdefgh" * 500)
+    assert stream.values(2) == logits("ab" * 20 * 49)
+
+
+async def test_while_named_sessions_wait_nobody_gets_one(start: Start) -> None:
+    """It is said at once, so that a client can look elsewhere; with a ticket, too."""
+    server = await start()
+    stream = await opened(server)
+    ticket = stream.tickets[1][0].ticket
+    await waiting(server)
+    await stream.send(opens=[named(2, name="alice"), named(3, ticket=ticket), pb.Open(session=4)])
+    await stream.ended(2, 3)
+    await stream.until(lambda: 4 in stream.opened)
+    for number in (2, 3):
+        assert stream.closed[number][0].reason == pb.CLOSE_REASON_UNAVAILABLE
+        assert "no route" in stream.closed[number][0].message
+
+
+async def test_what_ended_while_it_waited_is_told_when_the_store_is_back(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    server = await start()
+    stream = await opened(server)
+    await waiting(server)
+    await stream.send(push=push({1: "abc"}), closes=[1])
+    await server.until(lambda: not server.admission.sessions)
+    await stream.send(opens=[2])
+    await stream.until(lambda: 2 in stream.opened)
+    assert 1 not in stream.closed
+    store_of(server).error = None
+    await stream.ended(1)
+    assert stream.closed[1][0].reason == pb.CLOSE_REASON_FINISHED
+    assert stream.values(1) == logits("abc")
+    await kept(server, outside, 3)
+
+
+async def test_a_client_that_goes_while_its_session_waits_leaves_what_was_computed(
+    start: Start, outside: FileStore, logits: Any
+) -> None:
+    server = await start()
+    stream = await opened(server)
+    await waiting(server)
+    await stream.push(1, "abc")
+    await server.until(lambda: server.metric("elman_elements_total") == 3)
+    stream.call.cancel()
+    await server.until(lambda: not server.admission.sessions)
+    store_of(server).error = None
+    await kept(server, outside, 3)
+
+
+async def test_a_session_that_waits_is_not_looked_for_again_and_again(start: Start) -> None:
+    """Others' traffic on its RPC asks the store for nothing."""
+    server = await start()
+    stream = await opened(server)
+    await waiting(server)
+    await stream.send(opens=[2])
+    store_of(server).calls.clear()
+    begun = asyncio.get_running_loop().time()
+    for count in range(1, 301):
+        await stream.push(2, "a")
+        await stream.answered(2, count)
+    seconds = asyncio.get_running_loop().time() - begun
+    # Three in a lease, as ever; and one at once, when the first answer has to wait.
+    assert store_of(server).calls.count("renew") <= 3 + 3 * seconds / LEASE
 
 
 async def test_a_session_that_is_not_known_here_is_refused_while_the_store_is_down(
@@ -174,7 +317,7 @@ async def test_a_session_that_is_not_known_here_is_refused_while_the_store_is_do
 
 async def resumed_while_down(start: Start, logits: Any) -> tuple[LocalServer, Conversation]:
     """Of a session that was on a server that died with its store."""
-    one, two = await start(), await start()
+    one, two = await start(**GO_ON), await start(**GO_ON)
     first = await opened(one)
     await first.push(1, "abc")
     await first.answered(1, 3)
@@ -239,7 +382,7 @@ async def test_after_an_outage_those_that_have_sessions_come_first(
 async def test_a_bug_in_the_store_ends_no_loop(
     start: Start, outside: FileStore, capsys: Any
 ) -> None:
-    server = await start()
+    server = await start(**GO_ON)
     stream = await opened(server)
     store_of(server).error = ValueError("bug")
     await server.until(lambda: server.metric("elman_state_store_failures_total") > 5)
@@ -272,9 +415,8 @@ async def test_nothing_is_told_while_somebody_else_may_have_the_session(
         assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
         await stream.send(opens=[pb.Open(session=2)], push=push({1: "def", 2: "xyz"}))
         await server.until(lambda: not server.engine().pending)
-        await asyncio.sleep(0.05)
+        await stream.answered(2, 3)  # it has no name
     await stream.ended(1)
-    await stream.answered(2, 3)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
     assert len(stream.predictions[1]) == 3
 
@@ -339,8 +481,7 @@ async def test_a_store_that_takes_claims_and_no_checkpoints_is_down(
         store_of(server).error = None
         await kept(server, outside, 3)
         await server.until(lambda: not server.metric("elman_state_store_down"))
-    events = [line["event"] for line in log if line["log_level"] in ("warning", "info")]
-    assert events == ["named sessions are not saved", "named sessions are saved again"]
+    assert told(log) == ["named sessions are not saved", "named sessions are saved again"]
 
 
 async def test_a_store_that_takes_no_writes_is_down_though_there_is_no_session(
@@ -357,7 +498,7 @@ async def test_a_store_that_takes_no_writes_is_down_though_there_is_no_session(
 async def test_a_client_that_was_taken_over_does_not_have_it_back_while_the_store_is_down(
     start: Start, outside: FileStore, logits: Any
 ) -> None:
-    server = await start()
+    server = await start(**GO_ON)
     first = await opened(server)
     ticket = first.tickets[1][0].ticket
     second = await opened(server)
