@@ -157,6 +157,8 @@ class Multiplexer:
                 message.parkable = True
             if session.ticket:
                 message.ticket = session.ticket
+                if session.name:
+                    message.replay = session.pending_elements
             else:
                 message.contexts.extend(session.contexts)
                 if session.opened:

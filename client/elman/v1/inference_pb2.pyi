@@ -764,6 +764,7 @@ class Open(_message.Message):
     PARKABLE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
     so that the server can tell a new session from an ended one without remembering the ended ones.
@@ -804,6 +805,15 @@ class Open(_message.Message):
     """
     restart: _builtins.bool
     """With a name: begins the session anew, whatever the store has of it."""
+    replay: _builtins.int
+    """With a name and a ticket: how many elements after the ticket the client can push again, or pushes for
+    the first time. The server may have kept a later state than the ticket; with these elements the client
+    gets to that again, and loses nothing. If the state that is kept is further ahead, the ticket is older
+    than what the client or another like it has done since: it is refused, with FAILED_PRECONDITION
+    (CLOSE_REASON_TICKET_REJECTED), as going on from it would undo that. So 0 is for a ticket that
+    is to be the last word. Left out: the server can not tell, and takes the ticket; what it has kept stays
+    until the session is as far. A ticket that goes on without its name is a branch, and undoes nothing.
+    """
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
         """Empty: every output, FORM_RAW. At most 64."""
@@ -828,12 +838,15 @@ class Open(_message.Message):
         parkable: _builtins.bool = ...,
         name: _builtins.str = ...,
         restart: _builtins.bool = ...,
+        replay: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replay", b"_replay", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "fingerprint", b"fingerprint", "name", b"name", "outputs", b"outputs", "parkable", b"parkable", "restart", b"restart", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replay", b"_replay", "contexts", b"contexts", "fingerprint", b"fingerprint", "name", b"name", "outputs", b"outputs", "parkable", b"parkable", "replay", b"replay", "restart", b"restart", "session", b"session", "ticket", b"ticket", "ticket_every_elements", b"ticket_every_elements", "ticket_every_seconds", b"ticket_every_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__replay: _TypeAlias = _typing.Literal["replay"]  # noqa: Y015
+    _WhichOneofArgType__replay: _TypeAlias = _typing.Literal["_replay", b"_replay"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replay) -> _WhichOneofReturnType__replay | None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
 

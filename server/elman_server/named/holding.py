@@ -35,9 +35,10 @@ class Holding:
         seal: Callable[[Snapshot], bytes],
         changed: Callable[["Holding"], None],
         now: float,
+        floor: int = 0,
     ) -> None:
         """`claim`: None while the store could not be asked. `changed` is told of snapshots and of
-        the end."""
+        the end. `floor`: the position of what is kept, if that is further than the session."""
         self.key = key
         self.owner = owner
         self.claim = claim
@@ -54,6 +55,7 @@ class Holding:
         """Whether it is being released: then its claim may be nobody's at any time."""
         self._given_up_at: float | None = None
         self._saved_position: int | None = None
+        self._floor = floor
         self._engine = engine
         self._seal = seal
         self._sealed: tuple[Snapshot, bytes] | None = None
@@ -61,8 +63,9 @@ class Holding:
         self._taken = session.position
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        self.unsaved = snapshot
         self._taken = snapshot.position
+        if snapshot.position >= self._floor:
+            self.unsaved = snapshot
         self._changed(self)
 
     def ended(self) -> None:
@@ -70,7 +73,10 @@ class Holding:
         self._changed(self)
 
     def ask(self, *, anyhow: bool) -> None:
-        """Has a snapshot taken if there are elements since the last; or `anyhow`."""
+        """Has a snapshot taken if there are elements since the last; or `anyhow`, as nothing may be
+        kept any more."""
+        if anyhow:
+            self._floor = 0
         if anyhow or self.session.position != self._taken:
             self._engine.snapshot(self.session)
 

@@ -19,6 +19,7 @@ from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDo
 from elman_server.metrics import KeeperMetrics
 from elman_server.named.fence import Fence
 from elman_server.named.holding import Holding, Sessions
+from elman_server.named.rewinding import Resumption
 from elman_server.named.saving import Saver
 from elman_server.store.interface import Claim, Held, StateStore, StoreUnavailable
 
@@ -163,14 +164,19 @@ class Keeper:
             raise StoreDown(str(error)) from None
 
     async def claim(
-        self, key: str, owner: str, *, again: bool, wanted: Callable[[], bool]
+        self,
+        key: str,
+        owner: str,
+        *,
+        again: Resumption | None,
+        wanted: Callable[[], bool],
     ) -> Claim | None:
         """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
         unless somebody else had it since. No longer than it is `wanted`.
 
         None if it is not known who has it, as the store is down, `owner` had it last as far as is
-        known here, and sessions go on all the same. Raises `SessionTaken`, `SessionHeld`,
-        `StoreDown` or `ShuttingDown`.
+        known here, and sessions go on all the same. Raises `SessionTaken`, `TicketRejected`,
+        `SessionHeld`, `StoreDown` or `ShuttingDown`.
         """
         until = self._clock() + self._terms.patience
         while True:
@@ -180,11 +186,13 @@ class Keeper:
                 raise ShuttingDown("the server is stopping")
             here = self._held.get(key)
             if here is not None and here.owner == owner:
+                if again is not None:
+                    again.check(here.session.position)
                 here.revoke()  # its client has come back on another connection
             wait = self._fence.lends_from - self._clock()
             if wait <= 0:
                 try:
-                    found = await self._claim(key, owner, again=again)
+                    found = await self._claim(key, owner, again=again is not None)
                 except StoreUnavailable as error:
                     self._doubt()
                     if not (again and self._go_on):
@@ -225,8 +233,10 @@ class Keeper:
         session: Session,
         engine: Sessions,
         seal: Callable[[Snapshot], bytes],
+        floor: int = 0,
     ) -> Holding:
-        """Keeps a session from now on. Raises `SessionTaken` if somebody else has it already."""
+        """Keeps a session from now on, and saves it as soon as it has got to `floor`. Raises
+        `SessionTaken` if somebody else has it already."""
         older = self._held.get(key)
         if older is not None:
             if claim and older.claim and older.claim.generation > claim.generation:
@@ -241,6 +251,7 @@ class Keeper:
             seal=seal,
             changed=self._changed,
             now=self._clock(),
+            floor=floor,
         )
         self._held[key] = holding
         return holding

@@ -101,6 +101,10 @@ class Tickets:
             )
         return self._snapshot(content), attachment
 
+    def content(self, ticket: bytes, identity: str) -> Content:
+        """What is in a ticket, whichever version it is of. Raises as `redeem` does."""
+        return self._opened(ticket, identity)
+
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected` unless it is the model's."""
         own = self._origin.fingerprint
@@ -114,7 +118,7 @@ class Tickets:
 
     def origin(self, ticket: bytes, identity: str) -> Origin:
         """The model that a ticket is of, whichever version. Raises as `redeem` does."""
-        return self._opened(ticket, identity).origin
+        return self.content(ticket, identity).origin
 
     def _snapshot(self, content: Content) -> Snapshot:
         self.check_fingerprint(content.origin.fingerprint)

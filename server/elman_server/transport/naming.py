@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from elman_server.errors import (
     TicketRejected,
 )
 from elman_server.named.keeper import Keeper
+from elman_server.named.rewinding import Resumption
 from elman_server.served import ServedModel
 from elman_server.store.interface import Claim
 from elman_server.tickets.content import ATTACHMENT_NBYTES
@@ -59,8 +60,8 @@ class Wanted:
     key: str
     owner: str
     """The client that it is attached to, in hex."""
-    again: bool
-    """Whether it has a ticket of it."""
+    again: Resumption | None
+    """If it has a ticket of it."""
     given: Given | None
     """The ticket's snapshot, or what a new session begins from."""
     lacking: InvalidRequest | None = None
@@ -92,8 +93,13 @@ class Naming:
             raise InvalidRequest("a session is opened with a ticket and restart; allowed is one")
         if message.ticket:
             snapshot, attachment = self._ticketing.redeem_named(message.ticket, name)
+            again = Resumption(
+                position=snapshot.position,
+                attachment=attachment.id,
+                replay=message.replay if message.HasField("replay") else None,
+            )
             owner = attachment.id.hex()
-            return Wanted(key=name, owner=owner, again=True, given=snapshot, restart=False)
+            return Wanted(key=name, owner=owner, again=again, given=snapshot, restart=False)
         given, lacking = None, None
         try:
             given = self._model.contexts.decode(messages.given_contexts(message.contexts))
@@ -104,7 +110,7 @@ class Naming:
         return Wanted(
             key=name,
             owner=secrets.token_hex(ATTACHMENT_NBYTES),
-            again=False,
+            again=None,
             given=given,
             lacking=lacking,
             restart=message.restart,
@@ -120,6 +126,7 @@ class Naming:
     async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
         claim: Claim | None = None
         try:
+            await self._look_before(wanted, keeper)
             claim = await keeper.claim(
                 wanted.key,
                 wanted.owner,
@@ -128,6 +135,7 @@ class Naming:
                 wanted=lambda: session.ended is None,
             )
             given = self._given(wanted, claim)
+            floor = self._floor(wanted, None if claim is None else claim.checkpoint)
             if session.ended is None:
                 holding = keeper.hold(
                     claim,
@@ -138,6 +146,7 @@ class Naming:
                     seal=partial(
                         self._ticketing.issue_named, key=wanted.key, attachment=wanted.owner
                     ),
+                    floor=floor,
                 )
                 claim = None
                 self._model.engine.found(session, given, holding)
@@ -146,7 +155,7 @@ class Naming:
                 if wanted.restart:
                     holding.ask(anyhow=True)
         except ServerError as error:
-            if isinstance(error, SessionTaken):
+            if isinstance(error, TicketRejected) and wanted.again:
                 self._model.metrics.ticket_rejected(error.reason)
             self._model.engine.abort(session, _ending(error))
         except Exception:
@@ -155,6 +164,19 @@ class Naming:
         finally:
             if claim is not None:
                 keeper.release(claim)
+
+    async def _look_before(self, wanted: Wanted, keeper: Keeper) -> None:
+        """Whether a ticket that is to be the last word is too old: before the claim that would end
+        the session where it is. Raises `TicketRejected`."""
+        if wanted.again is not None and wanted.again.replay == 0:
+            with suppress(StoreDown):  # the claim will say so, if that matters
+                self._floor(wanted, await keeper.peek(wanted.key))
+
+    def _floor(self, wanted: Wanted, checkpoint: bytes | None) -> int:
+        """Raises `TicketRejected`."""
+        if wanted.again is None or checkpoint is None:
+            return 0
+        return wanted.again.floor(self._ticketing.kept(checkpoint))
 
     def _given(self, wanted: Wanted, claim: Claim | None) -> Given | None:
         """Raises `TicketRejected` or `InvalidRequest`."""

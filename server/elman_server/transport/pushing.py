@@ -37,8 +37,8 @@ class Pushing:
         refuse: Callable[[int], None],
     ) -> None:
         """`sessions` are the sessions of the RPC, by number; `rosters` have them, too, each those
-        of one outbox. Both may change. Those with more than `window` elements unanswered are put into
-        `beyond_window`. `refuse` is called with the number of a session that is not there."""
+        of one outbox. Both may change. Those with more than `window` elements unanswered are put
+        into `beyond_window`. `refuse` is called with the number of a session that is not there."""
         self._codec = model.codec
         self._engine: Engine = model.engine
         self._sessions = sessions

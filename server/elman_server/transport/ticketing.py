@@ -10,6 +10,7 @@ from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.named.holding import Holding
+from elman_server.named.rewinding import Checkpoint
 from elman_server.served import ServedModel
 from elman_server.tickets.content import Attachment
 
@@ -67,6 +68,16 @@ class Ticketing:
         """Raises `TicketRejected`."""
         with self._counted():
             return self._tickets.redeem_named(ticket, self._identity, session_digest(key))
+
+    def kept(self, checkpoint: bytes) -> Checkpoint | None:
+        """What is kept of a named session; None if it is of no use here."""
+        try:
+            content = self._tickets.content(checkpoint, self._identity)
+        except TicketRejected:
+            return None
+        if content.attachment is None:
+            return None
+        return Checkpoint(position=content.position, attachment=content.attachment.id)
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises `TicketRejected`."""
