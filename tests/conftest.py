@@ -1,6 +1,8 @@
 """Settings of all tests."""
 
+import os
 import signal
+import tempfile
 
 from hypothesis import settings
 
@@ -14,3 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("elman", deadline=None)
 settings.load_profile("elman")
+
+# Where servers keep what outlives them: not the home of whoever runs the tests.
+_STATE = tempfile.TemporaryDirectory(prefix="elman-tests-")
+os.environ["XDG_STATE_HOME"] = _STATE.name

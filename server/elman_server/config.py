@@ -106,8 +106,9 @@ class ServerConfig:
     can do that, as the SDK can; 0: never."""
     ticket_key: tuple[str, ...] = field(default=(), repr=False)
     """What seals the tickets from which sessions go on elsewhere: 32 bytes in base64 or hex, the
-    same on all servers. Of several the first seals and all open. Without any, a key is made at the
-    start, and tickets are good until the server ends. Better set in the environment than as a flag,
+    same on all servers. Of several the first seals and all open. Without any, one is made and
+    kept in the user's state folder, for all servers of that user on this machine; where it can't be
+    kept, tickets are good until the server ends. Better set in the environment than as a flag,
     which other users of the machine may see."""
     ticket_lifetime: float = 7 * 24 * 3600.0
     """Seconds for which a ticket is good."""

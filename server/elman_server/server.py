@@ -24,8 +24,9 @@ from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
 from elman_server.stopping import Stopping, heed_hangup
 from elman_server.store.opening import redacted
+from elman_server.tickets.keptkey import own_key
 from elman_server.tickets.keyring import Keyring
-from elman_server.tickets.keys import new_key, parse_key, tell_of_own_key
+from elman_server.tickets.keys import parse_key
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
 
@@ -63,17 +64,17 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     stopping = Stopping()
     stopping.heed_signals(config.grace_period)
     metrics = Metrics()
-    own_key = not config.ticket_key
-    if own_key:
-        config = replace(config, ticket_key=(new_key(),))
+    own = None if config.ticket_key else own_key()
+    if own is not None:
+        config = replace(config, ticket_key=(own.text,))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
         server = Server(config, metrics, children)
         heed_hangup(server.look)
         try:
             port = await server.bind()
             log.info("starting", grpc_port=port, metrics_port=metrics_port, pid=os.getpid())
-            if own_key:
-                tell_of_own_key()
+            if own is not None:
+                own.log()
             models = await server.load(stopping)
             if models is not None:
                 await server.ready()

@@ -120,7 +120,6 @@ def test_a_ticket_of_a_named_session_goes_on_with_it_by_hand(
     with one.stream("letters", session=name) as stream:
         assert pushed(stream, 5) == expected[:5]
         ticket = stream.ticket()
-        pushed(stream, 9)
     with two.stream("letters", session=name, ticket=ticket) as stream:
         assert stream.position == 5
         assert pushed(stream, 8) == expected[5:8]
@@ -128,6 +127,23 @@ def test_a_ticket_of_a_named_session_goes_on_with_it_by_hand(
         assert stream.position == 8
     with pytest.raises(elman.SessionTaken):
         two.stream("letters", session=name, ticket=ticket)
+
+
+def test_an_old_ticket_does_not_take_a_named_session_back(
+    fleet: Fleet, connect: Connect, expected: list[bytes], name: str
+) -> None:
+    one, two = (connect(target) for target in fleet.targets)
+    with one.stream("letters", session=name) as stream:
+        assert pushed(stream, 5) == expected[:5]
+        ticket = stream.ticket()
+        assert pushed(stream, 9) == expected[5:9]
+    for client in (one, two):
+        with pytest.raises(elman.InvalidRequest, match=r"position 5; .* is at 9"):
+            client.stream("letters", session=name, ticket=ticket)
+    with one.stream("letters", ticket=ticket) as branch:
+        assert pushed(branch, 8) == expected[5:8]
+    with two.stream("letters", session=name) as stream:
+        assert stream.position == 9
 
 
 def test_a_restart_begins_anew(

@@ -369,6 +369,8 @@ class Engine:
             # Not for each one alone.
             least = self._park_after * _PARKING_GRAIN
             delay = max(least, longest + self._park_after - self._clock())
+            # One that waits for its first element may have it, and be idle, any time.
+            delay = min(delay, self._park_after)
             self._parking = self._loop.call_later(delay, self._park)
 
     def _park(self) -> None:

@@ -4,21 +4,11 @@ import base64
 import binascii
 import secrets
 
-import structlog
-
 KEY_NBYTES = 32
 
 
 def new_key() -> str:
     return base64.b64encode(secrets.token_bytes(KEY_NBYTES)).decode()
-
-
-def tell_of_own_key() -> None:
-    """Says that there was none configured, and what follows."""
-    structlog.get_logger("elman.server").info(
-        "no ticket key is configured: tickets are good until this server ends, and nowhere else",
-        setting="ELMAN_TICKET_KEY",
-    )
 
 
 def parse_key(text: str) -> bytes:

@@ -15,7 +15,7 @@ from elman_server.config import ServerConfig
 from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
 from elman_server.stopping import Stopping, heed_hangup
-from elman_server.tickets.keys import new_key, tell_of_own_key
+from elman_server.tickets.keptkey import own_key
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved
@@ -46,9 +46,10 @@ async def _run(config: ServerConfig) -> int:
     stopping.heed_signals(config.grace_period)
     log = structlog.get_logger("elman.server")
     with reserved(config.host, config.port) as port:
-        # One for all of them.
-        keys = config.ticket_key or (new_key(),)
-        supervisor = Supervisor(replace(config, port=port, ticket_key=keys), stopping)
+        own = None if config.ticket_key else own_key()
+        if own is not None:  # one for all of them
+            config = replace(config, ticket_key=(own.text,))
+        supervisor = Supervisor(replace(config, port=port), stopping)
         heed_hangup(supervisor.look)
         loop = asyncio.get_running_loop()
 
@@ -65,8 +66,8 @@ async def _run(config: ServerConfig) -> int:
                 pid=os.getpid(),
                 workers=config.workers,
             )
-            if not config.ticket_key:
-                tell_of_own_key()
+            if own is not None:
+                own.log()
             supervisor.start()
             try:
                 models = await supervisor.serving()

@@ -124,8 +124,10 @@ async def test_a_session_that_was_opened_for_a_push_is_not_parked_before_it(
         for number in (3, 4):  # each is opened and parked after it
             await stream.send(opens=[pb.Open(session=number, parkable=True)])
             await stream.ended(number)
+        assert 2 not in stream.closed
         await stream.push(2, "de")
-        await stream.ended(2)
+        async with asyncio.timeout(10):
+            await stream.ended(2)
         assert stream.closed[2][0].reason == pb.CLOSE_REASON_PARKED
         assert stream.values(1) + stream.values(2) == logits("abcde")
 
