@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -30,11 +31,12 @@ def fixed_port(rng: random.Random) -> int:
 class Fleet:
     """Replicas of `elman serve ARGUMENTS` with one ticket key. Entered when all serve."""
 
-    def __init__(self, count: int, *arguments: str) -> None:
+    def __init__(self, count: int, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        """`env`: in place of the ticket key."""
         rng = random.Random()
         self.ports = [fixed_port(rng) for _ in range(count)]
         self._arguments = arguments
-        self._env = {"ELMAN_TICKET_KEY": new_key()}
+        self._env = {"ELMAN_TICKET_KEY": new_key()} if env is None else env
         self._servers: list[ServerProcess | None] = [None] * count
 
     @property

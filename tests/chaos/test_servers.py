@@ -6,14 +6,18 @@ The short runs are part of the suite; the long ones are run by hand, and print w
 """
 
 import asyncio
+import shutil
+from pathlib import Path
 from random import Random
 from time import monotonic
 
 import pytest
 
-from elman import aio
+from elman import SessionLost, aio
+from elman_server.repository import BUNDLED
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, quantiles
+from tests.oracle import Oracle
 
 long = pytest.mark.slow
 
@@ -90,18 +94,80 @@ async def test_streams_spread_over_new_servers_when_connections_age() -> None:
     assert moved >= 20
 
 
-async def test_a_model_that_is_gone_ends_a_stream_with_its_last_ticket() -> None:
-    from elman import SessionLost
+async def test_a_server_that_stops_hands_every_session_over() -> None:
+    """Closed as moved, not as stopped: with a ticket of just where it was, so that the next server
+    has nothing to do again."""
+    with Fleet(1, "--demo", "--log-level", "debug") as fleet:
+        server = fleet[0]
+        async with aio.connect(fleet.targets) as client, Load(client, 20, seed=4) as load:
+            idle = [await client.stream("sentiment") for _ in range(5)]
+            for stream in idle:
+                await stream.step("a")
+            await load.run(0.3)
+            await asyncio.to_thread(fleet.terminate, 0)
+            stopped = load.answered
+            await asyncio.to_thread(fleet.start, 0)
+            await load.get_on()
+            done = fleet[0].metric("elman_elements_total")
+            again = done - (load.answered - stopped)
+            for stream in idle:
+                assert (await stream.step("b")).position == 1
+                await stream.close()
+        load.check()
+    assert len(server.lines("session ended", reason="moved")) == 25
+    assert len(server.lines("session ended")) == 25
+    # What was in flight when the server was told to stop, at most; and in flight now.
+    assert again <= 2 * 20
 
-    with Fleet(1, "--demo") as fleet:
+
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["alone", "workers"])
+async def test_a_server_without_a_key_goes_on_after_a_stop_as_after_a_crash(
+    tmp_path: Path, stop: str, arguments: tuple[str, ...]
+) -> None:
+    env = {"ELMAN_TICKET_KEY": "", "XDG_STATE_HOME": str(tmp_path)}
+    with Fleet(1, "--demo", *arguments, env=env) as fleet:
         async with aio.connect(fleet.targets, ticket_every=100) as client:
-            async with client.stream("sentiment") as stream:
-                before = [p["positive"] async for p in stream.map("abcdefgh" * 50)]
-                await asyncio.to_thread(fleet.kill, 0)
+            async with client.stream("sentiment", outputs="positive") as stream:
+                got = [p["positive"] async for p in stream.map("abcdefgh" * 50)]
+                ticket = await stream.ticket()
+                await asyncio.to_thread(getattr(fleet, stop), 0)
                 await asyncio.to_thread(fleet.start, 0)
-                assert (await stream.step("a")).position == 400
-            async with client.stream("weather") as other:
-                assert other.position == 0
+                got += [p["positive"] async for p in stream.map("xyz")]
+            async with client.stream("sentiment", outputs="positive", ticket=ticket) as stream:
+                assert [p["positive"] async for p in stream.map("xyz")] == got[-3:]
+        [line] = [each for each in fleet[0].log if "no ticket key" in each["event"]]
+    alone = Oracle(BUNDLED / "sentiment/1/model.onnx").run("abcdefgh" * 50 + "xyz")
+    assert got == [each["positive"].item() for each in alone]
+    assert line["path"] == str(tmp_path / "elman" / "ticket-key")
+
+
+async def test_a_server_that_can_keep_no_key_serves_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    env = {"ELMAN_TICKET_KEY": "", "XDG_STATE_HOME": str(tmp_path / "file")}
+    with Fleet(1, "--demo", env=env) as fleet:
+        async with aio.connect(fleet.targets) as client, client.stream("sentiment") as stream:
+            await stream.step("a")
+        [line] = [each for each in fleet[0].log if "no ticket key" in each["event"]]
+    assert line["level"] == "warning"
+    assert str(tmp_path / "file") in line["problem"]
+
+
+async def test_a_stream_goes_on_when_its_only_server_is_back() -> None:
+    with Fleet(1, "--demo") as fleet:
+        async with (
+            aio.connect(fleet.targets, ticket_every=100) as client,
+            client.stream("sentiment") as stream,
+        ):
+            before = [p["positive"] async for p in stream.map("abcdefgh" * 50)]
+            await asyncio.to_thread(fleet.kill, 0)
+            await asyncio.to_thread(fleet.start, 0)
+            assert (await stream.step("a")).position == 400
+    assert len(before) == 400
+
+
+async def test_a_server_that_does_not_come_back_ends_a_stream_with_its_last_ticket() -> None:
+    with Fleet(1, "--demo") as fleet:
         async with aio.connect(fleet.targets, resume_timeout=1.0) as client:
             stream = await client.stream("sentiment")
             await stream.push_many("abcdefgh" * 200)
@@ -109,5 +175,36 @@ async def test_a_model_that_is_gone_ends_a_stream_with_its_last_ticket() -> None
             with pytest.raises(SessionLost) as caught:
                 while True:
                     await stream.step("a")
-    assert len(before) == 400
     assert caught.value.position >= 0
+
+
+async def test_a_model_that_is_gone_ends_a_stream_with_its_last_ticket(tmp_path: Path) -> None:
+    """The server comes back without it; and when the model is back, the ticket is good."""
+    models, away = tmp_path / "models", tmp_path / "away"
+    shutil.copytree(BUNDLED / "sentiment", models / "mine")
+    shutil.copytree(BUNDLED / "weather", models / "other")
+    with Fleet(1, str(models)) as fleet:
+        async with aio.connect(fleet.targets, ticket_every=100) as client:
+            stream = await client.stream("mine", outputs="positive")
+            got = [p["positive"] async for p in stream.map("abcdefgh" * 50)]
+            ticket = await stream.ticket()
+            await asyncio.to_thread(fleet.kill, 0)
+            (models / "mine").rename(away)
+            await asyncio.to_thread(fleet.start, 0)
+            with pytest.raises(SessionLost) as caught:
+                await stream.step("x")
+            assert caught.value.position == 400
+            assert caught.value.ticket == ticket
+            async with client.stream("other") as other:
+                assert other.position == 0
+        await asyncio.to_thread(fleet.kill, 0)
+        away.rename(models / "mine")
+        await asyncio.to_thread(fleet.start, 0)
+        async with (
+            aio.connect(fleet.targets) as client,
+            client.stream("mine", outputs="positive", ticket=ticket) as stream,
+        ):
+            assert stream.position == 400
+            got += [p["positive"] async for p in stream.map("xyz")]
+    alone = Oracle(BUNDLED / "sentiment/1/model.onnx").run("abcdefgh" * 50 + "xyz")
+    assert got == [each["positive"].item() for each in alone]
