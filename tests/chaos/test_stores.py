@@ -183,6 +183,30 @@ async def test_a_server_that_is_cut_off_from_the_store_answers_nothing_that_anot
     assert before == [each["positive"].item() for each in alone]
 
 
+async def test_a_server_that_stops_while_its_named_sessions_wait_ends_in_time(
+    redis: RedisServer,
+) -> None:
+    """And another goes on with them when the store is back, to the bit."""
+    terms = (*TERMS, "--grace-period", "1")
+    settle(redis.url)
+    with Fleet(2, "--demo", "--state-store", redis.url, *terms) as fleet:
+        async with aio.connect(fleet.targets, timeout=60) as client:
+            async with Load(client, 20, seed=7, named=True) as load:
+                await load.run(0.5)
+                redis.pause()
+                await load.run(3 * LEASE)
+                [number] = await asyncio.to_thread(fleet.busy)
+                begun = monotonic()
+                await asyncio.to_thread(fleet.terminate, number)
+                seconds = monotonic() - begun
+                redis.resume()
+                await load.get_on()
+            load.check()
+            await load.check_kept()
+    # Its grace, and a few seconds for what has a limit of its own.
+    assert seconds < 1 + 10
+
+
 @dataclass
 class Claimant:
     """A client that takes a named session from whoever has it, again and again."""
