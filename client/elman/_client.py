@@ -36,7 +36,7 @@ from elman._session_options import (
     check_ticket,
     session_options,
 )
-from elman._status import is_too_large, is_unavailable, rpc_error
+from elman._status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman._stream import Stream
 from elman.errors import ClientClosed, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -290,13 +290,16 @@ class Client:
             try:
                 call = getattr(link.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
-                return call(request, timeout=left, metadata=self._options.metadata)
+                answer = call(request, timeout=left, metadata=self._options.metadata)
+                link.worked = True
+                return answer
             except (grpc.RpcError, ValueError) as error:
                 self._check()
-                delay = attempts.again() if is_unavailable(error) else None
+                delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
                 if delay is None:
                     raise
-                self._links.retire(link)
+                if not is_refused(error):
+                    self._links.retire(link)
             finally:
                 self._links.give_back(link)
             sleep(delay)

@@ -23,6 +23,8 @@ from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
 """Seconds after which a close looks again for what it waits for."""
+_CANCEL_SECONDS = 2.0
+"""In which gRPC gives calls back that were cancelled; mostly it does at once."""
 
 
 class Lines:
@@ -89,10 +91,13 @@ class Lines:
             self._closed = error
             self._end_strays(error)
             rpcs, mender = list(self._rpcs), self._mender
+        until = monotonic() + _CANCEL_SECONDS
         for rpc in rpcs:
-            rpc.cancel(error)
+            rpc.abort(error)
+        for rpc in rpcs:
+            rpc.join(max(0, until - monotonic()))
         if mender is not None:
-            mender.join()
+            mender.join(max(0, until - monotonic()))
 
     def _rpc(self) -> Rpc:
         """The one that takes sessions."""
@@ -112,7 +117,8 @@ class Lines:
             metadata=self._options.metadata,
             max_frame_bytes=self._options.max_frame_bytes,
             strays=self._stray,
-            succeeded=self._succeeded,
+            succeeded=self._recovery.succeeded,
+            got_on=self._recovery.got_on,
             ended=self._ended,
         )
         self._rpcs.add(rpc)
@@ -127,18 +133,23 @@ class Lines:
         if early:
             self._broken()
 
-    def _succeeded(self) -> None:
-        self._recovery.succeeded()
-
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
-        if self._closed is None and stray.parked and self._recovery.park(session):
-            return True
         if stray.leaving:
             self._links.retire(rpc.link)
+        elif stray.refused:
+            self._links.leave(rpc.link)
         elif not stray.parked:
             self._links.pass_over(rpc.link)
-        if self._closed is not None or not self._recovery.add(
-            session, monotonic(), refused=stray.refused, after=stray.after
+        if self._closed is not None:
+            return False
+        if self._recovery.park(session):
+            return True
+        if not self._recovery.add(
+            session,
+            monotonic(),
+            refused_by=rpc.server if stray.refused else None,
+            after=stray.after,
+            crashed=stray.crashed,
         ):
             return False
         self._monitor.wake(self._menders)
@@ -169,6 +180,8 @@ class Lines:
                 due = self._recovery.due(now)
                 if due:
                     self._adopt(due)
+                for session in self._recovery.overdue(now):
+                    self._give_up(session)
                 silent = self._silent(now)
                 at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
                 if self._closed is not None or (at == float("inf") and not silent):
@@ -176,7 +189,7 @@ class Lines:
                     return
                 waiter = self._monitor.enlist(self._menders)
             for rpc in silent:
-                rpc.cancel(Unavailable("the server did not answer"), final=False)
+                rpc.abort(Unavailable("the server did not answer"), final=False)
             rest(waiter, 0 if silent else max(0, at - monotonic()))
             with self._monitor.lock:
                 self._monitor.returned(self._menders, waiter)
@@ -190,6 +203,10 @@ class Lines:
             error = Unavailable(f"the client failed to go on with it: {bug!r}")
             for session in sessions:
                 session.end(lost_failure(error, session, resuming=True))
+
+    def _give_up(self, session: Session) -> None:
+        error = Unavailable(f"no server went on with it within {self._options.resume_timeout:g} s")
+        session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""

@@ -22,6 +22,8 @@ class Link(Generic[C]):
         self.channel = channel
         self.users = 0
         self.retired = False
+        self.worked = False
+        """Whether anything was answered on it."""
 
     @cached_property
     def stub(self) -> InferenceStub:
@@ -70,6 +72,17 @@ class Links(Generic[C]):
             if self._kept.get(self._target) is link:
                 self._next += 1
                 self._close_unused(link)
+
+    def leave(self, link: Link[C]) -> None:
+        """Whatever is new gets another connection: to the next server or, of the addresses that a
+        name has, to any. This one is kept for those who use it."""
+        with self._lock:
+            if self._kept.get(link.target) is not link:
+                return
+            if link.target == self._target:
+                self._next += 1
+            del self._kept[link.target]
+            self._close_unused(link)
 
     def give_back(self, link: Link[C]) -> None:
         with self._lock:

@@ -11,18 +11,17 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Protocol
 
-from elman._codec import Payload
 from elman._contexts import contexts_bytes
 from elman._models import KnownModel
 from elman._outputs import Layout
-from elman._session import Opened, Session
+from elman._push import SESSION_BYTES, PushBuilder
+from elman._resuming import ResumeWindow
+from elman._session import Failure, Opened, Session
 from elman._session_options import SessionOptions
 from elman._status import Stray, broken, closed_failure, left, lost_failure
 from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
-SESSION_BYTES = 24
-"""What naming a session in a frame takes at most: its number, a count and their framing."""
 TICKET_SECONDS = 1.0
 """What a server does to go on with sessions of another is what that did since their last tickets:
 so much of its work at most, or a twentieth of the elements of `ticket_every`."""
@@ -47,15 +46,19 @@ class Multiplexer:
         writable: Callable[[], None],
         strays: Callable[[Session, Stray], bool] = lambda session, stray: False,
         succeeded: Callable[[], None] = lambda: None,
+        got_on: Callable[[Session], None] = lambda session: None,
         max_frame_bytes: int = 1024 * 1024,
     ) -> None:
         """`strays` is told of each session that could go on elsewhere and answers whether it will;
-        if not, it is lost. `succeeded`: the server gets on with one."""
+        if not, it is lost. `succeeded`: the server gets on with one; `got_on`: with which."""
         self.finished = False
         self.leaving = False
         """Whether sessions should rather be opened elsewhere."""
+        self._heard = False
+        """Whether the server has said anything."""
         self._strays = strays
         self._succeeded = succeeded
+        self._got_on = got_on
         self._model = known.model
         self._codec = known.codec
         self._writable = writable
@@ -63,10 +66,16 @@ class Multiplexer:
         self._started = False
         self._proven = False
         """Whether the server got on with any."""
-        self._next_number = 1
+        self._last_number = 0
         self._sessions: dict[int, Session] = {}
+        """Those that the server was told of, by number, until it says that they have ended."""
+        self._unopened: set[Session] = set()
+        """Those that it was not told of."""
         self._layouts: dict[object, Layout] = {}
         self._opens: deque[Session] = deque()
+        self._resuming: deque[Session] = deque()
+        """Those that have a piece to push again, opened here or not yet."""
+        self._window = ResumeWindow()
         self._pushes: deque[Session] = deque()
         self._tickets: deque[Session] = deque()
         self._closes: deque[Session] = deque()
@@ -76,47 +85,65 @@ class Multiplexer:
         model."""
         layout = self._layouts.setdefault(options.layout.key, options.layout)
         session = Session(0, replace(options, layout=layout), self._codec, self, wake)
-        self._enter(session)
+        self._enter(session, self._opens)
         return session
 
     def adopt(self, session: Session) -> None:
         """A stray goes on here."""
+        session.number = 0
         session.outbound = self
-        self._enter(session)
-        if session.pending_elements:
-            self._pushes.append(session)
-        if session.pending_elements or session.ticket_wanted_at is not None:
-            # Of all that is pushed again: should this server go soon, too, it is not for the next.
+        self._window.enter(session)
+        self._enter(session, self._resuming if session.resuming else self._opens)
+        if session.ticket_wanted_at is not None:
             self._tickets.append(session)
         if session.closing:
             self._closes.append(session)
 
-    def _enter(self, session: Session) -> None:
-        session.number = self._next_number
-        self._next_number += 1
-        self._sessions[session.number] = session
-        self._opens.append(session)
+    def _enter(self, session: Session, line: deque[Session]) -> None:
+        self._unopened.add(session)
+        line.append(session)
         self._writable()
 
     def pushed(self, session: Session) -> None:
         """Part of `Outbound`."""
-        self._pushes.append(session)
-        self._writable()
+        if session not in self._unopened:
+            self._pushes.append(session)
+            self._writable()
 
     def closed(self, session: Session) -> None:
         """Part of `Outbound`."""
-        self._closes.append(session)
-        self._writable()
+        if session in self._unopened and not (session.opened and session.in_flight):
+            self._unopened.remove(session)
+            session.end(None)
+            self._finish_if_empty()
+        else:
+            self._closes.append(session)
+            self._writable()
 
     def ticket_wanted(self, session: Session) -> None:
         """Part of `Outbound`."""
         self._tickets.append(session)
         self._writable()
 
+    def got_on(self, session: Session) -> None:
+        """Part of `Outbound`."""
+        self._got_on(session)
+
     def close_sessions(self) -> None:
         """No more elements for any session."""
-        for session in self._sessions.values():
+        for session in [*self._unopened, *self._sessions.values()]:
             session.close()
+
+    def give_up(self, session: Session, failure: Failure) -> None:
+        """Part of `Outbound`: it ends, whatever its server does with it."""
+        session.end(failure)
+        if session in self._unopened:
+            self._unopened.remove(session)
+            self._finish_if_empty()
+        else:
+            self._closes.append(session)
+            self._settled(session, None)
+        self._writable()
 
     # -------------------------------------------------------------------------------------------
     # To the server
@@ -125,85 +152,113 @@ class Multiplexer:
         """The next frame, or None if there is nothing to say."""
         if self.finished:
             return None
-        if not (self._opens or self._pushes or self._tickets or self._closes):
-            return None
         frame = pb.StreamRequest()
+        push = PushBuilder(self._codec)
+        most = self._max_frame_bytes
+        rest: list[Session] = []
+        # Those that are opened and those that are open do not wait for one another.
+        share = most // 2 if self._pushes else most
+        left = self._take_resuming(frame, push, share, rest)
+        left = self._take_opens(frame, push, left, rest)
+        self._take_pushes(frame, push, left + most - share)
+        self._pushes.extend(rest)
+        push.place(frame)
+        self._take_last(self._tickets, frame.tickets, most // 8)
+        self._take_last(self._closes, frame.closes, most // 8)
+        if not (frame.opens or push or frame.tickets or frame.closes):
+            return None
         if not self._started:
             self._started = True
             frame.model = self._model.name
             frame.version = self._model.version
-        budget = self._max_frame_bytes
-        budget = self._take_opens(frame, budget)
-        if not self._opens:
-            budget = self._take_pushes(frame, budget)
-            budget = self._take_last(self._tickets, frame.tickets, budget)
-            self._take_last(self._closes, frame.closes, budget)
         return frame
 
-    def _take_opens(self, frame: pb.StreamRequest, budget: int) -> int:
-        while self._opens and budget > 0:
-            session = self._opens[0]
-            nbytes = len(session.ticket or b"") + contexts_bytes(session.contexts)
-            if nbytes > budget and frame.opens:
-                break
-            self._opens.popleft()
-            if session.outbound is not self:
+    def _take_resuming(
+        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[Session]
+    ) -> int:
+        """A piece of what each resumed session pushes again, while there is room in their window.
+        Those that are not done with it go on when their tickets come."""
+        while self._resuming and budget > 0 and (room := self._window.room) > 0:
+            session = self._resuming.popleft()
+            if session.ended or session.outbound is not self:
                 continue
-            message = frame.opens.add(session=session.number, outputs=session.layout.requests)
-            message.name, message.restart = session.name, session.restart
-            message.ticket_every_elements = session.ticket_every
-            if session.ticket_every:
-                message.ticket_every_seconds = TICKET_SECONDS
-                message.parkable = True
-            if session.ticket:
-                message.ticket = session.ticket
-                if session.name:
-                    message.replay = session.pending_elements
-            else:
-                message.contexts.extend(session.contexts)
-                if session.opened:
-                    message.fingerprint = self._model.fingerprint
-            budget -= message.ByteSize() + SESSION_BYTES
+            opening = self._open(frame, session) if session in self._unopened else 0
+            nbytes = opening + push.add(session, min(budget, room) - opening)
+            frame.tickets.append(session.number)
+            self._window.sent(session, nbytes, session.sent)
+            budget -= nbytes
+            if session.pending_elements and not session.resuming:
+                rest.append(session)
         return budget
 
-    def _take_pushes(self, frame: pb.StreamRequest, budget: int) -> int:
-        numbers: list[int] = []
-        counts: list[int] = []
-        parts: list[Payload] = []
-        width = self._codec.width
+    def _take_opens(
+        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[Session]
+    ) -> int:
+        """Opens sessions, each with the elements that it has: a server may park those that stay
+        silent."""
+        while self._opens and budget > 0:
+            session = self._opens[0]
+            if session.ended or session.outbound is not self:
+                self._opens.popleft()
+                continue
+            given = len(session.ticket or b"") + contexts_bytes(session.contexts)
+            if given > budget and frame.opens:
+                break
+            self._opens.popleft()
+            budget -= self._open(frame, session)
+            budget -= push.add(session, budget)
+            if session.pending_elements:
+                rest.append(session)
+        return budget
+
+    def _open(self, frame: pb.StreamRequest, session: Session) -> int:
+        """Tells the server of a session; the bytes that it takes."""
+        self._unopened.remove(session)
+        self._last_number += 1
+        session.number = self._last_number
+        self._sessions[session.number] = session
+        message = frame.opens.add(session=session.number, outputs=session.layout.requests)
+        message.name, message.restart = session.name, session.restart
+        message.ticket_every_elements = session.ticket_every
+        if session.ticket_every:
+            message.ticket_every_seconds = TICKET_SECONDS
+            message.parkable = True
+        if session.ticket:
+            message.ticket = session.ticket
+            if session.name:
+                message.replay = session.pending_elements
+        else:
+            message.contexts.extend(session.contexts)
+            if session.opened:
+                message.fingerprint = self._model.fingerprint
+        return message.ByteSize() + SESSION_BYTES
+
+    def _take_pushes(self, frame: pb.StreamRequest, push: PushBuilder, budget: int) -> None:
         # What is larger than a frame goes alone.
-        while self._pushes and (budget > 0 or not (numbers or frame.opens)):
+        while self._pushes and (budget > 0 or not (push or frame.opens)):
             session = self._pushes.popleft()
             if session.outbound is not self:
                 continue
-            count = session.take(max(1, budget // width), parts)
-            if count:
-                numbers.append(session.number)
-                counts.append(count)
-                budget -= count * width + SESSION_BYTES
+            budget -= push.add(session, budget)
             if session.pending_elements:
                 self._pushes.appendleft(session)
                 break
-        if numbers:
-            push = frame.push
-            push.sessions.extend(numbers)
-            if counts.count(counts[0]) != len(counts):
-                push.counts.extend(counts)
-            self._codec.place(push, self._codec.join(parts))
-        return budget
 
-    def _take_last(self, line: deque[Session], numbers: "_Numbers", budget: int) -> int:
+    def _take_last(self, line: deque[Session], numbers: "_Numbers", budget: int) -> None:
         """What is said of sessions once all that was pushed to them is."""
         for _ in range(len(line)):
             session = line.popleft()
-            if session.ended or session.outbound is not self:
+            if session.outbound is not self or self._has_ended(session):
                 continue
-            if session.pending_elements or budget <= 0:
+            if session.pending_elements or session in self._unopened or budget <= 0:
                 line.append(session)
             else:
                 numbers.append(session.number)
                 budget -= SESSION_BYTES
-        return budget
+
+    def _has_ended(self, session: Session) -> bool:
+        """At the server."""
+        return session.ended and self._sessions.get(session.number) is not session
 
     # -------------------------------------------------------------------------------------------
     # From the server
@@ -212,8 +267,11 @@ class Multiplexer:
         """Routes one frame. Raises `ServerError` if it breaks the protocol, which the RPC cannot
         survive."""
         sessions = self._sessions
+        self._heard = True
         for opened in response.opened:
             session = self._session(opened.session)
+            if session.ended:
+                continue
             session.accept(
                 Opened(
                     id=opened.id,
@@ -223,28 +281,33 @@ class Multiplexer:
                 )
             )
             session.wake()
-            if session.stray_since is None:
-                self._prove()
         for predictions in response.predictions:
             self._deliver(predictions)
         for ticket in response.tickets:
-            self._session(ticket.session).keep_ticket(ticket.ticket, ticket.position)
+            session = self._session(ticket.session)
+            if not session.ended:
+                session.keep_ticket(ticket.ticket, ticket.position)
+                self._settled(session, ticket.position if ticket.ticket else None)
         for closed in response.closed:
             # The server closes a number that has ended again if a push to it crossed its end.
-            if closed.session in sessions or closed.session >= self._next_number:
+            if closed.session in sessions or closed.session > self._last_number:
                 session = self._session(closed.session)
                 del sessions[closed.session]
-                self._closed(session, closed)
-        if not sessions:
-            self._finish()
+                self._settled(session, None)
+                if not session.ended:
+                    self._closed(session, closed)
+        self._finish_if_empty()
 
     def fail(self, error: ElmanError, *, final: bool = False) -> None:
         """The RPC has ended: so have all its sessions, each with an error of its own, but for those
         that go on elsewhere. `final`: none does."""
-        sessions = list(self._sessions.values())
+        sessions = [*self._sessions.values(), *self._unopened]
         self._sessions.clear()
+        self._unopened.clear()
         for session in sessions:
-            stray = None if final else broken(error, session)
+            if session.ended:
+                continue
+            stray = None if final else broken(error, session, crashed=self._heard)
             if not stray or not self._strayed(session, stray):
                 session.end(lost_failure(error, session, resuming=bool(stray)))
         self._finish()
@@ -271,10 +334,21 @@ class Multiplexer:
         session.stray()
         return self._strays(session, stray)
 
+    def _settled(self, session: Session, position: int | None) -> None:
+        """A ticket has come, or none will: a piece that was pushed again is done with."""
+        if self._window.settle(session, position):
+            if session.resuming and not session.ended:
+                self._resuming.append(session)
+            self._writable()
+
     def _prove(self) -> None:
         if not self._proven:
             self._proven = True
             self._succeeded()
+
+    def _finish_if_empty(self) -> None:
+        if not self._sessions and not self._unopened:
+            self._finish()
 
     def _finish(self) -> None:
         self.finished = True
@@ -296,12 +370,15 @@ class Multiplexer:
                 numbers, counts, message.first_positions, strict=True
             ):
                 session = self._session(number)
+                if session.ended:
+                    row += count
+                    continue
                 if session.layout is not layout and session.layout.key != layout.key:
                     raise ServerError("the server packed sessions with different outputs together")
                 session.deliver(frame, row, count, position)
                 session.wake()
                 row += count
-                if not self._proven and session.stray_since is None:
+                if not self._proven and session.retries.since is None:
                     self._prove()
         except ValueError:
             raise ServerError("the server sent predictions whose lists differ in length") from None

@@ -8,7 +8,7 @@ signal comes between its parts, and reads the answers. Both are daemons and end 
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -20,7 +20,7 @@ from elman._multiplexer import Multiplexer
 from elman._options import Metadata
 from elman._session import Operation, Session
 from elman._session_options import SessionOptions
-from elman._status import Stray, stream_error
+from elman._status import Stray, server_name, server_of, stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -32,6 +32,7 @@ class Call(Protocol):
 
     def __iter__(self) -> Iterator[pb.StreamResponse]: ...
     def cancel(self) -> object: ...
+    def initial_metadata(self) -> Any: ...
 
 
 class Guard:
@@ -101,12 +102,8 @@ class Line:
             self.monitor.wake(self._waiters)
 
 
-_CANCEL_SECONDS = 2.0
-"""In which gRPC gives a call back that was cancelled; mostly it does at once."""
-
-
 class Rpc:
-    """One call, from the first session to the last. All but `join` and `cancel` is called under the
+    """One call, from the first session to the last. All but `join` and `abort` is called under the
     monitor's lock."""
 
     def __init__(
@@ -119,14 +116,17 @@ class Rpc:
         max_frame_bytes: int,
         strays: Callable[["Rpc", Session, Stray], bool],
         succeeded: Callable[[], None],
+        got_on: Callable[[Session], None],
         ended: Callable[["Rpc", bool], None],
     ) -> None:
-        """`strays` and `succeeded` are as the multiplexer has them; `ended` is told of the call's
-        end, and whether it came before that of its sessions."""
+        """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
+        the call's end, and whether it came before that of its sessions."""
         self.link = links.lease()
         self._links = links
         self.answered = False
         """Whether the server has said anything."""
+        self.server = self.link.target
+        """Which one it is; its own name for itself, once that has come."""
         self._metadata = metadata
         self._monitor = monitor
         self._writers: Waiters = []
@@ -135,9 +135,12 @@ class Rpc:
             writable=self._wake_writer,
             strays=lambda session, stray: strays(self, session, stray),
             succeeded=succeeded,
+            got_on=got_on,
             max_frame_bytes=max_frame_bytes,
         )
         self._ended = ended
+        self._over = False
+        """Whether the call's end was told of."""
         self._call: Call | None = None
         self._reader = threading.Thread(target=self._read, name="elman-reader", daemon=True)
 
@@ -170,18 +173,28 @@ class Rpc:
         if self._reader.is_alive():
             self._reader.join(timeout)
 
-    def cancel(self, error: ElmanError, *, final: bool = True) -> None:
-        """Ends the RPC at once. Its sessions raise `error` or, if that is not final, go on
-        elsewhere."""
+    def abort(self, error: ElmanError, *, final: bool = True) -> None:
+        """Ends the RPC at once, whenever gRPC gives the call back. Its sessions raise `error` or,
+        if that is not final, go on elsewhere."""
         with self._monitor.lock:
-            self._multiplexer.fail(error, final=final)
             call = self._call
+            first = self._end(error, final=final)
         if call is not None:
             call.cancel()
-        self.join(_CANCEL_SECONDS)
-        if self._reader.is_alive():
-            # gRPC has been seen not to give a call back whose server had gone. Nobody waits for it.
-            self._links.retire(self.link)
+        if first:
+            # With the last one that uses it, the connection is closed: also under a call that gRPC
+            # does not give back.
+            self._links.give_back(self.link)
+
+    def _end(self, error: ElmanError, *, final: bool = False) -> bool:
+        """Tells of the call's end; False if that was done before."""
+        if self._over:
+            return False
+        self._over = True
+        early = not self._multiplexer.finished
+        self._multiplexer.fail(error, final=final)
+        self._ended(self, early)
+        return True
 
     def _start(self) -> None:
         if not self._reader.is_alive():
@@ -214,7 +227,7 @@ class Rpc:
         call: Call = self.link.stub.Stream(self._frames(), metadata=self._metadata)
         with self._monitor.lock:
             self._call = call
-            finished = self._multiplexer.finished
+            finished = self._multiplexer.finished or self._over
         if finished:
             call.cancel()
         return call
@@ -225,22 +238,30 @@ class Rpc:
             for response in self._begin():
                 with self._monitor.lock:
                     self._monitor.settle()
-                    self.answered = True
+                    if not self.answered:
+                        self._first_answer()
                     self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
             error = stream_error(status)
+            self.server = server_of(status) or self.server
         except ServerError as broken:
             error = broken
         except ValueError as closed:  # what gRPC says of a channel that is closed
             error = Unavailable(str(closed))
         finally:
+            first = False
             try:
                 with self._monitor.lock:
-                    early = not self._multiplexer.finished
-                    self._multiplexer.fail(error)
-                    self._ended(self, early)
+                    first = self._end(error)
             finally:
                 if self._call is not None:
                     self._call.cancel()
-                self._links.give_back(self.link)
+                if first:
+                    self._links.give_back(self.link)
+
+    def _first_answer(self) -> None:
+        self.answered = self.link.worked = True
+        assert self._call is not None
+        # It came before the answer.
+        self.server = server_name(self._call.initial_metadata()) or self.server

@@ -16,6 +16,7 @@ from elman._mailbox import Mailbox, Reader, Reply
 from elman._outputs import Frame
 from elman._prediction import Prediction
 from elman._replay import Replay
+from elman._retries import Retries
 from elman._session_options import SessionOptions
 from elman.errors import ElmanError, InvalidRequest, ServerError, SessionClosed
 
@@ -54,6 +55,12 @@ class Outbound(Protocol):
     def ticket_wanted(self, session: "Session") -> None:
         """The session wants its ticket."""
 
+    def got_on(self, session: "Session") -> None:
+        """The session has an answer that it did not have."""
+
+    def give_up(self, session: "Session", failure: "Failure") -> None:
+        """The session ends with this."""
+
 
 class _Nowhere:
     """For a session that has lost its RPC: what it has to say is looked at when it gets another."""
@@ -63,6 +70,11 @@ class _Nowhere:
     def closed(self, session: "Session") -> None: ...
 
     def ticket_wanted(self, session: "Session") -> None: ...
+
+    def got_on(self, session: "Session") -> None: ...
+
+    def give_up(self, session: "Session", failure: "Failure") -> None:
+        session.end(failure)
 
 
 NOWHERE = _Nowhere()
@@ -82,7 +94,9 @@ class Session:
         "_due",
         "_pending",
         "_replay",
+        "_resumed_from",
         "_routes",
+        "_ticket_waiters",
         "_window_limit",
         "answered",
         "closing",
@@ -97,17 +111,17 @@ class Session:
         "number",
         "opened",
         "outbound",
+        "parked",
         "pending_elements",
         "pushed",
-        "refusals",
         "restart",
+        "resume_until",
+        "retries",
         "sources",
-        "stray_since",
         "ticket",
         "ticket_every",
         "ticket_position",
         "ticket_wanted_at",
-        "tries",
         "wake",
         "window",
     )
@@ -121,6 +135,7 @@ class Session:
         wake: Callable[[], None],
     ) -> None:
         self.number = number
+        """Its own on its RPC; 0 before it was named there."""
         self.layout = options.layout
         self.codec = codec
         self.wake = wake
@@ -152,15 +167,19 @@ class Session:
         self.ticket_position = -1
         self.ticket_wanted_at: int | None = None
         """The least position of the ticket that somebody waits for."""
+        self._ticket_waiters = 0
         self.ticket_every = options.ticket_every
         """After how many elements one comes, unasked; 0 for none."""
         self._replay = Replay(codec)
+        self._resumed_from = -1
+        """The position of the ticket at which it lost its RPC last."""
         self._due = 0
         """The position that the server's next prediction must have."""
-        self.stray_since: float | None = None
-        """Since when no server has got on with it; None while one does."""
-        self.refusals = self.tries = 0
-        """How often it was refused, and how often it lost its server, since then."""
+        self.retries = Retries()
+        self.resume_until = 0
+        """Elements before this position were pushed on an RPC before this one."""
+        self.parked = False
+        """Whether it has no server, and needs none before it has something to say."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -170,9 +189,26 @@ class Session:
         return self.pushed - self.answered
 
     @property
+    def sent(self) -> int:
+        """How many elements were pushed on its RPC, or are behind the ticket that it began from
+        there."""
+        return self.pushed - self.pending_elements
+
+    @property
+    def resuming(self) -> bool:
+        """Whether it has elements to push that it pushed before."""
+        return self.sent < self.resume_until
+
+    @property
     def room(self) -> int:
         """How many elements may be pushed now."""
         return max(0, self.window - self.in_flight)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for an answer, and it may yet be used."""
+        waits = self.in_flight or self.closing or self.ticket_wanted_at is not None
+        return self.opened and not waits
 
     def opening(self) -> Operation[None]:
         """Waits until the server has opened the session."""
@@ -240,13 +276,19 @@ class Session:
         if self.ticket is None or self.ticket_position < position:
             self.ticket_wanted_at = max(position, self.ticket_wanted_at or 0)
             self.outbound.ticket_wanted(self)
-        while self.ticket is None or self.ticket_position < position:
-            if self.failure:
-                raise self.failure()
-            if self.ended:
-                raise SessionClosed(f"the stream was closed after {self.pushed} elements")
-            # Another number after every answer: see `Operation`.
-            yield self.answered + 1
+        self._ticket_waiters += 1
+        try:
+            while self.ticket is None or self.ticket_position < position:
+                if self.failure:
+                    raise self.failure()
+                if self.ended:
+                    raise SessionClosed(f"the stream was closed after {self.pushed} elements")
+                # Another number after every answer: see `Operation`.
+                yield self.answered + 1
+        finally:
+            self._ticket_waiters -= 1
+            if not self._ticket_waiters:
+                self.ticket_wanted_at = None
         if not self.ticket:
             raise InvalidRequest("the server has no tickets of this model: its state is too large")
         return self.ticket
@@ -279,7 +321,7 @@ class Session:
             routes.append((self.pushed, reader))
         self._pending.append(payload)
         self.pending_elements += count
-        if self.pending_elements == count:
+        if self.pending_elements == count or self.parked:
             self.outbound.pushed(self)
 
     def abandon(self, reader: Reader) -> None:
@@ -325,10 +367,9 @@ class Session:
         self.id = opened.id
         self.window = max(1, opened.window if limit is None else min(opened.window, limit))
         self.ticket_every = opened.ticket_every
-        if not self.in_flight:
-            self._got_on()
         if not self.opened:
             self.opened = True
+            self._got_on()
             self.restart = False
             self.pushed = self.answered = self._due = opened.position
             self._replay = Replay(self.codec, opened.position)
@@ -347,6 +388,7 @@ class Session:
                 f"the server sent a ticket of position {position} of a session; expected was one "
                 f"of {self._replay.start} to {self._due}"
             )
+        got_on = position > self.ticket_position
         self.ticket, self.ticket_position = ticket, position
         if ticket:
             self.contexts = ()
@@ -354,12 +396,16 @@ class Session:
                 self._replay.forget(position)
         if self.ticket_wanted_at is not None and self.ticket_wanted_at <= position:
             self.ticket_wanted_at = None
+            got_on = True
             self.wake()
+        if got_on and self.retries.since is not None:
+            self._got_on()
 
     def _got_on(self) -> None:
-        """It owes nothing, or has answered what was not answered before: a server that opens a
-        session and dies of its next element has not got on with it."""
-        self.stray_since, self.refusals, self.tries = None, 0, 0
+        """What is waited for has come: a server that opens a session again and dies of its next
+        element has not got on with it."""
+        self.retries.begin_anew()
+        self.outbound.got_on(self)
 
     @property
     def can_go_on(self) -> bool:
@@ -371,6 +417,11 @@ class Session:
     def stray(self) -> None:
         """It has lost its RPC: all since its ticket is to be pushed again."""
         self.outbound = NOWHERE
+        if self.opened:
+            self.resume_until = max(self.resume_until, self.pushed - self.pending_elements)
+            stuck = self.resume_until > self._replay.start == self._resumed_from
+            self.retries.stuck = self.retries.stuck + 1 if stuck else 0
+            self._resumed_from = self._replay.start
         self._due = self._replay.start
         again = self._replay.take()
         self._pending.extendleft(reversed(again))
@@ -393,7 +444,7 @@ class Session:
             if not count:
                 return
         self.answered += count
-        if self.stray_since is not None:
+        if self.retries.since is not None:
             self._got_on()
         routes = self._routes
         while count:

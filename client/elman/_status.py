@@ -26,6 +26,9 @@ PUSHBACK = "grpc-retry-pushback-ms"
 
 
 _SIZE_LIMIT = "max_message_bytes"
+SERVER = "elman-server"
+"""What a server calls itself, before its first answer on a Stream: another name each time that one
+is started, wherever it is reached."""
 
 
 class RpcStatus(Protocol):
@@ -33,6 +36,7 @@ class RpcStatus(Protocol):
 
     def code(self) -> grpc.StatusCode | None: ...
     def details(self) -> str | None: ...
+    def initial_metadata(self) -> Any: ...
     def trailing_metadata(self) -> Any: ...
 
 
@@ -78,11 +82,36 @@ def stream_error(error: grpc.RpcError) -> ElmanError:
     return mapped
 
 
-def is_unavailable(error: Exception) -> bool:
-    """Whether another server may do what this one could not; so also if a channel is closed."""
+def is_unavailable(error: BaseException) -> bool:
+    """Whether another server, or the same one later, may do what this one could not; so also if a
+    channel is closed."""
     if not isinstance(error, grpc.RpcError):
         return True
-    return cast(RpcStatus, error).code() is grpc.StatusCode.UNAVAILABLE
+    return cast(RpcStatus, error).code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        # Nobody here cancels a call: gRPC's server does, of those that it does not take in.
+        grpc.StatusCode.CANCELLED,
+    )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether gRPC's server did not take a call in. Its connection is good."""
+    if not isinstance(error, grpc.RpcError):
+        return False
+    return cast(RpcStatus, error).code() is grpc.StatusCode.CANCELLED
+
+
+def server_of(error: grpc.RpcError) -> str | None:
+    """Which server it was that said so, if it was one."""
+    return server_name(cast(RpcStatus, error).initial_metadata())
+
+
+def server_name(metadata: Any) -> str | None:
+    """A server's name for itself, in what comes before its first answer."""
+    for key, value in metadata or ():
+        if key == SERVER:
+            return str(value)
+    return None
 
 
 def is_too_large(error: grpc.RpcError) -> bool:
@@ -133,12 +162,14 @@ class Stray:
     """Whether the same server would have it back, and not before there is something to push."""
     leaving: bool = False
     """Whether its server is of no use to others either."""
+    crashed: bool = False
+    """Whether the server had answered, and broke off."""
 
 
-def broken(error: ElmanError, session: Session) -> Stray | None:
+def broken(error: ElmanError, session: Session, *, crashed: bool) -> Stray | None:
     """What the end of an RPC is to a session on it."""
     if isinstance(error, Unavailable):
-        return Stray(error, leaving=True)
+        return Stray(error, leaving=True, crashed=crashed)
     # A server that is not up to date may come before one that is.
     if isinstance(error, ModelNotFound) and session.opened:
         return Stray(error, refused=True, leaving=True)

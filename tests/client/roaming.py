@@ -158,6 +158,8 @@ class Rig:
             backoff=Backoff(uniform),
             bring_back=self._adopt,
         )
+        self.name = "a server"
+        """Who refuses, if one does."""
         self.rpcs: list[tuple[Multiplexer, Server]] = []
         self.begin_rpc()
 
@@ -168,6 +170,7 @@ class Rig:
             writable=lambda: None,
             strays=self._stray,
             succeeded=self.recovery.succeeded,
+            got_on=self.recovery.got_on,
             max_frame_bytes=self._max_frame_bytes,
         )
         server = Server(window=self.window, ticket_every=self.ticket_every)
@@ -234,6 +237,10 @@ class Rig:
         self.rpcs[-1][0].adopt(session)
 
     def _stray(self, session: Session, stray: Stray) -> bool:
-        if stray.parked and self.recovery.park(session):
-            return True
-        return self.recovery.add(session, self.now, refused=stray.refused, after=stray.after)
+        return self.recovery.park(session) or self.recovery.add(
+            session,
+            self.now,
+            refused_by=self.name if stray.refused else None,
+            after=stray.after,
+            crashed=stray.crashed,
+        )

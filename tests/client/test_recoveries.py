@@ -1,5 +1,6 @@
 """Sessions that go on when their RPC breaks, without sockets, threads or a clock."""
 
+from math import inf
 from random import Random
 
 import pytest
@@ -133,6 +134,7 @@ def test_it_waits_longer_with_every_try_and_gives_up_in_the_end() -> None:
     finished(session.push("abcdefgh"))
     rig.write()
     rig.answer()
+    finished(session.push("a"))
     times = []
     rig.break_rpc()
     while not session.ended:
@@ -153,12 +155,15 @@ def test_a_try_that_succeeds_begins_the_waiting_anew() -> None:
     rig = Rig()
     session = opened(rig)
     for _ in range(3):
+        finished(session.push("a"))
         rig.break_rpc()
         before = rig.now
         rig.mend()
         assert round(rig.now - before, 3) == 0.05
         rig.write()
-        assert session.stray_since is None
+        assert session.retries.since is not None, "an open alone is no progress"
+        rig.answer()
+        assert session.retries.since is None
 
 
 def test_a_session_that_was_never_opened_is_tried_elsewhere_for_a_shorter_time() -> None:
@@ -178,27 +183,64 @@ def test_a_refusal_for_good_is_believed_when_all_servers_keep_to_it() -> None:
     finished(session.push("abcdef"))
     rig.write()
     rig.answer()
+    finished(session.push("g"))
     rig.break_rpc()
     tries = 0
     while not session.ended:
         rig.begin_rpc()
+        rig.name = f"server {tries % 2}"
         rig.server.refuses = REJECTED
         tries += rig.mend()
         rig.write()
-    assert tries == 7
+    assert tries == 2 + 8 * 3
     error = failure(session)
     assert isinstance(error, elman.SessionLost)
     assert error.ticket == TICKET + b"abcdef"
 
 
+def test_refusals_count_by_server_so_one_of_many_that_takes_a_session_is_found() -> None:
+    """Behind one name, at random: how many addresses it has is not known."""
+    random = Random(5)
+    for _ in range(200):
+        rig = Rig(resume_timeout=1e9)
+        session = opened(rig)
+        finished(session.push("a"))
+        rig.break_rpc()
+        while session.retries.since is not None:
+            address = random.randrange(12)
+            rig.name = str(address)
+            rig.begin_rpc()
+            rig.server.refuses = REJECTED if address else None
+            rig.mend()
+            rig.write()
+            rig.answer()
+            assert not session.ended
+
+
+def test_a_server_that_takes_a_session_is_looked_for_quickly() -> None:
+    rig = Rig(resume_timeout=1e9)
+    session = opened(rig)
+    finished(session.push("a"))
+    rig.break_rpc()
+    rig.mend()
+    began = rig.now
+    for number in range(20):
+        rig.name = str(number)
+        rig.server.refuses = REJECTED
+        rig.write()
+        rig.begin_rpc()
+        rig.mend()
+    assert rig.now - began < 5
+
+
 def test_a_server_that_does_not_know_the_model_yet_is_not_the_end() -> None:
     rig = Rig()
     session = opened(rig)
+    finished(session.push("a"))
     rig.break_rpc(elman.ModelNotFound("none yet"))
     assert not session.ended
-    rig.mend()
-    rig.write()
-    assert session.stray_since is None
+    rig.settle()
+    assert letters(read(session)) == "a"
 
 
 def test_a_session_of_which_all_is_answered_and_that_was_closed_needs_no_other_server() -> None:
@@ -230,17 +272,103 @@ def test_a_session_that_is_handed_over_goes_on_at_once_and_its_rpc_takes_no_more
     session, other = opened(rig), opened(rig)
     finished(session.push("abc"))
     rig.write()
-    rig.hand_over()
+    response = rig.server.hand_over([1, 2])
+    finished(session.push("d"))
+    rig.receive(response)
     before = rig.now
     assert rig.rpcs[0][0].leaving
-    assert rig.mend() == 2
+    assert rig.mend() == 1, "nothing waits for the other one"
     assert rig.now == before
     rig.write()
-    assert rig.server.texts == {1: "abc", 2: ""}
-    finished(session.push("d"))
+    assert rig.server.texts == {1: "abcd"}
     finished(other.push("e"))
     rig.settle()
     assert (letters(read(session)), letters(read(other))) == ("abcd", "e")
+
+
+def test_no_time_runs_for_a_session_that_nothing_waits_for() -> None:
+    rig = Rig(resume_timeout=10.0, ticket_every=4, window=100)
+    session = opened(rig)
+    finished(session.push("abcde"))
+    rig.write()
+    rig.answer()
+    rig.break_rpc()
+    assert rig.mend() == 0
+    rig.now += 1000
+    assert rig.recovery.next_at() == inf
+    finished(session.push("f"))
+    rig.settle()
+    assert letters(read(session)) == "abcdef"
+
+
+def test_a_ticket_that_nobody_waits_for_any_more_does_not_have_a_session_lost() -> None:
+    rig = Rig(resume_timeout=10.0, window=100)
+    session = opened(rig)
+    asked = session.take_ticket()
+    next(asked)
+    rig.break_rpc()
+    assert rig.recovery.next_at() < inf
+    asked.close()
+    rig.now += 1000
+    assert rig.mend() == 0
+    assert not session.ended
+    finished(session.push("a"))
+    rig.settle()
+    assert letters(read(session)) == "a"
+
+
+def test_a_session_is_lost_in_time_though_its_rpc_goes_on_without_answering() -> None:
+    rig = Rig(resume_timeout=10.0, window=100)
+    session, other = opened(rig), opened(rig)
+    finished(session.push("a"))
+    rig.break_rpc()
+    rig.mend()
+    rig.write()
+    assert not rig.recovery.overdue(rig.now)
+    rig.now = rig.recovery.next_at()
+    assert rig.now == 110.0
+    assert rig.recovery.overdue(rig.now) == [session]
+    rig.rpcs[-1][0].give_up(session, lambda: elman.SessionLost("late"))
+    assert isinstance(failure(session), elman.SessionLost)
+    finished(other.push("b"))
+    rig.settle()
+    assert letters(read(other)) == "b"
+    assert rig.rpcs[-1][1].texts.keys() == {2}, "the lost one is closed"
+
+
+def test_what_its_servers_die_of_is_tried_less_and_less() -> None:
+    rig = Rig(resume_timeout=60.0)
+    session = opened(rig)
+    finished(session.push("b"))
+    kills = 0
+    rig.break_rpc()
+    while not session.ended:
+        rig.mend()
+        rig.write()  # it is opened again, which is no progress
+        kills += 1
+        rig.break_rpc()
+    assert kills <= 12
+
+
+def test_an_open_that_is_given_up_before_it_was_sent_is_not_sent() -> None:
+    rig = Rig()
+    kept, given_up = rig.open(), rig.open()
+    given_up.close()
+    assert (given_up.ended, given_up.failure) == (True, None)
+    rig.write()
+    assert rig.server.texts == {1: ""}
+    kept.close()
+    rig.settle()
+    assert rig.rpcs[0][0].finished
+
+
+def test_an_open_that_is_given_up_between_two_servers_is_not_tried_again() -> None:
+    rig = Rig()
+    session = rig.open()
+    rig.break_rpc()
+    session.close()
+    assert session.ended
+    assert rig.mend() == 0
 
 
 def test_a_ticket_is_waited_for_across_a_broken_rpc() -> None:
@@ -359,9 +487,9 @@ def test_a_session_that_gets_on_is_given_its_time_anew() -> None:
         rig.break_rpc()
         rig.mend()
         rig.write()
-        assert session.tries == 1
+        assert session.retries.tries == 1
         rig.answer()
-        assert session.tries == 0
+        assert session.retries.tries == 0
         rig.now += 5.0
     assert not session.ended
 
@@ -371,6 +499,8 @@ def test_those_who_were_told_the_same_time_do_not_come_back_at_the_same() -> Non
     rig = Rig(uniform=uniform)
     sessions = [rig.open() for _ in range(50)]
     rig.write()
+    for session in sessions:
+        finished(session.push("a"))
     rig.break_rpc()
     times: dict[Session, float] = {}
     rig.server.refuses = OVERLOADED

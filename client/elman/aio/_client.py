@@ -43,6 +43,9 @@ from elman.aio._stream import Stream
 from elman.errors import ClientClosed, Unavailable
 from elman.v1 import inference_pb2 as pb
 
+_DISCONNECT_SECONDS = 2.0
+"""In which gRPC closes a connection; it does at once."""
+
 
 def connect(
     target: str | Sequence[str],
@@ -199,11 +202,11 @@ class Client:
                 lines.close_sessions()
             await asyncio.gather(*(lines.join(grace) for lines in all_lines))
         finally:
-            for lines in all_lines:
-                await lines.cancel(ClientClosed("the client was closed"))
+            error = ClientClosed("the client was closed")
+            await asyncio.gather(*(lines.cancel(error) for lines in all_lines))
             self._links.close()
             if self._closing:
-                await asyncio.wait(self._closing)
+                await asyncio.wait(self._closing, timeout=_DISCONNECT_SECONDS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,19 +291,25 @@ class Client:
             try:
                 call = getattr(link.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
-                return await call(request, timeout=left, metadata=self._options.metadata)
+                answer = await call(request, timeout=left, metadata=self._options.metadata)
+                link.worked = True
+                return answer
             except grpc.RpcError as error:
                 self._check()
-                delay = attempts.again() if is_unavailable(error) else None
+                delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
                 if delay is None:
                     raise
                 self._links.retire(link)
             except asyncio.CancelledError:
-                # A channel that is closed cancels its calls: that is not a cancelled task.
+                # So ends a call, too, that gRPC's server does not take in, and one whose channel is
+                # closed.
                 task = asyncio.current_task()
-                if task is None or not task.cancelling():
-                    self._check()
-                raise
+                if task is None or task.cancelling():
+                    raise
+                self._check()
+                delay = attempts.again(broke=False)
+                if delay is None:
+                    raise Unavailable("the server does not take the call in") from None
             finally:
                 self._links.give_back(link)
             await asyncio.sleep(delay)

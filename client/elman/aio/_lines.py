@@ -22,6 +22,8 @@ from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
 """Seconds after which a close looks again for what it waits for."""
+_CANCEL_SECONDS = 2.0
+"""In which gRPC gives calls back that were cancelled; mostly it does at once."""
 
 
 class Lines:
@@ -82,11 +84,14 @@ class Lines:
         self._closed = error
         for session in self._recovery.take_all():
             session.end(lost_failure(error, session, resuming=False))
+        tasks: set[asyncio.Task[None]] = set()
         for rpc in list(self._rpcs):
-            await rpc.cancel(error)
+            tasks |= rpc.abort(error)
         if self._mender is not None:
             self._mender.cancel()
-            await asyncio.wait([self._mender])
+            tasks.add(self._mender)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
         self._alarm.stop()
 
     def _rpc(self) -> Rpc:
@@ -107,7 +112,8 @@ class Lines:
             metadata=self._options.metadata,
             max_frame_bytes=self._options.max_frame_bytes,
             strays=self._stray,
-            succeeded=self._succeeded,
+            succeeded=self._recovery.succeeded,
+            got_on=self._recovery.got_on,
             ended=self._ended,
         )
         self._rpcs.add(rpc)
@@ -124,18 +130,23 @@ class Lines:
         if not self._rpcs and self._mender is None:
             self._alarm.stop()
 
-    def _succeeded(self) -> None:
-        self._recovery.succeeded()
-
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
-        if self._closed is None and stray.parked and self._recovery.park(session):
-            return True
         if stray.leaving:
             self._links.retire(rpc.link)
+        elif stray.refused:
+            self._links.leave(rpc.link)
         elif not stray.parked:
             self._links.pass_over(rpc.link)
-        if self._closed is not None or not self._recovery.add(
-            session, self._loop.time(), refused=stray.refused, after=stray.after
+        if self._closed is not None:
+            return False
+        if self._recovery.park(session):
+            return True
+        if not self._recovery.add(
+            session,
+            self._loop.time(),
+            refused_by=rpc.server if stray.refused else None,
+            after=stray.after,
+            crashed=stray.crashed,
         ):
             return False
         self._changed.set()
@@ -155,9 +166,10 @@ class Lines:
                 due = self._recovery.due(now)
                 if due:
                     self._adopt(due)
+                for session in self._recovery.overdue(now):
+                    self._give_up(session)
                 for rpc in self._silent(now):
-                    await rpc.cancel(Unavailable("the server did not answer"), final=False)
-                    self._changed.set()
+                    rpc.abort(Unavailable("the server did not answer"), final=False)
                 at = min(self._recovery.next_at(), *self._tried.values(), inf)
                 if at == inf:
                     return
@@ -182,6 +194,10 @@ class Lines:
             error = Unavailable(f"the client failed to go on with it: {bug!r}")
             for session in sessions:
                 session.end(lost_failure(error, session, resuming=True))
+
+    def _give_up(self, session: Session) -> None:
+        error = Unavailable(f"no server went on with it within {self._options.resume_timeout:g} s")
+        session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
         """Those from which no answer came in time."""

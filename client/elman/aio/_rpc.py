@@ -18,7 +18,7 @@ from elman._multiplexer import Multiplexer
 from elman._options import Metadata
 from elman._session import Operation, Session
 from elman._session_options import SessionOptions
-from elman._status import Stray, stream_error
+from elman._status import Stray, server_name, server_of, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -80,13 +80,16 @@ class Rpc:
         max_frame_bytes: int,
         strays: Callable[["Rpc", Session, Stray], bool],
         succeeded: Callable[[], None],
+        got_on: Callable[[Session], None],
         ended: Callable[["Rpc", bool], None],
     ) -> None:
-        """`strays` and `succeeded` are as the multiplexer has them; `ended` is told of the call's
-        end, and whether it came before that of its sessions."""
+        """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
+        the call's end, and whether it came before that of its sessions."""
         self.link = links.lease()
         self.answered = False
         """Whether the server has said anything."""
+        self.server = self.link.target
+        """Which one it is; its own name for itself, once that has come."""
         self._links = links
         self._alarm = alarm
         self._writable = asyncio.Event()
@@ -95,9 +98,12 @@ class Rpc:
             writable=self._writable.set,
             strays=lambda session, stray: strays(self, session, stray),
             succeeded=succeeded,
+            got_on=got_on,
             max_frame_bytes=max_frame_bytes,
         )
         self._ended = ended
+        self._over = False
+        """Whether the call's end was told of."""
         start: Any = self.link.stub.Stream
         call: Call = start(metadata=metadata)
         self._call: Call | None = call
@@ -127,13 +133,30 @@ class Rpc:
         """Waits until every session has ended, or gone."""
         await asyncio.wait([self._reader], timeout=timeout)
 
-    async def cancel(self, error: ElmanError, *, final: bool = True) -> None:
-        """Ends the RPC at once. Its sessions raise `error` or, if that is not final, go on
-        elsewhere."""
+    def abort(self, error: ElmanError, *, final: bool = True) -> set[asyncio.Task[None]]:
+        """Ends the RPC at once, whenever gRPC gives the call back. Its sessions raise `error` or,
+        if that is not final, go on elsewhere. Returns the tasks that are about to end."""
+        call = self._call
+        self._end(error, final=final)
+        if call is not None:
+            call.cancel()
+        # It may wait for a connection, which a cancelled call does not tell it of.
+        self._writer.cancel()
+        return {self._reader, self._writer}
+
+    def _end(self, error: ElmanError, *, final: bool = False) -> None:
+        """Tells of the call's end, once."""
+        if self._over:
+            return
+        self._over = True
+        early = not self._multiplexer.finished
         self._multiplexer.fail(error, final=final)
-        if self._call is not None:
-            self._call.cancel()
-        await asyncio.wait([self._reader, self._writer])
+        try:
+            self._ended(self, early)
+        finally:
+            self._call = None
+            # With the last one that uses it, the connection is closed.
+            self._links.give_back(self.link)
 
     async def _write(self, call: Call) -> None:
         try:
@@ -158,11 +181,15 @@ class Rpc:
         final = False
         try:
             async for response in call:
-                self.answered = True
+                if not self.answered:
+                    self.answered = self.link.worked = True
+                    # It came before the answer.
+                    self.server = server_name(await call.initial_metadata()) or self.server
                 self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
             error = stream_error(status)
+            self.server = server_of(status) or self.server
         except asyncio.CancelledError:
             error = Unavailable("the RPC was cancelled")
             # Or its task was, as all are when the loop ends: then nothing goes on elsewhere.
@@ -171,11 +198,7 @@ class Rpc:
         except ServerError as broken:
             error = broken
         finally:
-            early = not self._multiplexer.finished
-            self._multiplexer.fail(error, final=final)
             try:
-                self._ended(self, early)
+                self._end(error, final=final)
             finally:
                 call.cancel()
-                self._call = None
-                self._links.give_back(self.link)

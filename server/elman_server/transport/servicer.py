@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
 from elman_server.turns import Turns
 
+_SERVER = "elman-server"
+"""What comes before the first answer on a Stream: the name of this server process, so that a client
+of many behind one address knows which of them would not have a session."""
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
 _Answer = TypeVar("_Answer")
@@ -47,6 +51,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._keeper = keeper
         self._admission = admission
         self._config = config
+        self._name = secrets.token_hex(8)
         self._streams: set[StreamRpc] = set()
         self._turns = Turns()
         self._slow_readers = SlowReaders(
@@ -157,6 +162,10 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self, _: AsyncIterator[pb.StreamRequest], context: Any
     ) -> None:
         async def serve() -> None:
+            try:
+                await context.send_initial_metadata(((_SERVER, self._name),))
+            except grpc.aio.InternalError as error:
+                raise _Gone from error
             requests = _Requests(context.read, self._stream)
             first = await anext(requests, None)
             if first is None:
