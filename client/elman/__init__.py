@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elman.errors import (
         AccessDenied,
         ClientClosed,
+        ClientUnusable,
         DeadlineExceeded,
         ElmanError,
         InvalidElement,
@@ -46,6 +47,7 @@ _MODULES = {
     "errors": (
         "AccessDenied",
         "ClientClosed",
+        "ClientUnusable",
         "DeadlineExceeded",
         "ElmanError",
         "InvalidElement",
@@ -67,6 +69,7 @@ __all__ = [
     "Alternative",
     "Client",
     "ClientClosed",
+    "ClientUnusable",
     "Context",
     "DeadlineExceeded",
     "ElmanError",

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import grpc
 
 from elman import _ready
 from elman._deadline import Deadline
+from elman._home import Home, check_gevent, refuse_pickle
+from elman._keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._lines import Lines
 from elman._links import Links
 from elman._model import Model
@@ -38,7 +40,7 @@ from elman._session_options import (
 )
 from elman._status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman._stream import Stream
-from elman.errors import ClientClosed, Unavailable
+from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
 
@@ -48,7 +50,7 @@ def connect(
     timeout: float = 30.0,
     connect_timeout: float = 5.0,
     max_message_bytes: int = 4 * 1024 * 1024,
-    keepalive: float = 30.0,
+    keepalive: float = DEFAULT_SECONDS,
     credentials: grpc.ChannelCredentials | None = None,
     metadata: Metadata = (),
     resume_timeout: float = 60.0,
@@ -63,8 +65,10 @@ def connect(
         else (for elements that were not pushed yet) does not count.
     `connect_timeout`: seconds in which the server must be reached.
     `max_message_bytes`: the largest message sent; larger work is split.
-    `keepalive`: seconds of silence after which the connection is checked; inf never does. A server
-        that was not told to allow it may refuse checks more frequent than every 300 s.
+    `keepalive`: seconds of silence after which the connection is checked, while a stream is open
+        or a call under way; it is given up if the check is not answered in 5 s. At least 5, which
+        is what servers allow; inf never checks. Where a server of another kind is between that
+        allows less, it is 300 after it has said so.
     `credentials`: for TLS; None connects in the clear.
     `metadata`: sent with every call, for a proxy's authentication say.
     `resume_timeout`: seconds for which it is tried to go on with a stream whose connection broke or
@@ -74,12 +78,13 @@ def connect(
 
     Raises `Unavailable` if the server cannot be reached.
     """
+    check_gevent()
     options = Options(
         targets=parse_targets(target),
         timeout=timeout,
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
-        keepalive=keepalive,
+        keepalive=allowed(keepalive),
         credentials=credentials,
         metadata=metadata,
         resume_timeout=resume_timeout,
@@ -99,6 +104,8 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._home = Home()
+        self._keepalive = Keepalive(options.keepalive)
         self._links = Links(options.targets, self._connect, lambda channel: channel.close())
         self._cache = ModelCache()
         self._lines: dict[tuple[str, str, str], Lines] = {}
@@ -240,6 +247,8 @@ class Client:
 
         Whoever still waits for a stream of this client then gets `ClientClosed`.
         """
+        if self._home.forked:
+            return
         with self._lock:
             self._closed = True
             all_lines = list(self._lines.values())
@@ -268,6 +277,9 @@ class Client:
         else:
             self.close(grace=0)
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_pickle("Client")
+
     def __repr__(self) -> str:
         return f"<Client of {self._options.target}>"
 
@@ -276,9 +288,10 @@ class Client:
 
     def _connect(self, target: str) -> grpc.Channel:
         options = self._options
+        arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
         if options.credentials is None:
-            return grpc.insecure_channel(target, options.channel_arguments)
-        return grpc.secure_channel(target, options.credentials, options.channel_arguments)
+            return grpc.insecure_channel(target, arguments)
+        return grpc.secure_channel(target, options.credentials, arguments)
 
     def _call(self, method: str, request: Any, seconds: float | None) -> Any:
         """Tried again for as long as a server may take to be reached, on one after another."""
@@ -342,12 +355,17 @@ class Client:
         """A session that the server has opened, on the model's RPC or on a new one."""
         model = known.model
         key = (model.name, model.version, model.fingerprint)
+        self._check()
         with self._lock:
             self._check()
             lines = self._lines.get(key)
             if lines is None:
                 lines = self._lines[key] = Lines(
-                    known, self._links, self._options, lambda: self._cache.forget(model.name)
+                    self._home,
+                    known,
+                    self._links,
+                    self._options,
+                    lambda error: self._broken(model.name, error),
                 )
             line = lines.open(options)
         try:
@@ -357,7 +375,12 @@ class Client:
             raise
         return line
 
+    def _broken(self, model: str, error: ElmanError) -> None:
+        self._cache.forget(model)
+        self._keepalive.heed(error)
+
     def _check(self) -> None:
+        self._home.check()
         if self._closed:
             raise ClientClosed("the client was closed")
 

@@ -10,6 +10,7 @@ from time import monotonic
 
 import grpc
 
+from elman._home import Home
 from elman._links import Links
 from elman._models import KnownModel
 from elman._monitor import Monitor, Waiters, rest
@@ -30,12 +31,14 @@ _CANCEL_SECONDS = 2.0
 class Lines:
     def __init__(
         self,
+        home: Home,
         known: KnownModel,
         links: Links[grpc.Channel],
         options: Options,
-        broken: Callable[[], None],
+        broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is told when an RPC ends before its sessions."""
+        """`broken` is told when an RPC ends before its sessions, and why."""
+        self._home = home
         self._known = known
         self._links = links
         self._options = options
@@ -61,7 +64,7 @@ class Lines:
     def open(self, options: SessionOptions) -> Line:
         """A new session."""
         with self._monitor.lock, self._guard:
-            return self._rpc().line(self._guard, options)
+            return self._rpc().line(self._home, self._guard, options)
 
     def close_sessions(self) -> None:
         """No more elements for any session."""
@@ -126,12 +129,12 @@ class Lines:
         self._need_mender()
         return rpc
 
-    def _ended(self, rpc: Rpc, early: bool) -> None:
+    def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
         self._rpcs.discard(rpc)
         self._tried.pop(rpc, None)
         self._monitor.wake(self._menders)
-        if early:
-            self._broken()
+        if broken:
+            self._broken(broken)
 
     def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
         if stray.leaving:

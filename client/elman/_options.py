@@ -56,8 +56,8 @@ class Options:
         """A frame's elements, with room for the rest of the message."""
         return min(MAX_FRAME_BYTES, self.max_message_bytes // 2)
 
-    @property
-    def channel_arguments(self) -> list[tuple[str, str | int]]:
+    def channel_arguments(self, keepalive: float, answer: float) -> list[tuple[str, str | int]]:
+        """`keepalive`: seconds of silence before a ping, `answer`: seconds for its answer."""
         arguments: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
             # What comes is bounded by the windows, and its frames are the server's to cut.
@@ -72,10 +72,10 @@ class Options:
             ("grpc.min_reconnect_backoff_ms", round(min(self.connect_seconds, 20.0) * 1000)),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
-        if self.keepalive != float("inf"):
-            milliseconds = max(1, round(self.keepalive * 1000))
+        if keepalive != float("inf"):
+            milliseconds = round(answer * 1000)
             arguments += [
-                ("grpc.keepalive_time_ms", milliseconds),
+                ("grpc.keepalive_time_ms", max(1, round(keepalive * 1000))),
                 ("grpc.keepalive_timeout_ms", milliseconds),
                 # Newer versions of gRPC wait for the ping's own timeout, a minute.
                 ("grpc.http2.ping_timeout_ms", milliseconds),

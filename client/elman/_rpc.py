@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from elman._deadline import Deadline
+from elman._home import Home
 from elman._links import Links
 from elman._models import KnownModel
 from elman._monitor import Monitor, Waiters, rest
@@ -59,11 +60,17 @@ class Guard:
 class Line:
     """A session, and where the threads that use it wait."""
 
-    __slots__ = ("_guard", "_waiters", "monitor", "session")
+    __slots__ = ("_guard", "_home", "_waiters", "monitor", "session")
 
     def __init__(
-        self, monitor: Monitor, guard: Guard, multiplexer: Multiplexer, options: SessionOptions
+        self,
+        home: Home,
+        monitor: Monitor,
+        guard: Guard,
+        multiplexer: Multiplexer,
+        options: SessionOptions,
     ) -> None:
+        self._home = home
         self.monitor = monitor
         self._guard = guard
         self._waiters: Waiters = []
@@ -71,6 +78,7 @@ class Line:
 
     def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
+        self._home.check()
         monitor, waiters = self.monitor, self._waiters
         waiter = None
         try:
@@ -94,8 +102,17 @@ class Line:
                 operation.close()
 
     def close(self) -> None:
-        with self.monitor.lock, self._guard:
-            self.session.close()
+        if not self._home.forked:
+            with self.monitor.lock, self._guard:
+                self.session.close()
+
+    def drop(self) -> bool:
+        """Closes it from a finaliser, which may come anywhere. False if it is not of this
+        process."""
+        if self._home.forked:
+            return False
+        self.monitor.defer(self.session.close)
+        return True
 
     def _wake(self) -> None:
         if self._waiters:
@@ -117,10 +134,10 @@ class Rpc:
         strays: Callable[["Rpc", Session, Stray], bool],
         succeeded: Callable[[], None],
         got_on: Callable[[Session], None],
-        ended: Callable[["Rpc", bool], None],
+        ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
         """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
-        the call's end, and whether it came before that of its sessions."""
+        the call's end, and why, if it came before that of its sessions."""
         self.link = links.lease()
         self._links = links
         self.answered = False
@@ -150,9 +167,9 @@ class Rpc:
         multiplexer = self._multiplexer
         return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
 
-    def line(self, guard: Guard, options: SessionOptions) -> Line:
+    def line(self, home: Home, guard: Guard, options: SessionOptions) -> Line:
         """A new session."""
-        line = Line(self._monitor, guard, self._multiplexer, options)
+        line = Line(home, self._monitor, guard, self._multiplexer, options)
         self._start()
         return line
 
@@ -193,7 +210,7 @@ class Rpc:
         self._over = True
         early = not self._multiplexer.finished
         self._multiplexer.fail(error, final=final)
-        self._ended(self, early)
+        self._ended(self, error if early else None)
         return True
 
     def _start(self) -> None:

@@ -31,6 +31,14 @@ SERVER = "elman-server"
 is started, wherever it is reached."""
 
 
+_BODY_LIMIT = "http2 header with status: 413"
+"""What gRPC says when a proxy finds a request too large."""
+_BODY_LIMIT_MEANS = (
+    "a proxy before the server refused a request as too large (HTTP status 413): raise its limit "
+    "of a request's body (nginx: `client_max_body_size 0`)"
+)
+
+
 class RpcStatus(Protocol):
     """How an RPC ended: what gRPC's synchronous and asynchronous errors have in common."""
 
@@ -49,6 +57,8 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
         return InvalidRequest(
             f"{details}; the limit is max_message_bytes, of `elman serve` and of elman.connect"
         )
+    if _BODY_LIMIT in details:
+        return Unavailable(_BODY_LIMIT_MEANS)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ServerOverloaded(details, retry_after=(pushback(error) or 1000) / 1000)
     kinds = {
@@ -115,9 +125,12 @@ def server_name(metadata: Any) -> str | None:
 
 
 def is_too_large(error: grpc.RpcError) -> bool:
-    """Whether a call failed because a message would pass a limit, not for want of room: then the
-    server names no time to try again."""
-    exhausted = cast(RpcStatus, error).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    """Whether a call failed because a message would pass a limit of the server or of a proxy, not
+    for want of room: then the server names no time to try again."""
+    status = cast(RpcStatus, error)
+    if _BODY_LIMIT in (status.details() or ""):
+        return True
+    exhausted = status.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     return exhausted and pushback(error) is None
 
 

@@ -1,14 +1,17 @@
 """A stream of elements to a model and of predictions from it, for threads."""
 
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
-from elman._codec import is_sequence
+from elman._codec import Codec, is_sequence
 from elman._deadline import Deadline
 from elman._generate import Generation
+from elman._home import refuse_pickle
 from elman._model import Model
 from elman._models import KnownModel
 from elman._pipeline import Pipeline
@@ -89,7 +92,10 @@ class Stream:
             raise InvalidElement(f"elements is {elements!r}; allowed are a sequence or an iterable")
         pipeline = Pipeline(self._session)
         feeder = threading.Thread(
-            target=self._feed, args=(pipeline, elements), name="elman-map", daemon=True
+            target=_feed,
+            args=(self._line, self._codec, pipeline, elements),
+            name="elman-map",
+            daemon=True,
         )
         return self._drain(pipeline, feeder)
 
@@ -166,6 +172,21 @@ class Stream:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is None or session.closing or sys.is_finalizing():
+            return
+        if self._line.drop():
+            warnings.warn(
+                f"a stream of {self.model.name!r} was never closed",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_pickle("Stream")
+
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
 
@@ -189,13 +210,15 @@ class Stream:
             # Here may be anywhere: a loop that is left is finalised when it is collected.
             self._line.monitor.defer(pipeline.abandon)
 
-    def _feed(self, pipeline: Pipeline, elements: Iterable[Any]) -> None:
-        error: BaseException | None = None
-        try:
-            for element in elements:
-                if not self._line.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
-                    break
-        except BaseException as raised:
-            error = raised
-        with self._line.monitor.lock:
-            pipeline.end(error)
+
+def _feed(line: Line, codec: Codec, pipeline: Pipeline, elements: Iterable[Any]) -> None:
+    """Holds no stream: one that nobody has is closed, whatever its source does."""
+    error: BaseException | None = None
+    try:
+        for element in elements:
+            if not line.run(pipeline.feed(codec.one(element)), Deadline(inf)):
+                break
+    except BaseException as raised:
+        error = raised
+    with line.monitor.lock:
+        pipeline.end(error)

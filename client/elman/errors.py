@@ -11,6 +11,7 @@
     │   └── SessionTaken                  another client has opened it by its name
     ├── SessionClosed                     a stream was used after its close
     ├── ClientClosed                      a client was used after its close
+    ├── ClientUnusable (RuntimeError)     a client was used in a forked process, on another loop
     ├── AccessDenied                      the server does not let this client do this
     └── ServerError                       the server failed, or did not keep to the protocol
 
@@ -20,6 +21,7 @@ Nothing else is raised for what a server or a network does; gRPC's own errors ne
 __all__ = [
     "AccessDenied",
     "ClientClosed",
+    "ClientUnusable",
     "DeadlineExceeded",
     "ElmanError",
     "InvalidElement",
@@ -104,6 +106,12 @@ class SessionClosed(ElmanError):
 
 class ClientClosed(ElmanError):
     """A client, or a stream of it, was used after the client's close."""
+
+
+class ClientUnusable(ElmanError, RuntimeError):
+    """A client was used where it cannot work: in a process that was forked after `connect`, on
+    another event loop than the one on which it was connected, or under gevent without gRPC's own
+    patch. The message tells which, and what to do."""
 
 
 class AccessDenied(ElmanError):

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import grpc
 from grpc import aio
 
 from elman._deadline import Deadline
+from elman._home import Home, check_gevent, refuse_pickle
+from elman._keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._links import Links
 from elman._model import Model
 from elman._models import (
@@ -40,7 +42,7 @@ from elman.aio._lines import Lines
 from elman.aio._opening import Opening
 from elman.aio._rpc import Line
 from elman.aio._stream import Stream
-from elman.errors import ClientClosed, Unavailable
+from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
 _DISCONNECT_SECONDS = 2.0
@@ -53,7 +55,7 @@ def connect(
     timeout: float = 30.0,
     connect_timeout: float = 5.0,
     max_message_bytes: int = 4 * 1024 * 1024,
-    keepalive: float = 30.0,
+    keepalive: float = DEFAULT_SECONDS,
     credentials: grpc.ChannelCredentials | None = None,
     metadata: Metadata = (),
     resume_timeout: float = 60.0,
@@ -63,12 +65,13 @@ def connect(
 
     As `elman.connect`.
     """
+    check_gevent()
     options = Options(
         targets=parse_targets(target),
         timeout=timeout,
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
-        keepalive=keepalive,
+        keepalive=allowed(keepalive),
         credentials=credentials,
         metadata=metadata,
         resume_timeout=resume_timeout,
@@ -92,6 +95,8 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._home = Home(asyncio.get_running_loop())
+        self._keepalive = Keepalive(options.keepalive)
         self._closing: set[asyncio.Task[None]] = set()
         self._links = Links(options.targets, self._connect, self._disconnect)
         self._cache = ModelCache()
@@ -195,6 +200,9 @@ class Client:
 
         Whoever still waits for a stream of this client then gets `ClientClosed`.
         """
+        if self._home.forked:
+            return
+        self._home.check()
         self._closed = True
         all_lines = list(self._lines.values())
         try:
@@ -221,6 +229,9 @@ class Client:
             await self.close()
         else:
             await self.close(grace=0)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_pickle("Client")
 
     def __repr__(self) -> str:
         return f"<Client of {self._options.target}>"
@@ -272,9 +283,10 @@ class Client:
 
     def _connect(self, target: str) -> aio.Channel:
         options = self._options
+        arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
         if options.credentials is None:
-            return aio.insecure_channel(target, options.channel_arguments)
-        return aio.secure_channel(target, options.credentials, options.channel_arguments)
+            return aio.insecure_channel(target, arguments)
+        return aio.secure_channel(target, options.credentials, arguments)
 
     def _disconnect(self, channel: aio.Channel) -> None:
         task = asyncio.create_task(channel.close())
@@ -367,7 +379,11 @@ class Client:
         lines = self._lines.get(key)
         if lines is None:
             lines = self._lines[key] = Lines(
-                known, self._links, self._options, lambda: self._cache.forget(model.name)
+                self._home,
+                known,
+                self._links,
+                self._options,
+                lambda error: self._broken(model.name, error),
             )
         line = lines.open(options)
         try:
@@ -377,7 +393,12 @@ class Client:
             raise
         return line
 
+    def _broken(self, model: str, error: ElmanError) -> None:
+        self._cache.forget(model)
+        self._keepalive.heed(error)
+
     def _check(self) -> None:
+        self._home.check()
         if self._closed:
             raise ClientClosed("the client was closed")
 

@@ -9,6 +9,7 @@ from math import inf
 
 from grpc import aio
 
+from elman._home import Home
 from elman._links import Links
 from elman._models import KnownModel
 from elman._options import Options
@@ -29,12 +30,14 @@ _CANCEL_SECONDS = 2.0
 class Lines:
     def __init__(
         self,
+        home: Home,
         known: KnownModel,
         links: Links[aio.Channel],
         options: Options,
-        broken: Callable[[], None],
+        broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is told when an RPC ends before its sessions."""
+        """`broken` is told when an RPC ends before its sessions, and why."""
+        self._home = home
         self._known = known
         self._links = links
         self._options = options
@@ -59,7 +62,7 @@ class Lines:
 
     def open(self, options: SessionOptions) -> Line:
         """A new session."""
-        return self._rpc().line(options)
+        return self._rpc().line(self._home, options)
 
     def close_sessions(self) -> None:
         """No more elements for any session."""
@@ -121,12 +124,12 @@ class Lines:
         self._need_mender()
         return rpc
 
-    def _ended(self, rpc: Rpc, early: bool) -> None:
+    def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
         self._rpcs.discard(rpc)
         self._tried.pop(rpc, None)
         self._changed.set()
-        if early:
-            self._broken()
+        if broken:
+            self._broken(broken)
         if not self._rpcs and self._mender is None:
             self._alarm.stop()
 

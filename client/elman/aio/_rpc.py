@@ -12,6 +12,7 @@ import grpc
 from grpc import aio
 
 from elman._deadline import Deadline
+from elman._home import Home
 from elman._links import Links
 from elman._models import KnownModel
 from elman._multiplexer import Multiplexer
@@ -31,15 +32,20 @@ Call = aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]
 class Line:
     """A session, and where the tasks that use it wait."""
 
-    __slots__ = ("_alarm", "_waiters", "session")
+    __slots__ = ("_alarm", "_home", "_loop", "_waiters", "session")
 
-    def __init__(self, multiplexer: Multiplexer, options: SessionOptions, alarm: Alarm) -> None:
+    def __init__(
+        self, home: Home, multiplexer: Multiplexer, options: SessionOptions, alarm: Alarm
+    ) -> None:
+        self._home = home
+        self._loop = asyncio.get_running_loop()
         self._alarm = alarm
         self._waiters: list[asyncio.Future[None]] = []
         self.session = multiplexer.open(options, self._wake)
 
     async def run(self, operation: Operation[T], deadline: Deadline) -> T:
         """Does what may have to wait. Raises `DeadlineExceeded`."""
+        self._home.check()
         try:
             while True:
                 owed = next(operation)
@@ -57,7 +63,17 @@ class Line:
             operation.close()
 
     def close(self) -> None:
-        self.session.close()
+        if not self._home.forked:
+            self._home.check()
+            self.session.close()
+
+    def drop(self) -> bool:
+        """Closes it from a finaliser, which may come anywhere, in any thread. False if it is not of
+        this process, or its loop is no more."""
+        if self._home.forked or self._loop.is_closed():
+            return False
+        self._loop.call_soon_threadsafe(self.session.close)
+        return True
 
     def _wake(self) -> None:
         if self._waiters:
@@ -81,10 +97,10 @@ class Rpc:
         strays: Callable[["Rpc", Session, Stray], bool],
         succeeded: Callable[[], None],
         got_on: Callable[[Session], None],
-        ended: Callable[["Rpc", bool], None],
+        ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
         """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
-        the call's end, and whether it came before that of its sessions."""
+        the call's end, and why, if it came before that of its sessions."""
         self.link = links.lease()
         self.answered = False
         """Whether the server has said anything."""
@@ -118,9 +134,9 @@ class Rpc:
         multiplexer = self._multiplexer
         return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
 
-    def line(self, options: SessionOptions) -> Line:
+    def line(self, home: Home, options: SessionOptions) -> Line:
         """A new session."""
-        return Line(self._multiplexer, options, self._alarm)
+        return Line(home, self._multiplexer, options, self._alarm)
 
     def adopt(self, session: Session) -> None:
         """A session that has lost its RPC goes on here."""
@@ -152,7 +168,7 @@ class Rpc:
         early = not self._multiplexer.finished
         self._multiplexer.fail(error, final=final)
         try:
-            self._ended(self, early)
+            self._ended(self, error if early else None)
         finally:
             self._call = None
             # With the last one that uses it, the connection is closed.

@@ -1,6 +1,8 @@
 """A stream of elements to a model and of predictions from it, for asyncio."""
 
 import asyncio
+import sys
+import warnings
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -11,11 +13,12 @@ from collections.abc import (
 )
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from elman._codec import is_sequence
 from elman._deadline import Deadline
 from elman._generate import Generation
+from elman._home import refuse_pickle
 from elman._model import Model
 from elman._models import KnownModel
 from elman._pipeline import Pipeline
@@ -147,6 +150,21 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is None or session.closing or sys.is_finalizing():
+            return
+        if self._line.drop():
+            warnings.warn(
+                f"a stream of {self.model.name!r} was never closed",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_pickle("Stream")
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"

@@ -1,0 +1,72 @@
+"""Where a client can be used: in the process that made it and, of asyncio, on its event loop.
+
+The threads and connections of a client do not outlive a fork, and its locks may be held for ever in
+the child. So each use asks first, without a lock.
+"""
+
+import asyncio
+import os
+import sys
+from typing import NoReturn
+
+from elman.errors import ClientUnusable
+
+_forks = 0
+"""How many there were between this process and the one that imported this module."""
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class Home:
+    __slots__ = ("_fork", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Here and now. `loop`: of a client for asyncio."""
+        self._fork = _forks
+        self._loop = loop
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is another process."""
+        return self._fork != _forks
+
+    def check(self) -> None:
+        """Raises `ClientUnusable` elsewhere."""
+        if self._fork != _forks:
+            raise ClientUnusable(
+                "this client was connected before a fork, in another process: connect anew in "
+                "this one"
+            )
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise ClientUnusable(
+                "this client was connected on another event loop: connect anew on this one"
+            )
+
+
+def check_gevent() -> None:
+    """Raises `ClientUnusable` where gRPC would wait for ever."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return
+    from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+    if not getattr(cygrpc, "g_gevent_activated", True):
+        raise ClientUnusable(
+            "gevent has patched threads, under which gRPC hangs: call "
+            "grpc.experimental.gevent.init_gevent() right after monkey.patch_all()"
+        )
+
+
+def refuse_pickle(what: str) -> NoReturn:
+    """Raises `TypeError`, as Python does for what has threads and sockets."""
+    instead = "connect in the process that uses it"
+    if what == "Stream":
+        instead = "send `stream.ticket()`, and go on there with `client.stream(model, ticket=...)`"
+    raise TypeError(f"a {what} can't be pickled or copied: {instead}")
