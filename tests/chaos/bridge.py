@@ -20,10 +20,13 @@ class Bridge:
         """Seconds that each piece of data takes longer, in both directions."""
         self.refuses = False
         """Whether connections are reset as soon as they are made."""
+        self.mute = False
+        """Whether connections are taken, and nothing is ever said on them."""
         self.accepted = 0
         self._cut_after: int | None = None
         self._wires: set[_Wire] = set()
         self._held: list[Callable[[], None]] | None = None
+        self._mute: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> "Bridge":
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -32,6 +35,8 @@ class Bridge:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for writer in self._mute:
+            _reset(writer)
         while self._wires:
             wire = next(iter(self._wires))
             wire.cut()
@@ -66,6 +71,9 @@ class Bridge:
         self.accepted += 1
         if self.refuses:
             _reset(writer)
+            return
+        if self.mute:
+            self._mute.append(writer)
             return
         if self._held is not None:
             turn = asyncio.Event()

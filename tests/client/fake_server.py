@@ -33,6 +33,8 @@ class FakeServer(pb_grpc.InferenceServicer):
         """Sent, with the session's number, in place of Opened."""
         self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]] = []
         """Statuses (and trailers) with which the next unary calls fail."""
+        self.stream_failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]] = []
+        """The same for the next Stream RPCs."""
         self.max_answer = 1 << 30
         """Elements in a Predict beyond which it says that the answer would be too large."""
         self.predicting = threading.Event()
@@ -160,8 +162,9 @@ class FakeServer(pb_grpc.InferenceServicer):
     def _begin(self, call: str, context: Any) -> None:
         self.calls.append(call)
         self.metadata = list(context.invocation_metadata())
-        if call != "Stream" and self.failures:
-            code, message, trailers = self.failures.pop(0)
+        failures = self.stream_failures if call == "Stream" else self.failures
+        if failures:
+            code, message, trailers = failures.pop(0)
             context.set_trailing_metadata(trailers)
             context.abort(code, message)
 

@@ -110,12 +110,32 @@ async def test_a_generate_that_times_out_pushes_no_more_of_its_prime(
     client: elman.aio.Client, server: FakeServer
 ) -> None:
     server.window = 4
-    async with client.stream("letters", timeout=0.2) as stream:
+    async with client.stream("letters") as stream:
         server.hold()
+        stream._timeout = 0.05
         with pytest.raises(elman.DeadlineExceeded):
             await anext(stream.generate("a" * 100, length=1))
+        stream._timeout = 60.0  # a busy machine may take its time from here on
         server.release()
         assert (await stream.step("a"))["total"] == letter_totals("aaaaa")[-1]
+
+
+async def test_an_open_that_is_cancelled_is_not_left_at_the_server(
+    client: elman.aio.Client, server: FakeServer
+) -> None:
+    async with client.stream("letters") as kept:
+        for turns in range(30):
+            opening = [asyncio.ensure_future(_open(client)) for _ in range(5)]
+            for _ in range(turns % 10):
+                await asyncio.sleep(0)
+            for each in opening:
+                each.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
+        await kept.step("a")
+    await client.close()
+    opened = {opened.session for frame in server.frames for opened in frame.opens}
+    closed = {number for frame in server.frames for number in frame.closes}
+    assert opened == closed
 
 
 async def test_a_cancelled_open_closes_its_session(

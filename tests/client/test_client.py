@@ -258,3 +258,43 @@ def test_a_call_obeys_its_timeout(client: elman.Client, server: FakeServer) -> N
     server.hold()
     with pytest.raises(elman.DeadlineExceeded):
         client.predict("letters", "a", timeout=0.05)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])
+def test_a_call_that_grpcs_server_does_not_take_in_is_made_again(
+    client: elman.Client, server: FakeServer, code: grpc.StatusCode
+) -> None:
+    server.failures = [(code, "not now", ())] * 3
+    assert client.predict("letters", "a")["total"].tolist() == [1]
+    assert not server.failures
+    assert client.models()
+
+
+def test_a_call_that_is_never_taken_in_ends_with_an_error_of_the_sdk(
+    connect: Connect, server: FakeServer
+) -> None:
+    client = connect(server.target, connect_timeout=0.5)
+    server.failures = [(grpc.StatusCode.CANCELLED, "not now", ())] * 1000
+    with pytest.raises(elman.Unavailable):
+        client.models()
+
+
+def test_an_rpc_that_grpcs_server_does_not_take_in_is_made_again(
+    client: elman.Client, server: FakeServer
+) -> None:
+    server.stream_failures = [(grpc.StatusCode.CANCELLED, "not now", ())] * 3
+    assert client.stream("letters").step("a")["total"] == 1
+    assert server.calls.count("Stream") == 4
+
+
+def test_a_proxys_limit_is_named_and_predict_falls_back_to_a_stream(
+    client: elman.Client, server: FakeServer
+) -> None:
+    details = "Received http2 header with status: 413"
+    client.stream("letters").close()  # it is known from now on
+    server.failures = [(grpc.StatusCode.UNKNOWN, details, ())]
+    assert client.predict("letters", "abc")["total"].tolist() == letter_totals("abc")
+    assert server.calls[-1] == "Stream"
+    server.failures = [(grpc.StatusCode.UNKNOWN, details, ())] * 100
+    with pytest.raises(elman.Unavailable, match=r"413.*client_max_body_size"):
+        client.models()
