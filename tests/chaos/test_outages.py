@@ -81,6 +81,32 @@ async def test_a_session_is_lost_in_time_and_a_close_returns_while_all_are_mute(
 
 
 @SHELLS
+@pytest.mark.parametrize("form", ["list", "name"])
+async def test_of_several_addresses_that_fail_at_once_the_good_one_is_found(
+    shell: str, form: str, fleet: Fleet
+) -> None:
+    async with AsyncExitStack() as stack:
+        ways = await bridges(stack, fleet.ports[:1] * 5)
+        targets = [way.target for way in ways]
+        client = await stack.enter_async_context(
+            connected(
+                shell, targets if form == "list" else "ipv4:" + ",".join(targets), timeout=PATIENCE
+            )
+        )
+        stream = await client.stream("sentiment")
+        await stream.step("a")
+        good = next(way for way in ways if not way.accepted)
+        for number, way in enumerate(way for way in ways if way is not good):
+            way.mute, way.refuses = number % 2 == 0, number % 2 == 1
+        began = monotonic()
+        for way in ways:
+            way.cut()
+        assert (await stream.step("b")).position == 1
+        # Each mute one of a list has its part of the connect timeout.
+        assert monotonic() - began < 10
+
+
+@SHELLS
 async def test_a_stream_that_nobody_uses_outlives_any_outage(shell: str) -> None:
     with Fleet(1, "--demo") as fleet:
         async with connected(shell, fleet.targets, resume_timeout=1, timeout=PATIENCE) as client:

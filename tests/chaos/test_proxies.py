@@ -52,10 +52,3 @@ async def test_a_predict_that_is_too_large_for_a_proxy_goes_as_a_stream(
         alone = direct.predict("frames", FRAMES[:1000])
         name = direct.model("frames").outputs[0].name
     assert np.array_equal(through[name], alone[name])
-
-
-async def test_without_tickets_the_limit_is_named(server: ServerProcess) -> None:
-    with nginx(server.target) as proxy:
-        async with connected("threads", proxy, resume_timeout=0) as client:
-            with pytest.raises(elman.SessionLost, match=r"413.*client_max_body_size"):
-                await (await client.stream("frames")).all_of(FRAMES)

@@ -30,8 +30,8 @@ class Endpoint:
                 # Newer versions of gRPC wait for the ping's own timeout, a minute.
                 ("grpc.http2.ping_timeout_ms", keepalive),
                 ("grpc.keepalive_permit_without_calls", 1),
-                # Clients may ask as often as every 5 seconds whether the server is still there; what
-                # they sent so may come closer together.
+                # Clients may ask as often as every 5 seconds whether the server is still there,
+                # and what they sent 5 seconds apart may come closer together.
                 ("grpc.http2.min_ping_interval_without_data_ms", 4000),
                 # Two servers on one port are a mistake, but for the workers of one.
                 ("grpc.so_reuseport", int(config.workers > 1)),
