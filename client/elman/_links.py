@@ -7,11 +7,16 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import inf
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from elman.v1.inference_pb2_grpc import InferenceStub
 
 C = TypeVar("C")
+
+_LEAVE_SECONDS = 1.0
+"""A server that has no room does not get more connections from a client in so many seconds."""
 
 
 class Link(Generic[C]):
@@ -38,8 +43,14 @@ class Links(Generic[C]):
     that is only passed over is kept for as long as somebody uses it, and found again."""
 
     def __init__(
-        self, targets: Sequence[str], make: Callable[[str], C], close: Callable[[C], None]
+        self,
+        targets: Sequence[str],
+        make: Callable[[str], C],
+        close: Callable[[C], None],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        self._clock = clock
+        self._left_at = -inf
         self._targets = targets
         self._make = make
         self._close = close
@@ -67,11 +78,18 @@ class Links(Generic[C]):
             return self._kept.get(self._target) is link
 
     def pass_over(self, link: Link[C]) -> None:
-        """Whatever is new rather goes to the next server, if there is another."""
+        """Whatever is new rather goes to the next server, if there is another. Of one target, which
+        may be a name of many, to any: by another connection, but not often."""
         with self._lock:
-            if self._kept.get(self._target) is link:
+            if self._kept.get(self._target) is not link:
+                return
+            now = self._clock()
+            if len(self._targets) > 1:
                 self._next += 1
-                self._close_unused(link)
+            elif now - self._left_at >= _LEAVE_SECONDS:
+                self._left_at = now
+                del self._kept[link.target]
+            self._close_unused(link)
 
     def leave(self, link: Link[C]) -> None:
         """Whatever is new gets another connection: to the next server or, of the addresses that a

@@ -22,6 +22,8 @@ from elman._status import Stray, broken, closed_failure, left, lost_failure
 from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
+_SMALL_BYTES = 4096
+"""An element that does not count, at the end of a full frame."""
 TICKET_SECONDS = 1.0
 """What a server does to go on with sessions of another is what that did since their last tickets:
 so much of its work at most, or a twentieth of the elements of `ticket_every`."""
@@ -179,11 +181,19 @@ class Multiplexer:
         """A piece of what each resumed session pushes again, while there is room in their window.
         Those that are not done with it go on when their tickets come."""
         while self._resuming and budget > 0 and (room := self._window.room) > 0:
-            session = self._resuming.popleft()
+            session = self._resuming[0]
             if session.ended or session.outbound is not self:
+                self._resuming.popleft()
                 continue
-            opening = self._open(frame, session) if session in self._unopened else 0
-            nbytes = opening + push.add(session, min(budget, room) - opening)
+            opening = 0
+            if session in self._unopened:
+                if self._given(session) > budget and (frame.opens or push):
+                    return 0
+                opening = self._open(frame, session)
+            self._resuming.popleft()
+            nbytes, most = opening, min(budget, room) - opening
+            if not opening or most >= self._codec.width:
+                nbytes += push.add(session, most)
             frame.tickets.append(session.number)
             self._window.sent(session, nbytes, session.sent)
             budget -= nbytes
@@ -201,15 +211,21 @@ class Multiplexer:
             if session.ended or session.outbound is not self:
                 self._opens.popleft()
                 continue
-            given = len(session.ticket or b"") + contexts_bytes(session.contexts)
-            if given > budget and frame.opens:
+            fits = self._given(session) <= budget
+            if not fits and (frame.opens or push):
                 break
             self._opens.popleft()
             budget -= self._open(frame, session)
-            budget -= push.add(session, budget)
+            if budget > 0 or (fits and self._codec.width <= _SMALL_BYTES):
+                budget -= push.add(session, budget)
             if session.pending_elements:
                 rest.append(session)
         return budget
+
+    @staticmethod
+    def _given(session: Session) -> int:
+        """Bytes that it is opened with, which may be nearly as many as a message may have."""
+        return len(session.ticket or b"") + contexts_bytes(session.contexts)
 
     def _open(self, frame: pb.StreamRequest, session: Session) -> int:
         """Tells the server of a session; the bytes that it takes."""

@@ -16,7 +16,8 @@ class Connections:
     def __init__(self, *targets: str) -> None:
         self.made: list[str] = []
         self.closed: list[str] = []
-        self.links = Links(targets, self._make, self.closed.append)
+        self.now = 0.0
+        self.links = Links(targets, self._make, self.closed.append, lambda: self.now)
 
     def _make(self, target: str) -> str:
         self.made.append(f"{target} {len(self.made)}")
@@ -95,14 +96,31 @@ def test_one_that_is_passed_over_is_found_again_while_it_is_used() -> None:
     assert connections.closed == [second.channel]
 
 
-def test_the_only_server_cannot_be_passed_over() -> None:
+def test_of_one_target_another_address_is_tried_now_and_then() -> None:
+    connections = Connections("a")
+    for second in range(3):
+        connections.now = float(second)
+        link = connections.links.lease()
+        for _ in range(3):
+            connections.links.pass_over(link)
+            link = connections.links.lease()
+    assert connections.made == ["a 0", "a 1", "a 2", "a 3"]
+    assert connections.closed == [], "they are used"
+
+
+def test_one_that_is_left_is_kept_for_those_who_use_it() -> None:
     connections = Connections("a")
     link = connections.links.lease()
-    for _ in range(3):
-        connections.links.pass_over(link)
-        assert connections.links.is_current(link)
-        assert connections.links.lease() is link
+    connections.links.leave(link)
+    connections.links.leave(link)
+    assert not link.retired
+    other = connections.links.lease()
+    assert other.channel == "a 1"
+    connections.links.leave(link)
+    assert connections.links.lease() is other
     assert connections.closed == []
+    connections.links.give_back(link)
+    assert connections.closed == ["a 0"]
 
 
 def test_threads_never_get_a_closed_one() -> None:

@@ -9,7 +9,7 @@ from elman._session import Session
 from elman.v1 import inference_pb2 as pb
 from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, letters
-from tests.client.roaming import PARKED, Rig
+from tests.client.roaming import PARKED, TICKET, Rig
 
 
 def take(rig: Rig) -> pb.StreamRequest | None:
@@ -173,3 +173,24 @@ def test_a_piece_of_a_session_that_ends_is_of_no_account_any_more() -> None:
     rig.receive(pb.StreamResponse(closed=[closed]))
     rig.settle()
     assert sorted(len(read(session)) for session in sessions) == [0, 100_000]
+
+
+def test_large_tickets_go_alone() -> None:
+    """Each may be nearly as large as a message may be."""
+    rig = Rig(window=10_000, ticket_every=1, max_frame_bytes=5000, resume_timeout=1e9)
+    sessions = [rig.open(ticket=TICKET + b"a" * 9000) for _ in range(4)]
+    while rig.write():
+        pass
+    for session in sessions:
+        finished(session.push("bc"))
+    rig.break_rpc()
+    for session in sessions[2:]:
+        finished(session.push("de"))
+    rig.mend()
+    while any(session.in_flight for session in sessions):
+        while (frame := take(rig)) is not None:
+            assert len(frame.opens) < 2
+            assert frame.ByteSize() < 9000 + 500
+            rig.receive(rig.server.take(pb.StreamRequest.FromString(frame.SerializeToString())))
+        rig.answer()
+    assert [letters(read(session)) for session in sessions] == ["bc", "bc", "bcde", "bcde"]
