@@ -14,7 +14,7 @@ from elman._home import Home
 from elman._links import Links
 from elman._models import KnownModel
 from elman._monitor import Monitor, Waiters, rest
-from elman._options import Options
+from elman._options import Options, count_addresses
 from elman._recovery import Backoff, Recovery
 from elman._rpc import Guard, Line, Rpc
 from elman._session import Session
@@ -48,7 +48,7 @@ class Lines:
         self._recovery = Recovery(
             resume_timeout=options.resume_timeout,
             open_timeout=options.connect_timeout,
-            servers=len(options.targets),
+            servers=count_addresses(options.targets),
             backoff=Backoff(),
             bring_back=lambda session: self._rpc().adopt(session),
         )

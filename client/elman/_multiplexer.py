@@ -108,7 +108,7 @@ class Multiplexer:
 
     def pushed(self, session: Session) -> None:
         """Part of `Outbound`."""
-        if session not in self._unopened:
+        if session.number:
             self._pushes.append(session)
             self._writable()
 
@@ -251,13 +251,14 @@ class Multiplexer:
 
     def _take_pushes(self, frame: pb.StreamRequest, push: PushBuilder, budget: int) -> None:
         # What is larger than a frame goes alone.
-        while self._pushes and (budget > 0 or not (push or frame.opens)):
-            session = self._pushes.popleft()
+        pushes, add = self._pushes, push.add
+        while pushes and (budget > 0 or not (push or frame.opens)):
+            session = pushes.popleft()
             if session.outbound is not self:
                 continue
-            budget -= push.add(session, budget)
+            budget -= add(session, budget)
             if session.pending_elements:
-                self._pushes.appendleft(session)
+                pushes.appendleft(session)
                 break
 
     def _take_last(self, line: deque[Session], numbers: "_Numbers", budget: int) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeAlias
 
 import grpc
@@ -117,6 +118,28 @@ def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
     for each in targets:
         _check_target(each.strip())
     return tuple(each.strip() for each in targets)
+
+
+_NAME_ADDRESSES = 4
+"""What a name is taken to have, for want of knowing."""
+
+
+def count_addresses(targets: Sequence[str]) -> int:
+    """How many servers there may be, as far as the targets tell."""
+    return sum(map(_addresses, targets))
+
+
+def _addresses(target: str) -> int:
+    if target.startswith(("ipv4:", "ipv6:")):
+        return target.count(",") + 1
+    if target.startswith(("unix:", "unix-abstract:", "vsock:")):
+        return 1
+    host = target.rpartition("/")[2].removeprefix("dns:").rpartition(":")[0]
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return 1 if host == "localhost" else _NAME_ADDRESSES
+    return 1
 
 
 def _check_target(target: str) -> None:

@@ -11,10 +11,11 @@ SESSION_BYTES = 24
 
 
 class PushBuilder:
-    __slots__ = ("_codec", "_counts", "_numbers", "_parts")
+    __slots__ = ("_codec", "_counts", "_numbers", "_parts", "_width")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
+        self._width = codec.width
         self._numbers: list[int] = []
         self._counts: list[int] = []
         self._parts: list[Payload] = []
@@ -25,8 +26,8 @@ class PushBuilder:
     def add(self, session: Session, budget: int) -> int:
         """So many bytes of what a session has to push, or one element if that is more. Returns the
         bytes that it takes."""
-        width = self._codec.width
-        count = session.take(max(1, budget // width), self._parts)
+        width = self._width
+        count = session.take(budget // width if budget > width else 1, self._parts)
         if not count:
             return 0
         self._numbers.append(session.number)

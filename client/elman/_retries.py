@@ -1,8 +1,9 @@
 """What was tried to go on with a session since a server last got on with it."""
 
 _REFUSALS = 8
-"""Refusals in a row that no new server gave, for each server that is known and one that is not: of
-N addresses of a name, tried at random, one stays untried in 8 N tries once in 3,000 times."""
+"""Refusals in a row that no new server gave, for each address: of N addresses of a name, tried at
+random, one stays untried in 8 N tries once in 3,000 times. There are as many addresses as the
+target tells or, where that is more, as servers that are known by their names, and one."""
 
 
 class Retries:
@@ -41,7 +42,7 @@ class Retries:
             self.refused_by.add(server)
             self.repeated = 0
 
-    def all_refuse(self, servers: int) -> bool:
-        """Whether each of at least so many servers was asked often enough."""
+    def all_refuse(self, addresses: int) -> bool:
+        """Whether each of at least so many addresses was asked often enough."""
         known = len(self.refused_by)
-        return self.repeated >= _REFUSALS * max(known + 1, servers)
+        return self.repeated >= _REFUSALS * max(known + 1, addresses)

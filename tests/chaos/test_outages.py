@@ -165,7 +165,9 @@ async def test_of_a_name_with_many_addresses_the_one_that_takes_a_session_is_fou
             await stack.enter_async_context(last)
             target = "ipv4:" + ",".join(way.target for way in [first, *ways, last])
             clients = [
-                await stack.enter_async_context(connected(shell, target, timeout=PATIENCE))
+                await stack.enter_async_context(
+                    connected(shell, target, connect_timeout=30, timeout=PATIENCE)
+                )
                 for _ in range(5)
             ]
             streams = [await client.stream("m", version=1) for client in clients]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from elman._links import Links
-from elman._options import parse_targets
+from elman._options import count_addresses, parse_targets
 from elman.errors import InvalidRequest
 
 
@@ -165,6 +165,27 @@ def test_servers_are_named_in_a_list_or_with_commas(
     given: str | list[str], expected: tuple[str, ...]
 ) -> None:
     assert parse_targets(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [
+        (["127.0.0.1:1"], 1),
+        (["[::1]:50051", "10.0.0.1:1"], 2),
+        (["ipv4:127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"], 3),
+        (["ipv6:[::1]:1"], 1),
+        (["unix:/run/elman.sock"], 1),
+        (["localhost:50051"], 1),
+        (["elman.example:50051"], 4),
+        (["dns:elman.example:50051"], 4),
+        (["dns://127.0.0.1:53/elman.example:50051", "a:1"], 8),
+        (["dns:///10.0.0.1:50051"], 1),
+    ],
+)
+def test_how_many_servers_there_may_be_is_seen_from_the_targets(
+    targets: list[str], count: int
+) -> None:
+    assert count_addresses(targets) == count
 
 
 @pytest.mark.parametrize(
