@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from elman_export.errors import ExportError
+from elman_server import memory as system
 from elman_server import sandbox
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def run(
 
     Raises what the function raises; `ExportError` if the child dies or asks for too much.
     """
-    memory = memory or int(_SHARE * sandbox.machine_memory())
+    memory = memory or int(_SHARE * system.limit())
     task = pickle.dumps((function, arguments, options, memory))
     read, write = os.pipe()
     path = [str(Path(each).absolute()) for each in sys.path]

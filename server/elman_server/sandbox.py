@@ -5,15 +5,12 @@ It is no jail: such a process may still do what its user may.
 
 import contextlib
 import ctypes
-import os
 import resource
 import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _FIRST_TO_GO = "1000"
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
-"""Of the group that this process is in, where it has a view of its own, as in a container."""
 
 
 def die_with_parent() -> None:
@@ -39,11 +36,3 @@ def limit_memory(nbytes: int) -> None:
     bound = nbytes if hard == resource.RLIM_INFINITY else min(nbytes, hard)
     with contextlib.suppress(OSError, ValueError):  # not on this system
         resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
-
-
-def machine_memory() -> int:
-    """Bytes that the machine has, or the container where that is less."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max" in it
-        found = min(found, int(_CGROUP.read_text()))
-    return found

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-from elman_server import daemon, sandbox
+from elman_server import daemon, memory
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
 from elman_server.loading import probing
@@ -148,12 +148,12 @@ def _open(
 
 def _request(source: ModelSource, config: ServerConfig) -> Request:
     """Without what a child has no use for."""
-    memory = config.max_load_bytes or int(_SHARE * sandbox.machine_memory())
+    nbytes = config.max_load_bytes or int(_SHARE * memory.limit())
     return Request(
         source=source,
         config=replace(config, ticket_key=(), state_store=""),
         # A GPU's driver reserves far more than it uses.
-        memory=memory if config.device == "cpu" or config.max_load_bytes else 0,
+        memory=nbytes if config.device == "cpu" or config.max_load_bytes else 0,
     )
 
 
