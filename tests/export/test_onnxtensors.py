@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto
 
+from elman_export import onnxfile
 from tests.export.onnxfiles import (
     Write,
     adding,
@@ -127,3 +128,17 @@ def test_inputs_of_absurd_shapes(write: Write) -> None:
     made = model()
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**62
     assert "input 'x' is declared as [4611686018427387904, 4]" in refusal(write(made))
+
+
+def test_the_files_of_a_cache_are_links_into_one_folder(write: Write, tmp_path: Path) -> None:
+    """As those of Hugging Face, which most large models come in."""
+    path = write(adding(external("w.bin", dims=(4,))))
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    path.rename(blobs / "1111")
+    (blobs / "2222").write_bytes(b"0123456789abcdef")
+    (snapshot / "model.onnx").symlink_to("../../blobs/1111")
+    (snapshot / "w.bin").symlink_to("../../blobs/2222")
+    found = onnxfile.load(snapshot / "model.onnx")
+    assert b"0123456789abcdef" in found.SerializeToString()
