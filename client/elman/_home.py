@@ -8,16 +8,26 @@ import asyncio
 import os
 import sys
 from typing import NoReturn
+from weakref import WeakSet
 
 from elman.errors import ClientUnusable
 
 _forks = 0
 """How many there were between this process and the one that imported this module."""
+_connections: WeakSet[object] = WeakSet()
+_inherited: list[object] = []
+"""What a child never lets go: gRPC may wait for ever for a thread that is not there."""
+
+
+def keep_in_children(connections: object) -> None:
+    """A child that forgets a client does not finalise its connections."""
+    _connections.add(connections)
 
 
 def _forked() -> None:
     global _forks
     _forks += 1
+    _inherited.extend(_connections)
 
 
 if hasattr(os, "register_at_fork"):

@@ -43,7 +43,11 @@ class FakeServer(pb_grpc.InferenceServicer):
         self._released = threading.Event()
         self._released.set()
         self._rpcs: list[queue.SimpleQueue[Any]] = []
-        self._server = grpc.server(ThreadPoolExecutor(16))
+        self._server = grpc.server(
+            ThreadPoolExecutor(16),
+            # As Elman's own, for tests that take long on a busy machine.
+            options=[("grpc.http2.min_ping_interval_without_data_ms", 4000)],
+        )
         pb_grpc.add_InferenceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 

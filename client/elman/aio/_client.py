@@ -12,7 +12,7 @@ import grpc
 from grpc import aio
 
 from elman._deadline import Deadline
-from elman._home import Home, check_gevent, refuse_pickle
+from elman._home import Home, check_gevent, keep_in_children, refuse_pickle
 from elman._keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._links import Links
 from elman._model import Model
@@ -99,6 +99,7 @@ class Client:
         self._keepalive = Keepalive(options.keepalive)
         self._closing: set[asyncio.Task[None]] = set()
         self._links = Links(options.targets, self._connect, self._disconnect)
+        keep_in_children(self._links)
         self._cache = ModelCache()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownModel]] = {}
         self._lines: dict[tuple[str, str, str], Lines] = {}
