@@ -36,7 +36,7 @@ async def refused(server: LocalServer, **fields: Any) -> str:
 async def test_an_old_ticket_does_not_rewind_a_session(
     start: Start, tmp_path: Path, logits: Any, here: bool, gone: bool
 ) -> None:
-    one, two = await start(), await start()
+    one, two = await start(session_lease=30.0), await start(session_lease=30.0)
     stream = await opened(one)
     old = stream.tickets[1][0].ticket
     await stream.push(1, "abc")
@@ -64,7 +64,7 @@ async def test_an_old_ticket_does_not_rewind_a_session(
 
 
 async def test_a_ticket_of_just_what_is_kept_goes_on(start: Start, logits: Any) -> None:
-    one, two = await start(), await start()
+    one, two = await start(session_lease=30.0), await start(session_lease=30.0)
     stream = await opened(one)
     await stream.send(push=push({1: "abc"}), tickets=[1])
     await stream.until(lambda: stream.tickets[1][-1].position == 3)
@@ -80,7 +80,7 @@ async def test_a_client_that_pushes_again_goes_on_from_an_older_ticket(
     start: Start, logits: Any, fields: dict[str, int]
 ) -> None:
     """And what is kept stays until the session is as far again."""
-    one, two = await start(), await start()
+    one, two = await start(session_lease=30.0), await start(session_lease=30.0)
     first = await opened(one)
     ticket = first.tickets[1][0].ticket
     await first.push(1, "abc")
@@ -102,7 +102,7 @@ async def test_a_session_that_was_restarted_goes_on_before_it_is_saved(
     start: Start, logits: Any
 ) -> None:
     """What another client left is further, and of no account any more."""
-    one, two = await start(), await start()
+    one, two = await start(session_lease=30.0), await start(session_lease=30.0)
     stream = await opened(one)
     await stream.push(1, "abc")
     await stream.answered(1, 3)
@@ -123,7 +123,8 @@ async def test_whatever_order_things_come_in_the_session_is_one(
     """A client of one attachment that loses its server now and then, and somebody who tries its old
     tickets."""
     rng = Random(seed)
-    servers = [await start(), await start()]
+    # A lease that does not run out on a machine that is busy.
+    servers = [await start(session_lease=30.0), await start(session_lease=30.0)]
     client = Resumer(rng.choice(servers), logits)
     client.stream = await opened(client.server, ticket_every_elements=1)
     await client.get_on()
