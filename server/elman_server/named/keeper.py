@@ -318,7 +318,11 @@ class Keeper:
 
     def _refused(self, holding: Holding, claim: Claim) -> None:
         """The store knows of a later claim, or of none by it."""
-        if holding.claim == claim and not (holding.letting_go or holding.done):
+        if holding.claim != claim or holding.letting_go:
+            return
+        if holding.done:  # whoever has it now goes on after all that it answered
+            self._saver.forget(holding)
+        else:
             holding.revoke()
 
     # -------------------------------------------------------------------------------------------
