@@ -1,19 +1,20 @@
 """`/metrics`: a registry over HTTP, and its samples as plain values for another process."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from elman_server.errors import StartError
+from elman_server.httpport import serving
 from elman_server.workers.families import Family
 
 
@@ -27,18 +28,14 @@ def process_registry() -> CollectorRegistry:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Answers `/metrics` on a thread of its own, and says on which port. Raises `StartError` if
+    """Answers `/metrics` on threads of its own, and says on which port. Raises `StartError` if
     that can't be had."""
-    try:
-        server, thread = start_http_server(port, host, registry)
-    except OSError as error:
-        raise StartError(f"metrics_port {port} on {host}: {error.strerror}") from None
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with ExitStack() as stack:
+        try:
+            taken = stack.enter_context(serving(make_wsgi_app(registry), host, port))
+        except OSError as error:
+            raise StartError(f"metrics_port {port} on {host}: {error.strerror}") from None
+        yield taken
 
 
 def families(registry: CollectorRegistry) -> tuple[Family, ...]:
