@@ -319,7 +319,10 @@ class Rotation:
         del self._retiring[source], self._tried[source]
         self._catalog.remove(model)
         self._front.dismiss(model)
-        await model.stop()
+        try:
+            await model.stop()
+        except TimeoutError as error:
+            self._log.error("model unloaded, but for a step", error=str(error))
         self._metrics.loading(source.name, source.version).unloaded.inc()
         self._log.info("model unloaded", model=source.name, version=source.version)
         return True

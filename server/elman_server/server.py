@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 
 import structlog
@@ -22,13 +22,14 @@ from elman_server.metrics import Metrics
 from elman_server.named.opening import open_keeper
 from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
-from elman_server.stopping import Stopping, heed_hangup
+from elman_server.stopping import Stages, Stopping, heed_hangup
 from elman_server.store.opening import redacted
 from elman_server.tickets.keptkey import own_key
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import parse_key
 from elman_server.transport.endpoint import Endpoint
 from elman_server.transport.servicer import InferenceServicer
+from elman_server.watchdog import Watchdog, leave
 
 _SWITCH_INTERVAL = 0.5e-3
 """Seconds. A step's thread that comes back from ONNX Runtime waits for at most this long for the
@@ -41,6 +42,14 @@ _MOVED = Ending(
 )
 _CLOSE_SECONDS = 1.0
 """How long RPCs get after their sessions have ended, to take what is still written to them."""
+_AFTER_SECONDS = 3.0
+"""What all that follows on the grace period may take, the last of the drain included. The watchdog
+has a little more patience."""
+_LEAST_SECONDS = 0.25
+"""What a stage of the stop gets, however late it is."""
+_CALLS, _LOADING = "calls", "loading"
+_HARMLESS = {_CALLS, _LOADING}
+"""Stages that may be left behind without loss: no session is left by then."""
 
 
 def run(config: ServerConfig, children: Children) -> int:
@@ -50,6 +59,11 @@ def run(config: ServerConfig, children: Children) -> int:
     """
     with runner() as loop:
         return loop.run(_alone(config, children))
+
+
+def exit_code(late: Collection[str]) -> int:
+    """Of a stop that left those stages behind."""
+    return int(not _HARMLESS.issuperset(late))
 
 
 def runner() -> asyncio.Runner:
@@ -63,6 +77,8 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     log = structlog.get_logger("elman.server")
     stopping = Stopping()
     stopping.heed_signals(config.grace_period)
+    watchdog = Watchdog(grace=config.grace_period)
+    watchdog.watch()
     metrics = Metrics()
     own = None if config.ticket_key else own_key()
     if own is not None:
@@ -70,6 +86,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
         server = Server(config, metrics, children)
         heed_hangup(server.look)
+        watchdog.watch()
         try:
             port = await server.bind()
             log.info("starting", grpc_port=port, metrics_port=metrics_port, pid=os.getpid())
@@ -88,9 +105,13 @@ async def _alone(config: ServerConfig, children: Children) -> int:
                 )
             await server.stop_when_told(stopping)
         finally:
+            watchdog.stop_within()
             await server.close()
     log.info("stopped")
-    return 0
+    code = exit_code(server.late)
+    if server.late:
+        leave(code)
+    return code
 
 
 class Server:
@@ -108,6 +129,7 @@ class Server:
         before. Raises `StartError` if there is nothing to serve."""
         self._config = config
         self._loading: asyncio.Task[None] | None = None
+        self._stages = Stages()
         self._catalog = Catalog()
         self._admission = Admission(
             max_sessions=config.max_sessions,
@@ -177,33 +199,60 @@ class Server:
         """Tells whoever asks for its health."""
         await self._endpoint.ready()
 
+    @property
+    def late(self) -> Collection[str]:
+        """The stages of its stop that were left behind, as they took too long."""
+        return self._stages.late
+
     async def stop_when_told(self, stopping: Stopping) -> None:
-        """Returns when it has stopped."""
+        """Returns when it has stopped: `_AFTER_SECONDS` after the grace period at the latest."""
         await stopping.drain.wait()
-        await self._endpoint.not_serving()
+        clock = asyncio.get_running_loop().time
+        grace = self._config.grace_period
+        end = clock() + grace + _AFTER_SECONDS
+        self._endpoint.not_serving()
         self._admission.closed = True
         if self._keeper is not None:
             self._keeper.refuse()
-        drain = asyncio.create_task(self._drain(self._config.grace_period))
+        drain = asyncio.create_task(self._drain(grace))
         at_once = asyncio.create_task(stopping.at_once.wait())
-        await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {drain, at_once},
+            timeout=grace + _AFTER_SECONDS / 2,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if at_once.done():
+            end = min(end, clock() + _AFTER_SECONDS)
         if not drain.done():
             drain.cancel()
-            await self._drain(0)
+            await self._within(_CLOSE_SECONDS, "draining", self._drain(0))
         at_once.cancel()
-        await self._endpoint.stop(_CLOSE_SECONDS)
-        await self._give_up_names()
-        await self._rotation.stop()
-        if self._loading is not None:
-            await self._loading
+        await self._within(2 * _CLOSE_SECONDS, _CALLS, self._endpoint.stop(_CLOSE_SECONDS))
+        await self._within(end - clock(), "named sessions", self._give_up_names())
+        await self._end_loading()
 
     async def close(self) -> None:
         """Frees what it holds, however far it came."""
-        await self._endpoint.stop(0)
-        await self._give_up_names()
-        await self._rotation.stop()
-        for model in self._catalog:
-            await model.engine.stop()
+        await self._within(_CLOSE_SECONDS, _CALLS, self._endpoint.stop(0))
+        await self._within(_AFTER_SECONDS, "named sessions", self._give_up_names())
+        await self._end_loading()
+        stops = [model.engine.stop() for model in self._catalog]
+        for stopped in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(stopped, TimeoutError):
+                self._stages.late.append(str(stopped))
+            elif isinstance(stopped, BaseException):
+                raise stopped
+
+    async def _end_loading(self) -> None:
+        await self._within(_CLOSE_SECONDS, _LOADING, self._rotation.stop())
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            await self._within(_LEAST_SECONDS, _LOADING, _ended(loading))
+
+    async def _within(
+        self, seconds: float, stage: str, work: Coroutine[None, None, object]
+    ) -> None:
+        await self._stages.within(max(_LEAST_SECONDS, seconds), stage, work)
 
     async def _give_up_names(self) -> None:
         keeper, self._keeper = self._keeper, None
@@ -230,6 +279,10 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._servicer.finish()
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    await task
 
 
 def _identity(model: ServedModel) -> str:

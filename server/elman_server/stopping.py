@@ -5,7 +5,7 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 
@@ -63,3 +63,35 @@ class Stopping:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, heed, number)
+
+
+class Stages:
+    """The stages of a stop. None of them takes longer than it may."""
+
+    def __init__(self) -> None:
+        self.late: list[str] = []
+        """Those that were left behind, and still run."""
+
+    async def within(self, seconds: float, stage: str, work: Coroutine[None, None, object]) -> None:
+        """Runs a stage to its end or, after `seconds`, cancels it and waits no longer, then or
+        later. Raises what it raises."""
+        if stage in self.late:
+            work.close()
+            return
+        task = asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done:
+            task.result()
+            return
+        self.late.append(stage)
+        structlog.get_logger("elman.server").warning(
+            "a stage of the stop took too long and is left behind", stage=stage, seconds=seconds
+        )
+        task.add_done_callback(_seen)
+        task.cancel()
+
+
+def _seen(task: "asyncio.Task[object]") -> None:
+    """What comes of a stage that was left behind is of no use, and no bug."""
+    if not task.cancelled():
+        task.exception()

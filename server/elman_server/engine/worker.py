@@ -24,6 +24,10 @@ class Result:
     end: float
 
 
+_STOP_SECONDS = 1.0
+"""How long the thread is waited for: a step may never end."""
+
+
 class Worker:
     """Calls `run` on its own thread, and `done` with the result on the loop that called `start`."""
 
@@ -41,18 +45,26 @@ class Worker:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
         self._thread.start()
 
     def submit(self, work: Work) -> None:
         self._queue.put(work)
 
     async def stop(self) -> None:
-        """Waits for the step that runs."""
+        """Waits for the step that runs. Raises `TimeoutError` if that does not end: its thread is
+        left behind."""
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._over.wait()
+        except TimeoutError:
+            raise TimeoutError(f"{self._thread.name} does not come back from the model") from None
+        self._thread.join()
         # Who made it holds it and is held by these: without them both are freed at once.
         del self._run, self._done
 
     def _work(self) -> None:
         while (work := self._queue.get()) is not None:
             self._loop.call_soon_threadsafe(self._done, self._run(work))
+        self._loop.call_soon_threadsafe(self._over.set)

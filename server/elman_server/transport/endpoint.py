@@ -1,15 +1,14 @@
 """The gRPC endpoint: one port with all services on it, health and reflection among them."""
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from elman_server.config import ServerConfig
 from elman_server.served import ServedModel
+from elman_server.transport import health
 from elman_server.transport.servicer import SERVICE, InferenceServicer
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _OVERALL = ""
 
 
@@ -19,7 +18,7 @@ class Endpoint:
     def __init__(self, config: ServerConfig, servicer: InferenceServicer) -> None:
         self._config = config
         self._servicer = servicer
-        self._health = health.aio.HealthServicer()
+        self._health = health.HealthServicer()
         keepalive = round(config.keepalive_time * 1000)
         self._server = grpc.aio.server(
             options=[
@@ -40,7 +39,7 @@ class Endpoint:
         self._server.add_generic_rpc_handlers((servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server
         )
 
     async def start(self) -> int:
@@ -48,15 +47,15 @@ class Endpoint:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         port = self._server.add_insecure_port(f"{host}:{self._config.port}")
         for service in (_OVERALL, SERVICE):
-            await self._health.set(service, _NOT_SERVING)
+            self._health.set(service, health.NOT_SERVING)
         await self._server.start()
         return port
 
     async def model_ready(self, name: str) -> None:
-        await self._health.set(name, _SERVING)
+        self._health.set(name, health.SERVING)
 
     async def model_gone(self, name: str) -> None:
-        await self._health.set(name, _NOT_SERVING)
+        self._health.set(name, health.NOT_SERVING)
 
     def dismiss(self, model: ServedModel) -> None:
         """Has those who hold on to a model open no more sessions on it."""
@@ -64,11 +63,11 @@ class Endpoint:
 
     async def ready(self) -> None:
         for service in (_OVERALL, SERVICE):
-            await self._health.set(service, _SERVING)
+            self._health.set(service, health.SERVING)
 
-    async def not_serving(self) -> None:
+    def not_serving(self) -> None:
         """Tells whoever watches that the server is going away. Can't be undone."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
 
     async def stop(self, grace: float) -> None:
         """Waits for RPCs to end, and cancels those that have not after `grace` seconds. Their

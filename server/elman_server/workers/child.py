@@ -6,15 +6,16 @@ It ends as soon as the supervisor is gone: gracefully, as if it had been told to
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from elman_server import logs
 from elman_server.errors import StartError
 from elman_server.exposition import families
 from elman_server.loading.children import Children
 from elman_server.metrics import Metrics
-from elman_server.server import Server, runner
+from elman_server.server import Server, exit_code, runner
 from elman_server.stopping import Stopping
+from elman_server.watchdog import Watchdog, leave
 from elman_server.workers.channel import Channel
 from elman_server.workers.messages import (
     Begin,
@@ -51,10 +52,13 @@ async def _work(connected: socket.socket) -> int:
     logs.configure(config.log_level, config.log_format, worker=begin.number)
     stopping, reports = Stopping(), _Reports(channel)
     orders = _Orders(stopping)
+    late: Collection[str] = ()
     # Who sends SIGTERM to a worker wants another in its place. The supervisor starts workers with
     # all its signals blocked: Ctrl-C in a terminal comes to all, and is the supervisor's to heed,
     # and so is SIGHUP.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.drain.set)
+    watchdog = Watchdog(grace=config.grace_period, heard={signal.SIGTERM}, peer=connected)
+    watchdog.watch()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     async def tell_change() -> None:
@@ -78,7 +82,9 @@ async def _work(connected: socket.socket) -> int:
                 await channel.send(Serving())
             await server.stop_when_told(stopping)
         finally:
+            watchdog.stop_within()
             await server.close()
+            late = server.late
     except StartError as error:
         await channel.send(Failed(message=str(error)))
         return _CANT_START
@@ -91,6 +97,8 @@ async def _work(connected: socket.socket) -> int:
         for task in (following, reporting):
             if not task.cancelled():
                 task.result()  # of what failed nobody heard but by the stop
+        if late:
+            leave(exit_code(late))
     return 0
 
 

@@ -16,6 +16,7 @@ from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
 from elman_server.stopping import Stopping, heed_hangup
 from elman_server.tickets.keptkey import own_key
+from elman_server.watchdog import PATIENCE, Watchdog
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved
@@ -25,10 +26,11 @@ _REPORT_TIMEOUT = 1.0
 """Seconds for which a worker is waited for when it is spoken to. In a scrape what it told last
 stands for one that does not answer."""
 _SCRAPE_TIMEOUT = 10.0
-_PATIENCE = 10.0
-"""Seconds beyond the grace period after which a worker that should have ended is killed."""
-_LITTLE_PATIENCE = 3.0
-"""The same for one that should end at once."""
+_PATIENCE = PATIENCE + 0.25
+"""Seconds beyond the grace period, or from when it is to be at once, after which a worker that
+should have ended is killed. Its own watchdog should have ended it by then."""
+_KILLED_SECONDS = 0.3
+"""For how long the end of those is waited for."""
 
 
 def run(config: ServerConfig) -> int:
@@ -51,6 +53,12 @@ async def _run(config: ServerConfig) -> int:
             config = replace(config, ticket_key=(own.text,))
         supervisor = Supervisor(replace(config, port=port), stopping)
         heed_hangup(supervisor.look)
+        watchdog = Watchdog(
+            grace=config.grace_period,
+            patience=_PATIENCE + 2 * _KILLED_SECONDS,
+            last=supervisor.kill,
+        )
+        watchdog.watch()
         loop = asyncio.get_running_loop()
 
         def read() -> Sequence[Family]:
@@ -82,6 +90,7 @@ async def _run(config: ServerConfig) -> int:
                     )
                 await supervisor.until_stopped()
             finally:
+                watchdog.stop_within()
                 await supervisor.stop()
     log.info("stopped")
     return 0
@@ -134,7 +143,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Has them finish what was pushed, within the grace period or until it is to be at once,
-        and returns when all have ended."""
+        and returns when all have ended, or were killed."""
         # Whoever starts just now looks here.
         failed = not self._stopping.drain.is_set()
         self._stopping.drain.set()
@@ -150,13 +159,21 @@ class Supervisor:
             )
             if at_once.done() and not all_ended.done():
                 await self._tell(at_once=True)
-                await asyncio.wait({all_ended}, timeout=_LITTLE_PATIENCE)
-            for worker in self._workers.values():
+                await asyncio.wait({all_ended}, timeout=_PATIENCE)
+            if not (late := list(self._workers.values())):
+                await all_ended
+                return
+            for worker in late:
                 self._log.error("worker killed, as it did not stop", worker=worker.number)
                 worker.kill()
-            await all_ended
+            await asyncio.wait({all_ended}, timeout=_KILLED_SECONDS)
         finally:
             at_once.cancel()
+
+    def kill(self) -> None:
+        """Kills those that live, from whichever thread."""
+        for worker in list(self._workers.values()):
+            worker.kill()
 
     async def _all_ended(self) -> None:
         for ended in await asyncio.gather(*self._keepers, return_exceptions=True):

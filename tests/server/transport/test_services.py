@@ -98,7 +98,7 @@ async def test_each_model_is_healthy_by_its_own_name(server: LocalServer) -> Non
 @pytest.mark.parametrize("service", ["", "elman.v1.Inference", "letters"])
 async def test_a_server_that_goes_away_says_so_first(server: LocalServer, service: str) -> None:
     await server.endpoint.ready()
-    await server.endpoint.not_serving()
+    server.endpoint.not_serving()
     assert await health(server, service) == NOT_SERVING
     answer = await server.stub.Predict(pb.PredictRequest(model="letters", text="still here"))
     assert answer.count == 10
