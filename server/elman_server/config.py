@@ -92,6 +92,24 @@ class ServerConfig:
     """Elements of one session that may be unanswered before the server stops reading its RPC."""
     max_message_bytes: int = 4 * 1024 * 1024
     """The largest gRPC message, both ways."""
+    max_connections: int = 10_000
+    """Connections; a further one is closed at once. Fewer where the system allows fewer open
+    files."""
+    max_concurrent_streams: int = 4_096
+    """Calls under way on one connection, as its client is told; further ones wait in the client."""
+    max_calls: int = 10_000
+    """Calls under way (a Stream is one, whatever its sessions); a further one is refused."""
+    max_peer_calls: int = 5_000
+    """The same of one address. Behind a proxy all clients have the proxy's."""
+    max_call_rate: float = 5_000.0
+    """Calls a second of one address, ten seconds' worth at once; further ones are refused, and a
+    connection that goes on with them is closed."""
+    max_open_rate: float = 10_000.0
+    """Sessions that one address opens in a second, ten seconds' worth at once; further ones are
+    refused."""
+    max_unary_bytes: int = 256 * 1024 * 1024
+    """Bytes of unary requests and their answers that are under way, half of them of one address;
+    a further request is refused."""
     retry_after: float = 1.0
     """Seconds that a refused client is told to wait."""
     grace_period: float = 30.0
@@ -168,6 +186,11 @@ class ServerConfig:
         self._check("max_model_bytes", 1, 2**31 - 1)
         self._check("load_timeout", 0.1, 1_000_000)
         self._check("max_load_bytes", 0, 2**50)
+        self._check("max_unary_bytes", 1, 2**40)
+        for name in ("max_connections", "max_concurrent_streams", "max_calls", "max_peer_calls"):
+            self._check(name, 1, 2**30)
+        for name in ("max_call_rate", "max_open_rate"):
+            self._check(name, 0.1, 1_000_000_000)
         self._check("threads", 1, 1024)
         self._check("max_message_bytes", 4096, 2**31 - 1)
         self._check("keep_versions", 0, 65_536)

@@ -12,6 +12,7 @@ ServerError
 ├── SessionHeld         another server does not let go of a named session
 ├── StoreDown           what named sessions are kept in can't be used
 ├── ShuttingDown        the server takes no more work
+├── RequestTimeout      a call was begun, and what it asks for did not come
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
 └── ModelLoadError      a model file can't be served
@@ -44,8 +45,9 @@ class Overloaded(ServerError):
     reason = "overloaded"
     """Of a session that was refused, in the metrics."""
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float, reason: str = "overloaded") -> None:
         super().__init__(message)
+        self.reason = reason
         self.retry_after = retry_after
         """Seconds."""
 
@@ -76,6 +78,10 @@ class StoreDown(ServerError):
 
 class ShuttingDown(ServerError):
     reason = "shutdown"
+
+
+class RequestTimeout(ServerError):
+    pass
 
 
 class AnswerTooLarge(ServerError):

@@ -115,6 +115,12 @@ class Metrics:
         self._rpcs_handled = rpc_counter(
             "grpc_server_handled", "RPCs that were completed, by status.", "grpc_code"
         )
+        self._refused = Counter(
+            "elman_calls_refused",
+            "Calls that were refused, or ended for what their peers did, by why.",
+            ("reason",),
+            self.registry,
+        )
         self._received = rpc_counter("grpc_server_msg_received", "Messages that were received.")
         self._sent = rpc_counter("grpc_server_msg_sent", "Messages that were sent.")
 
@@ -131,6 +137,14 @@ class Metrics:
             handled=lambda code: self._rpcs_handled.labels(*labels, code).inc(),
         )
 
+    def refused(self, reason: str) -> "Total":
+        """Calls that were refused for that reason."""
+        return self._refused.labels(reason)
+
+    def watch_calls(self, under_way: Callable[[], int]) -> None:
+        """Reads it at each scrape."""
+        self.registry.register(_Reading("elman_calls", "Calls that are under way.", under_way))
+
     def model(self, name: str, version: str) -> "ModelMetrics":
         """The metrics of one model."""
         labels = (name, version)
@@ -140,7 +154,7 @@ class Metrics:
             closed={reason: self._closed.labels(*labels, str(reason)) for reason in EndReason},
             rejected={
                 reason: self._rejected.labels(*labels, reason)
-                for reason in (Overloaded.reason, ShuttingDown.reason)
+                for reason in (Overloaded.reason, ShuttingDown.reason, "rate", "bytes")
             },
             tickets_issued=self._tickets_issued.labels(*labels),
             ticket_bytes=self._ticket_bytes.labels(*labels),

@@ -28,6 +28,7 @@ from elman_server.tickets.keptkey import own_key
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import parse_key
 from elman_server.transport.endpoint import Endpoint
+from elman_server.transport.gate import Gate
 from elman_server.transport.servicer import InferenceServicer
 from elman_server.watchdog import Watchdog, leave
 
@@ -140,14 +141,16 @@ class Server:
             max_pending_bytes=config.max_pending_bytes,
         )
         self._keeper = open_keeper(config, metrics)
+        gate = Gate(config, metrics)
         self._servicer = InferenceServicer(
             catalog=self._catalog,
             admission=self._admission,
             config=config,
+            gate=gate,
             metrics=metrics,
             keeper=self._keeper,
         )
-        self._endpoint = Endpoint(config, self._servicer)
+        self._endpoint = Endpoint(config, self._servicer, gate)
         self._rotation = Rotation(
             config=config,
             catalog=self._catalog,

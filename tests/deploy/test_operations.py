@@ -34,6 +34,7 @@ def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
     metrics = Metrics()
     metrics.keeper()
     metrics.watch_keeper(sessions=lambda: 0, waiting=lambda: 0, down=lambda: False)
+    metrics.watch_calls(lambda: 0)
     families = {family.name: family.type for family in metrics.registry.collect()}
     families |= {family.name: family.kind for family in supervised(serving=1, restarts=0)}
     expected = {

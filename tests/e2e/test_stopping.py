@@ -29,6 +29,8 @@ GRACE = 2.0
 MORE = 5.0
 """Seconds beyond the grace period in which the process is gone at the latest."""
 CONNECTIONS = 5000
+PATIENT = ("--step-timeout", "3600")
+"""Steps go on for as long as they like: it is the stop that is to end."""
 ENDLESS = np.float32(1e15).tobytes()
 
 Hang = Callable[[ServerProcess, ExitStack], None]
@@ -104,14 +106,15 @@ def spinning(pid: int) -> None:
 @pytest.mark.parametrize("more", [0, 5000], ids=["short for the probe", "long for the probe"])
 def test_a_step_that_never_ends(repository: Path, workers: int, more: int) -> None:
     save_loop(repository / "loop/1/model.onnx", more=more)
-    with pressed(repository, workers) as server, ExitStack() as stack:
+    with pressed(repository, workers, *PATIENT) as server, ExitStack() as stack:
         stuck(server, stack, "loop")
         ends(server)
 
 
 def test_a_second_signal_while_a_step_never_ends(repository: Path, workers: int) -> None:
     save_loop(repository / "loop/1/model.onnx", more=5000)
-    with pressed(repository, workers, "--grace-period", "60") as server, ExitStack() as stack:
+    patient = ("--grace-period", "60", *PATIENT)
+    with pressed(repository, workers, *patient) as server, ExitStack() as stack:
         stuck(server, stack, "loop")
         server.process.send_signal(signal.SIGTERM)
         assert server.heard("stopping")

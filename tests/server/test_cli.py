@@ -72,6 +72,8 @@ VALUES = {
     "host": ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
     "reload_interval": ("1.5", 1.5, 1.5),
     "version_grace": ("9.5", 9.5, 9.5),
+    "max_call_rate": ("2.5", 2.5, 2.5),
+    "max_open_rate": ("2.5", 2.5, 2.5),
     "retry_after": ("2.5", 2.5, 2.5),
     "grace_period": ("5", 5, 5.0),
     "ticket_key": ("ab" * 32, ["ab" * 32], ("ab" * 32,)),

@@ -5,10 +5,14 @@ read keeps the status from changing, and the server from stopping.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2
+
+from elman_server.errors import ModelNotFound
+from elman_server.transport.gate import Call, Gate
 
 SERVICE = health.SERVICE_NAME
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -16,13 +20,30 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):
+_MAX_REQUEST = 4096
+"""Bytes: a name."""
+
+
+class HealthServicer:
     """For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._statuses: dict[str, int] = {}
         self._stopping = False
         self._changed = asyncio.Event()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                # Whoever looks after the server asks this, however full it is.
+                "Check": self._gate.unary(
+                    SERVICE, "Check", self._check, health_pb2.HealthCheckRequest, always=True
+                ),
+                "Watch": self._gate.stream(SERVICE, "Watch", self._watch, kind="server_stream"),
+            },
+        )
 
     def set(self, service: str, status: int) -> None:
         """Says how a service is, to who asks and to who watches; not any more while the server
@@ -37,20 +58,22 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         self._tell()
 
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def _check(self, request: health_pb2.HealthCheckRequest, _: Call) -> Message:
         status = self._statuses.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND)
+            raise ModelNotFound(f"service {request.service!r} is unknown")
         return _answer(status)
 
-    async def Watch(self, request: Any, context: Any) -> None:
+    async def _watch(self, call: Call) -> None:
         """Writes the status now, and then each that it comes to. A watcher that reads slowly misses
         what was in between."""
+        request = await self._gate.request(call, health_pb2.HealthCheckRequest, most=_MAX_REQUEST)
         told = None
         while True:
             changed, status = self._changed, self._statuses.get(request.service, _UNKNOWN)
             if status != told:
-                await context.write(_answer(status))
+                await self._gate.write(call, _answer(status).SerializeToString())
+                call.metrics.sent.inc()
                 told = status
             await changed.wait()
 
@@ -59,5 +82,5 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         changed.set()
 
 
-def _answer(status: int | None) -> Any:
-    return health_pb2.HealthCheckResponse(status=status)
+def _answer(status: int) -> health_pb2.HealthCheckResponse:
+    return health_pb2.HealthCheckResponse(status=cast(Any, status))

@@ -1,6 +1,7 @@
 """One Predict RPC: a session that lives for one sequence."""
 
 import asyncio
+from collections.abc import Callable
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.elements import ElementCodec
@@ -11,6 +12,7 @@ from elman_server.errors import (
     AnswerTooLarge,
     InvalidElement,
     InvalidRequest,
+    Overloaded,
     ShuttingDown,
     StepFailed,
 )
@@ -26,9 +28,15 @@ _OVERHEAD = 1024
 
 
 async def predict(
-    model: ServedModel, request: pb.PredictRequest, *, turns: Turns, max_message_bytes: int
+    model: ServedModel,
+    request: pb.PredictRequest,
+    *,
+    turns: Turns,
+    max_message_bytes: int,
+    hold: Callable[[int], None] = lambda nbytes: None,
 ) -> pb.PredictResponse:
-    """Raises a `ServerError`."""
+    """`hold`: told of the bytes that the answer will take; may refuse them. Raises a
+    `ServerError`."""
     engine = model.engine
     arrival = engine.now()
     selection = Selection(messages.output_requests(request.outputs), model.file.spec.outputs)
@@ -45,6 +53,11 @@ async def predict(
             f"the predictions of {count} elements take {size} bytes; a message takes "
             f"{max_message_bytes} (max_message_bytes): request fewer outputs, or use Stream"
         )
+    try:
+        hold(size)
+    except Overloaded as error:
+        model.metrics.session_rejected(error.reason)
+        raise
     decoded = await _decode(model.codec, payload, turns)
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)

@@ -4,45 +4,44 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
-from operator import methodcaller
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
-import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from elman.v1 import inference_pb2 as pb
-from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
-from elman_server.errors import InvalidRequest, ServerError, TicketRejected
-from elman_server.metrics import Metrics, RpcMetrics
+from elman_server.errors import InvalidRequest, TicketRejected
+from elman_server.metrics import Metrics
 from elman_server.named.keeper import Keeper
 from elman_server.served import Catalog, ServedModel
-from elman_server.transport import descriptions, identity, naming, status
+from elman_server.transport import descriptions, identity, naming
+from elman_server.transport.gate import Call, Gate, Gone
 from elman_server.transport.predict import predict
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
 from elman_server.turns import Turns
 
+_NO_FRAME = "a frame is no elman.v1.StreamRequest"
 _SERVER = "elman-server"
 """What comes before the first answer on a Stream: the name of this server process, so that a client
 of many behind one address knows which of them would not have a session."""
+
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
-_Answer = TypeVar("_Answer")
 
-
-class InferenceServicer(pb_grpc.InferenceServicer):
+class InferenceServicer:
     def __init__(
         self,
         *,
         catalog: Catalog,
         admission: Admission,
         config: ServerConfig,
+        gate: Gate,
         metrics: Metrics,
         keeper: Keeper | None = None,
     ) -> None:
@@ -50,6 +49,7 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._catalog = catalog
         self._keeper = keeper
         self._admission = admission
+        self._gate = gate
         self._config = config
         self._name = secrets.token_hex(8)
         self._streams: set[StreamRpc] = set()
@@ -63,38 +63,25 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._list = metrics.rpc(SERVICE, "ListModels", "unary")
-        self._get = metrics.rpc(SERVICE, "GetModel", "unary")
-        self._labels = metrics.rpc(SERVICE, "ListLabels", "unary")
-        self._predict = metrics.rpc(SERVICE, "Predict", "unary")
-        self._stream = metrics.rpc(SERVICE, "Stream", "bidi_stream")
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service's methods, as the generated code would add them to a server; but for Stream's
+        """The service's methods, as the generated code would add them to a server; but for
         responses, which come serialized."""
-        unary: dict[str, tuple[Any, type[Message]]] = {
-            "ListModels": (self.ListModels, pb.ListModelsRequest),
-            "GetModel": (self.GetModel, pb.GetModelRequest),
-            "ListLabels": (self.ListLabels, pb.ListLabelsRequest),
-            "Predict": (self.Predict, pb.PredictRequest),
-        }
-        counted = {
-            "ListModels": self._list,
-            "GetModel": self._get,
-            "ListLabels": self._labels,
-            "Predict": self._predict,
-        }
-        handlers: dict[str, Any] = {
-            name: grpc.unary_unary_rpc_method_handler(
-                _parsed(method, request, counted[name]),
-                response_serializer=methodcaller("SerializeToString"),
-            )
-            for name, (method, request) in unary.items()
-        }
-        handlers["Stream"] = grpc.stream_stream_rpc_method_handler(
-            self.Stream, request_deserializer=pb.StreamRequest.FromString
+        gate = self._gate
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "ListModels": gate.unary(
+                    SERVICE, "ListModels", self._list_models, pb.ListModelsRequest
+                ),
+                "GetModel": gate.unary(SERVICE, "GetModel", self._get_model, pb.GetModelRequest),
+                "ListLabels": gate.unary(
+                    SERVICE, "ListLabels", self._list_labels, pb.ListLabelsRequest
+                ),
+                "Predict": gate.unary(SERVICE, "Predict", self._predict, pb.PredictRequest),
+                "Stream": gate.stream(SERVICE, "Stream", self._stream, request=pb.StreamRequest),
+            },
         )
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def finish(self) -> None:
         """Has every stream end with its last session, once admission is closed, and waits until
@@ -113,93 +100,77 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         for stream in self._streams:
             stream.dismiss(model)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
-        async def answer() -> pb.ListModelsResponse:
-            models = list(self._catalog.current())
-            return pb.ListModelsResponse(models=self._describe(models))
+    async def _list_models(self, _: pb.ListModelsRequest, __: Call) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=self._describe(list(self._catalog.current())))
 
-        return await _answer(self._list, context, answer)
+    async def _get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+        caller = identity.of(call.context)
+        checkpoint = None
+        if request.session and not request.ticket:
+            checkpoint = await self._checkpoint(request, caller)
+        if request.ticket:
+            model = self._model_of(request.ticket, request.name, caller)
+        elif checkpoint is not None:
+            with naming.explained():
+                model = self._model_of(checkpoint, request.name, caller)
+        else:
+            model = self._catalog.get(request.name, request.version)
+        return pb.GetModelResponse(model=self._describe([model])[0])
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
-        async def answer() -> pb.GetModelResponse:
-            caller = identity.of(context)
-            checkpoint = None
-            if request.session and not request.ticket:
-                checkpoint = await self._checkpoint(request, caller)
-            if request.ticket:
-                model = self._model_of(request.ticket, request.name, caller)
-            elif checkpoint is not None:
-                with naming.explained():
-                    model = self._model_of(checkpoint, request.name, caller)
-            else:
-                model = self._catalog.get(request.name, request.version)
-            return pb.GetModelResponse(model=self._describe([model])[0])
+    async def _list_labels(self, request: pb.ListLabelsRequest, _: Call) -> pb.ListLabelsResponse:
+        model = self._catalog.get(request.model, request.version)
+        most = self._config.max_message_bytes
+        return descriptions.labels(model.file, request.output, request.start, most)
 
-        return await _answer(self._get, context, answer)
-
-    async def ListLabels(self, request: pb.ListLabelsRequest, context: Any) -> Any:
-        async def answer() -> pb.ListLabelsResponse:
-            model = self._catalog.get(request.model, request.version)
-            most = self._config.max_message_bytes
-            return descriptions.labels(model.file, request.output, request.start, most)
-
-        return await _answer(self._labels, context, answer)
-
-    async def Predict(self, request: pb.PredictRequest, context: Any) -> Any:
-        async def answer() -> pb.PredictResponse:
-            model = self._catalog.get(request.model, request.version)
-            with self._under_way():
-                return await predict(
-                    model,
-                    request,
-                    turns=self._turns,
-                    max_message_bytes=self._config.max_message_bytes,
-                )
-
-        return await _answer(self._predict, context, answer)
-
-    async def Stream(  # type: ignore[override]  # the stubs know no coroutine that writes
-        self, _: AsyncIterator[pb.StreamRequest], context: Any
-    ) -> None:
-        async def serve() -> None:
-            try:
-                await context.send_initial_metadata(((_SERVER, self._name),))
-            except grpc.aio.InternalError as error:
-                raise _Gone from error
-            requests = _Requests(context.read, self._stream)
-            first = await anext(requests, None)
-            if first is None:
-                return
-            if not first.model:
-                raise InvalidRequest("the first frame names no `model`")
-            stream = StreamRpc(
-                model=self._catalog.get(first.model, first.version),
-                admission=self._admission,
-                identity=identity.of(context),
-                keeper=self._keeper,
+    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        model = self._catalog.get(request.model, request.version)
+        with self._under_way():
+            return await predict(
+                model,
+                request,
                 turns=self._turns,
-                slow_readers=self._slow_readers,
-                window=self._config.window,
                 max_message_bytes=self._config.max_message_bytes,
-                max_age=self._age(),
-                grace=self._config.grace_period,
+                hold=call.hold,
             )
 
-            async def write(response: bytes) -> None:
-                self._stream.sent.inc()
-                try:
-                    await context.write(response)
-                except grpc.aio.InternalError as error:
-                    raise _Gone from error
+    async def _stream(self, call: Call) -> None:
+        try:
+            await call.context.send_initial_metadata(((_SERVER, self._name),))
+        except grpc.aio.InternalError as error:
+            raise Gone from error
+        requests = _Requests(call)
+        first = await requests.first(self._gate)
+        if first is None:
+            return
+        if not first.model:
+            raise InvalidRequest("the first frame names no `model`")
+        stream = StreamRpc(
+            model=self._catalog.get(first.model, first.version),
+            admission=self._admission,
+            identity=identity.of(call.context),
+            keeper=self._keeper,
+            turns=self._turns,
+            slow_readers=self._slow_readers,
+            window=self._config.window,
+            max_message_bytes=self._config.max_message_bytes,
+            max_age=self._age(),
+            grace=self._config.grace_period,
+            opening=call.open,
+        )
 
-            self._streams.add(stream)
+        async def write(response: bytes) -> None:
+            call.metrics.sent.inc()
             try:
-                with self._under_way():
-                    await stream.run(first, requests, write)
-            finally:
-                self._streams.discard(stream)
+                await call.context.write(response)
+            except grpc.aio.InternalError as error:
+                raise Gone from error
 
-        await _guard(self._stream, context, serve)
+        self._streams.add(stream)
+        try:
+            with self._under_way():
+                await stream.run(first, requests, write)
+        finally:
+            self._streams.discard(stream)
 
     def _describe(self, models: Sequence[ServedModel]) -> list[pb.Model]:
         return descriptions.describe(models, self._config.max_message_bytes)
@@ -239,17 +210,24 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                 self._idle.set()
 
 
-class _Gone(Exception):
-    """The RPC that was to be written to has ended."""
-
-
 class _Requests:
     """The frames of an RPC. No generator: with one inside another, as gRPC's own would be, each
     frame would cost more."""
 
-    def __init__(self, read: Callable[[], Awaitable[Any]], metrics: RpcMetrics) -> None:
-        self._read = read
-        self._metrics = metrics
+    def __init__(self, call: Call) -> None:
+        self._read: Callable[[], Awaitable[Any]] = call.context.read
+        self._received = call.metrics.received
+        self._call = call
+
+    async def first(self, gate: Gate) -> pb.StreamRequest | None:
+        """The first frame, or None if none comes. Raises a `ServerError`."""
+        try:
+            frame: pb.StreamRequest | None = await gate.first(self._call)
+        except DecodeError:
+            raise InvalidRequest(_NO_FRAME) from None
+        if frame is not None:
+            self._received.inc()
+        return frame
 
     def __aiter__(self) -> "_Requests":
         return self
@@ -258,63 +236,9 @@ class _Requests:
         try:
             request = await self._read()
         except DecodeError:
-            raise InvalidRequest("a frame is no elman.v1.StreamRequest") from None
+            raise InvalidRequest(_NO_FRAME) from None
         if request is grpc.aio.EOF:
             raise StopAsyncIteration
-        self._metrics.received.inc()
+        self._received.inc()
         frame: pb.StreamRequest = request
         return frame
-
-
-def _parsed(
-    method: Callable[[Any, Any], Awaitable[Any]], request: type[Message], metrics: RpcMetrics
-) -> Callable[[bytes, Any], Awaitable[Any]]:
-    """A unary method that takes its request as it came: gRPC would answer with a bug's traceback
-    where it is none, and nobody would count it."""
-
-    async def call(data: bytes, context: Any) -> Any:
-        try:
-            message = request.FromString(data)
-        except DecodeError:
-
-            async def refuse() -> None:
-                raise InvalidRequest(f"the request is no {request.DESCRIPTOR.full_name}")
-
-            return await _answer(metrics, context, refuse)
-        return await method(message, context)
-
-    return call
-
-
-async def _answer(
-    metrics: RpcMetrics, context: Any, call: Callable[[], Coroutine[None, None, _Answer]]
-) -> _Answer:
-    """A unary RPC."""
-    metrics.received.inc()
-    answer = await _guard(metrics, context, call)
-    metrics.sent.inc()
-    return answer
-
-
-async def _guard(
-    metrics: RpcMetrics, context: Any, call: Callable[[], Coroutine[None, None, _Answer]]
-) -> _Answer:
-    """Runs an RPC, counts it, and ends it with the status of what it raises."""
-    metrics.started.inc()
-    code = grpc.StatusCode.CANCELLED
-    try:
-        result = await call()
-        code = grpc.StatusCode.OK
-        return result
-    except _Gone:
-        raise asyncio.CancelledError from None
-    except ServerError as error:
-        code = status.code(error)
-        await status.abort(context, error)
-    except Exception:
-        code = grpc.StatusCode.INTERNAL
-        structlog.get_logger("elman.rpc").exception("bug in a handler")
-        await context.abort(code, "internal error; the server's log has more")
-        raise
-    finally:
-        metrics.handled(code.name)

@@ -74,8 +74,10 @@ class StreamRpc:
         max_message_bytes: int,
         max_age: float = inf,
         grace: float = 0.0,
+        opening: Callable[[], None] = lambda: None,
     ) -> None:
-        """`identity`: of the caller, or empty. After `max_age` seconds the sessions are handed
+        """`identity`: of the caller, or empty. `opening`: told of each session that is opened; may
+        refuse it. After `max_age` seconds the sessions are handed
         over, and get `grace` seconds to finish what was pushed."""
         self._model = model
         self._turns = turns
@@ -86,6 +88,7 @@ class StreamRpc:
         self._keeper = keeper
         self._max_age = max_age if model.tickets.available else inf
         self._grace = grace
+        self._opening = opening
         self._leaving = False
         self._engine = model.engine
         self._admission = admission
@@ -442,6 +445,7 @@ class StreamRpc:
         try:
             if self._dismissed:
                 raise self._ended()
+            self._admit_open()
             given, wanted = self._beginning(message)
             session = self._engine.open(
                 number=number,
@@ -462,6 +466,13 @@ class StreamRpc:
             self._model.metrics.session_resumed()
         if wanted is not None:
             self._naming.begin(session, wanted)
+
+    def _admit_open(self) -> None:
+        try:
+            self._opening()
+        except Overloaded as error:
+            self._model.metrics.session_rejected(error.reason)
+            raise
 
     def _beginning(self, message: pb.Open) -> tuple[Given | None, Wanted | None]:
         """What a session begins from, or by which name that is to be found. Raises a

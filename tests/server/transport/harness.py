@@ -21,6 +21,7 @@ from elman_server.served import Catalog, ServedModel
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import new_key, parse_key
 from elman_server.transport.endpoint import Endpoint
+from elman_server.transport.gate import Gate
 from elman_server.transport.servicer import InferenceServicer
 
 SECONDS = 30
@@ -43,14 +44,16 @@ class LocalServer:
             max_pending_bytes=config.max_pending_bytes,
         )
         self.keeper = open_keeper(config, self.metrics)
+        gate = Gate(config, self.metrics)
         self.servicer = InferenceServicer(
             catalog=self.catalog,
             admission=self.admission,
             config=config,
+            gate=gate,
             metrics=self.metrics,
             keeper=self.keeper,
         )
-        self.endpoint = Endpoint(config, self.servicer)
+        self.endpoint = Endpoint(config, self.servicer, gate)
         self._models = list(models)
         self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 
