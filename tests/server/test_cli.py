@@ -36,7 +36,7 @@ def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     """Runs `elman` in this process, with a server that only notes its configuration."""
     configs: list[ServerConfig] = []
 
-    def start(config: ServerConfig) -> int:
+    def start(config: ServerConfig, children: object = None) -> int:
         configs.append(config)
         if config.host == "taken":
             raise StartError("port 50051 is in use")
@@ -53,6 +53,8 @@ def elman(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "elman_server.server", SimpleNamespace(run=start))
     monkeypatch.setattr(supervisor, "run", start)
     monkeypatch.setattr(serve_module, "require_free", lambda host, port: None)
+    children = nullcontext(SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(serve_module, "Children", lambda: children)
     monkeypatch.setattr(logs, "configure", lambda level, format: None)
     return run
 
@@ -72,6 +74,11 @@ VALUES = {
     "host": ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
     "reload_interval": ("1.5", 1.5, 1.5),
     "version_grace": ("9.5", 9.5, 9.5),
+    "load_timeout": ("9.5", 9.5, 9.5),
+    "step_timeout": ("9.5", 9.5, 9.5),
+    "read_timeout": ("9.5", 9.5, 9.5),
+    "max_step_bytes": ("2097152", 2_097_152, 2_097_152),
+    "store_outage": ("continue", "continue", "continue"),
     "max_call_rate": ("2.5", 2.5, 2.5),
     "max_open_rate": ("2.5", 2.5, 2.5),
     "retry_after": ("2.5", 2.5, 2.5),
