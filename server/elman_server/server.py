@@ -24,7 +24,7 @@ from elman_server.rotation import Rotation
 from elman_server.served import Catalog, ServedModel
 from elman_server.stopping import Stages, Stopping, heed_hangup
 from elman_server.store.opening import redacted
-from elman_server.tickets.keptkey import own_key
+from elman_server.tickets.keptkey import OwnKey, own_key
 from elman_server.tickets.keyring import Keyring
 from elman_server.tickets.keys import parse_key
 from elman_server.transport.endpoint import Endpoint
@@ -85,7 +85,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     if own is not None:
         config = replace(config, ticket_key=(own.text,))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
-        server = Server(config, metrics, children)
+        server = Server(config, metrics, children, own=own)
         heed_hangup(server.look)
         watchdog.watch()
         try:
@@ -124,10 +124,12 @@ class Server:
         metrics: Metrics,
         children: Children,
         *,
+        own: OwnKey | None = None,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`config` has a ticket key. `changed` is called when other versions are served than
-        before. Raises `StartError` if there is nothing to serve."""
+        """`config` has a ticket key, which is `own` if none was configured. `changed` is called
+        when other versions are served than before. Raises `StartError` if there is nothing to
+        serve."""
         self._config = config
         self._loading: asyncio.Task[None] | None = None
         self._stages = Stages()
@@ -156,7 +158,10 @@ class Server:
             catalog=self._catalog,
             admission=self._admission,
             metrics=metrics,
-            keyring=Keyring([parse_key(key) for key in config.ticket_key]),
+            keyring=Keyring(
+                [parse_key(key) for key in config.ticket_key],
+                keep=None if own is None else lambda: parse_key(own.keep()),
+            ),
             front=self._endpoint,
             loader=Loader(children),
             changed=changed,

@@ -10,7 +10,7 @@ configured key itself would be safe for 2^32 tickets only (NIST SP 800-38D, sect
 import hashlib
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -32,16 +32,28 @@ _KNOWN_SALTS = 1024
 class Keyring:
     """The first key seals, all of them open."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        """At least one, as `keys.parse_key` gives them."""
+    def __init__(self, keys: Sequence[bytes], *, keep: Callable[[], bytes] | None = None) -> None:
+        """At least one, as `keys.parse_key` gives them. `keep` is called before the first ticket is
+        sealed, and gives the key to use from then on."""
+        self._keep = keep
+        self._opening = lru_cache(_KNOWN_SALTS)(_derived)
+        self._use(keys)
+
+    def _use(self, keys: Sequence[bytes]) -> None:
         self._keys = {_id(key): key for key in reversed(keys)}
         salt = secrets.token_bytes(_SALT_NBYTES)
         self._head = bytes([_VERSION]) + _id(keys[0]) + salt
         self._cipher = _derived(keys[0], salt)
         self._nonces = itertools.count()
-        self._opening = lru_cache(_KNOWN_SALTS)(_derived)
+
+    def _settle(self) -> None:
+        keep, self._keep = self._keep, None
+        if keep is not None:
+            self._use([keep()])
 
     def seal(self, content: bytes) -> bytes:
+        if self._keep is not None:
+            self._settle()
         nonce = next(self._nonces).to_bytes(_NONCE_NBYTES, "big")
         return self._head + nonce + self._cipher.encrypt(nonce, content, self._head)
 
@@ -59,6 +71,10 @@ class Keyring:
             )
         head, rest = sealed[:_HEAD_NBYTES], sealed[_HEAD_NBYTES:]
         key = self._keys.get(head[1 : 1 + _ID_NBYTES])
+        if key is None and self._keep is not None:
+            # Another server may have kept its own meanwhile.
+            self._settle()
+            key = self._keys.get(head[1 : 1 + _ID_NBYTES])
         if key is None:
             raise TicketRejected(
                 "the ticket was sealed with a key that this server does not have",

@@ -68,7 +68,7 @@ async def _work(connected: socket.socket) -> int:
     reporting = asyncio.create_task(reports.send_regularly())
     reporting.add_done_callback(lambda _: orders.stop())
     try:
-        server = Server(config, reports.metrics, Children(), changed=tell_change)
+        server = Server(config, reports.metrics, Children(), own=begin.own, changed=tell_change)
         orders.look = server.look
         try:
             models = await server.load(stopping)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from elman_server.config import ServerConfig
+from elman_server.tickets.keptkey import OwnKey
 from elman_server.workers.families import Family
 
 
@@ -19,6 +20,8 @@ class Begin:
     """1, 2, ...: its place; who replaces it has the same."""
     config: ServerConfig
     """With the port that all share."""
+    own: OwnKey | None = None
+    """The ticket key, if none was configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from elman_server.config import ServerConfig
 from elman_server.errors import StartError
 from elman_server.exposition import exposed, families, process_registry, registry_of
 from elman_server.stopping import Stopping, heed_hangup
-from elman_server.tickets.keptkey import own_key
+from elman_server.tickets.keptkey import OwnKey, own_key
 from elman_server.watchdog import PATIENCE, Watchdog
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
@@ -51,7 +51,7 @@ async def _run(config: ServerConfig) -> int:
         own = None if config.ticket_key else own_key()
         if own is not None:  # one for all of them
             config = replace(config, ticket_key=(own.text,))
-        supervisor = Supervisor(replace(config, port=port), stopping)
+        supervisor = Supervisor(replace(config, port=port), stopping, own)
         heed_hangup(supervisor.look)
         watchdog = Watchdog(
             grace=config.grace_period,
@@ -97,8 +97,10 @@ async def _run(config: ServerConfig) -> int:
 
 
 class Supervisor:
-    def __init__(self, config: ServerConfig, stopping: Stopping) -> None:
+    def __init__(self, config: ServerConfig, stopping: Stopping, own: OwnKey | None = None) -> None:
+        """`own`: the ticket key in `config`, if none was configured."""
         self._config = config
+        self._own = own
         self._stopping = stopping
         self._log = structlog.get_logger("elman.workers")
         self._workers: dict[int, Worker] = {}
@@ -215,7 +217,7 @@ class Supervisor:
     async def _one(self, number: int) -> Ended:
         """One worker from its start to its end."""
         try:
-            worker = await Worker.start(number, self._config)
+            worker = await Worker.start(number, self._config, self._own)
         except OSError as error:
             return Ended(code=1, message=f"it can't be started: {error.strerror}", served=0.0)
         self._workers[number] = worker

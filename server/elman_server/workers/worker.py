@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from elman_server.config import ServerConfig
 from elman_server.stopping import SIGNALS
+from elman_server.tickets.keptkey import OwnKey
 from elman_server.workers.channel import Channel
 from elman_server.workers.families import Family
 from elman_server.workers.messages import (
@@ -71,7 +72,7 @@ class Worker:
         self._numbers = itertools.count(1)
 
     @staticmethod
-    async def start(number: int, config: ServerConfig) -> "Worker":
+    async def start(number: int, config: ServerConfig, own: OwnKey | None = None) -> "Worker":
         """A fresh interpreter, as neither gRPC nor threads outlive a fork. Raises `OSError`."""
         ours, theirs = socket.socketpair()
         try:
@@ -83,7 +84,7 @@ class Worker:
             theirs.close()
         ours.setblocking(False)
         channel = await Channel.of(ours)
-        return Worker(number, process, channel, Begin(number=number, config=config))
+        return Worker(number, process, channel, Begin(number=number, config=config, own=own))
 
     @property
     def pid(self) -> int:
