@@ -74,7 +74,7 @@ class ServedModel:
             version,
             Gauges(
                 sessions=lambda: engine.sessions,
-                pending_elements=lambda: engine.pending,
+                pending_elements=lambda: engine.pending + engine.untaken,
                 state_bytes=lambda: runner.state_nbytes,
                 state_slots=lambda: engine.slots,
             ),

@@ -118,6 +118,8 @@ class Engine:
         self._state_nbytes = state_nbytes
         self.element_nbytes = element_nbytes + ENTRY_NBYTES
         """Bytes that an element takes while it waits for a step."""
+        self.untaken = 0
+        """Elements of frames that are being taken: they wait for a step, and have no queue yet."""
         self.stays = False
         """Whether it keeps its sessions, however idle they or old their connections are."""
         self._scheduler = scheduler

@@ -87,10 +87,18 @@ class Pushing:
                 self._close(number, error)
             return
         slices = list(sliced(counts, elements=_SLICE_ELEMENTS, entries=_SLICE_ENTRIES))
-        invalid = await self._invalid(elements, slices, work)
-        for part in slices:
-            await pause(work)
-            self._queue_slice(part, numbers, elements, invalid, arrival)
+        left = self._codec.count(elements)
+        self._engine.untaken += left
+        try:
+            invalid = await self._invalid(elements, slices, work)
+            for part in slices:
+                await pause(work)
+                self._queue_slice(part, numbers, elements, invalid, arrival)
+                taken = part.stop - part.start
+                self._engine.untaken -= taken
+                left -= taken
+        finally:
+            self._engine.untaken -= left
 
     async def _invalid(
         self, elements: Payload, slices: Iterable[PushSlice], work: Slices

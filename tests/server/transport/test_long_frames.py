@@ -116,5 +116,7 @@ async def test_what_waits_for_a_client_that_does_not_read_is_bounded(server: Loc
     for _ in range(100):
         await server.until(lambda: True)
         assert server.engine().pending <= bound
+    assert server.metric("elman_pending_elements") > bound
     stream.call.cancel()
     await server.until(lambda: not server.admission.sessions)
+    assert server.metric("elman_pending_elements") == 0
