@@ -3,13 +3,15 @@
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
 
 from elman_server.repository import BUNDLED
-from tests.abuse.innocent import Experience, Innocent
+from tests.abuse.innocent import SENTIMENT, Experience, Innocent, Task
 from tests.oracle import Oracle
 
 TIMES = 3.0
@@ -18,59 +20,86 @@ FLOOR_SECONDS = 0.010
 """What p99 alone counts for at least. Server, innocent and attacker share two cores or so, and a
 process that wakes there waits for the slices of up to two others, of some 3 ms each: that is the
 kernel's doing, and comes and goes with what else runs. What this suite is after is 0.1 s and up."""
+PEACE_SECONDS = 0.7
+"""Before an attack, and after it."""
 AFTERMATH_SECONDS = 0.5
 """What a server does when an attacker has gone still counts as beside it."""
+ATTEMPTS = 3
+
+Bout = Callable[[], str]
+"""An attack, from its beginning to its end; says what it did."""
 LOWEST = 19
 """Niceness of attackers: they may cost the server time, but no core that it could have had."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Bouts of an attack, with times of peace between them."""
+    """An innocent session, alone and beside bouts of an attack, on one server."""
 
-    innocent: Innocent
-    _alone: list[tuple[float, float]] = field(default_factory=list)
-    _beside: list[tuple[float, float]] = field(default_factory=list)
+    target: str
+    task: Task = SENTIMENT
+    path: Path | None = None
+    """The model's file; None for a bundled one's."""
+    longest: float = float("inf")
+    """Seconds that no answer and no newcomer may wait beside the attack."""
+    load: Bout | None = None
+    """What an attack that is a load is compared with, instead of peace."""
 
-    def peace(self, seconds: float = 0.7) -> None:
-        begun = monotonic()
-        sleep(seconds)
-        self._alone.append((begun, monotonic()))
+    def run(self, bout: Bout) -> None:
+        """Asserts that the innocent session meets no error, gets its own predictions, and waits no
+        longer than it may beside the attack. Raises what the attack raises.
 
-    def attack(self, bout: Callable[[], None]) -> None:
-        """Runs it to its end, and waits for what comes of it; raises what it raises."""
-        begun = monotonic()
-        run_nice(bout)
-        sleep(AFTERMATH_SECONDS)
-        self._beside.append((begun, monotonic()))
+        A wait that the attack makes is there each time, one that the machine makes is not: so what
+        took too long is tried again.
+        """
+        for _ in range(ATTEMPTS):
+            what, alone, beside, newcomers = self._try(bout)
+            print(f"\n{what}\n  alone {_quantiles(alone)}\n  beside {_quantiles(beside)}")
+            if newcomers:
+                print(f"  newcomers beside: {_quantiles(newcomers)}")
+            allowed = TIMES * max(p99(alone), FLOOR_SECONDS)
+            if p99(beside) <= allowed and max([*beside, *newcomers]) <= self.longest:
+                return
+        raise AssertionError(
+            f"{what}: beside it p99 is {1e3 * p99(beside):.1f} ms, where {1e3 * allowed:.1f} ms "
+            f"are allowed; the longest wait is {1e3 * max([*beside, *newcomers]):.0f} ms"
+        )
 
-    def check(self, what: str, *, longest: float = float("inf")) -> None:
-        """That the innocent session met no errors, got its own predictions, and waited no longer
-        than it may. `longest`: seconds that no answer and no newcomer may wait."""
-        experience = self.innocent.stop()
+    def _try(self, bout: Bout) -> tuple[str, list[float], list[float], list[float]]:
+        """What the attack did; the waits alone, beside it, and of newcomers beside it."""
+        with Innocent(self.target, self.task) as innocent:
+            begun = monotonic()
+            self._peace()
+            attacked = monotonic()
+            what = run_nice(bout)
+            sleep(AFTERMATH_SECONDS)
+            over = monotonic()
+            self._peace()
+            ended = monotonic()
+            experience = innocent.stop()
         assert not experience.errors, experience.errors[:3]
         self._check_values(experience)
-        alone, beside = (experience.between(spans) for spans in (self._alone, self._beside))
         newcomers = [
             seconds
             for came, seconds in zip(experience.came, experience.newcomers, strict=True)
-            if any(begun <= came < ended for begun, ended in self._beside)
+            if attacked <= came < over
         ]
-        print(f"\n{what}\n  alone {_quantiles(alone)}\n  beside {_quantiles(beside)}")
-        if newcomers:
-            print(f"  newcomers beside: {_quantiles(newcomers)}")
-        allowed = TIMES * max(p99(alone), FLOOR_SECONDS)
-        assert p99(beside) <= allowed, (
-            f"{what}: p99 {1e3 * p99(beside):.1f} ms beside, {1e3 * p99(alone):.1f} ms alone"
-        )
-        assert max([*beside, *newcomers]) <= longest
+        alone = experience.between([(begun, attacked), (over, ended)])
+        return what, alone, experience.between([(attacked, over)]), newcomers
+
+    def _peace(self) -> None:
+        if self.load is None:
+            sleep(PEACE_SECONDS)
+        else:
+            run_nice(self.load)
+            sleep(AFTERMATH_SECONDS)
 
     def _check_values(self, experience: Experience) -> None:
-        task = self.innocent.task
+        task = self.task
         elements = [
             each if isinstance(each, str) else np.array(each, np.float32) for each in task.elements
         ]
-        oracle = Oracle(self.innocent.path or BUNDLED / task.model / "1/model.onnx")
+        oracle = Oracle(self.path or BUNDLED / task.model / "1/model.onnx")
         oracle.reset()
         alone = [
             oracle.step(elements[number % len(elements)])[task.output].ravel().tolist()
@@ -80,22 +109,15 @@ class Comparison:
         assert all(value == alone[0] for value in experience.first_values)
 
 
-def run_nice(bout: Callable[[], None]) -> None:
-    """Runs it in a thread of its own that has the lowest priority, and raises what it raises."""
-    raised: list[BaseException] = []
+def run_nice(bout: Bout) -> str:
+    """Runs it in a thread of its own that has the lowest priority; returns or raises what it
+    does."""
+    with ThreadPoolExecutor(1, initializer=_be_nice) as pool:
+        return pool.submit(bout).result()
 
-    def run() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
-        try:
-            bout()
-        except BaseException as error:
-            raised.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
+def _be_nice() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
 
 
 def p99(seconds: list[float]) -> float:

@@ -83,16 +83,19 @@ class Connection:
         window: int = WIDE_OPEN,
         acknowledges: bool = True,
         receive_buffer: int | None = None,
+        seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """`window`: bytes that the server may send on each call; 0 holds everything back.
         `acknowledges`: whether what was read makes room in the windows again. `receive_buffer`:
-        bytes that the kernel takes for a connection that doesn't read."""
+        bytes that the kernel takes for a connection that doesn't read. `seconds`: to connect, and
+        for the server's first word."""
         host, _, port = target.rpartition(":")
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(_PATIENCE_SECONDS)
+        self.socket.settimeout(seconds)
         self.socket.connect((host, int(port)))
+        self.socket.settimeout(_PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._host = target
         self._acknowledges = acknowledges
@@ -120,7 +123,7 @@ class Connection:
             self.http2.increment_flow_control_window(WIDE_OPEN - _FIRST_WINDOW)
         self.flush()
         self._settled = False
-        self.pump(until=lambda: self._settled)
+        self.pump(seconds, until=lambda: self._settled)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +185,7 @@ class Connection:
         return True
 
     def reset(self, call: Call, *, flush: bool = True) -> None:
+        """RST_STREAM with CANCEL, as gRPC's clients send it."""
         if not call.ended:
             self.http2.reset_stream(call.number, error_code=8)
             call.ended = True
@@ -200,11 +204,13 @@ class Connection:
         """Reads for so long, or until that holds; whether it does."""
         end = monotonic() + seconds
         while not (done := until()) and not self.gone:
-            left = end - monotonic()
-            if left <= 0 or not select.select([self.socket], [], [], left)[0]:
-                return until()
+            left = max(0.0, end - monotonic())
+            if not select.select([self.socket], [], [], left)[0]:
+                break
             self._receive()
-        return done
+            if not left:
+                break
+        return done or until()
 
     def read(self, seconds: float) -> None:
         """Reads what comes in so long."""

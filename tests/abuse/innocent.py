@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import cycle
-from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic, sleep
 from types import TracebackType
@@ -32,6 +31,8 @@ GAP_SECONDS = 0.005
 NEWCOMER_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
 """For an answer; an innocent caller that waits for longer has met an error."""
+_RETRY_SECONDS = 0.1
+_REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
@@ -147,11 +148,24 @@ def _newcomers(target: str, task: Task, experience: Experience, stop: threading.
     while not stop.wait(NEWCOMER_SECONDS):
         begun = monotonic()
         try:
-            experience.first_values.append(_newcomer(target, task))
+            experience.first_values.append(_patient_newcomer(target, task))
         except Exception as error:
             experience.errors.append(f"newcomer after {monotonic() - begun:.1f} s: {error!r}"[:500])
         experience.came.append(begun)
         experience.newcomers.append(monotonic() - begun)
+
+
+def _patient_newcomer(target: str, task: Task) -> list[float]:
+    """It comes again when it is refused, as clients of gRPC do."""
+    end = monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return _newcomer(target, task)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code not in _REFUSALS or monotonic() > end:
+                raise
+            sleep(_RETRY_SECONDS)
 
 
 def _main(target: str, task: Task) -> None:
@@ -191,23 +205,16 @@ def _listen(stop: threading.Event) -> None:
 class Innocent:
     """That process. Entered when its first element is answered."""
 
-    def __init__(
-        self,
-        target: str,
-        task: Task = SENTIMENT,
-        path: Path | None = None,
-    ) -> None:
-        """`path`: the model's file, which says what is expected; None for a bundled one's."""
+    def __init__(self, target: str, task: Task = SENTIMENT) -> None:
         self._target = target
-        self.task = task
-        self.path = path
+        self._task = task
         self._experience: Experience | None = None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.abuse.innocent", self._target),
-                json.dumps(asdict(self.task)),
+                json.dumps(asdict(self._task)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

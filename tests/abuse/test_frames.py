@@ -11,8 +11,6 @@ import pytest
 from elman.v1 import inference_pb2 as pb
 from tests.abuse.comparison import Comparison
 from tests.abuse.http2 import STREAM, Connection, packed
-from tests.abuse.innocent import Innocent
-from tests.abuse.readings import Peak
 from tests.serverprocess import ServerProcess
 
 MANY = 65_000
@@ -95,18 +93,12 @@ def test_nobody_waits_for_a_full_frame(server: ServerProcess, kind: str) -> None
     frame = FRAMES[kind]
     first = packed(pb.StreamRequest(model=frame.model))
     fat = packed(frame.make())
-    peak = Peak(server)
 
-    def bout() -> None:
+    def bout() -> str:
         with Connection(server.target) as connection:
             call = connection.open(STREAM, first=first)
             assert connection.send(call, fat)
             connection.read(1.0)
+        return f"{kind}: {len(fat):,} bytes"
 
-    with Innocent(server.target) as innocent:
-        comparison = Comparison(innocent)
-        comparison.peace()
-        comparison.attack(bout)
-        comparison.peace()
-        comparison.check(f"{kind}: {len(fat):,} bytes", longest=0.5)
-    print(f"  memory +{peak.grown:.0f} MiB")
+    Comparison(target=server.target, longest=0.5).run(bout)
