@@ -60,11 +60,17 @@ class ServerProcess:
 
     @property
     def target(self) -> str:
-        return f"127.0.0.1:{self.event('serving')['grpc_port']}"
+        return f"{self._host}:{self.event('serving')['grpc_port']}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://127.0.0.1:{self.event('serving')['metrics_port']}/metrics"
+        return f"http://{self._host}:{self.event('serving')['metrics_port']}/metrics"
+
+    @property
+    def _host(self) -> str:
+        """Where it is reached: one address of this machine, or any."""
+        host = str(self.event("serving")["host"])
+        return host if host.startswith("127.") else "127.0.0.1"
 
     def event(self, name: str) -> dict[str, Any]:
         """The first line of the log with that event, or an empty one."""

@@ -11,6 +11,7 @@ from typing import Self
 from elman_server.tickets.keys import new_key
 from tests.serverprocess import ServerProcess
 
+_SEED = 1
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -33,7 +34,7 @@ class Fleet:
 
     def __init__(self, count: int, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         """`env`: in place of the ticket key."""
-        rng = random.Random()
+        rng = random.Random(_SEED)
         self.ports = [fixed_port(rng) for _ in range(count)]
         self._arguments = arguments
         self._env = {"ELMAN_TICKET_KEY": new_key()} if env is None else env

@@ -11,6 +11,7 @@ import numpy as np
 from elman import aio
 from elman_server.repository import BUNDLED
 from tests.chaos.fleet import Fleet
+from tests.chaos.shells import Client
 from tests.oracle import Oracle
 
 _KINDS = 16
@@ -33,7 +34,7 @@ class Load:
     """Sessions of `sentiment`, with one element in flight each, until `stop` is set."""
 
     def __init__(
-        self, client: aio.Client, sessions: int, *, seed: int, named: bool = False
+        self, client: aio.Client | Client, sessions: int, *, seed: int, named: bool = False
     ) -> None:
         rng = Random(seed)
         self._named = named
@@ -156,6 +157,10 @@ class Load:
             times = np.array(played.times)
             found += np.diff(times[(times >= since) & (times <= until)]).tolist()
         return found
+
+
+def p99(seconds: Sequence[float]) -> float:
+    return float(np.quantile(seconds, 0.99))
 
 
 def quantiles(name: str, seconds: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ from elman import aio
 from tests.chaos.bridge import Bridge
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
+from tests.chaos.shells import Connect
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,13 @@ def fleet() -> Iterator[Fleet]:
         yield fleet
 
 
-async def test_connections_that_are_cut_in_the_middle_of_a_frame(fleet: Fleet) -> None:
+async def test_connections_that_are_cut_in_the_middle_of_a_frame(
+    fleet: Fleet, connect: Connect
+) -> None:
     rng = Random(11)
     async with (
         Bridge(fleet.ports[0]) as bridge,
-        aio.connect(bridge.target) as client,
+        connect(bridge.target) as client,
         Load(client, 40, seed=4) as load,
     ):
         for _ in range(25):
@@ -38,11 +41,11 @@ async def test_connections_that_are_cut_in_the_middle_of_a_frame(fleet: Fleet) -
     assert bridge.accepted > 25
 
 
-async def test_connections_that_are_cut_all_the_time(fleet: Fleet) -> None:
+async def test_connections_that_are_cut_all_the_time(fleet: Fleet, connect: Connect) -> None:
     rng = Random(12)
     async with (
         Bridge(fleet.ports[0]) as bridge,
-        aio.connect(bridge.target) as client,
+        connect(bridge.target) as client,
         Load(client, 40, seed=5) as load,
     ):
         for _ in range(40):
@@ -78,10 +81,10 @@ async def test_a_network_that_is_slow_refuses_and_turns_connections_round(fleet:
     other.check()
 
 
-async def test_a_half_open_connection_is_found_by_keepalive(fleet: Fleet) -> None:
+async def test_a_half_open_connection_is_found_by_keepalive(fleet: Fleet, connect: Connect) -> None:
     async with (
         Bridge(fleet.ports[0]) as bridge,
-        aio.connect(bridge.target, keepalive=5.0) as client,
+        connect(bridge.target, keepalive=5.0) as client,
         Load(client, 10, seed=8) as load,
     ):
         await load.run(0.2)

@@ -16,10 +16,17 @@ import pytest
 from elman import SessionLost, aio
 from elman_server.repository import BUNDLED
 from tests.chaos.fleet import Fleet
-from tests.chaos.load import Load, quantiles
+from tests.chaos.load import Load, p99, quantiles
+from tests.chaos.shells import Client, Connect
 from tests.oracle import Oracle
 
 long = pytest.mark.slow
+
+AFTER_KILL_SECONDS = 5.0
+"""What p99 from a kill to the next prediction may be: a second and less on a quiet machine, and
+time enough for one on which ten others run."""
+RESTART_SECONDS = 2.0
+"""What p99 of the predictions may be while replicas are restarted one after another."""
 
 
 @pytest.mark.timeout(600)
@@ -27,16 +34,17 @@ long = pytest.mark.slow
     ("sessions", "kills"), [(60, 3), pytest.param(1000, 20, marks=long)], ids=["short", "long"]
 )
 async def test_a_replica_that_is_killed_costs_its_sessions_nothing_but_time(
-    sessions: int, kills: int
+    connect: Connect, sessions: int, kills: int
 ) -> None:
     with Fleet(2, "--demo") as fleet:
-        async with aio.connect(fleet.targets) as client, Load(client, sessions, seed=1) as load:
+        async with connect(fleet.targets) as client, Load(client, sessions, seed=1) as load:
             moments = await load.outlive(fleet, kills, Random(7))
     load.check()
     pauses = load.pauses(moments)
     print(f"\n{sessions} sessions, {kills} kills, {load.answered} elements answered")
     print(quantiles("from a kill to the next prediction", pauses))
     assert load.answered > 0
+    assert p99(pauses) < AFTER_KILL_SECONDS
     assert max(pauses) < 10
 
 
@@ -44,9 +52,11 @@ async def test_a_replica_that_is_killed_costs_its_sessions_nothing_but_time(
 @pytest.mark.parametrize(
     ("sessions", "rounds"), [(60, 1), pytest.param(1000, 3, marks=long)], ids=["short", "long"]
 )
-async def test_a_rolling_restart_is_no_error_to_anybody(sessions: int, rounds: int) -> None:
+async def test_a_rolling_restart_is_no_error_to_anybody(
+    connect: Connect, sessions: int, rounds: int
+) -> None:
     with Fleet(3, "--demo") as fleet:
-        async with aio.connect(fleet.targets) as client, Load(client, sessions, seed=2) as load:
+        async with connect(fleet.targets) as client, Load(client, sessions, seed=2) as load:
             enough = asyncio.Event()
             newcomers = asyncio.create_task(_come_and_go(client, enough))
             start = monotonic()
@@ -65,10 +75,11 @@ async def test_a_rolling_restart_is_no_error_to_anybody(sessions: int, rounds: i
     print(f"{came} streams and sequences opened meanwhile")
     print(quantiles("latency before", load.latencies(start, begun)))
     print(quantiles("latency during the restarts", load.latencies(begun, ended)))
+    assert p99(load.latencies(begun, ended)) < RESTART_SECONDS
     assert came > 3
 
 
-async def _come_and_go(client: aio.Client, stop: asyncio.Event) -> int:
+async def _come_and_go(client: Client, stop: asyncio.Event) -> int:
     """Opens streams and asks for whole sequences, one after another; how many."""
     [first] = [p["positive"] for p in await client.predict("sentiment", "a")]
     came = 0
