@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,9 +22,15 @@ class ServerProcess:
     """`elman serve ARGUMENTS` on free ports. Entered when it serves; killed on exit if it lives."""
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str] | None = None, module: str = "elman_server"
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        module: str = "elman_server",
+        prefix: Sequence[str] = (),
     ) -> None:
-        """`module` is run as a program, and runs the server."""
+        """`module` is run as a program, and runs the server. `prefix`: a command that becomes the
+        one that follows it, as `nice`."""
+        self._prefix = prefix
         self._arguments = arguments
         self._module = module
         self._env = {**os.environ, **(env or {})}
@@ -35,7 +41,7 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", self._module),
+                *(*self._prefix, sys.executable, "-m", self._module),
                 *("--port", "0", "--metrics-port", "0", "--log-format", "json"),
                 *self._arguments,
             ],

@@ -24,7 +24,7 @@ PEACE_SECONDS = 0.7
 """Before an attack, and after it."""
 AFTERMATH_SECONDS = 0.5
 """What a server does when an attacker has gone still counts as beside it."""
-ATTEMPTS = 3
+ATTEMPTS = 5
 
 Bout = Callable[[], str]
 """An attack, from its beginning to its end; says what it did."""

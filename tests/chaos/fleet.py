@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +32,23 @@ def fixed_port(rng: random.Random) -> int:
 class Fleet:
     """Replicas of `elman serve ARGUMENTS` with one ticket key. Entered when all serve."""
 
-    def __init__(self, count: int, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        """`env`: in place of the ticket key."""
+    def __init__(
+        self,
+        count: int,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        envs: Sequence[Mapping[str, str]] | None = None,
+        prefixes: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """`env`: in place of the ticket key. `envs`: what each of them has besides in its
+        environment; `prefixes`: as `ServerProcess` has it."""
+        self._prefixes = prefixes or [()] * count
         rng = random.Random(_SEED)
         self.ports = [fixed_port(rng) for _ in range(count)]
-        self._arguments = arguments
-        self._env = {"ELMAN_TICKET_KEY": new_key()} if env is None else env
+        self.arguments = arguments
+        """Of those that are started from now on."""
+        shared = {"ELMAN_TICKET_KEY": new_key()} if env is None else env
+        self._envs = [{**shared, **own} for own in envs or [{}] * count]
         self._servers: list[ServerProcess | None] = [None] * count
 
     @property
@@ -66,7 +77,11 @@ class Fleet:
     def start(self, number: int, *more: str) -> None:
         """Returns when it serves."""
         port = str(self.ports[number])
-        server = ServerProcess(*self._arguments, "--port", port, *more, env=self._env)
+        server = ServerProcess(
+            *(*self.arguments, "--port", port, *more),
+            env=self._envs[number],
+            prefix=self._prefixes[number],
+        )
         self._servers[number] = server
         server.__enter__()
 

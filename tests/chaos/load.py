@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from time import monotonic
 
@@ -34,10 +35,18 @@ class Load:
     """Sessions of `sentiment`, with one element in flight each, until `stop` is set."""
 
     def __init__(
-        self, client: aio.Client | Client, sessions: int, *, seed: int, named: bool = False
+        self,
+        client: aio.Client | Client,
+        sessions: int,
+        *,
+        seed: int,
+        named: bool = False,
+        path: Path = BUNDLED / "sentiment/1/model.onnx",
     ) -> None:
+        """`path`: the file of the version that it must get."""
         rng = Random(seed)
         self._named = named
+        self._path = path
         self._client = client
         self._texts = ["".join(rng.choices(_ALPHABET, k=997)) for _ in range(_KINDS)]
         self.played = [Played(number % _KINDS, f"session {number}") for number in range(sessions)]
@@ -110,7 +119,7 @@ class Load:
 
     async def check_kept(self) -> None:
         """That each named session is kept just where it ended."""
-        oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+        oracle = Oracle(self._path)
         for played in self.played:
             text, position = self._texts[played.kind], len(played.values)
             async with self._client.stream(
@@ -127,7 +136,7 @@ class Load:
 
     def check(self) -> None:
         """That each session got, to the bit, what it would have got alone."""
-        oracle = Oracle(BUNDLED / "sentiment/1/model.onnx")
+        oracle = Oracle(self._path)
         for kind, text in enumerate(self._texts):
             own = [played.values for played in self.played if played.kind == kind]
             longest = max(map(len, own), default=0)

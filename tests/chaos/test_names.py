@@ -13,10 +13,10 @@ from time import monotonic
 import pytest
 
 from elman_server.tickets.keys import new_key
-from tests.chaos.clients import Connect
 from tests.chaos.fleet import fixed_port
 from tests.chaos.load import Load, p99, quantiles
 from tests.chaos.names import Hole, NameServer
+from tests.chaos.shells import Connect
 from tests.serverprocess import ServerProcess
 
 long = pytest.mark.slow
