@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import pytest
 
+_DAEMONS = ("/usr/sbin", "/sbin")
 _NO = ("", "0", "no", "false")
 
 
@@ -18,13 +19,14 @@ def missing(need: str, what: str) -> NoReturn:
     pytest.fail(what)
 
 
-def program(name: str, package: str) -> str:
-    """The path of a program that a package of Debian's has."""
+def program(name: str, package: str, need: str = "") -> str:
+    """The path of a program that a package of Debian's has. `need`: its own name in the variable,
+    unless it is the program's."""
     # Daemons are not on every user's path.
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    found = shutil.which(name, path=path)
+    places = [os.environ.get("PATH", ""), *_DAEMONS]
+    found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
-        missing(name.partition("-")[0], f"{name} is not installed (apt-get install {package})")
+        missing(need or name, f"{name} is not installed (Debian: apt-get install {package})")
     return found
 
 
@@ -32,4 +34,4 @@ def library(pattern: str, need: str, package: str) -> Path:
     """The path of a shared library that a package of Debian's has."""
     for found in sorted(Path("/usr/lib").glob(pattern)):
         return found
-    missing(need, f"{pattern} is not installed (apt-get install {package})")
+    missing(need, f"{pattern} is not installed (Debian: apt-get install {package})")

@@ -1,6 +1,5 @@
 """A real nginx before a server, with its defaults but for what a test says."""
 
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -10,8 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-import pytest
-
+from tests import needs
 from tests.chaos.fleet import fixed_port
 
 _CONFIGURATION = """\
@@ -39,9 +37,7 @@ http {{
 @contextmanager
 def nginx(target: str, settings: str = "") -> Iterator[str]:
     """Its address. `settings`: of its `server`."""
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if program is None:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    program = needs.program("nginx", "nginx-light")
     port = fixed_port(Random())
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder, "nginx.conf")

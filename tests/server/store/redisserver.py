@@ -1,7 +1,5 @@
 """A Redis in a process of its own, for tests."""
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +8,8 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+
+from tests import needs
 
 _ATTEMPTS = 5
 
@@ -41,12 +41,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            missing = "redis-server is not installed (Debian: apt-get install redis-server)"
-            if os.environ.get("ELMAN_TESTS_NEED_REDIS", "0") not in ("", "0"):
-                pytest.fail(missing)
-            pytest.skip(missing)
+        program = needs.program("redis-server", "redis-server", need="redis")
         for _ in range(_ATTEMPTS):
             port = self.port or _free_port()
             self.process = subprocess.Popen(
