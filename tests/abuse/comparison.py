@@ -20,7 +20,7 @@ FLOOR_SECONDS = 0.010
 """What p99 alone counts for at least. Server, innocent and attacker share two cores or so, and a
 process that wakes there waits for the slices of up to two others, of some 3 ms each: that is the
 kernel's doing, and comes and goes with what else runs. What this suite is after is 0.1 s and up."""
-PEACE_SECONDS = 0.7
+PEACE_SECONDS = 0.6
 """Before an attack, and after it."""
 AFTERMATH_SECONDS = 0.5
 """What a server does when an attacker has gone still counts as beside it."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.abuse.innocent import Innocent
-from tests.abuse.readings import check_nothing_left, take
+from tests.abuse.readings import at_rest, check_nothing_left
 from tests.serverprocess import ServerProcess
 
 
@@ -21,6 +21,6 @@ def shared_server() -> Iterator[ServerProcess]:
 @pytest.fixture
 def server(shared_server: ServerProcess) -> Iterator[ServerProcess]:
     """With the bundled models and default settings; each test leaves it as it found it."""
-    before = take(shared_server)
+    before = at_rest(shared_server)
     yield shared_server
     check_nothing_left(shared_server, before)

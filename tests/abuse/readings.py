@@ -8,6 +8,7 @@ from time import monotonic, sleep
 import psutil
 
 from tests.serverprocess import ServerProcess
+from tests.waiting import until
 
 MIB = 1024 * 1024
 _PATIENCE_SECONDS = 45.0
@@ -31,6 +32,12 @@ class Readings:
 
     def __str__(self) -> str:
         return ", ".join(f"{each.name} {getattr(self, each.name)}" for each in fields(self))
+
+
+def at_rest(server: ServerProcess) -> Readings:
+    """Waits until nobody has a session any more."""
+    until(lambda: server.metric("elman_sessions") == 0)
+    return take(server)
 
 
 def take(server: ServerProcess) -> Readings:

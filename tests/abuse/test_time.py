@@ -15,7 +15,7 @@ from tests.abuse import models
 from tests.abuse.comparison import Comparison
 from tests.abuse.http2 import STREAM, Call, Connection, packed
 from tests.abuse.innocent import Task
-from tests.abuse.readings import check_nothing_left, take
+from tests.abuse.readings import at_rest, check_nothing_left
 from tests.serverprocess import ServerProcess
 
 TWO_SECONDS = 2e6
@@ -55,7 +55,7 @@ def _push(model: str, element: float) -> bytes:
 @pytest.mark.parametrize("element", [FOR_EVER, pytest.param(-FOR_EVER, marks=pytest.mark.slow)])
 def test_a_step_without_an_end_ends_its_own_session_alone(repository: Path, element: float) -> None:
     with ServerProcess(str(repository), "--demo", "--step-timeout", "1") as server:
-        before = take(server)
+        before = at_rest(server)
 
         def bout() -> str:
             with Connection(server.target) as connection:
@@ -77,7 +77,7 @@ def _answered(call: Call) -> bool:
 
 
 def test_nobody_waits_for_a_step_whose_data_says_how_long_it_takes(server: ServerProcess) -> None:
-    before = take(server)
+    before = at_rest(server)
 
     def bout() -> str:
         with Connection(server.target) as connection:
@@ -118,7 +118,7 @@ def test_denormal_numbers_cost_no_more_than_others(
     server: ServerProcess, repository: Path, model: str, width: int, value: float
 ) -> None:
     """Beside as many sessions that push ordinary numbers."""
-    before = take(server)
+    before = at_rest(server)
     rng = np.random.default_rng(3)
     features = rng.normal(size=(7, width)).astype(np.float32).tolist()
     cost: dict[float, float] = {}
@@ -148,10 +148,9 @@ def _step_seconds(server: ServerProcess, model: str) -> tuple[float, float]:
     return server.metric(f"{name}_sum", model=model), server.metric(f"{name}_count", model=model)
 
 
-@pytest.mark.xfail(strict=True)
 def test_nobody_waits_for_what_a_caller_had_pushed_when_it_went(server: ServerProcess) -> None:
     """A window of each of many sessions, an element at a time."""
-    before = take(server)
+    before = at_rest(server)
     turns = np.full(SESSIONS, 10_000, np.float32).tobytes()
     opens = [pb.Open(session=number) for number in range(SESSIONS)]
     push = packed(pb.StreamRequest(push=pb.Push(sessions=range(SESSIONS), raw=turns)))

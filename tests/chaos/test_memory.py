@@ -48,7 +48,6 @@ def repository(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
-@pytest.mark.xfail  # the probe at the start takes more than the group has
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("sessions", "seconds"), [(20, 6.0), pytest.param(200, 60.0, marks=long)], ids=["short", "long"]

@@ -140,7 +140,6 @@ async def test_addresses_that_fail_all_at_once_but_one(
         _check(load, [moment], 30.0)
 
 
-@pytest.mark.xfail  # a new channel asks for the addresses anew, and forgets those that it had
 @pytest.mark.timeout(300)
 async def test_a_name_server_that_is_silent_while_a_replica_dies(
     pods: Pods, names: NameServer, connect: Connect
