@@ -7,9 +7,10 @@ import resource
 import sys
 from pathlib import Path
 
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
+"""Where control groups of version 2 are, and those of version 1 that bound memory."""
 _OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+_GROUP_LIMITS = ("memory.max", "memory.limit_in_bytes")
 """Where a control group says what it may have: of version 2, and of version 1."""
 
 
@@ -31,11 +32,13 @@ def limit() -> int:
 
 def _groups() -> set[Path]:
     """The control groups that the process is in."""
-    groups = {_GROUPS}
+    groups = set(_GROUPS)
     with contextlib.suppress(OSError):
         for line in _OWN_GROUPS.read_text().splitlines():
-            own = _GROUPS / line.rpartition(":")[2].lstrip("/")
-            groups |= {own, *(each for each in own.parents if each.is_relative_to(_GROUPS))}
+            name = line.rpartition(":")[2].lstrip("/")
+            for root in _GROUPS:
+                own = root / name
+                groups |= {own, *(each for each in own.parents if each.is_relative_to(root))}
     return groups
 
 
