@@ -60,7 +60,7 @@ class ServerConfig:
     """Open sessions of all models together; an open beyond it is refused."""
     max_state_bytes: int = 0
     """Bytes of the state of open sessions, of all models together; an open beyond it is refused. 0:
-    half of the memory that the machine or its control group has, shared by the workers."""
+    a quarter of the memory that the machine or its control group has, shared by the workers."""
     max_batch_size: int = 256
     """Sessions in one step."""
     max_step_elements: int = 512

@@ -41,6 +41,8 @@ _MOVED = Ending(
     reason=EndReason.MOVED,
     message="the server is stopping; the session goes on elsewhere from its ticket",
 )
+_STATE_SHARE = 0.25
+"""Of the memory, for the state of sessions: it is copied when it grows, so it takes twice that."""
 _CLOSE_SECONDS = 1.0
 """How long RPCs get after their sessions have ended, to take what is still written to them."""
 _AFTER_SECONDS = 3.0
@@ -139,7 +141,9 @@ class Server:
             max_pending_elements=config.max_pending_elements,
             max_context_bytes=config.max_context_bytes,
             retry_after=config.retry_after,
-            max_state_bytes=config.max_state_bytes or memory.limit() / 2 / config.workers,
+            max_state_bytes=(
+                config.max_state_bytes or _STATE_SHARE * memory.limit() / config.workers
+            ),
             max_pending_bytes=config.max_pending_bytes,
         )
         self._keeper = open_keeper(config, metrics)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import needs
+from tests.waiting import until
 
 _V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 _V1 = Path("/sys/fs/cgroup/memory")
@@ -38,8 +39,15 @@ class MemoryGroup:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """All that ran in it has ended."""
-        self._folder.rmdir()
+        """All that ran in it has ended, or ends now."""
+        until(self._remove)
+
+    def _remove(self) -> bool:
+        try:
+            self._folder.rmdir()
+        except OSError:
+            return False
+        return True
 
     @property
     def command(self) -> list[str]:
