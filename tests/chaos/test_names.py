@@ -140,12 +140,18 @@ async def test_addresses_that_fail_all_at_once_but_one(
         _check(load, [moment], 30.0)
 
 
+@pytest.mark.xfail(strict=True)
 @pytest.mark.timeout(300)
 async def test_a_name_server_that_is_silent_while_a_replica_dies(
     pods: Pods, names: NameServer, connect: Connect
 ) -> None:
+    # Not so yet: a dead channel is replaced by a new one, which asks the name server again and
+    # knows nothing of the addresses that the dead one had.
     addresses = await _start(pods, names, 2)
-    async with connect(names.target(pods.port)) as client, Load(client, 20, seed=26) as load:
+    async with (
+        connect(names.target(pods.port), timeout=15) as client,
+        Load(client, 20, seed=26) as load,
+    ):
         await load.run(0.3)
         names.pause()
         busy = await asyncio.to_thread(pods.sessions)
