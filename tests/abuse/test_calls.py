@@ -70,7 +70,8 @@ def test_of_calls_that_come_all_at_once_each_is_answered_or_refused(
         assert counted() - before >= BURST
         return f"{BURST} calls at once: {dict(outcomes)}"
 
-    Comparison(target=server.target, longest=5.0).run(bout)
+    # To begin them takes the server most of a second, in which others wait longer than else.
+    Comparison(target=server.target, times=float("inf"), longest=5.0).run(bout)
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(20.0, marks=LONG)], ids=["short", "long"])
