@@ -79,6 +79,9 @@ class ServerConfig:
     max_pending_bytes: int = 256 * 1024 * 1024
     """Bytes of elements that wait for a step, with the same effect as their number; and of frames
     that wait to be taken, beyond which calls are refused."""
+    max_partial_bytes: int = 256 * 1024 * 1024
+    """Bytes of messages that have begun to come and have not ended, of all connections together;
+    beyond it those connections are closed that hold the most."""
     max_unread_bytes: int = 256 * 1024 * 1024
     """Bytes that are held for clients that do not read, of all calls together; beyond it those
     calls are ended for which the most is held."""
@@ -179,7 +182,12 @@ class ServerConfig:
             self._check(name, 1, 2**32 - 1)
         for name in ("max_batch_size", "max_step_elements", "max_chunk"):
             self._check(name, 1, 65_536)
-        for name in ("max_context_bytes", "max_pending_bytes", "max_unread_bytes"):
+        for name in (
+            "max_context_bytes",
+            "max_pending_bytes",
+            "max_partial_bytes",
+            "max_unread_bytes",
+        ):
             self._check(name, 1, 2**40)
         self._check("max_step_bytes", 2**20, 2**40)
         self._check("max_state_bytes", 0, 2**50)

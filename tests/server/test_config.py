@@ -19,6 +19,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "read_timeout": (0, 1_000_000),
     "max_state_bytes": (0, 2**50),
     "max_pending_bytes": (1, 2**40),
+    "max_partial_bytes": (1, 2**40),
     "max_unread_bytes": (1, 2**40),
     "max_step_bytes": (2**20, 2**40),
     "workers": (1, 256),

@@ -5,13 +5,21 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from elman_server.transport.inflow import received
 
 _TOGETHER_SECONDS = 0.5
 """Those that are to go within this time are looked for together: for each look all of the process's
 descriptors are gone through."""
 _SWEEP_SECONDS = 5.0
 """Between two looks for connections without a call, where most places are taken."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at what connections hold, while there are calls: much comes in a second."""
+_IDLE_LOOK_SECONDS = 1.0
+_LOOK_SHARE = 0.01
+"""At most this share of the time goes into these looks."""
 _CROWDED = 0.8
 """The share of the places from which on such connections are closed."""
 _DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
@@ -26,11 +34,38 @@ class Connections:
         self._doomed: dict[str, tuple[str, str]] = {}
         self._cutting: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._bounding: asyncio.Task[None] | None = None
 
     def watch(self, port: int, most: int, busy: Callable[[], Collection[str]]) -> None:
         """From now on, where most of the `most` places of a port are taken, those connections are
         closed on which there was no call for two looks. `busy`: peers that have a call."""
         self._sweeping = asyncio.create_task(self._sweep(port, most, busy))
+
+    def bound(
+        self,
+        port: int,
+        held: Callable[[Mapping[str, int]], Collection[str]],
+        busy: Callable[[], Collection[str]],
+    ) -> None:
+        """From now on, connections of a port are closed that hold too much. `held` is asked which,
+        again and again, with the bytes that came over each. `busy`: peers that have a call."""
+        self._bounding = asyncio.create_task(self._bound(port, held, busy))
+
+    async def _bound(
+        self,
+        port: int,
+        held: Callable[[Mapping[str, int]], Collection[str]],
+        busy: Callable[[], Collection[str]],
+    ) -> None:
+        delay = _LOOK_SECONDS
+        while True:
+            await asyncio.sleep(delay if busy() else max(delay, _IDLE_LOOK_SECONDS))
+            began = time.monotonic()
+            came = await asyncio.to_thread(received_by, port)
+            delay = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
+            if too_much := held(came):
+                for peer in await asyncio.to_thread(shut_down, too_much):
+                    self._closed("partial", peer, "much of what it sent is no whole message")
 
     async def _sweep(self, port: int, most: int, busy: Callable[[], Collection[str]]) -> None:
         before: set[str] = set()
@@ -70,6 +105,18 @@ def shut_down(peers: Collection[str]) -> list[str]:
         if peer in peers:
             connection.shutdown(socket.SHUT_RDWR)
             found.append(peer)
+    return found
+
+
+def received_by(port: int) -> dict[str, int]:
+    """The bytes that came over each connection to a port of this process, by its peer."""
+    found = {}
+    for connection in _sockets():
+        peer = _peer(connection)
+        if peer and connection.getsockname()[1] == port:
+            nbytes = received(connection)
+            if nbytes is not None:
+                found[peer] = nbytes
     return found
 
 

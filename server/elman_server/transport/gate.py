@@ -8,8 +8,7 @@ caller has taken it.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -24,6 +23,7 @@ from elman_server.metrics import Metrics, RpcMetrics
 from elman_server.transport import identity, status
 from elman_server.transport.calls import Bucket, CallLimits, Calls, Peer
 from elman_server.transport.connections import Connections
+from elman_server.transport.inflow import Inflow, most_held
 from elman_server.transport.refusals import Refusals
 
 _REQUEST_SECONDS = 60.0
@@ -54,6 +54,8 @@ class Call:
     """As gRPC names it."""
     by: Peer
     calls: Calls
+    inflow: Inflow
+    """Of its connection."""
     held: int = 0
 
     def hold(self, nbytes: int) -> None:
@@ -96,14 +98,38 @@ class Gate:
         self._refusals = Refusals(metrics.refused, clock)
         self._connections = Connections(self._refusals.count)
         self._clock = clock
-        self._busy: Counter[str] = Counter()
-        """Calls under way, by connection."""
+        self._inflows: dict[str, Inflow] = {}
+        """By connection."""
+        self._max_partial_bytes = config.max_partial_bytes
         self._stubborn: dict[str, Bucket] = {}
         metrics.watch_calls(lambda: self._calls.under_way)
 
     def watch_connections(self, port: int, most: int) -> None:
-        """Closes connections without a call where most of the places of a port are taken."""
-        self._connections.watch(port, most, self._busy.keys)
+        """Closes connections without a call where most of the places of a port are taken, and
+        those that hold too much of what is no message."""
+        self._connections.watch(port, most, self._busy)
+        self._connections.bound(port, self._holders, self._busy)
+
+    def _busy(self) -> list[str]:
+        """Connections that have a call."""
+        return [peer for peer, inflow in self._inflows.items() if inflow.calls]
+
+    def _holders(self, received: Mapping[str, int]) -> list[str]:
+        """Connections that are to go, of those over which so many bytes came."""
+        now = self._clock()
+        self._inflows = {
+            peer: inflow
+            for peer, inflow in self._inflows.items()
+            if peer in received or inflow.calls
+        }
+        held = {peer: self._inflow(peer).held(nbytes, now) for peer, nbytes in received.items()}
+        return most_held(held, self._max_partial_bytes)
+
+    def _inflow(self, peer: str) -> Inflow:
+        inflow = self._inflows.get(peer)
+        if inflow is None:
+            inflow = self._inflows[peer] = Inflow(self._clock())
+        return inflow
 
     def stream(
         self,
@@ -166,7 +192,10 @@ class Gate:
         except TimeoutError:
             self._refusals.count("no_request", call.peer, "no request came")
             raise RequestTimeout(f"no request came within {_REQUEST_SECONDS:g} seconds") from None
-        return None if message is grpc.aio.EOF else message
+        if message is grpc.aio.EOF:
+            return None
+        call.inflow.message(len(message) if isinstance(message, bytes) else message.ByteSize())
+        return message
 
     async def write(self, call: Call, data: bytes) -> None:
         """Returns when a caller has taken it, or is about to. The connection of one that does not
@@ -174,6 +203,7 @@ class Gate:
         try:
             async with asyncio.timeout(_TAKEN_SECONDS):
                 await call.context.write(data)
+            call.inflow.wrote(len(data))
         except TimeoutError:
             self._connections.cut(call.peer, reason="unread", why="its answers were not read")
             raise Gone from None
@@ -213,14 +243,15 @@ class Gate:
         self, metrics: RpcMetrics, context: Any, peer: str, *, always: bool
     ) -> Iterator[Call]:
         by = self._calls.begin(identity.address(peer), always=always)
-        call = Call(context=context, metrics=metrics, peer=peer, by=by, calls=self._calls)
-        self._busy[peer] += 1
+        inflow = self._inflow(peer)
+        call = Call(
+            context=context, metrics=metrics, peer=peer, by=by, calls=self._calls, inflow=inflow
+        )
+        inflow.calls += 1
         try:
             yield call
         finally:
-            self._busy[peer] -= 1
-            if not self._busy[peer]:
-                del self._busy[peer]
+            inflow.end()
             self._calls.free(by, call.held)
             self._calls.end(by)
 

@@ -162,6 +162,7 @@ class InferenceServicer:
             call.metrics.sent.inc()
             try:
                 await call.context.write(response)
+                call.inflow.wrote(len(response))
             except grpc.aio.InternalError as error:
                 raise Gone from error
 
@@ -217,6 +218,7 @@ class _Requests:
     def __init__(self, call: Call) -> None:
         self._read: Callable[[], Awaitable[Any]] = call.context.read
         self._received = call.metrics.received
+        self._inflow = call.inflow
         self._call = call
 
     async def first(self, gate: Gate) -> pb.StreamRequest | None:
@@ -241,4 +243,5 @@ class _Requests:
             raise StopAsyncIteration
         self._received.inc()
         frame: pb.StreamRequest = request
+        self._inflow.message(frame.ByteSize())
         return frame
