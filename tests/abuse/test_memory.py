@@ -160,7 +160,6 @@ def test_what_nobody_reads_takes_a_bounded_memory(
                 sleep(0.05)
         grown = peak.most - abused.fresh
         assert grown < ALLOWED_MIB
-        assert pending <= 1_000_000
         what = f"{kind}: {sent} calls of {len(data):,} bytes sent, {closed} connections closed"
         return f"{what}, +{grown:.0f} MiB, {pending:.0f} elements pending"
 
