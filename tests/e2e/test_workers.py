@@ -284,6 +284,9 @@ def test_one_that_is_told_to_end_is_replaced_and_all_end_with_a_supervisor_that_
         assert server.event("worker ended")["how"] == "exit code 0"
         told = server.metric("elman_sessions_closed_total", reason="moved")
         assert told == gone
+        # Idle ones come back when there is something to push.
+        for stream in streams:
+            stream.step("a")
         until(lambda: server.metric("elman_sessions") == len(streams))
 
         processes = list(workers(server).values())
