@@ -107,7 +107,7 @@ class ServerConfig:
     max_call_rate: float = 5_000.0
     """Calls a second of one address, ten seconds' worth at once; further ones are refused, and a
     connection that goes on with them is closed."""
-    max_open_rate: float = 10_000.0
+    max_open_rate: float = 50_000.0
     """Sessions that one address opens in a second, ten seconds' worth at once; further ones are
     refused."""
     max_unary_bytes: int = 256 * 1024 * 1024

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import TypeVar
 
-_SLICE_SECONDS = 0.5e-3
+_SLICE_SECONDS = 0.25e-3
 
 _Item = TypeVar("_Item")
 

@@ -13,7 +13,7 @@ from elman_server.transport import status, wire
 
 _FRAMING = 8
 """Bytes that an entry takes in its frame beside its own."""
-_MAX_ENTRIES = 256
+_MAX_ENTRIES = 64
 """Of a frame: others wait while it is filled."""
 _CLOSED_NBYTES = 128
 """That it takes to tell that a session ended, its message aside."""
