@@ -57,7 +57,7 @@ class Children:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                socket.send_fds(self._started(), [b"+"], [theirs.fileno(), graphs.fileno()])
+                self._send([theirs.fileno(), graphs.fileno()])
         except OSError:
             ours.close()
             self.close()
@@ -68,17 +68,24 @@ class Children:
             with contextlib.suppress(ConnectionError):  # it died; how is told below
                 writer.write(len(request).to_bytes(LENGTH_NBYTES) + request)
                 await writer.drain()
-            said = b""
+            said = bytearray()
             with contextlib.suppress(ConnectionError):
                 while more := await reader.read(2**20):
                     said += more
                     if len(said) > _MOST_ANSWERED:
-                        break
+                        return Said(answer=b"", code=0)
         finally:
             writer.close()
-        answer, _, code = said.rpartition(b"\n")
+        answer, _, code = bytes(said).rpartition(b"\n")
         known = code.removeprefix(b"-").isdigit() and len(code) < 6
         return Said(answer=answer, code=int(code) if known else None)
+
+    def _send(self, descriptors: list[int]) -> None:
+        try:
+            socket.send_fds(self._started(), [b"+"], descriptors)
+        except ConnectionError:  # it is about to be gone
+            self.close()
+            socket.send_fds(self._started(), [b"+"], descriptors)
 
     def close(self) -> None:
         """Ends the fork server, and kills what it has made. It starts again with the next

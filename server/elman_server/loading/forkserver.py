@@ -20,10 +20,12 @@ from elman_server.loading.child import work
 _MOST_DESCRIPTORS = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Child:
     pid: int
     connection: socket.socket
+    code: bytes = b""
+    """Its exit code, once it has ended, until that is told."""
 
 
 class ForkServer:
@@ -49,20 +51,34 @@ class ForkServer:
                         return
                 elif descriptor == self._ended:
                     self._reap()
-                elif descriptor in self._children:
+                elif (child := self._children.get(descriptor)) is None:
+                    continue
+                elif child.code:
+                    self._tell(child)
+                else:
                     # Nobody waits for it any more.
                     self._poll.unregister(descriptor)
-                    os.kill(self._children[descriptor].pid, signal.SIGKILL)
+                    os.kill(child.pid, signal.SIGKILL)
 
     def _take(self) -> bool:
         """Begins one more load, or kills all of them if there are to be no more."""
         said, descriptors, _, _ = socket.recv_fds(self._control, 1, _MOST_DESCRIPTORS)
         if not said:
             for child in self._children.values():
-                os.kill(child.pid, signal.SIGKILL)
+                if not child.code:
+                    os.kill(child.pid, signal.SIGKILL)
             return False
+        if len(descriptors) < _MOST_DESCRIPTORS:  # there are too many open
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return True
         connection, graphs = socket.socket(fileno=descriptors[0]), descriptors[1]
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # no more processes: the others, which load, are not to suffer from it
+            connection.close()
+            os.close(graphs)
+            return True
         if not pid:
             self._become_child(connection, graphs)
         os.close(graphs)
@@ -74,16 +90,28 @@ class ForkServer:
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._ended, 4096)
-        for descriptor, child in list(self._children.items()):
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if not pid:
+        for child in list(self._children.values()):
+            if child.code:
                 continue
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(descriptor)
-            del self._children[descriptor]
-            code = b"\n%d" % os.waitstatus_to_exitcode(status)
-            with contextlib.suppress(OSError), child.connection:
-                child.connection.send(code, socket.MSG_DONTWAIT)
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                child.code = b"\n%d" % os.waitstatus_to_exitcode(status)
+                self._tell(child)
+
+    def _tell(self, child: _Child) -> None:
+        """How it ended; later, if all of its answer is unread yet and there is no room."""
+        descriptor = child.connection.fileno()
+        try:
+            child.connection.send(child.code, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._poll.register(descriptor, select.POLLOUT)
+            return
+        except OSError:
+            pass  # nobody waits for it
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(descriptor)
+        del self._children[descriptor]
+        child.connection.close()
 
     def _become_child(self, connection: socket.socket, graphs: int) -> None:
         """Does not return."""

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ from elman_server.loading.loaded import LoadedModel
 from elman_server.loading.messages import Answer, Request
 from elman_server.modelfile import ModelFile
 from elman_server.repository import ModelSource
+from elman_server.runner.runtime import one_line
 
 _SHARE = 0.75
 """Of the memory that there is, what a load may take unless configured otherwise."""
@@ -44,6 +45,8 @@ class Loader:
         self._turns = asyncio.Semaphore(_cores())
         self._most = asyncio.Semaphore(_MOST_SLOW * _cores())
         self._asked = 0
+        self._closed = 0
+        """How often."""
         self._idle: asyncio.TimerHandle | None = None
 
     async def load(self, source: ModelSource, config: ServerConfig) -> LoadedModel:
@@ -54,7 +57,7 @@ class Loader:
         knows of it besides.
         """
         async with self._turn():
-            with shared_file() as graphs:
+            with _refusing(source), shared_file() as graphs:
                 answer = await self._ask(_request(source, config), graphs)
                 opening = daemon.run(_open, source, config, answer, graphs)
                 try:
@@ -71,13 +74,14 @@ class Loader:
         Raises `ModelLoadError`, which names the file and says why.
         """
         async with self._turn():
-            with shared_file() as graphs:
+            with _refusing(source), shared_file() as graphs:
                 answer = await self._ask(replace(_request(source, config), run=False), graphs)
-        assert answer.description is not None
-        return answer.description.file(source.path)
+                assert answer.description is not None
+                return answer.description.file(source.path)
 
     def close(self) -> None:
         """Kills what is loading. What is asked for later starts anew."""
+        self._closed += 1
         self._wait_no_longer()
         self._children.close()
 
@@ -110,7 +114,7 @@ class Loader:
         path, config = request.source.path, request.config
         try:
             async with asyncio.timeout(_WHOLE * config.load_timeout):
-                said = await self._children.ask(request.to_bytes(), graphs)
+                said = await self._said(request.to_bytes(), graphs)
         except TimeoutError:
             took = f"its load took longer than {_WHOLE} times load_timeout"
             raise ModelLoadError(f"{path}: {took}, {config.load_timeout:g} s") from None
@@ -120,13 +124,36 @@ class Loader:
             raise ModelLoadError(f"{path}: {_death(said, request)}")
         try:
             answer = Answer.from_json(said.answer)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ModelLoadError(f"{path}: the process that loads it answers nonsense") from None
         if answer.error:
             refusal = ModelLoadError(answer.error)
             refusal.add_note(answer.detail)
             raise refusal
         return answer
+
+    async def _said(self, request: bytes, graphs: BinaryIO) -> Said:
+        """What came of a child; of a second one, if the first was lost with what makes children,
+        as that may be another's doing. Raises `OSError` if there can be none."""
+        closed = self._closed
+        said = await self._children.ask(request, graphs)
+        if said.code is None and closed == self._closed:
+            graphs.seek(0)
+            graphs.truncate()
+            said = await self._children.ask(request, graphs)
+        return said
+
+
+@contextmanager
+def _refusing(source: ModelSource) -> Iterator[None]:
+    """Whatever goes wrong with one model is no reason not to serve the others."""
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise ModelLoadError(f"{source.path}: {said}") from error
 
 
 def _open(
@@ -164,7 +191,10 @@ def _death(said: Said, request: Request) -> str:
         return "the process that loads it was killed, most likely for want of memory"
     if said.code is None:
         return "the process that loads it is gone"
-    how = signal.Signals(-said.code).name if said.code < 0 else f"exit code {said.code}"
+    how = f"exit code {said.code}"
+    if said.code < 0:
+        names = {each.value: each.name for each in signal.Signals}
+        how = names.get(-said.code, f"signal {-said.code}")
     bound = f"{request.memory >> 20:,} MiB (max_load_bytes)" if request.memory else "there is"
     return (
         f"the process that loads it died ({how}): it takes more memory than {bound}, or meets a "

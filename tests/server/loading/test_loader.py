@@ -2,8 +2,13 @@
 nothing else."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
-from elman_server.loading.children import Children
+from elman_server.loading.children import Children, Said
 from elman_server.loading.loaded import LoadedModel
 from elman_server.loading.loader import Loader
 from elman_server.repository import ModelSource
@@ -179,6 +184,94 @@ async def test_a_load_that_nobody_waits_for_is_killed(loader: Loader, tmp_path: 
     await gone(child)
     with pytest.raises(ModelLoadError, match=r"the process that loads it is gone$"):
         await load
+
+
+async def test_a_model_loads_although_what_makes_children_is_killed(
+    loader: Loader, tmp_path: Path
+) -> None:
+    hanging = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
+    fine = save(*leaky(), tmp_path / "fine.onnx")
+    load = asyncio.create_task(loader.load(source(hanging), config()))
+    child = await running()
+    (fork_server,) = (pid for pid in descendants(os.getpid()) if pid != child)
+    os.kill(fork_server, signal.SIGKILL)
+    while await running() == child or fork_server in descendants(os.getpid()):
+        await asyncio.sleep(0.01)
+    load.cancel()
+    # It may be found to be gone only when it is asked.
+    (fork_server, *_) = descendants(os.getpid())
+    os.kill(fork_server, signal.SIGKILL)
+    await loader.load(source(fine), config())
+
+
+ANSWERING = """
+import sys
+from elman_server.loading import forkserver
+
+def work(connection, graphs):
+    connection.sendall(bytes(int.from_bytes(connection.recv(4))))
+
+forkserver.work = work
+forkserver.main(int(sys.argv[1]))
+"""
+
+
+def test_how_a_child_ended_is_told_however_late_its_answer_is_read() -> None:
+    """An answer that fills the socket leaves no room for more before it is read."""
+    control, theirs = socket.socketpair()
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, "-c", ANSWERING, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+        )
+    with server, control, open(os.devnull, "wb") as graphs:
+        for nbytes in (*range(200_000, 225_000, 1000), 3_000_000):
+            ours, connection = socket.socketpair()
+            with ours:
+                with connection:
+                    socket.send_fds(control, [b"+"], [connection.fileno(), graphs.fileno()])
+                ours.sendall(nbytes.to_bytes(4))
+                time.sleep(0.1)
+                said = bytearray()
+                while more := ours.recv(2**20):
+                    said += more
+                assert said == bytes(nbytes) + b"\n0"
+        control.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"error": "", "detail": "", "description": null, "graphs": null, "probe": null}',
+        b'{"error": "", "detail": "", "description": 1, "graphs": {}, "probe": {}}',
+        b'{"error": "", "detail": "", "description": {"spec": "{}", "fingerprint": "", '
+        b'"data_dependent": "", "proof": null}, "graphs": {"model": "x", "initial": -1}, '
+        b'"probe": null}',
+    ],
+)
+async def test_an_answer_that_is_nonsense_is_a_refusal(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    async def asking(*_: Any) -> Said:
+        return Said(answer=answer, code=0)
+
+    monkeypatch.setattr(Children, "ask", asking)
+    path = save(*leaky(), tmp_path / "model.onnx")
+    await refused(loader, path)
+    with pytest.raises(ModelLoadError):
+        await loader.read(source(path), config())
+
+
+async def test_a_model_that_no_file_can_be_made_for_is_refused(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none)
+    assert "Too many open files" in await refused(loader, tmp_path / "model.onnx")
 
 
 async def test_what_becomes_of_the_file_meanwhile_makes_no_difference(
