@@ -88,6 +88,8 @@ class Keeper:
         self._claim_now = asyncio.Event()
         self._watchers: set[Callable[[], None]] = set()
         self._fence = self._new_fence()
+        self._trouble = ""
+        """Why the store could not be used, when that was found last."""
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -157,6 +159,7 @@ class Keeper:
 
     async def peek(self, key: str) -> bytes | None:
         """A session's last checkpoint. Raises `StoreDown`."""
+        self._require_store()
         try:
             return await self._store.peek(key)
         except StoreUnavailable as error:
@@ -184,7 +187,10 @@ class Keeper:
                 raise SessionHeld("nobody wants the session any more")
             if self._closed:
                 raise ShuttingDown("the server is stopping")
-            here = self._held.get(key)
+            self._require_store()
+            here, left = self._held.get(key), self._saver.left(key)
+            if again is not None and left is not None and left.owner == owner:
+                again.check(left.session.position)  # which is about to be kept
             if here is not None and here.owner == owner:
                 if again is not None:
                     again.check(here.session.position)
@@ -411,10 +417,18 @@ class Keeper:
         """Whether the store is down by that."""
         was_down = self._fence.down
         decided = self._fence.failed(begun, self._clock())
+        if decided:
+            self._trouble = str(error)
         if decided and not was_down:
             what = "go on without" if self._go_on else "wait for"
             self._log.warning(f"named sessions {what} the state store", error=str(error))
         return decided
+
+    def _require_store(self) -> None:
+        """Raises `StoreDown` where a store that is known to be down would only be waited for."""
+        if self._fence.down and not self._go_on:
+            self._renew_now.set()
+            raise StoreDown(self._trouble)
 
     def _doubt(self) -> None:
         """A call failed. Whether the store is down, a renewal tells."""

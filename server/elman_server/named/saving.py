@@ -45,6 +45,8 @@ class Saver:
         """Those that are over, in that order, until they are saved and released; and the bytes that
         each has to be saved."""
         self._leaving_nbytes = 0
+        self._left: dict[str, Holding] = {}
+        """The last of those of each key."""
         self.failing = False
         """Whether claims can be renewed and nothing can be saved, as in a store that is full."""
         self._dirty: dict[Holding, None] = {}
@@ -67,13 +69,23 @@ class Saver:
         nbytes = 0 if holding.unsaved is None else holding.unsaved.nbytes
         self.leaving[holding] = nbytes
         self._leaving_nbytes += nbytes
+        self._left[holding.key] = holding
         self._bound_leaving()
         self.add(holding)
         self.wake()
 
+    def left(self, key: str) -> Holding | None:
+        """The last session of a key, if it is over and not released yet."""
+        return self._left.get(key)
+
     def forget(self, holding: Holding) -> None:
-        self._leaving_nbytes -= self.leaving.pop(holding, 0)
+        self._forget_left(holding)
         self._dirty.pop(holding, None)
+
+    def _forget_left(self, holding: Holding) -> None:
+        self._leaving_nbytes -= self.leaving.pop(holding, 0)
+        if self._left.get(holding.key) is holding:
+            del self._left[holding.key]
 
     def release(self, claim: Claim) -> None:
         """Gives a claim up that nobody holds a session by."""
@@ -140,7 +152,7 @@ class Saver:
             self._surplus = [*surplus, *self._surplus]
             raise
         for holding in ready:
-            self._leaving_nbytes -= self.leaving.pop(holding, 0)
+            self._forget_left(holding)
 
     def _bound_leaving(self) -> None:
         """While the store can't be used. Else they are saved, however many end at once."""

@@ -371,13 +371,14 @@ class StreamRpc:
     def _wants_more(self) -> bool:
         """Whether the next frame may be read."""
         contexts_nbytes = self._outbox.contexts_nbytes
-        if self._named is not None:
-            contexts_nbytes += self._named.outbox.contexts_nbytes
+        # What named sessions bring waits for the store, and holds others of the RPC back only where
+        # it is too much for the server.
+        named_nbytes = 0 if self._named is None else self._named.outbox.contexts_nbytes
         return not (
             self._is_beyond_window()
             or any(outbox.full for outbox in self._outboxes)
             or contexts_nbytes > self._frame_bytes
-            or (contexts_nbytes and self._admission.crowded_by_contexts)
+            or ((contexts_nbytes or named_nbytes) and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
             or self._is_crowded
         )

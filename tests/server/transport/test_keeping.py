@@ -252,6 +252,38 @@ async def test_while_named_sessions_wait_nobody_gets_one(start: Start) -> None:
         assert "no route" in stream.closed[number][0].message
 
 
+async def test_what_named_sessions_bring_keeps_no_other_one_waiting(start: Start) -> None:
+    """Though it is more than an RPC may bring of what can begin at once."""
+    server = await start(max_message_bytes=16_384)
+    stream = await opened(server)
+    await stream.send(push=push({1: "a"}), tickets=[1])
+    await stream.until(lambda: len(stream.tickets[1]) > 1)
+    ticket = stream.tickets[1][-1].ticket
+    server.keeper._fence.lends_from = float("inf")  # after an outage
+    await stream.send(opens=[named(number, ticket=ticket) for number in range(2, 40)])
+    await stream.send(opens=[50], push=push({50: "abc"}))
+    await stream.answered(50, 3)
+    assert server.admission.crowded_by_contexts is False
+    assert server.engine().context_nbytes > server.config.max_message_bytes / 4
+    server.keeper._fence.lends_from = 0.0
+
+
+async def test_a_store_that_is_known_to_be_down_is_not_waited_for(start: Start) -> None:
+    """A call to one that stands still takes until its time is over."""
+    server = await start()
+    stream = await opened(server)
+    ticket = stream.tickets[1][0].ticket
+    await waiting(server)
+    store_of(server).calls.clear()
+    await stream.send(opens=[named(2, name="alice"), named(3, ticket=ticket, replay=0)])
+    await stream.ended(2, 3)
+    assert {"claim", "peek"}.isdisjoint(store_of(server).calls)
+    store_of(server).error = None
+    await server.until(lambda: not server.keeper.down)
+    await stream.send(opens=[named(4, name="alice")])
+    await stream.until(lambda: 4 in stream.opened)
+
+
 async def test_what_ended_while_it_waited_is_told_when_the_store_is_back(
     start: Start, outside: FileStore, logits: Any
 ) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.store.file import FileStore
+from elman_server.store.interface import StoreUnavailable
 from tests.server.transport.harness import LocalServer, push
-from tests.server.transport.test_keeping import kept
+from tests.server.transport.test_keeping import Unreliable, kept
 from tests.server.transport.test_naming import Start, left, named, opened, start
 
 __all__ = ["start"]
@@ -61,6 +62,24 @@ async def test_an_old_ticket_does_not_rewind_a_session(
     await stream.push(1, "d")
     await stream.answered(1, 4 - first)
     assert logits("abc"[:first]) + stream.values(1) == logits("abcd")
+
+
+async def test_an_old_ticket_does_not_rewind_a_session_that_is_about_to_be_saved(
+    start: Start, tmp_path: Path
+) -> None:
+    """Its client is gone, and what it left is not in the store yet."""
+    server = await start(session_lease=30.0)
+    stream = await opened(server)
+    old = stream.tickets[1][0].ticket
+    store = server.keeper._saver._store = Unreliable(server.keeper._store)
+    store.error, store.failing = StoreUnavailable("full"), {"save"}
+    await stream.push(1, "abc")
+    await stream.answered(1, 3)
+    stream.call.cancel()
+    await server.until(lambda: not server.admission.sessions)
+    assert "at 3" in await refused(server, ticket=old, replay=0)
+    store.error = None
+    await saved(server, tmp_path, 3)
 
 
 async def test_a_ticket_of_just_what_is_kept_goes_on(start: Start, logits: Any) -> None:
