@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from elman_server.onnxproto import Message
 
 _DEFAULT_DOMAIN = "ai.onnx"
+_MOST_SHOWN = 100
+"""Characters of a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,9 @@ class Node:
     """By the attribute that holds each: a Loop's `body`, an If's `then_branch`."""
 
     def __str__(self) -> str:
-        return f"{self.operator} {self.name!r}" if self.name else self.operator
+        """For people: a stranger's names may be of any length and hold anything."""
+        operator, name = _shortened(self.operator), _shortened(self.name)
+        return f"{operator} {name!r}" if name else operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,3 +97,7 @@ def _texts(names: Iterable[bytes]) -> tuple[str, ...]:
 def _text(name: bytes) -> str:
     """Names may hold anything; different ones stay different."""
     return name.decode(errors="surrogateescape")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}..."

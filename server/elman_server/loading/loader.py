@@ -37,6 +37,10 @@ _MOST_SLOW = 4
 """Loads for each core, of those that are so slow."""
 
 
+_MOST_TOLD = 10_000
+"""Characters of why a model can't be served: the runtime quotes a file's names, however long."""
+
+
 class Loader:
     """For one event loop."""
 
@@ -127,8 +131,8 @@ class Loader:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ModelLoadError(f"{path}: the process that loads it answers nonsense") from None
         if answer.error:
-            refusal = ModelLoadError(answer.error)
-            refusal.add_note(answer.detail)
+            refusal = ModelLoadError(answer.error[:_MOST_TOLD])
+            refusal.add_note(answer.detail[:_MOST_TOLD])
             raise refusal
         return answer
 

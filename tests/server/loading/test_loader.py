@@ -34,6 +34,7 @@ from tests.stepmodels import (
     save_conditioned,
     spinning,
     tilted,
+    turning,
 )
 
 SECONDS = 60
@@ -262,6 +263,17 @@ async def test_an_answer_that_is_nonsense_is_a_refusal(
     await refused(loader, path)
     with pytest.raises(ModelLoadError):
         await loader.read(source(path), config())
+
+
+async def test_names_of_any_length_are_told_in_short(loader: Loader, tmp_path: Path) -> None:
+    model, spec = turning()
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    loop.name = "\x1b[2J" + "n" * 100_000
+    loaded = await loader.load(source(save(model, spec, tmp_path / "model.onnx")), config())
+    assert loaded.file.data_dependent == f"Loop '\\x1b[2J{'n' * 96}...'"
+    model.graph.node[0].op_type = "n" * 100_000
+    message = await refused(loader, save(model, spec, tmp_path / "unknown.onnx"))
+    assert len(message) <= 10_000
 
 
 async def test_a_model_that_no_file_can_be_made_for_is_refused(
