@@ -3,6 +3,8 @@
 Pure; times are arguments, in seconds, of a clock that goes on while the server stands still.
 """
 
+from math import inf
+
 _UNCERTAIN_SECONDS = 0.5
 """For so much longer than its time limit a call to the store may take in a server that is busy."""
 
@@ -18,6 +20,9 @@ class Fence:
         self._lease = lease
         self._timeout = timeout
         self._open_until = now + lease
+        self._claimed = self._renewing = inf
+        """When the first claim was asked for that no renewal has had yet; and that only the one has
+        which is under way."""
         self._uncertain = False
         self.down = False
         """Whether the store could not be used the last time."""
@@ -29,9 +34,20 @@ class Fence:
         """Whether somebody else may have a session by now, and that is yet to be looked at."""
         return now > self._open_until
 
+    def claimed(self, asked: float) -> None:
+        """One more claim was got, which was asked for then: it is good for a lease from there on,
+        whatever becomes of a renewal that is under way without it."""
+        self._claimed = min(self._claimed, asked)
+        self._open_until = min(self._open_until, asked + self._lease)
+
+    def renews(self) -> None:
+        """A renewal begins, of all claims that were got before."""
+        self._renewing, self._claimed = min(self._renewing, self._claimed), inf
+
     def renewed(self, begun: float, now: float) -> None:
         """By a renewal that began then."""
-        self._open_until = begun + self._lease
+        self._renewing = inf
+        self._open_until = min(begun, self._claimed) + self._lease
         self._uncertain = False
         if self.down:
             self.down = False
@@ -40,6 +56,7 @@ class Fence:
     def failed(self, begun: float, now: float) -> bool:
         """A renewal that began then was not possible. False if that decides nothing, as it took so
         long that the server must have stood still meanwhile: then it is to be tried again."""
+        self._claimed, self._renewing = min(self._claimed, self._renewing), inf
         if now > begun + self._timeout + _UNCERTAIN_SECONDS and not self._uncertain:
             self._uncertain = True
             return False

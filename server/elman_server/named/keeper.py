@@ -226,7 +226,10 @@ class Keeper:
         for _ in range(_CLAIMS):
             asked = self._clock()
             found = await self._store.claim(key, owner=owner, lease=self._terms.lease, again=again)
-            if isinstance(found, Held) or self._clock() < asked + self._terms.lease / _RENEWALS:
+            if isinstance(found, Held):
+                return found
+            if self._clock() < asked + self._terms.lease / _RENEWALS:
+                self._fence.claimed(asked)
                 return found
         raise StoreUnavailable("the state store answers too slowly for the lease")
 
@@ -308,6 +311,7 @@ class Keeper:
 
     async def _renew(self) -> None:
         begun = self._clock()
+        self._fence.renews()
         every = [*self._held.values(), *self._saver.leaving]
         holdings = {each.claim: each for each in every if each.claim is not None}
         renewal = await self._store.renew(list(holdings) or [_PULSE], lease=self._terms.lease)

@@ -21,6 +21,45 @@ def test_claims_are_good_for_a_lease_from_when_their_renewal_began() -> None:
     assert not it.down
 
 
+def test_a_claim_is_good_for_a_lease_from_when_it_was_asked_for_until_it_is_renewed() -> None:
+    it = fence()
+    it.renews()
+    it.renewed(begun=1.0, now=1.1)
+    it.claimed(0.9)  # it was under way all the time
+    assert not it.lapsed(3.9)
+    assert it.lapsed(4.0)
+    it.renews()
+    it.renewed(begun=2.0, now=2.1)
+    assert not it.lapsed(5.0)
+
+
+def test_a_renewal_says_nothing_of_claims_that_were_got_while_it_was_under_way() -> None:
+    it = fence()
+    it.renews()
+    it.claimed(0.4)
+    it.renewed(begun=0.5, now=2.9)
+    assert not it.lapsed(3.4)
+    assert it.lapsed(3.5)
+    it.renews()
+    assert it.failed(begun=2.9, now=3.0)
+    it.renews()
+    it.claimed(3.0)
+    it.renewed(begun=3.1, now=3.3)
+    assert not it.lapsed(6.0)
+    assert it.lapsed(6.1)
+
+
+def test_a_claim_that_a_renewal_failed_to_renew_is_as_old_as_it_was() -> None:
+    it = fence(go_on=False)
+    it.claimed(1.0)
+    it.renews()
+    assert it.failed(begun=1.5, now=1.6)
+    assert not it.lapsed(3.0)
+    it.renews()
+    it.renewed(begun=2.0, now=2.1)
+    assert not it.lapsed(5.0)
+
+
 @pytest.mark.parametrize("go_on", [True, False])
 def test_a_store_that_fails_for_less_than_a_lease_is_no_outage(go_on: bool) -> None:
     it = fence(go_on=go_on)
