@@ -84,7 +84,8 @@ class ServerConfig:
     beyond it those connections are closed that hold the most."""
     max_unread_bytes: int = 256 * 1024 * 1024
     """Bytes that are held for clients that do not read, of all calls together; beyond it those
-    calls are ended for which the most is held."""
+    calls are ended for which the most is held. So many again are held of named sessions that wait
+    for the state store; beyond it their calls wait unread."""
     read_timeout: float = 60.0
     """Seconds after which a call is ended whose client takes nothing of what is written to it; 0:
     never."""

@@ -24,6 +24,7 @@ from elman_server.transport.gate import Call, Gate, Gone
 from elman_server.transport.predict import predict
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
+from elman_server.transport.withheld import Withheld
 from elman_server.turns import Turns
 
 _NO_FRAME = "a frame is no elman.v1.StreamRequest"
@@ -60,6 +61,7 @@ class InferenceServicer:
             clock=time.monotonic,
             given_up=metrics.call_given_up,
         )
+        self._withheld = Withheld(max_nbytes=config.max_unread_bytes)
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -151,6 +153,7 @@ class InferenceServicer:
             keeper=self._keeper,
             turns=self._turns,
             slow_readers=self._slow_readers,
+            withheld=self._withheld,
             window=self._config.window,
             max_message_bytes=self._config.max_message_bytes,
             max_age=self._age(),

@@ -32,7 +32,7 @@ from elman_server.transport.naming import Naming, Wanted
 from elman_server.transport.pushing import Payload, Pushing, payload
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.ticketing import Ticketing
-from elman_server.transport.withheld import NamedAnswers
+from elman_server.transport.withheld import NamedAnswers, Withheld
 from elman_server.turns import Slices, Turns
 
 _OLD = "the connection has reached its age; connect anew"
@@ -70,6 +70,7 @@ class StreamRpc:
         keeper: Keeper | None,
         turns: Turns,
         slow_readers: SlowReaders,
+        withheld: Withheld,
         window: int,
         max_message_bytes: int,
         max_age: float = inf,
@@ -82,6 +83,7 @@ class StreamRpc:
         self._model = model
         self._turns = turns
         self._slow_readers = slow_readers
+        self._withheld = withheld
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
         self._naming = Naming(model, identity, keeper)
@@ -354,9 +356,15 @@ class StreamRpc:
         most = max(_LEAST_PENDING, self._window * len(self._sessions))
         return not (
             self._refused_nbytes > self._frame_bytes
-            or any(outbox.full or outbox.pending >= most for outbox in self._outboxes)
+            or self._is_full
+            or any(outbox.pending >= most for outbox in self._outboxes)
             or self._is_crowded
         )
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether too much waits to be told."""
+        return self._outbox.full or (self._named is not None and self._named.full)
 
     @property
     def _is_crowded(self) -> bool:
@@ -376,7 +384,7 @@ class StreamRpc:
         named_nbytes = 0 if self._named is None else self._named.outbox.contexts_nbytes
         return not (
             self._is_beyond_window()
-            or any(outbox.full for outbox in self._outboxes)
+            or self._is_full
             or contexts_nbytes > self._frame_bytes
             or ((contexts_nbytes or named_nbytes) and self._admission.crowded_by_contexts)
             or self._refused_nbytes > self._frame_bytes
@@ -498,6 +506,7 @@ class StreamRpc:
                 keeper=self._keeper,
                 packer=self._packer,
                 limit=self._frame_bytes,
+                of_all=self._withheld,
                 notify=self.notify,
                 told=self._told,
             )

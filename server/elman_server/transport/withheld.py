@@ -14,6 +14,25 @@ from elman_server.named.keeper import Keeper
 from elman_server.transport.frames import FramePacker
 
 
+class Withheld:
+    """Bytes that wait for the state store, of all RPCs together."""
+
+    def __init__(self, *, max_nbytes: float) -> None:
+        self._max_nbytes = max_nbytes
+        self._of: dict[NamedAnswers, int] = {}
+        self._nbytes = 0
+
+    def count(self, answers: "NamedAnswers", nbytes: int) -> None:
+        """So many are an RPC's by now."""
+        self._nbytes += nbytes - self._of.pop(answers, 0)
+        if nbytes:
+            self._of[answers] = nbytes
+
+    @property
+    def full(self) -> bool:
+        return self._nbytes >= self._max_nbytes
+
+
 class NamedAnswers:
     """The outbox of one RPC's named sessions, behind the keeper's fence."""
 
@@ -24,6 +43,7 @@ class NamedAnswers:
         keeper: Keeper,
         packer: FramePacker,
         limit: float,
+        of_all: Withheld,
         notify: Callable[[], None],
         told: Callable[[Session], None],
     ) -> None:
@@ -36,6 +56,7 @@ class NamedAnswers:
         self._packer = packer
         self._notify = notify
         self._told = told
+        self._of_all = of_all
         self._frames: Iterator[bytes] = iter(())
         """The rest of the mail that was taken last."""
         self._refusals: Iterator[bytes] = iter(())
@@ -48,9 +69,24 @@ class NamedAnswers:
         """Whether nothing of them may be sent now."""
         return self._keeper.lapsed
 
+    @property
+    def full(self) -> bool:
+        """Whether no more is to be read for them: what their outbox holds is too much or, while
+        they wait for the state store, what all of them hold."""
+        if not self.withheld:
+            return self.outbox.full
+        return self._count() > 0 and self._of_all.full
+
+    def _count(self) -> int:
+        waiting = self.outbox.pending * self._engine.element_nbytes
+        nbytes = self.outbox.nbytes + waiting if self.withheld else 0
+        self._of_all.count(self, nbytes)
+        return nbytes
+
     def next(self) -> bytes | None:
         """The next frame, to be sent at once. None if there is none that may be sent; when there
         is, `notify` is called."""
+        self._count()
         frame = next(self._refusals, None)
         if frame is None and self.withheld:
             self._keeper.watch(self._notify)
@@ -67,6 +103,7 @@ class NamedAnswers:
     def abandon(self) -> None:
         """Nobody is to be notified any more."""
         self._keeper.unwatch(self._notify)
+        self._of_all.count(self, 0)
 
     def _packed(self, mail: Mail) -> Iterator[bytes]:
         yield from self._packer.pack(mail, [])

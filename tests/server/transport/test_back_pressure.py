@@ -12,6 +12,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Waiting
 from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
+from elman_server.transport.withheld import Withheld
 from elman_server.turns import Turns
 from tests.server.transport.conftest import Serve
 from tests.server.transport.harness import SECONDS, Conversation, LocalServer, open_, push
@@ -34,6 +35,7 @@ class Peer:
             keeper=None,
             turns=Turns(),
             slow_readers=SlowReaders(timeout=inf, max_nbytes=inf, clock=time.monotonic),
+            withheld=Withheld(max_nbytes=inf),
             window=config.window,
             max_message_bytes=config.max_message_bytes,
         )

@@ -238,6 +238,33 @@ async def test_a_session_that_waits_fills_its_window_and_no_other(
     assert stream.values(2) == logits("ab" * 20 * 49)
 
 
+async def test_what_all_sessions_that_wait_hold_is_bounded(start: Start, logits: Any) -> None:
+    """By bytes, of all RPCs; with which of them nothing waits goes on."""
+    server = await start(max_message_bytes=16_384, window=4000, max_unread_bytes=200_000)
+    streams = [server.stream() for _ in range(20)]
+    for number, stream in enumerate(streams):
+        await stream.send(opens=[named(1, name=f"{number}"), named(2, name=f"{number} too")])
+        await stream.until(lambda stream=stream: {1, 2} <= stream.opened.keys())
+    await waiting(server)
+    text = "abcdefgh" * 500
+    for stream in streams:
+        await stream.push(1, text)
+        await stream.push(2, text)
+    engine = server.engine()
+    await server.until(lambda: bool(engine.pending and not engine.backlog))
+    await asyncio.sleep(0.1)
+    # Of each RPC a frame is taken before it counts.
+    assert server.metric("elman_elements_total") + engine.pending < 20 * 4000 + 8000
+    other = server.stream()
+    await other.send(opens=[1], push=push({1: "abc"}))
+    await other.answered(1, 3)
+    store_of(server).error = None
+    for stream in streams:
+        await stream.answered(1, 4000)
+        await stream.answered(2, 4000)
+    assert streams[-1].values(2) == logits(text)
+
+
 async def test_while_named_sessions_wait_nobody_gets_one(start: Start) -> None:
     """It is said at once, so that a client can look elsewhere; with a ticket, too."""
     server = await start()
