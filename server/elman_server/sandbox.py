@@ -5,6 +5,7 @@ It is no jail: such a process may still do what its user may.
 
 import contextlib
 import ctypes
+import os
 import resource
 import signal
 from pathlib import Path
@@ -13,10 +14,13 @@ _PR_SET_PDEATHSIG = 1
 _FIRST_TO_GO = "1000"
 
 
-def die_with_parent() -> None:
-    """A parent that is killed can't end its child, which may never end by itself."""
+def die_with_parent(parent: int | None = None) -> None:
+    """A parent that is killed can't end its child, which may never end by itself. `parent`: its
+    id, where it may have been killed already."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def go_first() -> None:

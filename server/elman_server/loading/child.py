@@ -40,7 +40,6 @@ def _silence() -> None:
 
 
 def _limit(request: Request) -> None:
-    sandbox.die_with_parent()
     sandbox.go_first()
     if request.memory:
         sandbox.limit_memory(request.memory)

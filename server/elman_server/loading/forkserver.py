@@ -15,6 +15,7 @@ import socket
 import traceback
 from dataclasses import dataclass
 
+from elman_server import sandbox
 from elman_server.loading.child import work
 
 _MOST_DESCRIPTORS = 2
@@ -73,6 +74,7 @@ class ForkServer:
                 os.close(descriptor)
             return True
         connection, graphs = socket.socket(fileno=descriptors[0]), descriptors[1]
+        own = os.getpid()
         try:
             pid = os.fork()
         except OSError:  # no more processes: the others, which load, are not to suffer from it
@@ -80,7 +82,7 @@ class ForkServer:
             os.close(graphs)
             return True
         if not pid:
-            self._become_child(connection, graphs)
+            self._become_child(own, connection, graphs)
         os.close(graphs)
         self._children[connection.fileno()] = _Child(pid=pid, connection=connection)
         # Whether the other end is closed comes without asking.
@@ -113,10 +115,11 @@ class ForkServer:
         del self._children[descriptor]
         child.connection.close()
 
-    def _become_child(self, connection: socket.socket, graphs: int) -> None:
+    def _become_child(self, parent: int, connection: socket.socket, graphs: int) -> None:
         """Does not return."""
         code = 1
         try:
+            sandbox.die_with_parent(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()

@@ -239,6 +239,24 @@ def test_how_a_child_ended_is_told_however_late_its_answer_is_read() -> None:
         control.close()
 
 
+def test_a_child_that_has_no_request_yet_dies_with_what_made_it() -> None:
+    control, theirs = socket.socketpair()
+    ours, connection = socket.socketpair()
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "elman_server.loading", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+        )
+    with server, control, ours, open(os.devnull, "wb") as graphs:
+        with connection:
+            socket.send_fds(control, [b"+"], [connection.fileno(), graphs.fileno()])
+        while len(list(descendants(server.pid))) < 1:
+            time.sleep(0.01)
+        server.kill()
+        ours.settimeout(SECONDS)
+        assert not ours.recv(1)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
