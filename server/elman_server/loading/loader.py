@@ -48,6 +48,8 @@ class Loader:
         self._children = children
         self._turns = asyncio.Semaphore(_cores())
         self._most = asyncio.Semaphore(_MOST_SLOW * _cores())
+        self._opening = asyncio.Lock()
+        """One graph at a time: nothing bounds the memory that the runtime takes for it here."""
         self._asked = 0
         self._closed = 0
         """How often."""
@@ -63,14 +65,15 @@ class Loader:
         async with self._turn():
             with _refusing(source), shared_file() as graphs:
                 answer = await self._ask(_request(source, config), graphs)
-                opening = daemon.run(_open, source, config, answer, graphs)
-                try:
-                    async with asyncio.timeout(config.load_timeout):
-                        return await opening
-                except TimeoutError:
-                    raise ModelLoadError(
-                        f"{source.path}: {_too_long('opening its graph a second time', config)}"
-                    ) from None
+                async with self._opening:
+                    opening = daemon.run(_open, source, config, answer, graphs)
+                    try:
+                        async with asyncio.timeout(config.load_timeout):
+                            return await opening
+                    except TimeoutError:
+                        raise ModelLoadError(
+                            f"{source.path}: {_too_long('opening its graph a second time', config)}"
+                        ) from None
 
     async def read(self, source: ModelSource, config: ServerConfig) -> ModelFile:
         """What the file says of itself, without its graphs, and without running it.

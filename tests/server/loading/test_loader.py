@@ -20,10 +20,12 @@ from onnx import helper, numpy_helper
 
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
+from elman_server.loading import probing
 from elman_server.loading.children import Children, Said
 from elman_server.loading.loaded import LoadedModel
 from elman_server.loading.loader import Loader
 from elman_server.repository import ModelSource
+from elman_server.runner.model import StepModel
 from tests.stepmodels import (
     FOREVER,
     Shape,
@@ -156,6 +158,26 @@ async def test_what_is_loaded_takes_no_more_than_it_may(loader: Loader, tmp_path
     path = save(*lstm(Shape(hidden=1024)), tmp_path / "model.onnx")
     await refused(loader, path, max_load_bytes=2**26)
     await loader.load(source(path), config(max_load_bytes=2**30))
+
+
+async def test_models_take_memory_in_the_server_one_after_another(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, most = 0, 0
+
+    def slowly(*arguments: Any, **options: Any) -> StepModel:
+        nonlocal opening, most
+        opening += 1
+        most = max(most, opening)
+        time.sleep(0.2)
+        opening -= 1
+        return open_model(*arguments, **options)
+
+    open_model = probing.open_model
+    monkeypatch.setattr(probing, "open_model", slowly)
+    paths = [save(*leaky(width=width), tmp_path / f"{width}.onnx") for width in (1, 2, 3, 4)]
+    await asyncio.gather(*(loader.load(source(path), config()) for path in paths))
+    assert most == 1
 
 
 async def test_outputs_and_states_of_megabytes_are_tried_within_bounds(
