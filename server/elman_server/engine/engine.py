@@ -460,17 +460,21 @@ class Engine:
 
     def _settle(self, results: list[Result]) -> list[_Settled]:
         settled = [self._settle_one(result) for result in results]
-        errors = [result.outputs for result in results if isinstance(result.outputs, Exception)]
-        if errors:
-            late = [error for error in errors if isinstance(error, TooLong)]
+        failed = [result for result in results if isinstance(result.outputs, Exception)]
+        if failed:
+            late = [result for result in failed if isinstance(result.outputs, TooLong)]
             if late:
                 self._log.error(
-                    "a step took too long", step_timeout=self._step_timeout, sessions=len(late)
+                    "a step took too long",
+                    step_timeout=self._step_timeout,
+                    sessions=sum(len(result.work) for result in late),
                 )
-            if len(late) < len(errors):
-                error = next(error for error in errors if not isinstance(error, TooLong))
+            others = [result for result in failed if not isinstance(result.outputs, TooLong)]
+            if others:
                 self._log.error(
-                    "the model failed", error=str(error), sessions=len(errors) - len(late)
+                    "the model failed",
+                    error=str(others[0].outputs),
+                    sessions=sum(len(result.work) for result in others),
                 )
         return settled
 

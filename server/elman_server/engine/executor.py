@@ -1,5 +1,6 @@
 """The executor: runs an engine's work on the model, on whichever thread, within limits of time."""
 
+from collections import deque
 from collections.abc import Callable
 
 from elman_server.engine.batch import Batch
@@ -21,6 +22,10 @@ _COPIED_PER_SECOND = 1e9
 _PART_SECONDS, _PART_FACTOR = 0.25, 20
 """A part of a step that took too long gets so many seconds, or so many times what it should take:
 the sessions that took too long are to be found while the others wait."""
+_MOST_LATE = 16
+"""Parts of a step that may take too long, too: with so many those are found who do, if they are
+two. Where they are more, all end that are not known by then to take no longer than they should, as
+others wait for the model meanwhile."""
 _STUCK_SECONDS = 1.0
 """A run that goes on for so long after it was interrupted does not hear interrupts."""
 _LOOK_SECONDS = 0.05
@@ -88,20 +93,38 @@ class Executor:
         if interrupt is None:
             return _LOOK_SECONDS
         if now >= interrupt.deadline and not interrupt.fired:
-            interrupt.fire()
+            interrupt.fire(now)
         return max(_LOOK_SECONDS, interrupt.deadline - now)
 
     def stuck(self, now: float) -> bool:
         """Whether what the compute thread runs goes on although it was interrupted."""
         interrupt = self._interrupt
-        return (
-            interrupt is not None and interrupt.fired and now >= interrupt.deadline + _STUCK_SECONDS
-        )
+        return interrupt is not None and now >= interrupt.fired_at + _STUCK_SECONDS
 
     def _run(self, work: Work, limit: float | None) -> list[Result]:
         """Runs it as a whole or, if that fails or takes too long, in halves, so that a session on
         which the runtime fails ends alone. `limit`: seconds that it may take."""
-        rows = len(work)
+        results: list[Result] = []
+        late = 0
+        parts = deque([work])
+        # Halves before quarters: what is no session's fault is soon found, wherever it is.
+        while parts:
+            part = parts.popleft()
+            if late > _MOST_LATE:
+                now = self._clock()
+                results.append(Result(work=part, outputs=TooLong(), start=now, end=now))
+                continue
+            result = self._run_part(part, self._part_limit(part) if late else limit)
+            late += isinstance(result.outputs, TooLong)
+            rows = len(part)
+            if rows > 1 and isinstance(result.outputs, Exception):
+                half = rows // 2
+                parts += part.part(0, half), part.part(half, rows)
+            else:
+                results.append(result)
+        return results
+
+    def _run_part(self, work: Work, limit: float | None) -> Result:
         start = self._clock()
         interrupt = None
         if limit is not None:
@@ -119,19 +142,11 @@ class Executor:
                     self._runner.restore(work)
         except Exception as error:  # whatever the runtime raises ends sessions, not the engine
             late = interrupt is not None and interrupt.fired
-            if rows > 1:
-                half = rows // 2
-                parts = work.part(0, half), work.part(half, rows)
-                return [
-                    result
-                    for part in parts
-                    for result in self._run(part, self._part_limit(part) if late else limit)
-                ]
             outputs = TooLong() if late else error
         finally:
             if interrupt is not None:
                 self._interrupt = None
-        return [Result(work=work, outputs=outputs, start=start, end=self._clock())]
+        return Result(work=work, outputs=outputs, start=start, end=self._clock())
 
     def _part_limit(self, part: Work) -> float:
         return min(self._timeout, max(_PART_SECONDS, _PART_FACTOR * self._seconds(part)))

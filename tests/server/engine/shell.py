@@ -34,12 +34,15 @@ class GatedRunner:
         self._started = asyncio.Queue[Work]()
         self._loop = asyncio.get_running_loop()
         self.error: Exception | None = None
+        self.interrupt: Interrupt | None = None
+        """Of the last step."""
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._wait(beginning)
         self._runner.begin(beginning)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
+        self.interrupt = interrupt
         self._wait(batch)
         return self._runner.run(batch)
 
@@ -100,6 +103,7 @@ class SlowRunner:
         self.go_on = threading.Event()
         self.ran_on: set[int] = set()
         """The threads that ran something."""
+        self.interrupted = 0
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)
@@ -120,6 +124,7 @@ class SlowRunner:
                 interrupted = threading.Event()
                 interrupt.arm(interrupted.set)
                 assert interrupted.wait(timeout=30)
+                self.interrupted += 1
                 raise RuntimeError("terminated")
         return self._runner.run(batch)
 

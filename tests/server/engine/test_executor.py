@@ -47,6 +47,46 @@ async def test_many_that_take_too_long_all_end(serve: Serve) -> None:
     assert caller.endings.keys() == set(slow)
 
 
+async def test_however_many_take_too_long_the_others_wait_for_a_few_runs(serve: Serve) -> None:
+    runner = SlowRunner(SLOW)
+    served = serve(runner, step_seconds=ON_THE_THREAD, step_timeout=0.05, max_batch_size=64)
+    caller = Caller(served.engine)
+    slow = [caller.open() for _ in range(32)]
+    fast = [caller.open() for _ in range(32)]
+    for session in slow:
+        caller.push(session, SLOW)
+    for session in fast:
+        caller.push(session, 1)
+    await caller.until(lambda: caller.endings.keys() == set(slow))
+    await caller.until(lambda: all(caller.answers[session] for session in fast))
+    assert runner.interrupted < 20  # each alone would be 63
+
+
+async def test_a_pause_of_the_whole_process_is_no_fault_of_the_model(serve: Serve) -> None:
+    """As when a container is paused or a machine sleeps: the step goes on where it was."""
+    told: list[bool] = []
+    paused = 0.0
+    runner = GatedRunner()
+    served = serve(
+        runner,
+        step_seconds=ON_THE_THREAD,
+        step_timeout=0.05,
+        stuck=told.append,
+        clock=lambda: time.perf_counter() + paused,
+    )
+    caller = Caller(served.engine)
+    session = caller.open()
+    caller.push(session, 1)
+    await runner.started()
+    paused = 3600.0
+    assert runner.interrupt is not None
+    while not runner.interrupt.fired:
+        await asyncio.sleep(0.001)
+    runner.go_on()
+    await caller.answered(session, 1)
+    assert told == []
+
+
 async def test_a_step_within_its_time_is_not_ended(serve: Serve) -> None:
     runner = GatedRunner()
     served = serve(runner, step_seconds=ON_THE_THREAD, step_timeout=30.0)
