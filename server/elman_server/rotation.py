@@ -275,8 +275,10 @@ class Rotation:
         tell_ready(loaded, self._config)
 
     def _stuck(self, source: ModelSource, stuck: bool) -> None:
-        """Health tells of a model whose newest version does not come to the end of a step."""
-        if self._catalog.get(source.name).source == source:
+        """Health tells of a model whose newest version does not come to the end of a step, and
+        nothing of a version that is not current any more, or was unloaded."""
+        current = [each for each in self._current() if each.name == source.name]
+        if current[-1:] == [source]:
             told = self._front.model_gone if stuck else self._front.model_ready
             task = asyncio.create_task(told(source.name))
             self._telling.add(task)

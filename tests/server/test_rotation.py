@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import shutil
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ import pytest
 
 from elman_server.admission import Admission
 from elman_server.config import ServerConfig
+from elman_server.engine.batch import Batch, Outputs
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Session
 from elman_server.errors import ModelNotFound, ModelUnavailable, StartError
@@ -24,6 +27,7 @@ from elman_server.loading.loader import Loader
 from elman_server.metrics import Metrics
 from elman_server.repository import ModelSource
 from elman_server.rotation import Rotation
+from elman_server.runner.onnx import OnnxRunner
 from elman_server.selection import Selection
 from elman_server.served import Catalog, ServedModel
 from elman_server.tickets.keyring import Keyring
@@ -187,6 +191,39 @@ async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
         finally:
             gc.enable()
             gc.unfreeze()
+
+
+class DeafRunner(OnnxRunner):
+    """Does not come to the end of a step before it may."""
+
+    may_end = threading.Event()
+
+    def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
+        assert self.may_end.wait(SECONDS)
+        return super().run(batch, interrupt)
+
+
+async def test_a_retired_version_that_is_stuck_comes_back_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a/1", "b/1")
+    monkeypatch.setattr("elman_server.served.OnnxRunner", DeafRunner)
+    monkeypatch.setattr("elman_server.engine.executor._INLINE_SECONDS", 0.0)
+    DeafRunner.may_end.clear()
+    async with serving(tmp_path, step_timeout=0.05, version_grace=3600.0) as served:
+        model = served.catalog.get("a")
+        session = opened(model)
+        shutil.rmtree(tmp_path / "a")
+        served.rotation.look()
+        await served.until(lambda: served.front.ready == {"b"})
+        model.engine.push([session], [1], np.ones((1, 1), np.float32), 0.0)
+        await served.until(lambda: session.ended is not None)
+        DeafRunner.may_end.set()
+        await served.until(lambda: model.engine.slots == 0)
+        assert served.front.ready == {"b"}
+        again = opened(model)
+        model.engine.push([again], [1], np.ones((1, 1), np.float32), 0.0)
+        await served.until(lambda: again.position == 1)
 
 
 async def test_it_is_not_unloaded_while_it_has_a_session(tmp_path: Path) -> None:
