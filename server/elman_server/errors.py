@@ -12,6 +12,7 @@ ServerError
 ├── SessionHeld         another server does not let go of a named session
 ├── StoreDown           what named sessions are kept in can't be used
 ├── ShuttingDown        the server takes no more work
+├── SlowClient          a call's client does not read what is written to it
 ├── RequestTimeout      a call was begun, and what it asks for did not come
 ├── AnswerTooLarge      the predictions asked for do not fit into a message
 ├── StepFailed          the runtime failed in a step
@@ -78,6 +79,10 @@ class StoreDown(ServerError):
 
 class ShuttingDown(ServerError):
     reason = "shutdown"
+
+
+class SlowClient(ServerError):
+    pass
 
 
 class RequestTimeout(ServerError):

@@ -29,7 +29,7 @@ from elman_server.transport.refusals import Refusals
 _REQUEST_SECONDS = 60.0
 """In which a call's first message is to come, whole."""
 _TAKEN_SECONDS = 30.0
-"""In which the answer of a call that does not stream is to be taken."""
+"""In which the answer of a call that does not stream is to be taken, and the end of any."""
 _STUBBORN = 200.0
 """Calls a second of one connection, and ten seconds' worth at once, that may be refused for their
 rate or reset by the client; then it is closed. Each costs the server as much as one that is
@@ -224,7 +224,7 @@ class Gate:
             metrics.handled(status.code(error).name)
             if isinstance(error, Overloaded):
                 self._refused(error, peer)
-            await status.abort(context, error)
+            await self._abort(context, error, peer)
         except (Gone, asyncio.CancelledError):
             metrics.handled(grpc.StatusCode.CANCELLED.name)
             self._useless("resets", peer)
@@ -237,6 +237,16 @@ class Gate:
             )
         else:
             metrics.handled(grpc.StatusCode.OK.name)
+
+    async def _abort(self, context: Any, error: ServerError, peer: str) -> None:
+        """Ends a call with a status. That comes behind what was written: a client that does not
+        read does not hear of it, and gRPC keeps both until the connection ends."""
+        try:
+            async with asyncio.timeout(_TAKEN_SECONDS):
+                await status.abort(context, error)
+        except TimeoutError:
+            self._connections.cut(peer, reason="unread", why="the end of a call was not read")
+            raise asyncio.CancelledError from None
 
     @contextmanager
     def _admitted(

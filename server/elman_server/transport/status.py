@@ -19,6 +19,7 @@ from elman_server.errors import (
     SessionHeld,
     SessionTaken,
     ShuttingDown,
+    SlowClient,
     StepFailed,
     StoreDown,
     TicketRejected,
@@ -35,6 +36,8 @@ _CODES: dict[type[ServerError], grpc.StatusCode] = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    # Whoever reads again goes on from its tickets.
+    SlowClient: grpc.StatusCode.UNAVAILABLE,
     RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     StepFailed: grpc.StatusCode.INTERNAL,
     TicketRejected: grpc.StatusCode.FAILED_PRECONDITION,

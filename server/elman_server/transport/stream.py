@@ -22,6 +22,7 @@ from elman_server.errors import (
     Overloaded,
     ServerError,
     ShuttingDown,
+    SlowClient,
 )
 from elman_server.named.keeper import Keeper
 from elman_server.selection import OutputRequest, Selection
@@ -92,6 +93,7 @@ class StreamRpc:
         self._grace = grace
         self._opening = opening
         self._leaving = False
+        self._given_up: SlowClient | None = None
         self._engine = model.engine
         self._admission = admission
         self._window = window
@@ -158,6 +160,10 @@ class StreamRpc:
                 reader.result()
             else:
                 raise self._ended()
+        except asyncio.CancelledError:
+            if self._given_up is None:
+                raise
+            raise self._given_up from None
         finally:
             reader.cancel()
             leave.cancel()
@@ -188,7 +194,8 @@ class StreamRpc:
     def give_up(self, why: str) -> None:
         """Ends the RPC, whose client does not read."""
         if self._task is not None:
-            self._task.cancel(why)
+            self._given_up = SlowClient(why)
+            self._task.cancel()
 
     async def _write(self, reader: "asyncio.Task[None]", write: Write) -> None:
         half_closed = False

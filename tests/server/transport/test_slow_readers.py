@@ -1,13 +1,19 @@
 """A client that does not read can't have the server hold what it likes for as long as it likes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import grpc
 import pytest
 
-from elman_server.transport import slow_readers
+from elman.v1 import inference_pb2 as pb
+from elman_server.transport import gate, slow_readers
 from elman_server.transport.slow_readers import SlowReaders
+from tests.server.transport.conftest import Serve
+from tests.server.transport.harness import LocalServer
 
 
 @dataclass(eq=False)
@@ -107,3 +113,63 @@ async def test_it_looks_only_while_there_is_something_to_look_at(world: World) -
     readers.wrote(call)
     await looks(readers)
     assert readers._looking is None
+
+
+@asynccontextmanager
+async def connected(server: LocalServer) -> AsyncIterator[Any]:
+    """Streams of a client that takes next to nothing which it does not read."""
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.lookahead_bytes", 1024),
+        ("grpc.http2.bdp_probe", 0),
+    ]
+    async with grpc.aio.insecure_channel(server.target, options=options) as channel:
+        yield channel.stream_stream(
+            "/elman.v1.Inference/Stream",
+            request_serializer=pb.StreamRequest.SerializeToString,
+            response_deserializer=pb.StreamResponse.FromString,
+        )
+
+
+async def opened(stream: Any, *, push: str = "") -> Any:
+    call = stream()
+    await call.write(pb.StreamRequest(model="letters", opens=[pb.Open(session=1)]))
+    await call.read()
+    if push:
+        await call.write(pb.StreamRequest(push=pb.Push(sessions=[1], text=push)))
+    return call
+
+
+async def end(call: Any) -> tuple[grpc.StatusCode, str]:
+    async with asyncio.timeout(30):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while True:
+                await call.read()
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_who_reads_again_hears_of_the_end_and_others_go_on(serve: Serve) -> None:
+    async with serve(read_timeout=0.5, window=100_000) as server, connected(server) as stream:
+        other = await opened(stream)
+        call = await opened(stream, push="a" * 60_000)
+        await server.until(lambda: server.metric("elman_calls_given_up_total", reason="slow") == 1)
+        await server.until(lambda: server.admission.sessions == 1)
+        code, details = await end(call)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert details == "its client has read nothing for 0.5 s"
+        await other.write(pb.StreamRequest(push=pb.Push(sessions=[1], text="a")))
+        assert (await other.read()).predictions
+        other.cancel()
+        await server.until(lambda: server.admission.sessions == 0)
+
+
+async def test_what_is_not_read_even_then_does_not_stay(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC keeps it until the connection ends."""
+    monkeypatch.setattr(gate, "_TAKEN_SECONDS", 0.2)
+    async with serve(read_timeout=0.5, window=100_000) as server, connected(server) as stream:
+        call = await opened(stream, push="a" * 60_000)
+        await server.until(lambda: server.metric("elman_calls_refused_total", reason="unread") == 1)
+        async with asyncio.timeout(30):
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
