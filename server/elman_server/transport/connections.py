@@ -72,10 +72,11 @@ class Connections:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             idle: set[str] = set()
-            if len(os.listdir(_DESCRIPTORS)) >= _CROWDED * most:
-                there = await asyncio.to_thread(connected, port)
-                if len(there) >= _CROWDED * most:
-                    idle = set(there).difference(busy())
+            with contextlib.suppress(OSError):  # no descriptor is left to look with
+                if len(os.listdir(_DESCRIPTORS)) >= _CROWDED * most:
+                    there = await asyncio.to_thread(connected, port)
+                    if len(there) >= _CROWDED * most:
+                        idle = set(there).difference(busy())
             for peer in idle & before:
                 self.cut(peer, reason="idle", why="no call, and most connections are taken")
             before = idle
@@ -91,7 +92,12 @@ class Connections:
         while self._doomed:
             await asyncio.sleep(_TOGETHER_SECONDS)
             doomed, self._doomed = self._doomed, {}
-            for peer in await asyncio.to_thread(shut_down, doomed.keys()):
+            try:
+                found = await asyncio.to_thread(shut_down, doomed.keys())
+            except OSError:  # no descriptor is left to look with: later there may be one
+                self._doomed = doomed | self._doomed
+                continue
+            for peer in found:
                 reason, why = doomed[peer]
                 self._closed(reason, peer, why)
         self._cutting = None
@@ -103,7 +109,8 @@ def shut_down(peers: Collection[str]) -> list[str]:
     for connection in _sockets():
         peer = _peer(connection)
         if peer in peers:
-            connection.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # its client was quicker
+                connection.shutdown(socket.SHUT_RDWR)
             found.append(peer)
     return found
 
@@ -125,7 +132,7 @@ def connected(port: int) -> list[str]:
     return [
         peer
         for connection in _sockets()
-        if (peer := _peer(connection)) and connection.getsockname()[1] == port
+        if (peer := _peer(connection)) and _port(connection) == port
     ]
 
 
@@ -142,8 +149,17 @@ def _sockets() -> Iterator[socket.socket]:
         except OSError:  # some other file
             os.close(copy)
             continue
-        with connection, contextlib.suppress(OSError):
+        with connection:
             yield connection
+
+
+def _port(connection: socket.socket) -> int:
+    """Its own; 0 where it is gone."""
+    try:
+        port: int = connection.getsockname()[1]
+    except OSError:
+        return 0
+    return port
 
 
 def _peer(connection: socket.socket) -> str:

@@ -1,13 +1,20 @@
 """The connection of one peer is closed, and no other."""
 
 import asyncio
+import errno
 import os
 import socket
+import struct
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from elman_server.transport import connections
 from elman_server.transport.connections import Connections, shut_down
+
+RESET = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: a close resets the connection."""
 
 
 @pytest.mark.parametrize(
@@ -48,3 +55,51 @@ async def test_what_is_gone_already_is_not_told() -> None:
         assert told == [there]
         client.close()
         server.close()
+
+
+async def test_a_look_that_fails_is_no_end_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no descriptor is left, or a client is quicker than the look."""
+    told: list[str] = []
+    looks: Iterator[OSError | list[str]] = iter(
+        [OSError(errno.EMFILE, "too many open files"), ["first"], ["second"]]
+    )
+
+    def shut_down(peers: Collection[str]) -> list[str]:
+        look = next(looks)
+        if isinstance(look, OSError):
+            raise look
+        return look
+
+    monkeypatch.setattr(connections, "shut_down", shut_down)
+    monkeypatch.setattr(connections, "_TOGETHER_SECONDS", 0.0)
+    cutter = Connections(lambda reason, peer, why: told.append(peer))
+    for peer in ("first", "second"):
+        cutter.cut(peer, reason="", why="")
+        async with asyncio.timeout(30):
+            while peer not in told:
+                await asyncio.sleep(0.001)
+    assert told == ["first", "second"]
+
+
+def test_a_client_that_resets_meanwhile_does_not_save_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        pairs = []
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            pairs.append((client, stack.enter_context(listener.accept()[0])))
+        names = [f"ipv4:127.0.0.1:{client.getsockname()[1]}" for client, _ in pairs]
+        peer_of = connections._peer
+
+        def peer(connection: socket.socket) -> str:
+            found = peer_of(connection)
+            if found == names[0]:
+                pairs[0][0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                pairs[0][0].close()
+            return found
+
+        monkeypatch.setattr(connections, "_peer", peer)
+        assert set(shut_down(names)) == set(names)
+        assert pairs[1][0].recv(1) == b""
