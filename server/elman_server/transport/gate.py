@@ -34,6 +34,9 @@ _STUBBORN = 200.0
 """Calls a second of one connection, and ten seconds' worth at once, that may be refused for their
 rate or reset by the client; then it is closed. Each costs the server as much as one that is
 served."""
+_SHORT_SECONDS = 10.0
+"""A call that was under way for longer was no reset in a loop: a proxy may end thousands at once
+when one of the clients behind it goes."""
 _KNOWN = 4096
 """Connections of which such calls are remembered."""
 
@@ -160,28 +163,37 @@ class Gate:
         request: type[Request],
         *,
         always: bool = False,
+        most: int | None = None,
     ) -> Handler:
-        """A method with one request and one answer."""
+        """A method with one request and one answer. `always`: whether it is served however many
+        calls there are, and whatever they hold. `most`: bytes of the request."""
 
         async def serve(call: Call) -> None:
-            found = await self.request(call, request)
+            found = await self.request(call, request, most=most, hold=not always)
+            before = call.held
             data = (await answer(found, call)).SerializeToString()
             del found
+            more = len(data) - (call.held - before)
+            if more > 0 and not always:  # than it asked for by itself
+                call.hold(more)
             await self.write(call, data)
             call.metrics.sent.inc()
 
         return self.stream(service, method, serve, kind="unary", always=always)
 
-    async def request(self, call: Call, kind: type[Request], *, most: int | None = None) -> Request:
-        """The one request of a call, which holds its bytes. `most`: bytes of it. Raises a
-        `ServerError`."""
+    async def request(
+        self, call: Call, kind: type[Request], *, most: int | None = None, hold: bool = True
+    ) -> Request:
+        """The one request of a call, which holds its bytes if it is to `hold` them. `most`: bytes
+        of it. Raises a `ServerError`."""
         data = await self.first(call)
         if data is None:
             raise InvalidRequest("no request came")
         call.metrics.received.inc()
         if most is not None and len(data) > most:
             raise InvalidRequest(f"the request takes {len(data)} bytes; allowed is {most}")
-        call.hold(len(data))
+        if hold:
+            call.hold(len(data))
         return parse(kind, data)
 
     async def first(self, call: Call) -> Any:
@@ -216,6 +228,7 @@ class Gate:
         """Runs a call, counts it, and ends it with the status of what it raises."""
         metrics.started.inc()
         peer = identity.peer(context)
+        began = self._clock()
         try:
             with self._admitted(metrics, context, peer, always=always) as call:
                 await serve(call)
@@ -227,7 +240,8 @@ class Gate:
             await self._abort(context, error, peer)
         except (Gone, asyncio.CancelledError):
             metrics.handled(grpc.StatusCode.CANCELLED.name)
-            self._useless("resets", peer)
+            if self._clock() - began < _SHORT_SECONDS:
+                self._useless("resets", peer)
             raise asyncio.CancelledError from None
         except Exception:
             metrics.handled(grpc.StatusCode.INTERNAL.name)

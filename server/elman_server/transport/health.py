@@ -39,7 +39,12 @@ class HealthServicer:
             {
                 # Whoever looks after the server asks this, however full it is.
                 "Check": self._gate.unary(
-                    SERVICE, "Check", self._check, health_pb2.HealthCheckRequest, always=True
+                    SERVICE,
+                    "Check",
+                    self._check,
+                    health_pb2.HealthCheckRequest,
+                    always=True,
+                    most=_MAX_REQUEST,
                 ),
                 "Watch": self._gate.stream(SERVICE, "Watch", self._watch, kind="server_stream"),
             },

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
-from elman_server.transport import gate
+from elman_server.transport import connections, gate
 from tests.server.transport.conftest import Serve
 from tests.server.transport.harness import LocalServer
 
@@ -75,15 +75,16 @@ async def test_a_reflection_that_is_no_name_is_not_repeated(server: LocalServer)
     assert "allowed is 16384" in details
 
 
-async def test_a_watch_of_what_is_no_name_is_refused(server: LocalServer) -> None:
-    call = health(server).Watch(health_pb2.HealthCheckRequest(service="s" * 100_000))
-    code, _ = await status(call.read())
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
+async def test_health_of_what_is_no_name_is_refused(server: LocalServer) -> None:
+    request = health_pb2.HealthCheckRequest(service="s" * 100_000)
+    for call in (health(server).Watch(request).read(), health(server).Check(request)):
+        code, _ = await status(call)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @asynccontextmanager
-async def watching(server: LocalServer, count: int) -> AsyncIterator[None]:
-    """So many calls are under way."""
+async def watching(server: LocalServer, count: int, *, left: int = 0) -> AsyncIterator[None]:
+    """So many calls are under way, beside `left` others."""
     stub = health(server)
     calls = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(count)]
     for call in calls:
@@ -91,7 +92,7 @@ async def watching(server: LocalServer, count: int) -> AsyncIterator[None]:
     yield
     for call in calls:
         call.cancel()
-    await server.until(lambda: server.metric("elman_calls") == 0)
+    await server.until(lambda: server.metric("elman_calls") == left)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,40 @@ async def test_a_connection_that_resets_its_calls_in_a_loop_is_closed(
             stream.call.cancel()
         assert await other.read_all() is grpc.StatusCode.UNAVAILABLE
         await server.until(lambda: server.metric("elman_calls_refused_total", reason="resets") == 1)
+
+
+async def test_calls_that_end_together_after_a_while_are_no_resets(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy has those of many clients on one connection."""
+    monkeypatch.setattr(gate, "_STUBBORN", 0.1)
+    monkeypatch.setattr(gate, "_SHORT_SECONDS", 0.0)
+    async with serve() as server:
+        other = server.stream()
+        await other.send(opens=[1])
+        await other.until(lambda: 1 in other.opened)
+        async with watching(server, 10, left=1):
+            pass
+        await asyncio.sleep(2 * connections._TOGETHER_SECONDS)
+        await other.push(1, "a")
+        await other.answered(1, 1)
+        other.call.cancel()
+
+
+async def test_answers_hold_bytes_and_health_needs_none(serve: Serve) -> None:
+    async with serve(max_unary_bytes=1000) as server:
+        hold = 990
+        answer = await server.stub.GetModel(pb.GetModelRequest(name="leaky"))
+        assert answer.ByteSize() > 1000 - hold
+        calls = server.servicer._gate._calls
+        calls.nbytes += hold  # somebody else's
+        code, details = await status(server.stub.GetModel(pb.GetModelRequest(name="leaky")))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "max_unary_bytes" in details
+        calls.nbytes += 10
+        await health(server).Check(health_pb2.HealthCheckRequest(service="leaky"))
+        calls.nbytes -= 1000
+        await server.until(lambda: calls.nbytes == 0)
 
 
 async def test_predictions_that_nobody_takes_keep_others_out_and_not_for_long(
