@@ -208,7 +208,7 @@ class StreamRpc:
                 return
             if reader.done() and self._sessions and not half_closed:
                 # A broken connection looks like a half-close to the reader; a write tells.
-                await write(b"")
+                await self._send(b"", write)
                 half_closed = True
                 async for session in self._turns.over(list(self._sessions.values())):
                     self._engine.close(session)
@@ -224,16 +224,19 @@ class StreamRpc:
         first = True
         for response in self._frames():
             began = self._engine.now()
-            self._slow_readers.writes(self)
-            try:
-                await write(response)
-            finally:
-                self._slow_readers.wrote(self)
+            await self._send(response, write)
             self._fit_frames(self._engine.now() - began)
             if not first:
                 await self._turns.next()
             first = False
         self._mail_nbytes = 0
+
+    async def _send(self, response: bytes, write: Write) -> None:
+        self._slow_readers.writes(self)
+        try:
+            await write(response)
+        finally:
+            self._slow_readers.wrote(self)
 
     def _frames(self) -> Iterator[bytes]:
         yield from self._responses()
