@@ -54,11 +54,17 @@ def predicted(elements: Sequence[int], initial: int = INITIAL) -> list[int]:
     return answers
 
 
+Slots = Sequence[int] | NDArray[np.intp]
+
+
 class ArithmeticRunner:
     """Outputs `sum`, the state after each element, and `negated`."""
 
     def __init__(self) -> None:
         self._states: dict[int, int] = {}
+
+    def has_room(self, slots: Slots) -> bool:
+        return True
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):

@@ -16,6 +16,7 @@ from math import inf
 import structlog
 
 from elman_server.admission import Admission
+from elman_server.cputime import cpu_seconds
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Given, nbytes
 from elman_server.engine.delivery import Selection
@@ -131,7 +132,7 @@ class Engine:
             inline=inline,
             timeout=step_timeout,
             clock=clock,
-            cpu_clock=time.thread_time,
+            cpu_clock=cpu_seconds,
         )
         self._step_timeout = step_timeout
         self._tell_stuck = stuck

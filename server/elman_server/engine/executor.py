@@ -72,7 +72,7 @@ class Executor:
         """Whether work is short enough for the event loop."""
         if not self.inline and isinstance(work, Batch | Beginning):
             return False
-        return self._seconds(work) < _INLINE_SECONDS
+        return self._seconds(work) < _INLINE_SECONDS and self._runner.has_room(work.slots)
 
     def run_inline(self, work: Work) -> list[Result]:
         """Runs work to its end, on the thread that calls."""

@@ -1,6 +1,10 @@
 """What runs a step: the model, the sessions' state, and what is known of how it behaves."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.beginning import Beginning
@@ -11,6 +15,10 @@ from elman_server.engine.snapshot import Reading, Restoring, Tensors
 class Runner(Protocol):
     """Runs one thing after another, from whichever thread; never two at a time. What is given an
     interrupt arms it, and raises as soon as it can when that is fired."""
+
+    def has_room(self, slots: Sequence[int] | NDArray[np.intp]) -> bool:
+        """Whether there is room for what these slots hold. Making room, which what follows does
+        where there is none, takes the longer the more slots are in use."""
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         """Makes sessions' first states from their contexts and puts them, with what the steps will

@@ -81,6 +81,9 @@ class OnnxRunner:
         self._states = states or _states(model, self._host)
         self._steps: dict[tuple[int, int, frozenset[str]], _Step] = {}
 
+    def has_room(self, slots: Sequence[int] | Index) -> bool:
+        return _rows(np.asarray(slots)) <= self._states.capacity
+
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         contexts = {
             context.name: np.stack([given[context.name] for given in beginning.contexts])
@@ -148,7 +151,7 @@ class OnnxRunner:
         return step
 
     def _reserve(self, slots: Index) -> None:
-        rows = slots.item(slots.argmax()) + 2  # the last is the initial one
+        rows = _rows(slots)
         capacity = self._states.capacity
         if rows <= capacity:
             return
@@ -162,6 +165,11 @@ class OnnxRunner:
 class _Step:
     bound: BoundStep
     carrier: Carrier
+
+
+def _rows(slots: Index) -> int:
+    """How many rows there must be: the last is the initial one."""
+    return int(slots.item(slots.argmax())) + 2
 
 
 def _states(model: StepModel, host: HostMemory) -> States:

@@ -17,7 +17,7 @@ from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
 from elman_server.engine.worker import Work
-from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, ids, numbers
+from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, Slots, ids, numbers
 
 INLINE = 0.0
 ON_THE_THREAD = 1.0
@@ -36,6 +36,9 @@ class GatedRunner:
         self.error: Exception | None = None
         self.interrupt: Interrupt | None = None
         """Of the last step."""
+
+    def has_room(self, slots: Slots) -> bool:
+        return True
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._wait(beginning)
@@ -75,6 +78,9 @@ class FailingRunner:
         self._runner = ArithmeticRunner()
         self._element = element
 
+    def has_room(self, slots: Slots) -> bool:
+        return True
+
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         if any(contexts["seed"] == self._element for contexts in beginning.contexts):
             raise RuntimeError("out of luck")
@@ -104,6 +110,9 @@ class SlowRunner:
         self.ran_on: set[int] = set()
         """The threads that ran something."""
         self.interrupted = 0
+
+    def has_room(self, slots: Slots) -> bool:
+        return True
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)

@@ -1,15 +1,19 @@
 """No element makes a step take as long as it likes, and none that may does so on the event loop."""
 
 import asyncio
+import gc
 import threading
 import time
 
 import pytest
 
+from elman_server.engine.batch import Batch
+from elman_server.engine.delivery import Outputs
+from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.session import EndReason
 from elman_server.errors import ModelUnavailable
 from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve, SlowRunner
-from tests.server.fakes import predicted
+from tests.server.fakes import Slots, predicted
 
 SLOW = 13
 TIMEOUT = 0.2
@@ -165,3 +169,42 @@ async def test_a_model_that_overran_once_never_runs_on_the_event_loop_again(serv
     caller.push(session, 2)
     await caller.answered(session, 2)
     assert threading.get_ident() not in runner.ran_on
+
+
+async def test_a_collection_of_garbage_is_no_overrun(serve: Serve) -> None:
+    """It takes the longer the more sessions there are."""
+
+    class Collector(SlowRunner):
+        def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
+            time_spent = time.thread_time() + 0.05
+            while time.thread_time() < time_spent:
+                gc.collect()
+            return super().run(batch, interrupt)
+
+    runner = Collector(SLOW)
+    caller = Caller(serve(runner).engine)
+    session = caller.open()
+    for element in (1, 2):
+        caller.push(session, element)
+        await caller.answered(session, element)
+    assert runner.ran_on == {threading.get_ident()}
+
+
+async def test_room_for_more_sessions_is_not_made_on_the_event_loop(serve: Serve) -> None:
+    class Crowded(SlowRunner):
+        room = False
+
+        def has_room(self, slots: Slots) -> bool:
+            return self.room
+
+    runner = Crowded(SLOW)
+    caller = Caller(serve(runner).engine)
+    session = caller.open()
+    caller.push(session, 1)
+    await caller.answered(session, 1)
+    assert threading.get_ident() not in runner.ran_on
+    runner.room = True
+    runner.ran_on.clear()
+    caller.push(session, 2)
+    await caller.answered(session, 2)
+    assert runner.ran_on == {threading.get_ident()}
