@@ -14,8 +14,8 @@ class Waiting:
 
     elements: Callable[[], int]
     """That wait for a step, and not for their callers to read."""
-    nbytes: Callable[[], int] = int
-    """Of these elements."""
+    element_nbytes: int = 0
+    """Of one of these elements."""
     context_nbytes: Callable[[], int] = int
     """Of what sessions were given that have not begun."""
 
@@ -140,6 +140,7 @@ class Admission:
         """Whether more elements wait, of all models, than the server wants to hold."""
         elements = nbytes = 0
         for model in self._models:
-            elements += model.elements()
-            nbytes += model.nbytes()
+            waiting = model.elements()
+            elements += waiting
+            nbytes += waiting * model.element_nbytes
         return elements >= self._max_pending_elements or nbytes >= self._max_pending_bytes

@@ -82,7 +82,7 @@ class ServedModel:
         unwatch = admission.watch(
             Waiting(
                 elements=lambda: engine.backlog,
-                nbytes=lambda: engine.backlog_nbytes,
+                element_nbytes=engine.element_nbytes,
                 context_nbytes=lambda: engine.context_nbytes,
             )
         )

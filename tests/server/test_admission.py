@@ -134,10 +134,10 @@ def test_sessions_are_admitted_by_the_bytes_of_their_state() -> None:
 
 def test_the_bytes_of_elements_crowd_it_as_their_number_does() -> None:
     gate = admission(pending=10, pending_bytes=1000)
-    waiting = 999
-    gate.watch(Waiting(elements=lambda: 1, nbytes=lambda: waiting))
+    waiting = 3
+    gate.watch(Waiting(elements=lambda: waiting, element_nbytes=250))
     assert not gate.crowded
-    waiting = 1000
+    waiting = 4
     assert gate.crowded
 
 

@@ -182,11 +182,6 @@ class Engine:
         return self._scheduler.backlog
 
     @property
-    def backlog_nbytes(self) -> int:
-        """Bytes that these take."""
-        return self.backlog * self.element_nbytes
-
-    @property
     def context_nbytes(self) -> int:
         """Bytes of what sessions were given that wait for them to begin."""
         return self._scheduler.context_nbytes

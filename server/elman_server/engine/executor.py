@@ -104,24 +104,24 @@ class Executor:
     def _run(self, work: Work, limit: float | None) -> list[Result]:
         """Runs it as a whole or, if that fails or takes too long, in halves, so that a session on
         which the runtime fails ends alone. `limit`: seconds that it may take."""
+        whole = self._run_part(work, limit)
+        if not isinstance(whole.outputs, Exception):
+            return [whole]
+        late = int(isinstance(whole.outputs, TooLong))
         results: list[Result] = []
-        late = 0
-        parts = deque([work])
         # Halves before quarters: what is no session's fault is soon found, wherever it is.
-        while parts:
-            part = parts.popleft()
-            if late > _MOST_LATE:
-                now = self._clock()
-                results.append(Result(work=part, outputs=TooLong(), start=now, end=now))
-                continue
-            result = self._run_part(part, self._part_limit(part) if late else limit)
-            late += isinstance(result.outputs, TooLong)
-            rows = len(part)
-            if rows > 1 and isinstance(result.outputs, Exception):
-                half = rows // 2
-                parts += part.part(0, half), part.part(half, rows)
-            else:
+        failed = deque([whole])
+        while failed:
+            result = failed.popleft()
+            rows = len(result.work)
+            if rows == 1 or late > _MOST_LATE:
                 results.append(result)
+                continue
+            half = rows // 2
+            for part in (result.work.part(0, half), result.work.part(half, rows)):
+                own = self._run_part(part, self._part_limit(part) if late else limit)
+                late += isinstance(own.outputs, TooLong)
+                (failed if isinstance(own.outputs, Exception) else results).append(own)
         return results
 
     def _run_part(self, work: Work, limit: float | None) -> Result:

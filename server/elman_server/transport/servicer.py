@@ -152,7 +152,6 @@ class InferenceServicer:
             identity=identity.of(call.context),
             keeper=self._keeper,
             turns=self._turns,
-            slow_readers=self._slow_readers,
             withheld=self._withheld,
             window=self._config.window,
             max_message_bytes=self._config.max_message_bytes,
@@ -163,11 +162,14 @@ class InferenceServicer:
 
         async def write(response: bytes) -> None:
             call.metrics.sent.inc()
+            self._slow_readers.writes(stream)
             try:
                 await call.context.write(response)
                 call.inflow.wrote(len(response))
             except grpc.aio.InternalError as error:
                 raise Gone from error
+            finally:
+                self._slow_readers.wrote(stream)
 
         self._streams.add(stream)
         try:

@@ -31,7 +31,6 @@ from elman_server.transport import messages, status
 from elman_server.transport.frames import FramePacker
 from elman_server.transport.naming import Naming, Wanted
 from elman_server.transport.pushing import Payload, Pushing, payload
-from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.ticketing import Ticketing
 from elman_server.transport.withheld import NamedAnswers, Withheld
 from elman_server.turns import Slices, Turns
@@ -70,7 +69,6 @@ class StreamRpc:
         identity: str,
         keeper: Keeper | None,
         turns: Turns,
-        slow_readers: SlowReaders,
         withheld: Withheld,
         window: int,
         max_message_bytes: int,
@@ -83,7 +81,6 @@ class StreamRpc:
         over, and get `grace` seconds to finish what was pushed."""
         self._model = model
         self._turns = turns
-        self._slow_readers = slow_readers
         self._withheld = withheld
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
@@ -208,7 +205,7 @@ class StreamRpc:
                 return
             if reader.done() and self._sessions and not half_closed:
                 # A broken connection looks like a half-close to the reader; a write tells.
-                await self._send(b"", write)
+                await write(b"")
                 half_closed = True
                 async for session in self._turns.over(list(self._sessions.values())):
                     self._engine.close(session)
@@ -222,21 +219,17 @@ class StreamRpc:
     async def _tell(self, write: Write) -> None:
         """What there is to tell; of named sessions, what may be told when it is written."""
         first = True
-        for response in self._frames():
-            began = self._engine.now()
-            await self._send(response, write)
-            self._fit_frames(self._engine.now() - began)
+        for response in self._responses() if self._named is None else self._frames():
+            if 2 * len(response) < self._packer.max_bytes:
+                await write(response)
+            else:
+                began = self._engine.now()
+                await write(response)
+                self._fit_frames(self._engine.now() - began)
             if not first:
                 await self._turns.next()
             first = False
         self._mail_nbytes = 0
-
-    async def _send(self, response: bytes, write: Write) -> None:
-        self._slow_readers.writes(self)
-        try:
-            await write(response)
-        finally:
-            self._slow_readers.wrote(self)
 
     def _frames(self) -> Iterator[bytes]:
         yield from self._responses()
@@ -247,8 +240,8 @@ class StreamRpc:
             self._readable.set()
 
     def _fit_frames(self, seconds: float) -> None:
-        """Frames grow while the client takes them at once. What is written to one that does not
-        read stays with gRPC until its connection ends."""
+        """Frames grow while the client takes large ones at once. What is written to one that does
+        not read stays with gRPC until its connection ends."""
         most = self._packer.max_bytes
         if seconds < _AT_ONCE_SECONDS:
             self._packer.max_bytes = min(2 * most, self._frame_bytes)
@@ -379,7 +372,10 @@ class StreamRpc:
     @property
     def _is_crowded(self) -> bool:
         """Whether the server is, also by what waits of this RPC."""
-        return any(outbox.pending for outbox in self._outboxes) and self._admission.crowded
+        for outbox in self._outboxes:
+            if outbox.pending:
+                return self._admission.crowded
+        return False
 
     async def _room(self) -> None:
         self._changed.set()  # the client is to hear of what was refused

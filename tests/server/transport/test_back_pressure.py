@@ -1,7 +1,6 @@
 """What a caller can make the server keep is bounded, and costs nobody else anything."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 
@@ -10,7 +9,6 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.admission import Waiting
-from elman_server.transport.slow_readers import SlowReaders
 from elman_server.transport.stream import StreamRpc
 from elman_server.transport.withheld import Withheld
 from elman_server.turns import Turns
@@ -34,7 +32,6 @@ class Peer:
             identity="",
             keeper=None,
             turns=Turns(),
-            slow_readers=SlowReaders(timeout=inf, max_nbytes=inf, clock=time.monotonic),
             withheld=Withheld(max_nbytes=inf),
             window=config.window,
             max_message_bytes=config.max_message_bytes,

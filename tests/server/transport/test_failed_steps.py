@@ -11,6 +11,7 @@ from elman_server.engine.beginning import Beginning
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.interrupt import Interrupt
 from elman_server.runner import Runner
+from tests.server.fakes import Slots
 from tests.server.transport.harness import LocalServer, push
 from tests.stepmodels import ALPHABET
 
@@ -23,6 +24,9 @@ class UnluckyRunner:
     def __init__(self, runner: Runner, letter: str) -> None:
         self._runner = runner
         self._element = ALPHABET.index(letter)
+
+    def has_room(self, slots: Slots) -> bool:
+        return self._runner.has_room(slots)
 
     def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)
