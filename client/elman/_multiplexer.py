@@ -162,7 +162,7 @@ class Multiplexer:
         share = most // 2 if self._pushes else most
         left = self._take_resuming(frame, push, share, rest)
         left = self._take_opens(frame, push, left, rest)
-        self._take_pushes(frame, push, left + most - share, rest)
+        self._take_pushes(frame, push, left + most - share)
         self._pushes.extend(rest)
         push.place(frame)
         self._take_last(self._tickets, frame.tickets, most // 8)
@@ -182,7 +182,7 @@ class Multiplexer:
         Those that are not done with it go on when their tickets come."""
         while self._resuming and budget > 0 and (room := self._window.room) > 0:
             session = self._resuming[0]
-            if session.ended or session.outbound is not self or not session.resuming:
+            if session.ended or session.outbound is not self:
                 self._resuming.popleft()
                 continue
             opening = 0
@@ -197,7 +197,7 @@ class Multiplexer:
             frame.tickets.append(session.number)
             self._window.sent(session, nbytes, session.sent)
             budget -= nbytes
-            if session.pending_elements and session.sent >= session.resume_until:
+            if session.pending_elements and not session.resuming:
                 rest.append(session)
         return budget
 
@@ -208,7 +208,7 @@ class Multiplexer:
         silent."""
         while self._opens and budget > 0:
             session = self._opens[0]
-            if session not in self._unopened:
+            if session.ended or session.outbound is not self:
                 self._opens.popleft()
                 continue
             fits = self._given(session) <= budget
@@ -249,17 +249,12 @@ class Multiplexer:
                 message.fingerprint = self._model.fingerprint
         return message.ByteSize() + SESSION_BYTES
 
-    def _take_pushes(
-        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[Session]
-    ) -> None:
-        # What is larger than a frame goes alone. A session that was parked, and is back on this
-        # RPC, may still be in line from before.
+    def _take_pushes(self, frame: pb.StreamRequest, push: PushBuilder, budget: int) -> None:
+        # What is larger than a frame goes alone.
         pushes, add = self._pushes, push.add
         while pushes and (budget > 0 or not (push or frame.opens)):
             session = pushes.popleft()
-            if session.outbound is not self or not session.number or session.resuming:
-                continue
-            if rest and session in rest:
+            if session.outbound is not self:
                 continue
             budget -= add(session, budget)
             if session.pending_elements:

@@ -40,8 +40,7 @@ class ResumeWindow:
 
     def sent(self, session: Session, nbytes: int, position: int) -> None:
         """A piece, before `position`. A ticket of it was asked for."""
-        before, _ = self._pieces.get(session, (0, 0))
-        self._pieces[session] = (before + nbytes, position)
+        self._pieces[session] = (nbytes, position)
         self._bytes += nbytes
 
     def settle(self, session: Session, position: int | None) -> bool:
