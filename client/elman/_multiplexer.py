@@ -75,10 +75,12 @@ class Multiplexer:
         """Those that it was not told of."""
         self._layouts: dict[object, Layout] = {}
         self._opens: deque[Session] = deque()
-        self._resuming: deque[Session] = deque()
-        """Those that have a piece to push again, opened here or not yet."""
+        self._resuming: deque[tuple[int, Session]] = deque()
+        """Those that have a piece to push again, with their numbers; 0 for what is not opened yet.
+        One that comes here again, as parked ones do, has another number than before."""
         self._window = ResumeWindow()
-        self._pushes: deque[Session] = deque()
+        self._pushes: deque[int] = deque()
+        """Numbers of those that have something to push. One that comes here again has another."""
         self._tickets: deque[Session] = deque()
         self._closes: deque[Session] = deque()
 
@@ -87,7 +89,8 @@ class Multiplexer:
         model."""
         layout = self._layouts.setdefault(options.layout.key, options.layout)
         session = Session(0, replace(options, layout=layout), self._codec, self, wake)
-        self._enter(session, self._opens)
+        self._opens.append(session)
+        self._enter(session)
         return session
 
     def adopt(self, session: Session) -> None:
@@ -95,21 +98,24 @@ class Multiplexer:
         session.number = 0
         session.outbound = self
         self._window.enter(session)
-        self._enter(session, self._resuming if session.resuming else self._opens)
+        if session.resuming:
+            self._resuming.append((0, session))
+        else:
+            self._opens.append(session)
+        self._enter(session)
         if session.ticket_wanted_at is not None:
             self._tickets.append(session)
         if session.closing:
             self._closes.append(session)
 
-    def _enter(self, session: Session, line: deque[Session]) -> None:
+    def _enter(self, session: Session) -> None:
         self._unopened.add(session)
-        line.append(session)
         self._writable()
 
     def pushed(self, session: Session) -> None:
         """Part of `Outbound`."""
         if session.number:
-            self._pushes.append(session)
+            self._pushes.append(session.number)
             self._writable()
 
     def closed(self, session: Session) -> None:
@@ -157,7 +163,7 @@ class Multiplexer:
         frame = pb.StreamRequest()
         push = PushBuilder(self._codec)
         most = self._max_frame_bytes
-        rest: list[Session] = []
+        rest: list[int] = []
         # Those that are opened and those that are open do not wait for one another.
         share = most // 2 if self._pushes else most
         left = self._take_resuming(frame, push, share, rest)
@@ -176,13 +182,13 @@ class Multiplexer:
         return frame
 
     def _take_resuming(
-        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[Session]
+        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[int]
     ) -> int:
         """A piece of what each resumed session pushes again, while there is room in their window.
         Those that are not done with it go on when their tickets come."""
         while self._resuming and budget > 0 and (room := self._window.room) > 0:
-            session = self._resuming[0]
-            if session.ended or session.outbound is not self:
+            number, session = self._resuming[0]
+            if session.ended or session.outbound is not self or session.number != number:
                 self._resuming.popleft()
                 continue
             opening = 0
@@ -198,11 +204,11 @@ class Multiplexer:
             self._window.sent(session, nbytes, session.sent)
             budget -= nbytes
             if session.pending_elements and not session.resuming:
-                rest.append(session)
+                rest.append(session.number)
         return budget
 
     def _take_opens(
-        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[Session]
+        self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[int]
     ) -> int:
         """Opens sessions, each with the elements that it has: a server may park those that stay
         silent."""
@@ -219,7 +225,7 @@ class Multiplexer:
             if budget > 0 or (fits and self._codec.width <= _SMALL_BYTES):
                 budget -= push.add(session, budget)
             if session.pending_elements:
-                rest.append(session)
+                rest.append(session.number)
         return budget
 
     @staticmethod
@@ -253,12 +259,13 @@ class Multiplexer:
         # What is larger than a frame goes alone.
         pushes, add = self._pushes, push.add
         while pushes and (budget > 0 or not (push or frame.opens)):
-            session = pushes.popleft()
-            if session.outbound is not self:
+            number = pushes.popleft()
+            session = self._sessions.get(number)
+            if session is None:
                 continue
             budget -= add(session, budget)
             if session.pending_elements:
-                pushes.appendleft(session)
+                pushes.appendleft(number)
                 break
 
     def _take_last(self, line: deque[Session], numbers: "_Numbers", budget: int) -> None:
@@ -343,7 +350,7 @@ class Multiplexer:
 
     def _strayed(self, session: Session, stray: Stray) -> bool:
         """Whether it goes on elsewhere, or has no need to."""
-        if session.opened and session.closing and not session.in_flight:
+        if session.closing and not session.in_flight:
             session.end(None)
             return True
         if not session.can_go_on:
@@ -355,7 +362,7 @@ class Multiplexer:
         """A ticket has come, or none will: a piece that was pushed again is done with."""
         if self._window.settle(session, position):
             if session.resuming and not session.ended:
-                self._resuming.append(session)
+                self._resuming.append((session.number, session))
             self._writable()
 
     def _prove(self) -> None:

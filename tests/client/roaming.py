@@ -68,8 +68,9 @@ class Server:
         counts = list(frame.push.counts) or [len(frame.push.text) // (len(numbers) or 1)] * len(
             numbers
         )
+        assert len(set(numbers)) == len(numbers), "a push names each session once"
         for number, count in zip(numbers, counts, strict=True):
-            assert number <= self._last, "a session is opened before it is pushed to"
+            assert 0 < number <= self._last, "a session is opened before it is pushed to"
             if number in self.texts:
                 assert number not in self._closing
                 self.texts[number] += frame.push.text[start : start + count]

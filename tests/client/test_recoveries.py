@@ -538,3 +538,25 @@ def test_a_session_with_a_ticket_is_not_lost_with_its_credentials() -> None:
     error = failure(session)
     assert isinstance(error, elman.SessionLost) and error.ticket == TICKET + b"abcdef"
     assert isinstance(error.__cause__, elman.AccessDenied)
+
+
+def test_pushes_that_were_not_sent_before_their_sessions_were_parked_go_with_new_opens() -> None:
+    rig = Rig(window=8, ticket_every=5, max_frame_bytes=200)
+    sessions = [opened(rig) for _ in range(4)]
+    opened(rig)  # and its RPC goes on
+    for session in sessions:
+        finished(session.push("abc"))
+    rig.receive(rig.server.hand_over([1, 2, 3, 4], PARKED))
+    rig.mend()
+    rig.settle()
+    assert [letters(read(session)) for session in sessions] == ["abc"] * 4
+
+
+def test_what_was_closed_before_it_was_opened_is_not_opened_elsewhere() -> None:
+    rig = Rig()
+    session = rig.open()
+    assert rig.rpcs[-1][0].take(), "the server was told of it"
+    session.close()
+    rig.break_rpc()
+    assert session.ended
+    assert rig.mend() == 0
