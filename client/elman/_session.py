@@ -18,7 +18,13 @@ from elman._prediction import Prediction
 from elman._replay import Replay
 from elman._retries import Retries
 from elman._session_options import SessionOptions
-from elman.errors import ElmanError, InvalidRequest, ServerError, SessionClosed
+from elman.errors import (
+    ClientClosed,
+    ElmanError,
+    InvalidRequest,
+    ServerError,
+    SessionClosed,
+)
 
 T = TypeVar("T")
 
@@ -215,6 +221,8 @@ class Session:
         while not self.opened:
             if self.failure:
                 raise self.failure()
+            if self.ended:  # no stream has it yet that could close it
+                raise ClientClosed("the client was closed")
             yield True
 
     def step(self, payload: Payload) -> Operation[Prediction]:

@@ -32,8 +32,8 @@ class Alarm:
         self._deadlines.pop(waiter, None)
 
     def stop(self) -> None:
-        """The last waits are over."""
-        if self._timer:
+        """Leaves no timer behind, unless something waits for it."""
+        if self._timer and all(waiter.done() for waiter in self._deadlines):
             self._timer.cancel()
             self._at = inf
 
