@@ -185,10 +185,10 @@ class Rpc:
         """All its sessions end."""
         self._multiplexer.fail(error, final=True)
 
-    def join(self, timeout: float | None = None) -> None:
+    def join(self, timeout: float) -> None:
         """Waits until every session has ended, or gone."""
         if self._reader.is_alive():
-            self._reader.join(timeout)
+            self._reader.join(min(timeout, threading.TIMEOUT_MAX))
 
     def abort(self, error: ElmanError, *, final: bool = True) -> None:
         """Ends the RPC at once, whenever gRPC gives the call back. Its sessions raise `error` or,

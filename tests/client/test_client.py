@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from math import inf
 
 import grpc
 import numpy as np
@@ -229,6 +230,32 @@ def test_closing_does_not_wait_for_ever(client: elman.Client, server: FakeServer
     assert time.monotonic() - begin < 5
 
 
+def test_closing_may_wait_for_ever(client: elman.Client) -> None:
+    stream = client.stream("letters")
+    stream.push("a")
+    client.close(grace=inf)
+    assert [prediction.position for prediction in stream] == [0]
+
+
+def test_closing_ends_what_is_being_opened(client: elman.Client, server: FakeServer) -> None:
+    client.predict("letters", "a")  # the model is known from now on
+    server.stream_failures = [UNAVAILABLE] * 1000
+    errors: list[elman.ElmanError] = []
+
+    def open_another() -> None:
+        with pytest.raises(elman.ClientClosed) as caught:
+            client.stream("letters")
+        errors.append(caught.value)
+
+    thread = threading.Thread(target=open_another)
+    thread.start()
+    while len(server.stream_failures) > 997:
+        time.sleep(0.01)
+    client.close()
+    thread.join(10)
+    assert errors, "it waits for its timeout, which is longer"
+
+
 def test_a_block_that_fails_ends_at_once(connect: Connect, server: FakeServer) -> None:
     server.hold()
     with pytest.raises(ZeroDivisionError), connect(server.target) as client:
@@ -268,6 +295,16 @@ def test_a_call_that_grpcs_server_does_not_take_in_is_made_again(
     assert client.predict("letters", "a")["total"].tolist() == [1]
     assert not server.failures
     assert client.models()
+
+
+def test_a_call_that_is_not_taken_in_leaves_its_connection_to_others(
+    client: elman.Client, server: FakeServer
+) -> None:
+    with client.stream("letters"):
+        server.failures = [(grpc.StatusCode.CANCELLED, "", ())]
+        client.predict("letters", "a")
+        with client.stream("letters"):
+            assert server.calls.count("Stream") == 1
 
 
 def test_a_call_that_is_never_taken_in_ends_with_an_error_of_the_sdk(

@@ -36,7 +36,7 @@ from elman._session_options import (
     check_ticket,
     session_options,
 )
-from elman._status import is_too_large, is_unavailable, rpc_error
+from elman._status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
 from elman.aio._lines import Lines
 from elman.aio._opening import Opening
@@ -312,7 +312,8 @@ class Client:
                 delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
                 if delay is None:
                     raise
-                self._links.retire(link)
+                if not is_refused(error):
+                    self._links.retire(link)
             except asyncio.CancelledError:
                 # So ends a call, too, that gRPC's server does not take in, and one whose channel is
                 # closed.
