@@ -167,7 +167,8 @@ class Recovery:
         self, session: Session, now: float, refused_by: str | None, after: float | None
     ) -> float:
         retries = session.retries
-        if after is not None:
+        # Handed over again without an answer between, it is as if the server had broken off.
+        if after or (after is not None and retries.tries == 1):
             return now + self._backoff.spread(after, retries.tries)
         if refused_by is not None:
             return now + self._backoff.delay_after(retries.tries, _MOST_SECONDS_AFTER_REFUSALS)

@@ -230,7 +230,12 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
         case pb.CLOSE_REASON_OVERLOADED:
             seconds = (closed.retry_after_ms or 1000) / 1000
             return lambda: ServerOverloaded(message, retry_after=seconds)
-        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_UNAVAILABLE if not opened:
+        case (
+            pb.CLOSE_REASON_SHUTDOWN
+            | pb.CLOSE_REASON_UNAVAILABLE
+            | pb.CLOSE_REASON_MOVED
+            | pb.CLOSE_REASON_PARKED
+        ) if not opened:
             return lambda: Unavailable(message)
         case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED | pb.CLOSE_REASON_PARKED:
             ticket = session.ticket or None

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import elman
 from elman._session import Session
 from elman.errors import ElmanError
+from elman.v1 import inference_pb2 as pb
 from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, MODEL, letters
-from tests.client.roaming import OVERLOADED, PARKED, REJECTED, SHUTDOWN, TICKET, Rig
+from tests.client.roaming import MOVED, OVERLOADED, PARKED, REJECTED, SHUTDOWN, TICKET, Rig
 from tests.client.test_interleavings import Caller
 
 
@@ -560,3 +561,32 @@ def test_what_was_closed_before_it_was_opened_is_not_opened_elsewhere() -> None:
     rig.break_rpc()
     assert session.ended
     assert rig.mend() == 0
+
+
+@pytest.mark.parametrize("reason", [MOVED, PARKED])
+def test_a_session_that_is_handed_over_again_and_again_is_tried_less_and_less_often(
+    reason: pb.CloseReason.ValueType,
+) -> None:
+    rig = Rig()
+    session = opened(rig)
+    finished(session.push("a"))
+    rig.break_rpc()
+    until = rig.now + 30
+    for _ in range(30):
+        assert rig.mend()
+        rig.server.refuses = reason
+        rig.write()
+    assert rig.now > until
+
+
+@pytest.mark.parametrize("reason", [MOVED, PARKED, SHUTDOWN])
+def test_a_session_that_was_never_opened_is_not_lost_whatever_its_server_says(
+    reason: pb.CloseReason.ValueType,
+) -> None:
+    rig = Rig()
+    session = rig.open()
+    for _ in range(30):
+        rig.server.refuses = reason
+        rig.write()
+        rig.mend()
+    assert type(failure(session)) is elman.Unavailable
