@@ -5,6 +5,7 @@ Knows nothing of sockets, threads or event loops; the time is an argument, in se
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
@@ -63,6 +64,16 @@ class Attempts:
         return min(self._backoff.delay(), left) if left > 0 else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What a server does with a session that came to it."""
+
+    until: float
+    """When its time is over."""
+    repeated: int
+    """How far it was when that was said."""
+
+
 class Recovery:
     """Strays: sessions between two RPCs. Whoever takes one in gets it from `due`.
 
@@ -87,8 +98,8 @@ class Recovery:
         self._backoff = backoff
         self._strays: dict[Session, float] = {}
         """When each is due."""
-        self._trials: dict[Session, float] = {}
-        """Those on an RPC that has not got on with them, and when their time is over."""
+        self._trials: dict[Session, _Trial] = {}
+        """Those on an RPC that has not got on with them."""
         self._parked: set[Session] = set()
         """Those that need no server before they have something to say."""
         self._bring_back = bring_back
@@ -197,7 +208,8 @@ class Recovery:
 
     def next_at(self) -> float:
         """When there is something to do next; inf if there is nothing."""
-        return min(min(self._strays.values(), default=inf), min(self._trials.values(), default=inf))
+        trials = (trial.until for trial in self._trials.values())
+        return min(min(self._strays.values(), default=inf), min(trials, default=inf))
 
     def due(self, now: float) -> list[Session]:
         """Those that are due, who are no strays then."""
@@ -207,15 +219,26 @@ class Recovery:
         found = [session for session in found if not self.park(session)]
         for session in found:
             if session.opened:
-                self._trials[session] = max(self._until(session), now + self._open_timeout)
+                self._try(session, max(self._until(session), now + self._open_timeout))
         return found
 
     def overdue(self, now: float) -> list[Session]:
-        """Those whose time is over though their RPC goes on: they are lost."""
-        found = [session for session, at in self._trials.items() if at <= now]
-        for session in found:
-            del self._trials[session]
-        return found
+        """Those whose time is over though their RPC goes on: they are lost. A server that repeats
+        its answers, however slowly, gets as much time again for the next ones."""
+        over = [session for session, trial in self._trials.items() if trial.until <= now]
+        lost: list[Session] = []
+        for session in over:
+            trial = self._trials.pop(session)
+            if session.idle:
+                session.retries.begin_anew()
+            elif session.repeated > trial.repeated:
+                self._try(session, now + max(self._resume_timeout, self._open_timeout))
+            else:
+                lost.append(session)
+        return lost
+
+    def _try(self, session: Session, until: float) -> None:
+        self._trials[session] = _Trial(until=until, repeated=session.repeated)
 
     def take_all(self) -> list[Session]:
         """All of them, and all that are parked, who are neither then."""

@@ -201,6 +201,12 @@ class Session:
         return self.pushed - self.pending_elements
 
     @property
+    def repeated(self) -> int:
+        """The position before which its present server has answered all since its ticket, had that
+        been answered before or not."""
+        return self._due
+
+    @property
     def resuming(self) -> bool:
         """Whether it has elements to push that it pushed before."""
         return self.sent < self.resume_until

@@ -337,6 +337,42 @@ def test_a_session_is_lost_in_time_though_its_rpc_goes_on_without_answering() ->
     assert rig.rpcs[-1][1].texts.keys() == {2}, "the lost one is closed"
 
 
+def test_a_server_that_repeats_its_answers_slowly_is_not_given_up() -> None:
+    rig = Rig(resume_timeout=10.0, window=100, ticket_every=1000)
+    session = opened(rig)
+    finished(session.push("abcdefgh"))
+    rig.write()
+    rig.answer()
+    finished(session.push("a"))
+    rig.break_rpc()
+    rig.mend()
+    rig.write()
+    for _ in range(8):
+        rig.now += 7
+        assert not rig.recovery.overdue(rig.now)
+        rig.answer(1)
+    rig.now += 20
+    assert rig.recovery.overdue(rig.now) == [], "it has repeated one more"
+    rig.now += 10
+    assert rig.recovery.overdue(rig.now) == [session], "and no other one since"
+
+
+def test_a_session_for_which_nothing_waits_any_more_is_not_given_up() -> None:
+    rig = Rig(resume_timeout=10.0, window=100)
+    session = opened(rig)
+    asked = session.take_ticket()
+    next(asked)
+    rig.break_rpc()
+    rig.mend()
+    rig.write()
+    asked.close()
+    rig.now += 1000
+    assert not rig.recovery.overdue(rig.now)
+    finished(session.push("a"))
+    rig.break_rpc()
+    assert not session.ended, "its time begins with the push"
+
+
 def test_what_its_servers_die_of_is_tried_less_and_less() -> None:
     rig = Rig(resume_timeout=60.0)
     session = opened(rig)
