@@ -60,7 +60,12 @@ class Monitor:
         """Has something done under the lock: now, or, if that is taken, by whoever enters next.
         Not to be called under the lock on purpose; a finaliser may."""
         self._deferred.append(action)
-        if self.lock.acquire(blocking=False):
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Does what was deferred while its caller had the lock, which may have been the last to
+        enter for long. Called without the lock."""
+        while self._deferred and self.lock.acquire(blocking=False):
             try:
                 self.settle()
             finally:

@@ -100,6 +100,7 @@ class Line:
                 if waiter is not None:
                     monitor.returned(waiters, waiter)
                 operation.close()
+            monitor.catch_up()
 
     def close(self) -> None:
         if not self._home.forked:
@@ -231,6 +232,7 @@ class Rpc:
                     if self._multiplexer.finished:
                         return
                     waiter = monitor.enlist(self._writers)
+            monitor.catch_up()
             if frame is not None:
                 yield frame
                 continue
@@ -258,6 +260,7 @@ class Rpc:
                     if not self.answered:
                         self._first_answer()
                     self._multiplexer.receive(response)
+                self._monitor.catch_up()
             error = Unavailable("the server ended the RPC")
         except grpc.RpcError as status:
             error = stream_error(status)

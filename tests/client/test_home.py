@@ -17,6 +17,7 @@ import pytest
 
 import elman
 import elman.aio
+from elman.v1 import inference_pb2 as pb
 from tests.client.conftest import Connect
 from tests.client.fake_server import FakeServer
 
@@ -195,6 +196,29 @@ def test_a_stream_that_nobody_has_is_closed_with_a_warning(
         del stream
         gc.collect()
     until(lambda: number in {closed for frame in server.frames for closed in frame.closes})
+
+
+def test_a_stream_that_is_collected_while_answers_come_is_closed_though_none_follow(
+    server: FakeServer,
+) -> None:
+    with (
+        elman.connect(server.target, connect_timeout=60) as client,
+        client.stream("letters") as stream,
+    ):
+        dropped = [client.stream("letters")]
+        multiplexer: Any = stream._session.outbound
+        receive = multiplexer.receive
+
+        def collect_and_receive(response: pb.StreamResponse) -> None:
+            if response.predictions:
+                dropped.clear()
+            receive(response)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            multiplexer.receive = collect_and_receive
+            stream.push("a")
+            until(lambda: any(frame.closes for frame in server.frames))
 
 
 def test_a_stream_whose_source_blocks_is_closed_when_nobody_has_it(
