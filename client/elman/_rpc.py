@@ -227,7 +227,7 @@ class Rpc:
         while True:
             with monitor.lock:
                 monitor.settle()
-                frame = self._multiplexer.take()
+                frame = self._next_frame()
                 if frame is None:
                     if self._multiplexer.finished:
                         return
@@ -241,6 +241,14 @@ class Rpc:
                 monitor.returned(self._writers, waiter)
             # They are about to push their next elements, which then go out together.
             monitor.let_others_return()
+
+    def _next_frame(self) -> pb.StreamRequest | None:
+        try:
+            return self._multiplexer.take()
+        except Exception as bug:  # another RPC would not write it either
+            error = ServerError(f"the client failed to write a frame: {bug!r}")
+            self._multiplexer.fail(error, final=True)
+            return None
 
     def _begin(self) -> Call:
         call: Call = self.link.stub.Stream(self._frames(), metadata=self._metadata)

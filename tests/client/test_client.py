@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman._multiplexer import Multiplexer
 from tests.client.conftest import Connect
 from tests.client.fake_models import LETTERS, REFUSED, letter_totals
 from tests.client.fake_server import FakeServer
@@ -305,6 +306,17 @@ def test_a_call_that_is_not_taken_in_leaves_its_connection_to_others(
         client.predict("letters", "a")
         with client.stream("letters"):
             assert server.calls.count("Stream") == 1
+
+
+def test_a_frame_that_cannot_be_made_ends_its_sessions_at_once(
+    client: elman.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(multiplexer: Multiplexer) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Multiplexer, "take", fail)
+    with pytest.raises(elman.ServerError, match="failed to write a frame"):
+        client.stream("letters")
 
 
 def test_a_call_that_is_never_taken_in_ends_with_an_error_of_the_sdk(
