@@ -194,3 +194,22 @@ def test_large_tickets_go_alone() -> None:
             rig.receive(rig.server.take(pb.StreamRequest.FromString(frame.SerializeToString())))
         rig.answer()
     assert [letters(read(session)) for session in sessions] == ["bc", "bc", "bcde", "bcde"]
+
+
+@pytest.mark.parametrize("frame_bytes", [30, 5000])
+def test_a_session_that_comes_back_to_the_rpc_that_it_was_parked_on_pushes_once(
+    frame_bytes: int,
+) -> None:
+    """It may still be in line there, from before."""
+    rig = Rig(window=100, ticket_every=100, max_frame_bytes=frame_bytes, resume_timeout=1e9)
+    session, other = opened(rig, 2)
+    finished(session.push("abcdefgh" * 3))
+    rig.write()
+    rig.receive(rig.server.hand_over([1], PARKED))
+    for text in ("a", "b"):
+        rig.mend()
+        finished(session.push(text))
+        finished(other.push(text))
+    rig.settle()
+    assert letters(read(session)) == "abcdefgh" * 3 + "ab"
+    assert letters(read(other)) == "ab"
