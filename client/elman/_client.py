@@ -12,7 +12,7 @@ import grpc
 
 from elman import _ready
 from elman._deadline import Deadline
-from elman._home import Home, check_gevent, keep_in_children, refuse_pickle
+from elman._home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
 from elman._keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._lines import Lines
 from elman._links import Links
@@ -108,6 +108,7 @@ class Client:
         self._keepalive = Keepalive(options.keepalive)
         self._links = Links(options.targets, self._connect, lambda channel: channel.close())
         keep_in_children(self._links)
+        close_at_exit(self._links)
         self._cache = ModelCache()
         self._lines: dict[tuple[str, str, str], Lines] = {}
         self._lock = threading.Lock()

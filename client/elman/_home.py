@@ -5,12 +5,21 @@ the child. So each use asks first, without a lock.
 """
 
 import asyncio
+import atexit
 import os
 import sys
-from typing import NoReturn
+from typing import NoReturn, Protocol
 from weakref import WeakSet
 
 from elman.errors import ClientUnusable
+
+
+class Closable(Protocol):
+    """Connections of a client."""
+
+    def close(self) -> None:
+        """All of them."""
+
 
 _forks = 0
 """How many there were between this process and the one that imported this module."""
@@ -24,10 +33,27 @@ def keep_in_children(connections: object) -> None:
     _connections.add(connections)
 
 
+_closed_at_exit: WeakSet[Closable] = WeakSet()
+
+
+def close_at_exit(connections: Closable) -> None:
+    """Closes them before the interpreter ends the threads that gRPC waits for to do so."""
+    _closed_at_exit.add(connections)
+
+
+def _exit() -> None:
+    for connections in list(_closed_at_exit):
+        connections.close()
+
+
+atexit.register(_exit)
+
+
 def _forked() -> None:
     global _forks
     _forks += 1
     _inherited.extend(_connections)
+    _closed_at_exit.clear()
 
 
 if hasattr(os, "register_at_fork"):

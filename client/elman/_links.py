@@ -11,6 +11,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from elman.errors import ClientClosed
 from elman.v1.inference_pb2_grpc import InferenceStub
 
 C = TypeVar("C")
@@ -55,6 +56,7 @@ class Links(Generic[C]):
         self._make = make
         self._close = close
         self._lock = threading.Lock()
+        self._closed = False
         # Anywhere, so that many clients do not all come to the first.
         self._next = random.randrange(len(targets))
         self._kept: dict[str, Link[C]] = {}
@@ -62,8 +64,11 @@ class Links(Generic[C]):
         self._links: set[Link[C]] = set()
 
     def lease(self) -> Link[C]:
-        """The current one. `give_back` comes once it is not used any more."""
+        """The current one. `give_back` comes once it is not used any more. Raises `ClientClosed`
+        after `close`."""
         with self._lock:
+            if self._closed:
+                raise ClientClosed("the client was closed")
             link = self._kept.get(self._target)
             if link is None:
                 target = self._target
@@ -120,8 +125,9 @@ class Links(Generic[C]):
             self._close_unused(link)
 
     def close(self) -> None:
-        """All of them, used or not."""
+        """All of them, used or not. There are no others after that."""
         with self._lock:
+            self._closed = True
             links, self._links, self._kept = self._links, set(), {}
         for link in links:
             self._close(link.channel)

@@ -198,6 +198,24 @@ def test_a_stream_that_nobody_has_is_closed_with_a_warning(
     until(lambda: number in {closed for frame in server.frames for closed in frame.closes})
 
 
+_LEFT_OPEN = """
+import sys, elman
+for _ in range(3):
+    client = elman.connect(sys.argv[1])
+    stream = client.stream("letters")
+    stream.push("a")
+    stream = client.stream("letters")
+    stream.step("a")
+"""
+
+
+def test_a_program_that_closes_nothing_ends(server: FakeServer) -> None:
+    for _ in range(3):
+        command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", _LEFT_OPEN, server.target]
+        ended = subprocess.run(command, timeout=60, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_stream_that_is_collected_while_answers_come_is_closed_though_none_follow(
     server: FakeServer,
 ) -> None:
