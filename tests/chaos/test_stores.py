@@ -198,7 +198,8 @@ async def test_a_server_that_stops_while_its_named_sessions_wait_ends_in_time(
                 await load.run(3 * LEASE)
                 number, *_ = await asyncio.to_thread(fleet.busy)
                 begun = monotonic()
-                await asyncio.to_thread(fleet.terminate, number)
+                # 1, where it could not save them: the store said nothing to the end.
+                assert await asyncio.to_thread(fleet[number].terminate) in (0, 1)
                 seconds = monotonic() - begun
                 redis.resume()
                 await load.get_on()
