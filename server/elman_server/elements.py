@@ -13,6 +13,8 @@ from elman_server.spec import InputKind, InputSpec
 _SHOWN = 40
 _KNOWN = 4096
 """Characters."""
+SLICE_ELEMENTS = 16_384
+"""Of a payload, what is read at once: between two such parts others have a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,10 @@ class ElementCodec:
             """Single characters, which are what comes of those who type."""
             self._ids[[ord(symbol) for symbol in spec.vocabulary]] = np.arange(spec.size)
 
-    @property
-    def part_nbytes(self) -> int:
-        """How long a part of a payload is that holds one element: bytes, or 1 of a text."""
-        return 1 if self._spec.kind is InputKind.TEXT else self.nbytes
+    def part(self, payload: str | bytes, start: int, stop: int) -> str | bytes:
+        """Elements `start` to `stop - 1` of a payload, which `check` accepts."""
+        size = 1 if isinstance(payload, str) else self.nbytes
+        return payload[start * size : stop * size]
 
     def check(self, payload: str | bytes) -> None:
         """Raises `InvalidElement` for a payload of the wrong kind, or that holds no whole number of

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.elements import ElementCodec
+from elman_server.elements import SLICE_ELEMENTS, ElementCodec
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements
 from elman_server.engine.session import EndReason
@@ -21,8 +21,6 @@ from elman_server.served import ServedModel
 from elman_server.transport import messages
 from elman_server.turns import Turns
 
-_SLICE_ELEMENTS = 16_384
-"""What is read at once."""
 _OVERHEAD = 1024
 """Bytes that a response may take beside its predictions."""
 
@@ -96,11 +94,11 @@ async def _decode(codec: ElementCodec, payload: str | bytes, turns: Turns) -> li
     """All elements, read in slices with turns for others between them. Raises `InvalidElement`."""
     count = codec.count(payload)
     parts: list[Elements] = []
-    for start in range(0, count, _SLICE_ELEMENTS):
+    for start in range(0, count, SLICE_ELEMENTS):
         if start:
             await turns.next()
-        stop = min(start + _SLICE_ELEMENTS, count)
-        decoded = codec.decode(payload[start * codec.part_nbytes : stop * codec.part_nbytes])
+        stop = min(start + SLICE_ELEMENTS, count)
+        decoded = codec.decode(codec.part(payload, start, stop))
         if decoded.invalid is not None:
             offset = int(decoded.invalid.argmax())
             raise InvalidElement(

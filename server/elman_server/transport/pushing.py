@@ -6,7 +6,7 @@ from typing import TypeGuard
 import numpy as np
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.elements import Decoded
+from elman_server.elements import SLICE_ELEMENTS, Decoded
 from elman_server.engine.engine import Engine
 from elman_server.engine.queues import Elements
 from elman_server.engine.roster import Roster
@@ -18,9 +18,8 @@ from elman_server.turns import Slices
 
 _MANY = 8
 """Sessions in a push from which on it costs less to look at all of them at once."""
-_SLICE_ELEMENTS = 16_384
 _SLICE_ENTRIES = 1_024
-"""What of a push is taken at once."""
+"""Of a push, what is taken at once."""
 
 Payload = str | bytes
 
@@ -50,7 +49,7 @@ class Pushing:
     def is_short(self, push: pb.Push, elements: Payload) -> bool:
         """Whether it is taken at once. `elements` is its payload."""
         return (
-            len(push.sessions) <= _SLICE_ENTRIES and self._codec.count(elements) <= _SLICE_ELEMENTS
+            len(push.sessions) <= _SLICE_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
         )
 
     def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:
@@ -86,7 +85,7 @@ class Pushing:
                 await pause(work)
                 self._close(number, error)
             return
-        slices = list(sliced(counts, elements=_SLICE_ELEMENTS, entries=_SLICE_ENTRIES))
+        slices = list(sliced(counts, elements=SLICE_ELEMENTS, entries=_SLICE_ENTRIES))
         left = self._codec.count(elements)
         self._engine.untaken += left
         try:
@@ -152,8 +151,7 @@ class Pushing:
             start = stop
 
     def _decode(self, elements: Payload, part: PushSlice) -> Decoded:
-        size = self._codec.part_nbytes
-        return self._codec.decode(elements[part.start * size : part.stop * size])
+        return self._codec.decode(self._codec.part(elements, part.start, part.stop))
 
     def _queue_all(
         self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
