@@ -60,12 +60,13 @@ class Connections:
         delay = _LOOK_SECONDS
         while True:
             await asyncio.sleep(delay if busy() else max(delay, _IDLE_LOOK_SECONDS))
-            began = time.monotonic()
-            came = await asyncio.to_thread(received_by, port)
-            delay = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
-            if too_much := held(came):
-                for peer in await asyncio.to_thread(shut_down, too_much):
-                    self._closed("partial", peer, "much of what it sent is no whole message")
+            with contextlib.suppress(OSError):  # no descriptor is left to look with
+                began = time.monotonic()
+                came = await asyncio.to_thread(received_by, port)
+                delay = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
+                if too_much := held(came):
+                    for peer in await asyncio.to_thread(shut_down, too_much):
+                        self._closed("partial", peer, "much of what it sent is no whole message")
 
     async def _sweep(self, port: int, most: int, busy: Callable[[], Collection[str]]) -> None:
         before: set[str] = set()
@@ -117,23 +118,21 @@ def shut_down(peers: Collection[str]) -> list[str]:
 
 def received_by(port: int) -> dict[str, int]:
     """The bytes that came over each connection to a port of this process, by its peer."""
-    found = {}
-    for connection in _sockets():
-        peer = _peer(connection)
-        if peer and connection.getsockname()[1] == port:
-            nbytes = received(connection)
-            if nbytes is not None:
-                found[peer] = nbytes
-    return found
+    came = {peer: received(connection) for peer, connection in _connections(port)}
+    return {peer: nbytes for peer, nbytes in came.items() if nbytes is not None}
 
 
 def connected(port: int) -> list[str]:
     """The peers that are connected to a port of this process."""
-    return [
-        peer
-        for connection in _sockets()
-        if (peer := _peer(connection)) and _port(connection) == port
-    ]
+    return [peer for peer, _ in _connections(port)]
+
+
+def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
+    """Those to a port of this process, and their peers."""
+    for connection in _sockets():
+        peer = _peer(connection)
+        if peer and _port(connection) == port:
+            yield peer, connection
 
 
 def _sockets() -> Iterator[socket.socket]:
