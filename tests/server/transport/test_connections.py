@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -103,3 +103,30 @@ def test_a_client_that_resets_meanwhile_does_not_save_the_others(
         monkeypatch.setattr(connections, "_peer", peer)
         assert set(shut_down(names)) == set(names)
         assert pairs[1][0].recv(1) == b""
+
+
+async def test_what_connections_hold_is_looked_at_again_after_a_look_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    looked = asyncio.Event()
+
+    def received_by(port: int) -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OSError("no descriptor is left")
+        return {"ipv4:127.0.0.1:1": 5}
+
+    def held(came: Mapping[str, int]) -> list[str]:
+        assert came == {"ipv4:127.0.0.1:1": 5}
+        looked.set()
+        return []
+
+    monkeypatch.setattr(connections, "received_by", received_by)
+    monkeypatch.setattr(connections, "_LOOK_SECONDS", 0.0)
+    watched = Connections(lambda reason, peer, why: None)
+    watched.bound(1, held, lambda: ["ipv4:127.0.0.1:1"])
+    await asyncio.wait_for(looked.wait(), 30)
+    assert watched._bounding is not None
+    watched._bounding.cancel()
