@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.errors import InvalidRequest
-from elman_server.spec import OutputKind, OutputSpec
+from elman_server.spec import DType, OutputKind, OutputSpec
 
 _MAX_REQUESTS = 64
 """An output may be asked for in several forms, but each costs time at every element."""
@@ -59,8 +60,8 @@ class Selection:
                 f"{len(requests)} outputs are requested; allowed is {_MAX_REQUESTS}"
             )
         specs = {spec.name: spec for spec in outputs}
-        self._columns = [_Column(request, specs) for request in requests] or [
-            _Column(OutputRequest(name=name), specs) for name in specs
+        self._columns = [_column(request, _named(request.name, specs)) for request in requests] or [
+            _column(OutputRequest(name=name), spec) for name, spec in specs.items()
         ]
         self.names = frozenset(column.name for column in self._columns)
         self.element_nbytes = sum(column.element_nbytes for column in self._columns)
@@ -81,34 +82,35 @@ class Selection:
 
 
 class _Column:
-    def __init__(self, request: OutputRequest, specs: Mapping[str, OutputSpec]) -> None:
-        if request.name not in specs:
+    """One output in one form. Immutable."""
+
+    __slots__ = ("_form", "_k", "_kind", "element_nbytes", "name")
+
+    def __init__(
+        self, request: OutputRequest, *, kind: OutputKind, dtype: DType, shape: tuple[int, ...]
+    ) -> None:
+        if request.form is Form.PROBABILITIES and kind is OutputKind.VALUES:
             raise InvalidRequest(
-                f"output {request.name!r} is unknown; the model has {', '.join(specs)}"
-            )
-        spec = specs[request.name]
-        if request.form is Form.PROBABILITIES and spec.kind is OutputKind.VALUES:
-            raise InvalidRequest(
-                f"output {spec.name!r} holds values, which have no probabilities; ask for it raw"
+                f"output {request.name!r} holds values, which have no probabilities; ask for it raw"
             )
         if request.form is Form.TOP:
-            length = spec.shape[-1] if spec.shape else 0
+            length = shape[-1] if shape else 0
             if not 1 <= request.k <= length:
                 allowed = f"allowed is 1 to {length}" if length else "it is a scalar, so has no top"
-                raise InvalidRequest(f"k is {request.k} for output {spec.name!r}; {allowed}")
+                raise InvalidRequest(f"k is {request.k} for output {request.name!r}; {allowed}")
         elif request.k:
-            raise InvalidRequest(f"k is {request.k} for output {spec.name!r}; only top takes it")
-        self.name = spec.name
+            raise InvalidRequest(f"k is {request.k} for output {request.name!r}; only top takes it")
+        self.name = request.name
         self._form = request.form
-        self._kind = spec.kind
+        self._kind = kind
         self._k = request.k
-        size = np.dtype(spec.dtype).itemsize
-        if request.form is not Form.RAW and spec.kind is not OutputKind.VALUES:
+        size = np.dtype(dtype).itemsize
+        if request.form is not Form.RAW and kind is not OutputKind.VALUES:
             size = 4
         if request.form is Form.TOP:
-            self.element_nbytes = prod(spec.shape[:-1]) * request.k * (size + 4)
+            self.element_nbytes = prod(shape[:-1]) * request.k * (size + 4)
         else:
-            self.element_nbytes = prod(spec.shape) * size
+            self.element_nbytes = prod(shape) * size
 
     def encode(self, array: NDArray[Any]) -> EncodedValues:
         if self._form is Form.RAW:
@@ -126,6 +128,26 @@ class _Column:
             values=_bytes(np.take_along_axis(array, indices, axis=-1)),
             indices=_bytes(indices.astype("<u4")),
         )
+
+
+def _named(name: str, specs: Mapping[str, OutputSpec]) -> OutputSpec:
+    if name not in specs:
+        raise InvalidRequest(f"output {name!r} is unknown; the model has {', '.join(specs)}")
+    return specs[name]
+
+
+def _column(request: OutputRequest, spec: OutputSpec) -> _Column:
+    # By what matters of the spec, which may hold many labels.
+    return _shared_column(request, kind=spec.kind, dtype=spec.dtype, shape=spec.shape)
+
+
+@lru_cache(maxsize=4096)
+def _shared_column(
+    request: OutputRequest, *, kind: OutputKind, dtype: DType, shape: tuple[int, ...]
+) -> _Column:
+    """A call may open thousands of sessions with 64 outputs each, and the garbage collector stops
+    the server for as long as it takes to look at every object: so selections share columns."""
+    return _Column(request, kind=kind, dtype=dtype, shape=shape)
 
 
 def _bytes(array: NDArray[Any]) -> Buffer:

@@ -2,6 +2,7 @@
 nothing else."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -42,9 +43,30 @@ from tests.stepmodels import (
 SECONDS = 60
 
 
+class Loads(Loader):
+    """A loader, and the processes that it has made."""
+
+    def __init__(self) -> None:
+        # Other tests' processes may be children of this one too.
+        self._others = set(children(os.getpid()))
+        super().__init__(Children())
+
+    def fork_servers(self) -> list[int]:
+        return [pid for pid in children(os.getpid()) if pid not in self._others]
+
+    async def at_work(self) -> int:
+        """The newest child that a fork server has made, as soon as there is one."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                found = [child for server in self.fork_servers() for child in children(server)]
+                if found:
+                    return found[-1]
+                await asyncio.sleep(0.01)
+
+
 @pytest_asyncio.fixture
-async def loader() -> AsyncIterator[Loader]:
-    loader = Loader(Children())
+async def loader() -> AsyncIterator[Loads]:
+    loader = Loads()
     yield loader
     loader.close()
 
@@ -57,22 +79,13 @@ def config(**settings: Any) -> ServerConfig:
     return ServerConfig(**{"demo": True, "max_batch_size": 4, "load_timeout": SECONDS, **settings})
 
 
-def descendants(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
-async def running() -> int:
-    """The child that is at work, as soon as there is one."""
-    async with asyncio.timeout(SECONDS):
-        while True:
-            # The fork server, and what it made.
-            found = list(descendants(os.getpid()))
-            if len(found) > 1:
-                return found[-1]
-            await asyncio.sleep(0.01)
+def children(pid: int) -> list[int]:
+    """Of each thread; none of a process or of a thread that is gone."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
 
 
 async def gone(pid: int) -> None:
@@ -81,7 +94,7 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def refused(loader: Loader, path: Path, **settings: Any) -> str:
+async def refused(loader: Loads, path: Path, **settings: Any) -> str:
     with pytest.raises(ModelLoadError) as caught:
         await loader.load(source(path), config(**settings))
     message = str(caught.value)
@@ -90,7 +103,7 @@ async def refused(loader: Loader, path: Path, **settings: Any) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-async def test_a_model_is_what_it_is_in_this_process(loader: Loader, tmp_path: Path) -> None:
+async def test_a_model_is_what_it_is_in_this_process(loader: Loads, tmp_path: Path) -> None:
     paths = [
         save(*lstm(Shape()), tmp_path / "lstm.onnx"),
         save(*leaky(mixes_rows=True), tmp_path / "mixing.onnx"),
@@ -109,14 +122,14 @@ async def test_a_model_is_what_it_is_in_this_process(loader: Loader, tmp_path: P
 
 
 async def test_a_model_that_hangs_is_given_up_and_keeps_no_other_one_waiting(
-    loader: Loader, tmp_path: Path
+    loader: Loads, tmp_path: Path
 ) -> None:
     hanging = [save(*spinning(FOREVER), tmp_path / f"{n}.onnx") for n in range(3)]
     fine = save(*leaky(), tmp_path / "fine.onnx")
     loads = [
         asyncio.create_task(loader.load(source(path), config(load_timeout=30))) for path in hanging
     ]
-    await running()
+    await loader.at_work()
     async with asyncio.timeout(25):
         await loader.load(source(fine), config())
     for load in loads:
@@ -126,7 +139,7 @@ async def test_a_model_that_hangs_is_given_up_and_keeps_no_other_one_waiting(
     assert message == "a single step of its load took longer than load_timeout, 1 s"
 
 
-async def test_a_model_whose_load_crashes_ends_nothing_else(loader: Loader, tmp_path: Path) -> None:
+async def test_a_model_whose_load_crashes_ends_nothing_else(loader: Loads, tmp_path: Path) -> None:
     hanging = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
     for number, said in (
         (signal.SIGSEGV, r"died (SIGSEGV)"),
@@ -134,14 +147,12 @@ async def test_a_model_whose_load_crashes_ends_nothing_else(loader: Loader, tmp_
         (signal.SIGKILL, "was killed, most likely for want of memory"),
     ):
         load = asyncio.create_task(refused(loader, hanging))
-        os.kill(await running(), number)
+        os.kill(await loader.at_work(), number)
         assert said in await load
     await loader.load(source(save(*leaky(), tmp_path / "fine.onnx")), config())
 
 
-async def test_a_model_that_takes_too_much_memory_is_refused(
-    loader: Loader, tmp_path: Path
-) -> None:
+async def test_a_model_that_takes_too_much_memory_is_refused(loader: Loads, tmp_path: Path) -> None:
     model, spec = leaky()
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(np.array([2**33]), "size"))
@@ -154,14 +165,14 @@ async def test_a_model_that_takes_too_much_memory_is_refused(
     assert "memory" in message or "alloc" in message
 
 
-async def test_what_is_loaded_takes_no_more_than_it_may(loader: Loader, tmp_path: Path) -> None:
+async def test_what_is_loaded_takes_no_more_than_it_may(loader: Loads, tmp_path: Path) -> None:
     path = save(*lstm(Shape(hidden=1024)), tmp_path / "model.onnx")
     await refused(loader, path, max_load_bytes=2**26)
     await loader.load(source(path), config(max_load_bytes=2**30))
 
 
 async def test_models_take_memory_in_the_server_one_after_another(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opening, most = 0, 0
 
@@ -181,7 +192,7 @@ async def test_models_take_memory_in_the_server_one_after_another(
 
 
 async def test_outputs_and_states_of_megabytes_are_tried_within_bounds(
-    loader: Loader, tmp_path: Path
+    loader: Loads, tmp_path: Path
 ) -> None:
     letters = "".join(chr(0x10000 + number) for number in range(256_000))
     many = lstm(Shape(vocabulary=letters, hidden=4, embedded=2))
@@ -195,14 +206,14 @@ async def test_outputs_and_states_of_megabytes_are_tried_within_bounds(
         assert limits.max_step_elements * spec.output_nbytes <= 2**26
 
 
-async def test_a_load_that_nobody_waits_for_is_killed(loader: Loader, tmp_path: Path) -> None:
+async def test_a_load_that_nobody_waits_for_is_killed(loader: Loads, tmp_path: Path) -> None:
     path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
     load = asyncio.create_task(loader.load(source(path), config()))
-    child = await running()
+    child = await loader.at_work()
     load.cancel()
     await gone(child)
     load = asyncio.create_task(loader.load(source(path), config()))
-    child = await running()
+    child = await loader.at_work()
     loader.close()
     await gone(child)
     with pytest.raises(ModelLoadError, match=r"the process that loads it is gone$"):
@@ -210,19 +221,19 @@ async def test_a_load_that_nobody_waits_for_is_killed(loader: Loader, tmp_path: 
 
 
 async def test_a_model_loads_although_what_makes_children_is_killed(
-    loader: Loader, tmp_path: Path
+    loader: Loads, tmp_path: Path
 ) -> None:
     hanging = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
     fine = save(*leaky(), tmp_path / "fine.onnx")
     load = asyncio.create_task(loader.load(source(hanging), config()))
-    child = await running()
-    (fork_server,) = (pid for pid in descendants(os.getpid()) if pid != child)
+    child = await loader.at_work()
+    (fork_server,) = loader.fork_servers()
     os.kill(fork_server, signal.SIGKILL)
-    while await running() == child or fork_server in descendants(os.getpid()):
+    while await loader.at_work() == child or fork_server in loader.fork_servers():
         await asyncio.sleep(0.01)
     load.cancel()
     # It may be found to be gone only when it is asked.
-    (fork_server, *_) = descendants(os.getpid())
+    (fork_server,) = loader.fork_servers()
     os.kill(fork_server, signal.SIGKILL)
     await loader.load(source(fine), config())
 
@@ -272,7 +283,7 @@ def test_a_child_that_has_no_request_yet_dies_with_what_made_it() -> None:
     with server, control, ours, open(os.devnull, "wb") as graphs:
         with connection:
             socket.send_fds(control, [b"+"], [connection.fileno(), graphs.fileno()])
-        while len(list(descendants(server.pid))) < 1:
+        while not children(server.pid):
             time.sleep(0.01)
         server.kill()
         ours.settimeout(SECONDS)
@@ -293,7 +304,7 @@ def test_a_child_that_has_no_request_yet_dies_with_what_made_it() -> None:
     ],
 )
 async def test_an_answer_that_is_nonsense_is_a_refusal(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+    loader: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     async def asking(*_: Any) -> Said:
         return Said(answer=answer, code=0)
@@ -305,7 +316,7 @@ async def test_an_answer_that_is_nonsense_is_a_refusal(
         await loader.read(source(path), config())
 
 
-async def test_names_of_any_length_are_told_in_short(loader: Loader, tmp_path: Path) -> None:
+async def test_names_of_any_length_are_told_in_short(loader: Loads, tmp_path: Path) -> None:
     model, spec = turning()
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     loop.name = "\x1b[2J" + "n" * 100_000
@@ -317,7 +328,7 @@ async def test_names_of_any_length_are_told_in_short(loader: Loader, tmp_path: P
 
 
 async def test_a_model_that_no_file_can_be_made_for_is_refused(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: Any) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -327,7 +338,7 @@ async def test_a_model_that_no_file_can_be_made_for_is_refused(
 
 
 async def test_what_becomes_of_the_file_meanwhile_makes_no_difference(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(*leaky(), tmp_path / "model.onnx")
     ask = Children.ask
@@ -346,18 +357,18 @@ async def test_what_becomes_of_the_file_meanwhile_makes_no_difference(
 
 
 async def test_a_child_knows_no_secrets(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELMAN_TICKET_KEY", "geheim")
     path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
     load = asyncio.create_task(loader.load(source(path), config(ticket_key=("ab" * 32,))))
-    child = await running()
+    child = await loader.at_work()
     for name in ("environ", "cmdline"):
         assert b"geheim" not in Path(f"/proc/{child}/{name}").read_bytes()
     load.cancel()
 
 
-async def test_a_file_is_read_without_being_run(loader: Loader, tmp_path: Path) -> None:
+async def test_a_file_is_read_without_being_run(loader: Loads, tmp_path: Path) -> None:
     path = save(*spinning(FOREVER), tmp_path / "hanging.onnx")
     file = await loader.read(source(path), config())
     assert file.spec == spinning(FOREVER)[1]
