@@ -79,12 +79,13 @@ class Pushing:
         _check(push)
         try:
             self._codec.check(elements)
-            counts = list(_shares(self._codec.count(elements), len(numbers), push.counts))
+            shares = _shares(self._codec.count(elements), len(numbers), push.counts)
         except InvalidElement as error:
             for number in numbers:
                 await pause(work)
                 self._close(number, error)
             return
+        counts = np.array(shares, np.int64)
         slices = list(sliced(counts, elements=SLICE_ELEMENTS, entries=_SLICE_ENTRIES))
         left = self._codec.count(elements)
         self._engine.untaken += left
@@ -269,8 +270,9 @@ def _check(push: pb.Push) -> None:
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
     """How many elements each session gets. Raises `InvalidElement` if they do not come out even."""
     if counts:
-        if sum(counts) != elements:
-            raise InvalidElement(f"{elements} elements came; the counts add up to {sum(counts)}")
+        total = sum(counts) if len(counts) < _MANY else int(np.sum(counts, dtype=np.int64))
+        if total != elements:
+            raise InvalidElement(f"{elements} elements came; the counts add up to {total}")
         return counts
     if elements % sessions:
         raise InvalidElement(

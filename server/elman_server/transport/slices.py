@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushSlice:
@@ -19,29 +22,20 @@ class PushSlice:
     """Its elements are those from `start` to `stop - 1` of the push."""
 
 
-def sliced(counts: Sequence[int], *, elements: int, entries: int) -> Iterator[PushSlice]:
+def sliced(counts: NDArray[np.int64], *, elements: int, entries: int) -> Iterator[PushSlice]:
     """All elements of a push whose entries bring `counts`, in slices of at most so many elements
     and entries."""
-    first = start = total = 0
-    own: list[int] = []
-    begins = True
-
-    def made() -> PushSlice:
-        return PushSlice(first=first, counts=own, begins=begins, start=start, stop=start + total)
-
-    for entry, count in enumerate(counts):
-        left = count
-        while True:
-            taken = min(left, elements - total)
-            own.append(taken)
-            total += taken
-            left -= taken
-            if total < elements and len(own) < entries:
-                break
-            yield made()
-            start, total, own = start + total, 0, []
-            first, begins = (entry, False) if left else (entry + 1, True)
-            if not left:
-                break
-    if own:
-        yield made()
+    ends = np.cumsum(counts)
+    first = start = 0
+    while first < len(counts):
+        # A slice that is full of elements ends with the entry that fills it.
+        filled = int(np.searchsorted(ends, start + elements)) + 1
+        after = min(filled, first + entries, len(counts))
+        end = int(ends[after - 1])
+        stop = min(end, start + elements)
+        own = counts[first:after].tolist()
+        begins = start == ends[first] - own[0]
+        own[0] = int(ends[first]) - start
+        own[-1] -= end - stop
+        yield PushSlice(first=first, counts=own, begins=begins, start=start, stop=stop)
+        first, start = (after if stop == end else after - 1), stop

@@ -2,6 +2,7 @@
 
 from itertools import accumulate
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ def test_each_entry_gets_its_own_elements_in_their_order(
     ]
     found: list[list[int]] = [[] for _ in counts]
     begun: list[int] = []
-    for part in sliced(counts, elements=elements, entries=entries):
+    for part in sliced(np.array(counts, np.int64), elements=elements, entries=entries):
         assert 1 <= len(part.counts) <= entries
         assert sum(part.counts) == part.stop - part.start <= elements
         start = part.start
