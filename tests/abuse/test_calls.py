@@ -29,6 +29,8 @@ from tests.serverprocess import ServerProcess
 
 LONG = pytest.mark.slow
 BURST = 3000
+PATIENCE_SECONDS = 20
+"""For a burst to be answered, on a machine that is slow or busy."""
 UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
 REFUSED_STREAM = 7
 """An HTTP/2 error code: the server has not looked at the call, and it may be made again."""
@@ -61,7 +63,7 @@ def test_of_calls_that_come_all_at_once_each_is_answered_or_refused(
         with ExitStack() as stack:
             all_ = [stack.enter_context(Connection(server.target)) for _ in range(connections)]
             calls = [all_[number % connections].open(STREAM, first=ONE) for number in range(BURST)]
-            end = monotonic() + 20
+            end = monotonic() + PATIENCE_SECONDS
             while monotonic() < end and not all(call.received or call.ended for call in calls):
                 for connection in all_:
                     connection.read(0)
@@ -70,8 +72,11 @@ def test_of_calls_that_come_all_at_once_each_is_answered_or_refused(
         assert counted() - before >= BURST
         return f"{BURST} calls at once: {dict(outcomes)}"
 
-    # To begin them takes the server most of a second, in which others wait longer than else.
-    Comparison(target=server.target, times=float("inf"), longest=5.0).run(bout)
+    # To begin and answer them takes the server seconds, in which others wait longer than else; who
+    # comes meanwhile comes after them.
+    Comparison(
+        target=server.target, times=float("inf"), longest=3.0, newcomers=PATIENCE_SECONDS
+    ).run(bout)
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(20.0, marks=LONG)], ids=["short", "long"])

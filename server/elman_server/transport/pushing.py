@@ -18,8 +18,10 @@ from elman_server.turns import Slices
 
 _MANY = 8
 """Sessions in a push from which on it costs less to look at all of them at once."""
-_SLICE_ENTRIES = 1_024
-"""Of a push, what is taken at once."""
+_SHORT_ENTRIES = 1_024
+"""Of a push that is taken at once."""
+_SLICE_ENTRIES = 256
+"""Of a longer one, what is taken at once: some 2 ms, if each of them has to be refused."""
 
 Payload = str | bytes
 
@@ -49,7 +51,7 @@ class Pushing:
     def is_short(self, push: pb.Push, elements: Payload) -> bool:
         """Whether it is taken at once. `elements` is its payload."""
         return (
-            len(push.sessions) <= _SLICE_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
+            len(push.sessions) <= _SHORT_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
         )
 
     def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:

@@ -100,7 +100,7 @@ def tickets_of_one() -> pb.StreamRequest:
 
 
 def a_long_push() -> pb.StreamRequest:
-    return pb.StreamRequest(push=pb.Push(sessions=[0], text=ALPHABET * 100_000))
+    return pb.StreamRequest(push=pb.Push(sessions=[0], text=ALPHABET * 20_000))
 
 
 def a_long_push_with_one_wrong_element() -> pb.StreamRequest:
