@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elman_server import modelfile
+from elman_server.model import modelfile
 from elman_server.runner.ort import onnxruntime
 
 

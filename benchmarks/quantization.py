@@ -30,9 +30,9 @@ from benchmarks.machine import machine
 from benchmarks.models import VOCABULARY
 from benchmarks.quantization_quality import Measure, Whole, measures, perplexity, train
 from elman_export.quantization import quantize
-from elman_server import modelfile
+from elman_server.model import modelfile
+from elman_server.model.spec import ModelSpec
 from elman_server.runner.ort import onnxruntime
-from elman_server.spec import ModelSpec
 from tests.export.quantization.graphs import Net
 from tests.stepmodels import Shape, lstm
 

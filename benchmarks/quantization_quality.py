@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import elman_export
 from elman_export.recipes import lexicon, sentiment, shakespeare, training, weather
 from elman_export.recipes.source import packaged
+from elman_server.model.spec import ModelSpec
 from elman_server.runner.ort import onnxruntime
-from elman_server.spec import ModelSpec
 
 _EMBEDDING, _LAYERS = 64, 2
 _BATCH, _CHUNK = 32, 64

@@ -25,7 +25,7 @@ import elman
 from benchmarks.models import LARGE, MIDDLE, SMALL, Size
 from elman.bench.drive import drive
 from elman.bench.load import Load
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
 from tests.serverprocess import ServerProcess
 
 CASES = (

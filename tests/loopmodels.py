@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_server.spec import InputKind, InputSpec, ModelSpec, OutputKind, OutputSpec, StateSpec
+from elman_server.model.spec import (
+    InputKind,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
 from tests.stepmodels import save
 
 FOR_EVER = 2**62

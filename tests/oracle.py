@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from elman_server import modelfile
+from elman_server.model import modelfile
 
 Contexts = Mapping[str, Any]
 """What a session is given once, by name."""

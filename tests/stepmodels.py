@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_server import modelfile
-from elman_server.spec import (
+from elman_server.model import modelfile
+from elman_server.model.spec import (
     FINGERPRINT_KEY,
     INITIAL_KEY,
     SPEC_KEY,

@@ -145,21 +145,22 @@ def test_every_module_of_the_server_can_be_imported_without_torch_or_onnx() -> N
 # Inside the server.
 
 
-def test_only_the_transport_knows_grpc() -> None:
+def test_only_grpcios_frontend_knows_grpc() -> None:
     outside = {
         module
         for module in importers("elman_server", "grpc", "grpc_health", "grpc_reflection")
-        if not within(module, "elman_server.transport")
+        if not within(module, "elman_server.frontend.grpcio")
     }
     # `elman health` asks another process; it is a client.
     assert outside == {"elman_server.cli.health"}
 
 
-def test_only_the_transport_knows_the_wire() -> None:
+def test_only_the_wire_folders_know_the_wire() -> None:
     assert {
         module
         for module in importers("elman_server", GENERATED)
-        if not within(module, "elman_server.transport")
+        if not within(module, "elman_server.frontend.wire")
+        and not within(module, "elman_server.frontend.grpcio")
     } == set()
 
 
@@ -181,7 +182,7 @@ def test_onnxruntime_is_imported_where_its_telemetry_is_switched_off_and_nowhere
 
 def test_only_the_metrics_know_prometheus() -> None:
     known = importers("elman_server", "prometheus_client")
-    assert known == {"elman_server.metrics", "elman_server.exposition"}
+    assert known == {"elman_server.telemetry.metrics", "elman_server.telemetry.exposition"}
 
 
 def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:
@@ -191,11 +192,11 @@ def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:
 
 
 def test_only_the_redis_store_knows_redis() -> None:
-    assert importers("elman_server", "redis") == {"elman_server.store.redis"}
+    assert importers("elman_server", "redis") == {"elman_server.durable.store.redis"}
 
 
 def test_a_server_without_a_redis_store_loads_no_redis() -> None:
-    loaded = loaded_by("import elman_server.store.opening; import elman_server.server")
+    loaded = loaded_by("import elman_server.durable.store.opening; import elman_server.server")
     assert "redis" not in loaded
 
 
@@ -203,19 +204,19 @@ def test_the_state_store_knows_nothing_of_the_server() -> None:
     known = {
         name
         for module, path in modules("elman_server").items()
-        if within(module, "elman_server.store")
+        if within(module, "elman_server.durable.store")
         for name in imports(module, path)
         if within(name, "elman_server")
     }
-    assert {name for name in known if not within(name, "elman_server.store")} == set()
+    assert {name for name in known if not within(name, "elman_server.durable.store")} == set()
 
 
 def test_only_the_horizons_plot_knows_matplotlib() -> None:
-    assert importers("elman_server", "matplotlib") == {"elman_server.horizon.plot"}
+    assert importers("elman_server", "matplotlib") == {"elman_server.inspection.horizon.plot"}
 
 
 def test_only_the_keyring_knows_how_to_encrypt() -> None:
-    assert importers("elman_server", "cryptography") == {"elman_server.tickets.keyring"}
+    assert importers("elman_server", "cryptography") == {"elman_server.durable.tickets.keyring"}
 
 
 def test_only_the_program_knows_click_and_rich() -> None:
@@ -237,11 +238,26 @@ def test_the_core_of_the_engine_is_pure(module: str) -> None:
     """No event loop, no threads, no clock, no log, nothing of what is around the engine."""
     path = modules("elman_server")[module]
     top = {name.partition(".")[0] for name in imports(module, path)}
-    containers = {"bisect", "collections", "dataclasses", "enum", "itertools", "typing", "weakref"}
+    containers = {
+        "bisect",
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "enum",
+        "itertools",
+        "typing",
+        "weakref",
+    }
     allowed = {*containers, "math", "numpy", "elman_server"}
     assert top - allowed == set()
     own = {name for name in imports(module, path) if within(name, "elman_server")}
-    assert {name for name in own if not within(name, "elman_server.engine")} == set()
+    # Admission refuses sessions in the server's own words.
+    words = {"elman_server.errors"} if module == "elman_server.engine.admission" else set()
+    assert {
+        name
+        for name in own
+        if not within(name, "elman_server.engine") and not any(within(name, word) for word in words)
+    } == set()
 
 
 def test_the_core_of_the_engine_is_there() -> None:
@@ -249,7 +265,11 @@ def test_the_core_of_the_engine_is_there() -> None:
 
 
 def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
-    callers = ("elman_server.transport", "elman_server.served", "elman_server.metrics")
+    callers = (
+        "elman_server.frontend",
+        "elman_server.serving",
+        "elman_server.telemetry",
+    )
     assert {
         module
         for module in importers("elman_server", *callers)

@@ -8,7 +8,7 @@ from pathlib import Path
 import elman.aio
 from benchmarks.performance.run import Crowd
 from elman.bench.usage import Usage
-from elman_server import modelfile
+from elman_server.model import modelfile
 
 SESSIONS = 10_000
 _WAVE = 1000

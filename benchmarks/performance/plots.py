@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks.performance.cases import SESSIONS, SIZES, Case
 from benchmarks.performance.run import Figures, Run, load
 from benchmarks.performance.targets import Target, targets
-from elman_server.horizon.plot import COLOURS, STYLE
+from elman_server.inspection.horizon.plot import COLOURS, STYLE
 
 _INK, _PAPER = "#3d4450", "#ffffff"
 _STYLE: dict[Any, Any] = {

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from elman import aio
-    from elman._client import Client, connect
-    from elman._model import Context, Input, InputKind, Model, Output, OutputKind
-    from elman._outputs import OutputChoice, Probabilities, Raw, Top
-    from elman._prediction import Alternative, Prediction, Predictions, TopValues
-    from elman._stream import Stream
+    from elman._threads.client import Client, connect
+    from elman._threads.stream import Stream
+    from elman._wire.model import Context, Input, InputKind, Model, Output, OutputKind
+    from elman._wire.outputs import OutputChoice, Probabilities, Raw, Top
+    from elman._wire.prediction import Alternative, Prediction, Predictions, TopValues
     from elman.errors import (
         AccessDenied,
         ClientClosed,
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "_client": ("Client", "connect"),
-    "_model": ("Context", "Input", "InputKind", "Model", "Output", "OutputKind"),
-    "_outputs": ("OutputChoice", "Probabilities", "Raw", "Top"),
-    "_prediction": ("Alternative", "Prediction", "Predictions", "TopValues"),
-    "_stream": ("Stream",),
+    "_threads.client": ("Client", "connect"),
+    "_wire.model": ("Context", "Input", "InputKind", "Model", "Output", "OutputKind"),
+    "_wire.outputs": ("OutputChoice", "Probabilities", "Raw", "Top"),
+    "_wire.prediction": ("Alternative", "Prediction", "Predictions", "TopValues"),
+    "_threads.stream": ("Stream",),
     "errors": (
         "AccessDenied",
         "ClientClosed",
@@ -61,7 +61,7 @@ _MODULES = {
         "Unavailable",
     ),
 }
-_SUBMODULES = {"aio", "v1", *_MODULES}
+_SUBMODULES = {"aio", "errors", "v1"}
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 import elman_export
-from elman_server.horizon import plot
+from elman_server.inspection.horizon import plot
 from examples.horizon import pictures
 from examples.horizon.gradient import norms
 from examples.horizon.jobs import Job, Trained, work

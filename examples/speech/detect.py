@@ -134,7 +134,7 @@ def frames(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def adopt(path: Path) -> None:
     """Writes the package's network as a step model."""
     from elman_export import features, probabilities
-    from elman_export.adoption.adopt import adopt as adopted
+    from elman_export.original.adoption.adopt import adopt as adopted
 
     try:
         found = [each for each in files("silero-vad") or [] if each.name == "silero_vad.onnx"]

@@ -6,7 +6,6 @@ torch is loaded with `export`, and not before: an ONNX graph is exported without
 from typing import TYPE_CHECKING, Any
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedModule
-from elman_export.graphfile import export_graph
 from elman_export.interface import (
     Output,
     context,
@@ -19,7 +18,8 @@ from elman_export.interface import (
     values,
 )
 from elman_export.keep import Report
-from elman_export.proof import Comparison, Difference, Proof
+from elman_export.original.graphfile import export_graph
+from elman_export.proof.proof import Comparison, Difference, Proof
 
 if TYPE_CHECKING:
     from elman_export.exporter import export

@@ -8,13 +8,13 @@ import onnx
 import torch
 from torch import Tensor
 
-from elman_export import precision
 from elman_export.errors import ExportError, UnsupportedModule
-from elman_export.explain import explained
 from elman_export.interface import Output
-from elman_export.proof import Case, Proof, Sequences, answered, prove
-from elman_export.stepmodel import Arrays, StepModel
-from elman_server.spec import DType, ModelSpec, OutputSpec
+from elman_export.original import precision
+from elman_export.original.explain import explained
+from elman_export.proof.proof import Case, Proof, Sequences, answered, prove
+from elman_export.proof.stepmodel import Arrays, StepModel
+from elman_server.model.spec import DType, ModelSpec, OutputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Draft:
         return answered(sequences, self.answer)
 
     def prove(self, cases: Sequence[Case], *, seed: int, tolerance: float | None) -> Proof:
-        """Proves the step model on `cases` of this draft; see `elman_export.proof.prove`.
+        """Proves the step model on `cases` of this draft; see `elman_export.proof.proof.prove`.
 
         `tolerance` is by default what the module's type allows. A module of another type than
         float32 is compared in float32 first, to float32's tolerance.

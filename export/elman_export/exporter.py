@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from elman_export import cells, sequence
 from elman_export.errors import ExportError, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output, States
 from elman_export.keep import Report
-from elman_export.trials import trials
-from elman_server.spec import ContextSpec, InputSpec, StateSpec
+from elman_export.original import cells, sequence
+from elman_export.proof.trials import trials
+from elman_server.model.spec import ContextSpec, InputSpec, StateSpec
 
 
 def export(
@@ -57,8 +57,8 @@ def export(
     initial-state network, which runs when a session is opened. `batch_first` is taken from the
     layers unless given. `examples`, `[batch, time, *shape]`, an array or what numpy makes one of,
     are compared beside seeded random sequences. `tolerance` bounds the difference from the module,
-    by default as its type allows (see `elman_export.precision`); the step model's own answers must
-    be equal however a sequence is cut up. `quantized`: with 8-bit weights
+    by default as its type allows (see `elman_export.original.precision`); the step model's own
+    answers must be equal however a sequence is cut up. `quantized`: with 8-bit weights
     (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step

@@ -9,9 +9,9 @@ import onnx
 
 from elman_export.errors import ProofFailed
 from elman_export.keep import Report, keep
-from elman_export.proof import Case, Proof, prove
-from elman_export.stepmodel import StepModel
-from elman_server.spec import ModelSpec
+from elman_export.proof.proof import Case, Proof, prove
+from elman_export.proof.stepmodel import StepModel
+from elman_server.model.spec import ModelSpec
 
 _TYPICAL = 0.5
 """How far a quantized step model's values may be from the original's in the median, beside the

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from elman_export.errors import misfit
-from elman_server.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind, StateSpec
+from elman_server.model.spec import ContextSpec, DType, InputKind, InputSpec, OutputKind, StateSpec
 
 _Spec = TypeVar("_Spec", InputSpec, ContextSpec, StateSpec)
 

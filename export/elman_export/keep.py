@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx
 
-from elman_export.proof import Difference, Proof
-from elman_server import modelfile
-from elman_server.modelfile import PROOF_KEY
-from elman_server.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec
+from elman_export.proof.proof import Difference, Proof
+from elman_server.model import modelfile
+from elman_server.model.modelfile import PROOF_KEY
+from elman_server.model.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from elman_export.errors import ExportError
-from elman_server import memory as system
-from elman_server import sandbox
+from elman_server.process import memory as system
+from elman_server.process import sandbox
 
 T = TypeVar("T")
 

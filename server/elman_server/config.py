@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from elman_server.tickets.keys import parse_key
+from elman_server.durable.tickets.keys import parse_key
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 

@@ -10,27 +10,27 @@ from dataclasses import replace
 
 import structlog
 
-from elman_server import memory
-from elman_server.admission import Admission
 from elman_server.config import ServerConfig
+from elman_server.durable.named.opening import open_keeper
+from elman_server.durable.store.opening import redacted
+from elman_server.durable.tickets.keptkey import OwnKey, own_key
+from elman_server.durable.tickets.keyring import Keyring
+from elman_server.durable.tickets.keys import parse_key
+from elman_server.engine.admission import Admission
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import StartError
-from elman_server.exposition import exposed
-from elman_server.loading.children import Children
-from elman_server.loading.loader import Loader
-from elman_server.metrics import Metrics
-from elman_server.named.opening import open_keeper
-from elman_server.rotation import Rotation
-from elman_server.served import Catalog, ServedModel
+from elman_server.frontend.grpcio.endpoint import Endpoint
+from elman_server.frontend.grpcio.gate import Gate
+from elman_server.frontend.grpcio.servicer import InferenceServicer
+from elman_server.process import memory
+from elman_server.process.watchdog import Watchdog, leave
+from elman_server.serving.loading.children import Children
+from elman_server.serving.loading.loader import Loader
+from elman_server.serving.rotation import Rotation
+from elman_server.serving.served import Catalog, ServedModel
 from elman_server.stopping import Stages, Stopping, heed_hangup
-from elman_server.store.opening import redacted
-from elman_server.tickets.keptkey import OwnKey, own_key
-from elman_server.tickets.keyring import Keyring
-from elman_server.tickets.keys import parse_key
-from elman_server.transport.endpoint import Endpoint
-from elman_server.transport.gate import Gate
-from elman_server.transport.servicer import InferenceServicer
-from elman_server.watchdog import Watchdog, leave
+from elman_server.telemetry.exposition import exposed
+from elman_server.telemetry.metrics import Metrics
 
 _SWITCH_INTERVAL = 0.5e-3
 """Seconds. A step's thread that comes back from ONNX Runtime waits for at most this long for the

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 import numpy as np
 
-from elman_server.repository import BUNDLED
+from elman_server.model.repository import BUNDLED
 from tests.abuse.innocent import SENTIMENT, Experience, Innocent, Task
 from tests.oracle import Oracle
 

@@ -6,7 +6,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_server.spec import InputKind, InputSpec, ModelSpec, OutputKind, OutputSpec, StateSpec
+from elman_server.model.spec import (
+    InputKind,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
 from tests import stepmodels
 
 Built = tuple[onnx.ModelProto, ModelSpec]

@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 from onnx import helper
 
-from elman_server import modelfile
 from elman_server.config import ServerConfig
 from elman_server.errors import ModelLoadError
-from elman_server.loading.children import Children
-from elman_server.loading.loader import Loader
-from elman_server.modelfile import ModelFileError
-from elman_server.repository import ModelSource
-from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY
+from elman_server.model import modelfile
+from elman_server.model.modelfile import ModelFileError
+from elman_server.model.repository import ModelSource
+from elman_server.model.spec import FINGERPRINT_KEY, SPEC_KEY
+from elman_server.serving.loading.children import Children
+from elman_server.serving.loading.loader import Loader
 from tests.stepmodels import (
     Shape,
     caption,

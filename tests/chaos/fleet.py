@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
 from tests.serverprocess import ServerProcess
 
 _SEED = 1

@@ -10,7 +10,7 @@ from time import monotonic
 import numpy as np
 
 from elman import aio
-from elman_server.repository import BUNDLED
+from elman_server.model.repository import BUNDLED
 from tests.chaos.fleet import Fleet
 from tests.chaos.shells import Client
 from tests.oracle import Oracle

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
 from tests.chaos.fleet import fixed_port
 from tests.chaos.load import Load, p99, quantiles
 from tests.chaos.names import Hole, NameServer

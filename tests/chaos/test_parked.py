@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from elman import aio
-from elman_server.repository import BUNDLED
+from elman_server.model.repository import BUNDLED
 from tests.chaos.load import p99, quantiles
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess

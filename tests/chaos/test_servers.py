@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 
 from elman import SessionLost, aio
-from elman_server.repository import BUNDLED
+from elman_server.model.repository import BUNDLED
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, p99, quantiles
 from tests.chaos.shells import Client, Connect

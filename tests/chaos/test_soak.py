@@ -17,8 +17,8 @@ import pytest
 
 import elman
 from elman import aio
-from elman_server.repository import BUNDLED
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
+from elman_server.model.repository import BUNDLED
 from tests.chaos.load import quantiles
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess

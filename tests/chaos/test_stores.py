@@ -17,14 +17,14 @@ import pytest
 
 import elman
 from elman import aio
-from elman_server.repository import BUNDLED
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
+from elman_server.model.repository import BUNDLED
 from tests.chaos.bridge import Bridge
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, quantiles
 from tests.oracle import Oracle
-from tests.server.store.redisserver import RedisServer
-from tests.server.store.worlds import settle
+from tests.server.durable.store.redisserver import RedisServer
+from tests.server.durable.store.worlds import settle
 from tests.serverprocess import ServerProcess
 
 long = pytest.mark.slow

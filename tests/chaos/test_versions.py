@@ -14,9 +14,9 @@ import pytest
 from onnx import numpy_helper
 
 from elman import aio
-from elman_server import modelfile
-from elman_server.repository import BUNDLED
-from elman_server.spec import FINGERPRINT_KEY, SPEC_KEY
+from elman_server.model import modelfile
+from elman_server.model.repository import BUNDLED
+from elman_server.model.spec import FINGERPRINT_KEY, SPEC_KEY
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load, p99, quantiles
 from tests.chaos.shells import Connect

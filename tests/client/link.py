@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from elman._multiplexer import Multiplexer
-from elman._outputs import resolve
-from elman._prediction import Prediction
-from elman._session import Operation, Session
-from elman._session_options import SessionOptions
+from elman._core.multiplexer import Multiplexer
+from elman._core.session import Operation, Session
+from elman._core.session_options import SessionOptions
+from elman._wire.outputs import resolve
+from elman._wire.prediction import Prediction
 from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL, Peer
 

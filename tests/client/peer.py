@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from elman._codec import TextCodec
-from elman._model import Input, InputKind, Model, Output, OutputKind
-from elman._models import KnownModel
-from elman._prediction import Prediction
+from elman._core.models import KnownModel
+from elman._wire.codec import TextCodec
+from elman._wire.model import Input, InputKind, Model, Output, OutputKind
+from elman._wire.prediction import Prediction
 from elman.v1 import inference_pb2 as pb
 
 ALPHABET = "abcdefgh"

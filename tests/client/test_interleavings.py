@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elman._pipeline import Pipeline
-from elman._prediction import Prediction
-from elman._session import Operation, Session
+from elman._core.pipeline import Pipeline
+from elman._core.session import Operation, Session
+from elman._wire.prediction import Prediction
 from tests.client.link import Link, read
 from tests.client.peer import ALPHABET, letters
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from elman_server.cli.settings import SETTINGS
-from elman_server.metrics import Metrics
+from elman_server.telemetry.metrics import Metrics
 from elman_server.workers.supervisor import supervised
 
 

@@ -13,10 +13,10 @@ import pytest
 
 import elman
 import elman.aio
-from elman_export.adoption.adopt import adopt
 from elman_export.errors import ExportError
 from elman_export.interface import features, probabilities
 from elman_export.keep import Report
+from elman_export.original.adoption.adopt import adopt
 from tests.packages import packaged
 from tests.serverprocess import ServerProcess
 

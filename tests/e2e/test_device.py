@@ -10,15 +10,15 @@ import pytest
 import elman
 import elman.aio
 from elman_server.config import ServerConfig
-from elman_server.loading.loaded import LoadedModel
-from elman_server.repository import ModelSource
+from elman_server.model.repository import ModelSource
 from elman_server.runner import onnx
 from elman_server.runner.bound import HostMemory
 from elman_server.runner.devicestates import DeviceStates
 from elman_server.runner.model import StepModel
 from elman_server.runner.runtime import CPU, CUDA_PROVIDER
+from elman_server.serving.loading.loaded import LoadedModel
 from tests.oracle import Oracle
-from tests.server.transport.harness import LocalServer
+from tests.server.frontend.harness import LocalServer
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import ALPHABET, save_lstm
 

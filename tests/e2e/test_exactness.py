@@ -12,7 +12,7 @@ import pytest
 
 import elman
 import elman.aio
-from elman_server.repository import BUNDLED
+from elman_server.model.repository import BUNDLED
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import ALPHABET, leaky, save, save_lstm

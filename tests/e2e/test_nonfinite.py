@@ -13,7 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import elman
-from elman_server.spec import InputKind, InputSpec, ModelSpec, OutputKind, OutputSpec, StateSpec
+from elman_server.model.spec import (
+    InputKind,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
 from tests.e2e.conftest import Connect
 from tests.serverprocess import ServerProcess
 from tests.stepmodels import save

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import elman
 import elman_export
-from elman_server import modelfile
+from elman_server.model import modelfile
 from tests.oracle import Oracle
 from tests.serverprocess import ServerProcess
 

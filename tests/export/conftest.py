@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx._internal._lazy_import import onnxscript_apis  # type: ignore[attr-defined]
 
-from elman_server import modelfile
+from elman_server.model import modelfile
 
 Arrays = Mapping[str, np.ndarray]
 Steps = Callable[[Path, np.ndarray], Arrays]

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from elman_export import onnxfile
 from elman_export.errors import ExportError
+from elman_export.original import onnxfile
 
 Write = Callable[[ModelProto | bytes], Path]
 

@@ -13,8 +13,8 @@ import pytest
 
 from elman_export.recipes import lexicon, sentiment, shakespeare, weather
 from elman_export.recipes.source import packaged
-from elman_server import modelfile
-from elman_server.spec import InputKind, ModelSpec, OutputKind
+from elman_server.model import modelfile
+from elman_server.model.spec import InputKind, ModelSpec, OutputKind
 
 MODELS = Path(str(files("elman_server"))) / "models"
 NAMES = ("sentiment", "shakespeare", "weather")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import elman_export
-from elman_server import modelfile
-from elman_server.spec import InputKind, OutputKind
+from elman_server.model import modelfile
+from elman_server.model.spec import InputKind, OutputKind
 
 Network = Callable[..., nn.Module]
 Steps = Callable[[Path, np.ndarray], Mapping[str, np.ndarray]]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from elman_server import modelfile
+from elman_server.model import modelfile
 from examples.horizon.__main__ import ALONE, TOGETHER, run
 from examples.horizon.gradient import endings, norms
 from examples.horizon.jobs import Job, work

@@ -9,12 +9,12 @@ import elman_export
 
 ROOT = Path(elman_export.__file__).parent
 ALLOWED = (
-    "elman_server.spec.",
-    "elman_server.modelfile",
-    "elman_server.externaldata",
-    "elman_server.memory",
-    "elman_server.ordinaryfile.",
-    "elman_server.sandbox",
+    "elman_server.model.spec.",
+    "elman_server.model.modelfile",
+    "elman_server.model.graph.externaldata",
+    "elman_server.process.memory",
+    "elman_server.model.ordinaryfile.",
+    "elman_server.process.sandbox",
     "elman_server.runner.ort",
     "elman_export",
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from elman.cli import main
-from elman_server import modelfile
+from elman_server.model import modelfile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
 LETTERS = "abcdefghijklmnopqrstuvwxyz "

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export import sandbox
-from elman_export.adoption.adopt import adopt
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import features
+from elman_export.original.adoption.adopt import adopt
 from tests.stepmodels import leaky
 
 MEMORY = 2**30

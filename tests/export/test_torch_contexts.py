@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import elman_export
 from elman_export.errors import ExportError
-from elman_export.stepmodel import StepModel
-from elman_server import modelfile
+from elman_export.proof.stepmodel import StepModel
+from elman_server.model import modelfile
 
 IDS, IMAGE, HIDDEN = 11, 4, 6
 

@@ -19,7 +19,7 @@ from elman_server.engine.snapshot import Reading, Restoring, Tensors
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
 from elman_server.engine.table import SessionTable
-from elman_server.selection import EncodedValues
+from elman_server.model.selection import EncodedValues
 
 MODULUS = 2**31 - 1
 INITIAL = 5

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from elman.cli import main
-from elman_server import logs
 from elman_server.cli import serve as serve_module
 from elman_server.cli.serve import serve
 from elman_server.cli.settings import SETTINGS
 from elman_server.config import ServerConfig
 from elman_server.errors import StartError
+from elman_server.telemetry import logs
 from elman_server.workers import supervisor
 
 

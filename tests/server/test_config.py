@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from elman_server.config import ConfigError, ServerConfig
-from elman_server.tickets.keys import new_key
+from elman_server.durable.tickets.keys import new_key
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),

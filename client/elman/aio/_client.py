@@ -11,12 +11,10 @@ from typing import Any, NoReturn, Self
 import grpc
 from grpc import aio
 
-from elman._deadline import Deadline
-from elman._home import Home, check_gevent, keep_in_children, refuse_pickle
-from elman._keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
-from elman._links import Links
-from elman._model import Model
-from elman._models import (
+from elman._core.deadline import Deadline
+from elman._core.home import Home, check_gevent, keep_in_children, refuse_pickle
+from elman._core.keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
+from elman._core.models import (
     KnownModel,
     ModelCache,
     model_request,
@@ -24,19 +22,21 @@ from elman._models import (
     pin,
     read_model,
 )
-from elman._options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
-from elman._outputs import OutputChoice
-from elman._pipeline import Pipeline
-from elman._predict import PredictCall
-from elman._prediction import Predictions
-from elman._recovery import Attempts, Backoff
-from elman._session_options import (
+from elman._core.options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
+from elman._core.pipeline import Pipeline
+from elman._core.recovery.recovery import Attempts, Backoff
+from elman._core.session_options import (
     SessionOptions,
     check_name,
     check_ticket,
     session_options,
 )
-from elman._status import is_refused, is_too_large, is_unavailable, rpc_error
+from elman._threads.links import Links
+from elman._wire.model import Model
+from elman._wire.outputs import OutputChoice
+from elman._wire.predict import PredictCall
+from elman._wire.prediction import Predictions
+from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
 from elman.aio._lines import Lines
 from elman.aio._opening import Opening

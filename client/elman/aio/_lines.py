@@ -1,6 +1,6 @@
 """All sessions that one client has on one model, whichever RPC they are on, for asyncio.
 
-As `elman._lines`, with a task in place of a thread.
+As `elman._threads.lines`, with a task in place of a thread.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ from math import inf
 
 from grpc import aio
 
-from elman._home import Home
-from elman._links import Links
-from elman._models import KnownModel
-from elman._options import Options, count_addresses
-from elman._recovery import Backoff, Recovery
-from elman._session import Session
-from elman._session_options import SessionOptions
-from elman._status import Stray, lost_failure
+from elman._core.home import Home
+from elman._core.models import KnownModel
+from elman._core.options import Options, count_addresses
+from elman._core.recovery.recovery import Backoff, Recovery
+from elman._core.session import Session
+from elman._core.session_options import SessionOptions
+from elman._threads.links import Links
+from elman._wire.status import Stray, lost_failure
 from elman.aio._alarm import Alarm
 from elman.aio._rpc import Line, Rpc
 from elman.errors import ElmanError, Unavailable

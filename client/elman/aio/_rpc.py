@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
-from elman._deadline import Deadline
-from elman._home import Home
-from elman._links import Links
-from elman._models import KnownModel
-from elman._multiplexer import Multiplexer
-from elman._options import Metadata
-from elman._session import Operation, Session
-from elman._session_options import SessionOptions
-from elman._status import Stray, server_name, server_of, stream_error
+from elman._core.deadline import Deadline
+from elman._core.home import Home
+from elman._core.models import KnownModel
+from elman._core.multiplexer import Multiplexer
+from elman._core.options import Metadata
+from elman._core.session import Operation, Session
+from elman._core.session_options import SessionOptions
+from elman._threads.links import Links
+from elman._wire.status import Stray, server_name, server_of, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb

@@ -15,15 +15,15 @@ from math import inf
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from elman._codec import is_sequence
-from elman._deadline import Deadline
-from elman._generate import Generation
-from elman._home import refuse_pickle
-from elman._model import Model
-from elman._models import KnownModel
-from elman._pipeline import Pipeline
-from elman._prediction import Prediction
-from elman._session import Operation
+from elman._core.deadline import Deadline
+from elman._core.generate import Generation
+from elman._core.home import refuse_pickle
+from elman._core.models import KnownModel
+from elman._core.pipeline import Pipeline
+from elman._core.session import Operation
+from elman._wire.codec import is_sequence
+from elman._wire.model import Model
+from elman._wire.prediction import Prediction
 from elman.aio._rpc import Line
 from elman.errors import InvalidElement
 

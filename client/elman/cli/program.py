@@ -62,7 +62,7 @@ SUBCOMMANDS = {
         extra=SPEC,
     ),
     "export": Subcommand(
-        target="elman_export.cli:export",
+        target="elman_export.cli.command:export",
         summary="Make a step model of a trained network, prove that it is the same network, and "
         "write it.",
         extra=EXPORT,

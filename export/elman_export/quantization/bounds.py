@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from elman_server.spec import ModelSpec, StateSpec
+from elman_server.model.spec import ModelSpec, StateSpec
 
 UNIT = ("Sigmoid", "HardSigmoid", "Softmax")
 """Operators whose results lie between 0 and 1."""

@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from elman_export.quantization.arithmetic import codes
 from elman_export.surgery.editor import inputs, outputs, reads
-from elman_server.spec import StateSpec
+from elman_server.model.spec import StateSpec
 
 _KINDS = ("LSTM", "RNN")
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from elman_export.onnxnodes import describe
 from elman_export.quantization.arithmetic import Arithmetic, Encoded
 from elman_export.quantization.cells import ready_bias
 from elman_export.quantization.codes import Codebook
 from elman_export.quantization.operator import Cell, Kept
 from elman_export.quantization.products import check_size
 from elman_export.surgery.editor import Editor, inputs
-from elman_server.spec import StateSpec
+from elman_export.surgery.onnxnodes import describe
+from elman_server.model.spec import StateSpec
 
 _LARGE_GATE = 16384
 """Weights of a gate that is multiplied by itself; smaller ones take one product for all, which is

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from elman_export import functions
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import describe
+from elman_export.original import functions
 from elman_export.quantization import operator, products, turns
 from elman_export.quantization.arithmetic import RUNTIME, Arithmetic
 from elman_export.quantization.bounds import bounded_states, makers, scan_bounds, scans, source
@@ -19,7 +18,8 @@ from elman_export.quantization.layer import Layer
 from elman_export.quantization.operator import Kept
 from elman_export.quantization.scan import scan
 from elman_export.surgery.editor import Editor, inputs, places
-from elman_server.spec import ModelSpec
+from elman_export.surgery.onnxnodes import describe
+from elman_server.model.spec import ModelSpec
 
 _OLDEST_OPSET = 11
 

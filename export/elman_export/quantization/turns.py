@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from elman_export.onnxnodes import describe
 from elman_export.quantization.arithmetic import Arithmetic, Body
 from elman_export.quantization.bounds import ScanBounds, bounded, makers
 from elman_export.quantization.operator import Kept
 from elman_export.quantization.products import check_size, constant_matrix
 from elman_export.surgery.editor import Editor
+from elman_export.surgery.onnxnodes import describe
 
 
 def quantize_turns(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import elman_export
-from elman_export import cli
+from elman_export.cli import command as cli
 from elman_export.recipes import lexicon, training
 from elman_export.recipes.card import Card
 from elman_export.recipes.lexicon import Phrase, Word

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import elman_export
-from elman_export import cli
+from elman_export.cli import command as cli
 from elman_export.errors import ExportError
 from elman_export.recipes import training
 from elman_export.recipes.card import Card

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import nodes
-from elman_export.stepmodel import RuntimeFailed
+from elman_export.proof.stepmodel import RuntimeFailed
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.loosen import SHAPED
+from elman_export.surgery.onnxnodes import nodes
 
 _TIME = 11
 """As good as any that no graph was exported with."""

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import Names, describe
+from elman_export.surgery.onnxnodes import Names, describe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import onnx
 from onnx import helper
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.onnxnodes import before_casts, makers
 from elman_export.surgery import layout, recurrent
 from elman_export.surgery.editor import Editor, attributes, inputs
-from elman_server.spec import ContextSpec, DType, InputKind, InputSpec
+from elman_export.surgery.onnxnodes import before_casts, makers
+from elman_server.model.spec import ContextSpec, DType, InputKind, InputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

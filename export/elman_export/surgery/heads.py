@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 
 from elman_export.errors import ExportError
-from elman_export.onnxnodes import describe
-from elman_export.stepmodel import Arrays
+from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import recurrent, timeline, trace
 from elman_export.surgery.editor import Editor
+from elman_export.surgery.onnxnodes import describe
 from elman_export.surgery.timeline import LastStep
 from elman_export.surgery.trace import Traced
 

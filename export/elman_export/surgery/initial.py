@@ -8,9 +8,9 @@ import onnx
 from onnx import helper
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.onnxnodes import SIZES_ONLY
 from elman_export.surgery.editor import Editor, places, reads
-from elman_server.spec import ContextSpec, ModelSpec, StateSpec
+from elman_export.surgery.onnxnodes import SIZES_ONLY
+from elman_server.model.spec import ContextSpec, ModelSpec, StateSpec
 
 
 def sources(graph: onnx.GraphProto, name: str) -> set[str]:

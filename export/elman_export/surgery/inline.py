@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from elman_export.onnxnodes import SIZES_ONLY
-from elman_export.stepmodel import Arrays
+from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import trace
 from elman_export.surgery.editor import Editor, branches, places, reads
+from elman_export.surgery.onnxnodes import SIZES_ONLY
 
 
 def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:

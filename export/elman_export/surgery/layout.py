@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import describe
-from elman_export.stepmodel import Arrays, RuntimeFailed
+from elman_export.proof.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import lift, recurrent
-from elman_server.spec import InputSpec
+from elman_export.surgery.onnxnodes import describe
+from elman_server.model.spec import InputSpec
 
 _BATCH, _TIME = 3, 5
 """Sizes of the run where the graph leaves them open."""

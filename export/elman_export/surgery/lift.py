@@ -10,11 +10,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import describe
-from elman_export.stepmodel import Arrays
+from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import recurrent, trace
 from elman_export.surgery.editor import Branch, Editor, branches, inputs
 from elman_export.surgery.initial import sources
+from elman_export.surgery.onnxnodes import describe
 from elman_export.surgery.recurrent import Recurrent, State
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import describe
-from elman_export.stepmodel import Arrays
+from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import trace
 from elman_export.surgery.editor import Editor
+from elman_export.surgery.onnxnodes import describe
 
 SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
 """Operators that are given a shape, and as which input."""

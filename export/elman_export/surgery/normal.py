@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from elman_export.surgery import recurrent
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.layout import Layout
-from elman_server.spec import InputSpec, OutputSpec
+from elman_server.model.spec import InputSpec, OutputSpec
 
 
 def chunks(

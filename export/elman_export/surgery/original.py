@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.proof import Sequences
-from elman_export.stepmodel import Arrays, Session
+from elman_export.proof.proof import Sequences
+from elman_export.proof.stepmodel import Arrays, Session
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
-from elman_server.spec import ContextSpec, InputSpec
+from elman_server.model.spec import ContextSpec, InputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

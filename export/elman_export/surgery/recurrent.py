@@ -7,8 +7,8 @@ from typing import Any
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import describe
 from elman_export.surgery.editor import Branch, Place, attributes, inputs, outputs, places
+from elman_export.surgery.onnxnodes import describe
 
 _OPERATORS = frozenset(
     {

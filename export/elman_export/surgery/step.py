@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from elman_export.errors import ExportError
 from elman_export.interface import values
-from elman_export.sample import random_contexts, random_elements
-from elman_export.stepmodel import Arrays
+from elman_export.proof.sample import random_contexts, random_elements
+from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import heads, lift, loosen, normal, trace
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.given import Lengths
@@ -22,7 +22,7 @@ from elman_export.surgery.initial import extract, trim
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.lift import Lifted
 from elman_export.surgery.wholegraph import WholeGraph, copy, sizes
-from elman_server.spec import DType, ModelSpec, OutputSpec, StateSpec
+from elman_server.model.spec import DType, ModelSpec, OutputSpec, StateSpec
 
 _LENGTHS = "lengths"
 

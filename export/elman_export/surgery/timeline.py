@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import onnx
 
-from elman_export import functions
 from elman_export.errors import UnsupportedGraph
-from elman_export.onnxnodes import SIZES_ONLY, describe
+from elman_export.original import functions
 from elman_export.surgery import mixing
 from elman_export.surgery.editor import reads
+from elman_export.surgery.onnxnodes import SIZES_ONLY, describe
 from elman_export.surgery.recurrent import find
 from elman_export.surgery.trace import Traced
 from elman_export.surgery.view import View

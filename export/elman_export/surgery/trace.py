@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from elman_export.stepmodel import Arrays, Session
+from elman_export.proof.stepmodel import Arrays, Session
 from elman_export.surgery.editor import Editor
 
 SIZES = ((3, 11), (3, 13), (5, 11))

@@ -11,12 +11,12 @@ from elman_export.errors import ExportError, ProofFailed, fitting
 from elman_export.finish import finish
 from elman_export.interface import Output
 from elman_export.keep import Report
-from elman_export.proof import TOLERANCE, answered, prove
-from elman_export.stepmodel import RuntimeFailed, StepModel
+from elman_export.proof.proof import TOLERANCE, answered, prove
+from elman_export.proof.stepmodel import RuntimeFailed, StepModel
+from elman_export.proof.trials import trials
 from elman_export.surgery import heads, step
 from elman_export.surgery.wholegraph import WholeGraph
-from elman_export.trials import trials
-from elman_server.spec import InputSpec
+from elman_server.model.spec import InputSpec
 
 
 def lift(

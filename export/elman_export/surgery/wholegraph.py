@@ -10,15 +10,15 @@ import onnx.inliner
 
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import Output
-from elman_export.onnxnodes import RANDOM, describe, makers
-from elman_export.sample import random_elements
-from elman_export.stepmodel import Arrays, RuntimeFailed
+from elman_export.proof.sample import random_elements
+from elman_export.proof.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import baked, given, heads, inline, layout, loosen, recurrent, trace
 from elman_export.surgery.editor import Editor, attributes, inputs, places
 from elman_export.surgery.given import Lengths
 from elman_export.surgery.layout import Layout
+from elman_export.surgery.onnxnodes import RANDOM, describe, makers
 from elman_export.surgery.original import Original, Seen
-from elman_server.spec import ContextSpec, InputSpec
+from elman_server.model.spec import ContextSpec, InputSpec
 
 _AS_OPERATOR = (
     "export the layer as an operator (torch.onnx.export with dynamo=False does), or one step of it "

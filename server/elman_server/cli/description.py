@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from elman_server.modelfile import ModelFile
-from elman_server.proof import KeptProof
-from elman_server.spec import ContextSpec, InputSpec, OutputSpec, StateSpec
+from elman_server.model.modelfile import ModelFile
+from elman_server.model.proof import KeptProof
+from elman_server.model.spec import ContextSpec, InputSpec, OutputSpec, StateSpec
 
 _SHOWN = 12
 """Entries of a vocabulary or of labels that are shown before the rest is only counted."""

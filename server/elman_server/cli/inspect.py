@@ -11,10 +11,10 @@ from rich.console import Console, RenderableType
 from elman.cli.document import document
 from elman_server.cli import description, remembering
 from elman_server.cli.remembering import Recall, Recalled
-from elman_server.cli.trial import NO_RUNTIME, Trial, runtime_is_available, try_out
 from elman_server.errors import ModelLoadError
-from elman_server.modelfile import ModelFile, ModelFileError, read
-from elman_server.proof import KeptProof, kept_proof
+from elman_server.inspection.trial import NO_RUNTIME, Trial, runtime_is_available, try_out
+from elman_server.model.modelfile import ModelFile, ModelFileError, read
+from elman_server.model.proof import KeptProof, kept_proof
 
 
 @click.command(

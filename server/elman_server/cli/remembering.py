@@ -9,11 +9,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from elman_server.cli.trial import Trial
-from elman_server.horizon import plot as picture
-from elman_server.horizon.influence import THRESHOLD, HorizonError, Influence
-from elman_server.horizon.measure import measure
-from elman_server.horizon.sample import (
+from elman_server.inspection.horizon import plot as picture
+from elman_server.inspection.horizon.influence import THRESHOLD, HorizonError, Influence
+from elman_server.inspection.horizon.measure import measure
+from elman_server.inspection.horizon.sample import (
     LAGS,
     MOST_LAGS,
     ROWS,
@@ -23,6 +22,7 @@ from elman_server.horizon.sample import (
     read_examples,
     sample_of,
 )
+from elman_server.inspection.trial import Trial
 
 _ROWS_ALONE = 32
 """Rows of a network that takes one at a time."""

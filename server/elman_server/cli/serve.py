@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from elman_server import logs
 from elman_server.cli.settings import parameters
 from elman_server.config import ConfigError, ServerConfig
 from elman_server.errors import StartError
-from elman_server.loading.children import Children
+from elman_server.serving.loading.children import Children
+from elman_server.telemetry import logs
 
 _HELP = """Serve step models to streams over gRPC.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from elman_server.engine.queues import Times
 
 if TYPE_CHECKING:
-    from elman_server.selection import EncodedValues
+    from elman_server.model.selection import EncodedValues
 
 _HELD_NBYTES = 1024
 """What a delivery takes in memory beside its predictions, roughly."""

@@ -15,8 +15,7 @@ from math import inf
 
 import structlog
 
-from elman_server.admission import Admission
-from elman_server.cputime import cpu_seconds
+from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.beginning import Beginning, Given, nbytes
 from elman_server.engine.delivery import Selection
@@ -39,6 +38,7 @@ from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
+from elman_server.process.cputime import cpu_seconds
 from elman_server.runner import Runner
 
 _AHEAD = 2

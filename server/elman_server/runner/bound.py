@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.interrupt import Interrupt
+from elman_server.model.spec import ModelSpec, StateSpec
 from elman_server.runner.denormals import as_zero
 from elman_server.runner.runtime import run_options
-from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from elman_server.model.spec import ModelSpec
 from elman_server.runner import graphfile
 from elman_server.runner.bound import Array
 from elman_server.runner.graphfile import Node, Value
 from elman_server.runner.rowarray import Index
 from elman_server.runner.runtime import Block, Device, open_session
-from elman_server.spec import ModelSpec
 
 
 class DeviceMemory:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from elman_server.model.spec import ModelSpec
 from elman_server.runner.bound import Array, HostMemory, laid_out
 from elman_server.runner.rowarray import Index, RowArray
-from elman_server.spec import ModelSpec
 
 
 class HostStates:

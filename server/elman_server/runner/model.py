@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from elman_server.engine.interrupt import Interrupt
 from elman_server.errors import ModelLoadError
-from elman_server.modelfile import ModelFile
+from elman_server.model.modelfile import ModelFile
+from elman_server.model.spec import ModelSpec, StateSpec
 from elman_server.runner.bound import BoundStep, HostMemory, Memory
 from elman_server.runner.denormals import as_zero
 from elman_server.runner.runtime import CPU, Device, open_session, run_options
-from elman_server.spec import ModelSpec, StateSpec
 
 Array = NDArray[Any]
 

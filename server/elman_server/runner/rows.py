@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from elman_server.model.spec import InputKind, InputSpec, ModelSpec
 from elman_server.runner.model import Array, StepModel
-from elman_server.spec import InputKind, InputSpec, ModelSpec
 
 _SEED = 1990
 

@@ -8,14 +8,14 @@ import signal
 import socket
 from collections.abc import Callable, Collection
 
-from elman_server import logs
 from elman_server.errors import StartError
-from elman_server.exposition import families
-from elman_server.loading.children import Children
-from elman_server.metrics import Metrics
+from elman_server.process.watchdog import Watchdog, leave
 from elman_server.server import Server, exit_code, runner
+from elman_server.serving.loading.children import Children
 from elman_server.stopping import Stopping
-from elman_server.watchdog import Watchdog, leave
+from elman_server.telemetry import logs
+from elman_server.telemetry.exposition import families
+from elman_server.telemetry.metrics import Metrics
 from elman_server.workers.channel import Channel
 from elman_server.workers.messages import (
     Begin,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from elman_server.config import ServerConfig
-from elman_server.tickets.keptkey import OwnKey
+from elman_server.durable.tickets.keptkey import OwnKey
 from elman_server.workers.families import Family
 
 

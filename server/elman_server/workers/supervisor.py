@@ -12,11 +12,11 @@ from dataclasses import replace
 import structlog
 
 from elman_server.config import ServerConfig
+from elman_server.durable.tickets.keptkey import OwnKey, own_key
 from elman_server.errors import StartError
-from elman_server.exposition import exposed, families, process_registry, registry_of
+from elman_server.process.watchdog import PATIENCE, Watchdog
 from elman_server.stopping import Stopping, heed_hangup
-from elman_server.tickets.keptkey import OwnKey, own_key
-from elman_server.watchdog import PATIENCE, Watchdog
+from elman_server.telemetry.exposition import exposed, families, process_registry, registry_of
 from elman_server.workers.backoff import Backoff
 from elman_server.workers.families import Family, Tally, merge
 from elman_server.workers.port import reserved

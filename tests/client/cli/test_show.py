@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from elman import Input, InputKind, Model, Output, OutputKind, Prediction, Raw, Top
-from elman._outputs import Frame, resolve
+from elman._wire.outputs import Frame, resolve
 from elman.cli.bar import bar
 from elman.cli.elements import Element
 from elman.cli.show import View

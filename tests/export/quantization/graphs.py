@@ -8,7 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_server.spec import InputKind, InputSpec, ModelSpec, OutputKind, OutputSpec, StateSpec
+from elman_server.model.spec import (
+    InputKind,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 IDS, OUT = 11, 5

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elman_export.proof.stepmodel import Answer, StepModel
 from elman_export.quantization import quantize
-from elman_export.stepmodel import Answer, StepModel
-from elman_server import modelfile
 from elman_server.engine.limits import Chunking
+from elman_server.model import modelfile
 from elman_server.runner.model import StepModel as ServedModel
 from elman_server.runner.probe import probe
 from tests.export.quantization.graphs import Net

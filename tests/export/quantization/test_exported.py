@@ -11,8 +11,8 @@ from onnx import helper
 from torch import Tensor, nn
 
 import elman_export
+from elman_export.proof.stepmodel import StepModel
 from elman_export.quantization import quantize
-from elman_export.stepmodel import StepModel
 
 TIME = 10
 

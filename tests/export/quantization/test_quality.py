@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.quantization_quality import Measure, Whole, measures
 from elman_export.quantization import quantize
-from elman_server import modelfile
+from elman_server.model import modelfile
 from tests.export.test_bundled import MODELS, TEXT, perplexity
 
 MEASURES = measures(None, MODELS / "weather" / "holdout.csv")

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.errors import UnsupportedGraph
+from elman_export.proof.stepmodel import StepModel
 from elman_export.quantization import quantize
-from elman_export.stepmodel import StepModel
-from elman_server.spec import ModelSpec
+from elman_server.model.spec import ModelSpec
 from tests.export.quantization.graphs import Net
 
 TIME = 8

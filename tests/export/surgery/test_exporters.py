@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from elman_export.graphfile import export_graph
+from elman_export.original.graphfile import export_graph
 
 Kind = type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]
 IDS, HIDDEN, OUT = 20, 16, 5

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from elman_export.graphfile import export_graph
+from elman_export.original.graphfile import export_graph
 from elman_export.surgery.editor import Editor
 from elman_export.surgery.lift import lift as lift_states
 from elman_export.surgery.trace import run

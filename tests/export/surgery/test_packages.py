@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.graphfile import export_graph
+from elman_export.original.graphfile import export_graph
 from tests.oracle import Oracle
 from tests.packages import packaged
 

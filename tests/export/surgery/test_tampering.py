@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman_export.errors import ProofFailed
-from elman_export.graphfile import export_graph
-from elman_export.proof import Case, Sequences, prove
-from elman_export.stepmodel import Session, StepModel
-from elman_server import modelfile
-from elman_server.spec import ModelSpec
+from elman_export.original.graphfile import export_graph
+from elman_export.proof.proof import Case, Sequences, prove
+from elman_export.proof.stepmodel import Session, StepModel
+from elman_server.model import modelfile
+from elman_server.model.spec import ModelSpec
 from tests.export.surgery.graphs import (
     FEATURES,
     HIDDEN,

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
-from elman_export.graphfile import export_graph
+from elman_export.original.graphfile import export_graph
 from tests.export.surgery.graphs import FEATURES, OUT, Graph, batch_major, linear, time_major
 
 

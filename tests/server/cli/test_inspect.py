@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnxruntime.quantization import quantize_dynamic
 
-from elman_server.cli import trial
-from elman_server.modelfile import PROOF_KEY, fingerprint, read
-from elman_server.spec import (
+from elman_server.inspection import trial
+from elman_server.model.modelfile import PROOF_KEY, fingerprint, read
+from elman_server.model.spec import (
     FINGERPRINT_KEY,
     INITIAL_KEY,
     SPEC_KEY,

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import elman_server
-from elman_server.horizon import plot
+from elman_server.inspection.horizon import plot
 from tests.server.cli.program import Result, Run
 from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, tilted
 

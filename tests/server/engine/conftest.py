@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from elman_server.admission import Admission, Waiting
+from elman_server.engine.admission import Admission, Waiting
 from elman_server.engine.engine import Engine
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.scheduler import Scheduler

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from elman_server.admission import Admission
+from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch
 from elman_server.engine.beginning import Beginning, Given
 from elman_server.engine.delivery import Outputs

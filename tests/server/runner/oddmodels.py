@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from elman_server.spec import ContextSpec, ModelSpec, StateSpec
+from elman_server.model.spec import ContextSpec, ModelSpec, StateSpec
 from tests.stepmodels import Conditioned, Shape, leaky, lstm, tilted
 
 Built = tuple[onnx.ModelProto, ModelSpec]

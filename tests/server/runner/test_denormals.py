@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elman_server import modelfile
+from elman_server.model import modelfile
 from elman_server.runner.bound import HostMemory
 from elman_server.runner.denormals import FLUSHED, as_zero
 from elman_server.runner.model import StepModel

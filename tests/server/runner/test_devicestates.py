@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.model.spec import StateSpec
 from elman_server.runner.bound import HostMemory, Memory, laid_out
 from elman_server.runner.devicestates import DeviceMemory, DeviceStates
 from elman_server.runner.hoststates import HostStates
 from elman_server.runner.onnx import OnnxRunner, States
 from elman_server.runner.runtime import CPU
-from elman_server.spec import StateSpec
 from tests.server.runner.test_onnx import batch, load
 from tests.stepmodels import leaky, save
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
+from elman_server.model.spec import StateSpec
 from elman_server.runner.bound import HostMemory
 from elman_server.runner.devicestates import DeviceStates
 from elman_server.runner.hoststates import HostStates
 from elman_server.runner.onnx import OnnxRunner, States
 from elman_server.runner.runtime import CPU
-from elman_server.spec import StateSpec
 from tests.server.runner.test_onnx import batch, load
 from tests.stepmodels import leaky, save
 

@@ -8,12 +8,12 @@ from typing import Any
 import onnx
 import pytest
 
-from elman_server import modelfile
 from elman_server.errors import ModelLoadError
-from elman_server.modelfile import ModelFile
+from elman_server.model import modelfile
+from elman_server.model.modelfile import ModelFile
+from elman_server.model.spec import ModelSpec, StateSpec
 from elman_server.runner.model import StepModel
 from elman_server.runner.probe import probe
-from elman_server.spec import ModelSpec, StateSpec
 from tests.stepmodels import Shape, leaky, lstm, save, save_conditioned, tilted
 
 MAX_BATCH = 8

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from elman_server import modelfile
 from elman_server.engine.limits import Chunking
 from elman_server.errors import ModelLoadError
+from elman_server.model import modelfile
 from elman_server.runner.model import StepModel
 from elman_server.runner.probe import BeginningCost, Probe, StepCost, probe
 from tests.server.runner.oddmodels import (

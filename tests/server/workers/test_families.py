@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from elman_server.engine.stats import StepStats
-from elman_server.exposition import exposed, families, registry_of
-from elman_server.metrics import Gauges, Metrics
+from elman_server.telemetry.exposition import exposed, families, registry_of
+from elman_server.telemetry.metrics import Gauges, Metrics
 from elman_server.workers.families import Family, Key, Tally, merge
 
 

@@ -1,0 +1,116 @@
+"""Sampling from a model and feeding what was drawn back to it. As pure as `elman._core.session`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from elman._core.mailbox import Mailbox
+from elman._core.pipeline import Pipeline
+from elman._core.sampler import Sampler, check_integer
+from elman._core.session import Operation, Session
+from elman._wire.codec import Codec
+from elman._wire.model import Input, InputKind, Model, OutputKind
+from elman._wire.outputs import Column
+from elman._wire.prediction import Prediction
+from elman.errors import InvalidElement, InvalidRequest
+
+
+class Generation:
+    """Gives symbols one by one; each was pushed before it is given.
+
+    So the prediction from which the next is drawn is on its way while the caller uses this one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        model: Model,
+        codec: Codec,
+        prime: Any,
+        *,
+        length: int,
+        output: str | None,
+        temperature: float,
+        top_k: int | None,
+        seed: int | None,
+    ) -> None:
+        check_integer("length", length, 0)
+        payload = codec.many(prime)
+        if not payload:
+            raise InvalidElement("prime is empty; there must be an element to predict the next of")
+        self._session = session
+        self._codec = codec
+        self._left = length
+        self._column = choose(session.layout.columns, model.input, output)
+        self._names = self._column.output.labels or model.input.vocabulary
+        self._sampler = Sampler(temperature, top_k, seed)
+        self._prime: Pipeline | None = Pipeline(session, payload)
+        self._mailbox = Mailbox()
+
+    def next(self) -> Operation[str | int | None]:
+        """Waits for the next symbol; None after the last."""
+        if self._prime and not self._left:
+            yield from self._last()
+        if not self._left:
+            return None
+        symbol = self._draw((yield from self._last()))
+        yield from self._session.make_room()
+        self._session.put(self._codec.one(symbol), 1, self._mailbox)
+        self._left -= 1
+        return symbol
+
+    def abandon(self) -> None:
+        """Nobody wants another symbol: what is left of the prime is not pushed.
+
+        What is unread of the prime is left to the inbox, as `Pipeline.abandon` does.
+        """
+        self._left = 0
+        if self._prime:
+            self._prime.abandon()
+            self._prime = None
+
+    def _last(self) -> Operation[Prediction]:
+        """The prediction of what was pushed last."""
+        if self._prime:
+            while (batch := (yield from self._prime.batch())) is not None:
+                for prediction in batch:
+                    last = prediction
+            self._prime = None
+            return last
+        while not self._mailbox:
+            if self._session.failure:
+                raise self._session.failure()
+            yield True
+        return self._mailbox.get()
+
+    def _draw(self, prediction: Prediction) -> str | int:
+        _, probabilities, indices = prediction.entries(self._column.output.name)
+        drawn = self._sampler.draw(probabilities)
+        index = drawn if indices is None else int(indices[drawn])
+        return self._names[index] if self._names else index
+
+
+def choose(columns: Sequence[Column], given: Input, name: str | None) -> Column:
+    """The column to sample from: one of probabilities whose entries stand for the input's symbols.
+
+    Raises `InvalidRequest` if there is none, or several and no name.
+    """
+    fitting = {column.output.name: column for column in columns if _fits(column, given)}
+    if name is None and len(fitting) == 1:
+        return next(iter(fitting.values()))
+    if name in fitting:
+        return fitting[name]
+    asked = "" if name is None else f"output {name!r} does not fit; "
+    raise InvalidRequest(
+        f"{asked}generate needs a requested output of logits or probabilities over the input's "
+        f"symbols; of this stream's {', '.join(c.output.name for c in columns)} these are: "
+        f"{', '.join(fitting) or 'none'}"
+    )
+
+
+def _fits(column: Column, given: Input) -> bool:
+    output = column.output
+    if output.kind is OutputKind.VALUES or len(output.shape) != 1:
+        return False
+    if output.labels:
+        return set(output.labels) <= set(given.vocabulary)
+    return given.kind is InputKind.TOKENS and output.shape[0] == given.size

@@ -1,0 +1,1 @@
+"""The SDK for threads, around `elman._core`."""

@@ -1,0 +1,398 @@
+"""A connection to an Elman server, for threads."""
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import grpc
+
+from elman._core.deadline import Deadline
+from elman._core.home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
+from elman._core.keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
+from elman._core.models import (
+    KnownModel,
+    ModelCache,
+    model_request,
+    omitted_labels,
+    pin,
+    read_model,
+)
+from elman._core.options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
+from elman._core.pipeline import Pipeline
+from elman._core.recovery.recovery import Attempts, Backoff
+from elman._core.session_options import (
+    SessionOptions,
+    check_name,
+    check_ticket,
+    session_options,
+)
+from elman._threads import ready as _ready
+from elman._threads.lines import Lines
+from elman._threads.links import Links
+from elman._threads.rpc import Line
+from elman._threads.stream import Stream
+from elman._wire.model import Model
+from elman._wire.outputs import OutputChoice
+from elman._wire.predict import PredictCall
+from elman._wire.prediction import Predictions
+from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
+from elman.errors import ClientClosed, ElmanError, Unavailable
+from elman.v1 import inference_pb2 as pb
+
+
+def connect(
+    target: str | Sequence[str],
+    *,
+    timeout: float = 30.0,
+    connect_timeout: float = 5.0,
+    max_message_bytes: int = 4 * 1024 * 1024,
+    keepalive: float = DEFAULT_SECONDS,
+    credentials: grpc.ChannelCredentials | None = None,
+    metadata: Metadata = (),
+    resume_timeout: float = 60.0,
+    ticket_every: int = 1000,
+) -> "Client":
+    """Connects to the server at `target`, such as "localhost:50051", or to any of several.
+
+    `target`: of several servers, in a list or separated by commas, the client uses one, and the
+        next when that one goes. Of the addresses that a name has it uses any.
+
+    `timeout`: seconds that any call waits for the server; inf waits for ever. Waiting for something
+        else (for elements that were not pushed yet) does not count.
+    `connect_timeout`: seconds in which the server must be reached.
+    `max_message_bytes`: the largest message sent; larger work is split.
+    `keepalive`: seconds of silence after which the connection is checked, while a stream is open
+        or a call under way; it is given up if the check is not answered in 5 s. At least 5, which
+        is what servers allow; inf never checks. Where a server of another kind is between that
+        allows less, it is 300 after it has said so.
+    `credentials`: for TLS; None connects in the clear.
+    `metadata`: sent with every call, for a proxy's authentication say.
+    `resume_timeout`: seconds for which it is tried to go on with a stream whose connection broke or
+        whose server stopped, from its last ticket, on whichever server can; 0 for not at all.
+    `ticket_every`: after how many elements a stream gets a ticket, at the latest. So many, and a
+        window, are kept to be pushed again.
+
+    Raises `Unavailable` if the server cannot be reached.
+    """
+    check_gevent()
+    options = Options(
+        targets=parse_targets(target),
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        max_message_bytes=max_message_bytes,
+        keepalive=allowed(keepalive),
+        credentials=credentials,
+        metadata=metadata,
+        resume_timeout=resume_timeout,
+        ticket_every=ticket_every,
+    )
+    client = Client(options)
+    try:
+        client.wait_until_ready()
+    except BaseException:
+        client.close(grace=0)
+        raise
+    return client
+
+
+class Client:
+    """Made by `connect`. Any number of threads may use it at once."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._home = Home()
+        self._keepalive = Keepalive(options.keepalive)
+        self._links = Links(options.targets, self._connect, lambda channel: channel.close())
+        keep_in_children(self._links)
+        close_at_exit(self._links)
+        self._cache = ModelCache()
+        self._lines: dict[tuple[str, str, str], Lines] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def wait_until_ready(self) -> None:
+        """Raises `Unavailable` if there is no connection within the connect timeout."""
+        until = monotonic() + self._options.connect_timeout
+        backoff = Backoff()
+        while True:
+            link = self._links.lease()
+            try:
+                # One server is waited for, of several the next is tried.
+                patient = len(self._options.targets) == 1
+                seconds = min(until - monotonic(), self._options.connect_seconds)
+                if _ready.wait(link.channel, seconds, patient=patient):
+                    return
+                if monotonic() >= until:
+                    raise Unavailable(self._options.unreachable(_why(link.channel)))
+                self._links.retire(link)
+            finally:
+                self._links.give_back(link)
+            sleep(min(backoff.delay(), max(0.0, until - monotonic())))
+
+    def models(self) -> list[Model]:
+        """What the server is ready to serve, by name and then by version, newest last."""
+        response = self._ask("ListModels", pb.ListModelsRequest())
+        return [read_model(self._complete(model)) for model in response.models]
+
+    def model(
+        self, name: str, version: str | int | None = None, *, session: str | None = None
+    ) -> Model:
+        """One model; the newest version unless one is named or, with `session`, the one that the
+        session of that name is on. Raises `ModelNotFound`."""
+        if version is None and check_name(session):
+            return self._known(name, None, None, session).model
+        request = model_request(name, version)
+        return self._cache.put(request, self._get(request)).model
+
+    def stream(
+        self,
+        model: str,
+        *,
+        version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        outputs: OutputChoice | Sequence[OutputChoice] | None = None,
+        window: int | None = None,
+        timeout: float | None = None,
+        ticket: bytes | None = None,
+        session: str | None = None,
+        restart: bool = False,
+    ) -> Stream:
+        """Opens a session of a model, from its initial state or from a ticket.
+
+        `context`: an array for each name in `model.contexts`, where there are any.
+        `outputs`: names, or `Raw`, `Probabilities` or `Top`; None is every output, raw.
+        `window`: how many elements may be unanswered, if fewer than the server allows.
+        `timeout`: instead of the client's, for the stream's calls.
+        `ticket`: from `stream.ticket()`, of this model; goes on from there, on the version that it
+            is of. The stream's `position` is then that of the next element to push.
+        `session`: a name. Goes on with the session of that name, wherever it was left, or begins
+            it; servers that share a state store keep it when the stream is closed. One stream has
+            it at a time: this one takes it over from any other, which gets `SessionTaken`.
+            `restart` begins it anew.
+
+        Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
+        """
+        name = check_name(session)
+        ticket = check_ticket(ticket, self._options.max_message_bytes)
+        known = self._known(
+            model,
+            version,
+            ticket,
+            None if restart else name,
+        )
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            window=window,
+            ticket=ticket,
+            name=name,
+            restart=restart,
+            ticket_every=self._options.asked_ticket_every,
+            max_message_bytes=self._options.max_message_bytes,
+        )
+        seconds = self._seconds(timeout)
+        line = self._open(known, options, Deadline(seconds))
+
+        def fork(ticket: bytes) -> Stream:
+            from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
+            branch = self._open(known, from_ticket, Deadline(seconds))
+            return Stream(branch, known, seconds, fork)
+
+        return Stream(line, known, seconds, fork)
+
+    def predict(
+        self,
+        model: str,
+        sequence: Any,
+        *,
+        version: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        outputs: OutputChoice | Sequence[OutputChoice] | None = None,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """The predictions of a whole sequence, as of a stream that is gone afterwards.
+
+        One unary call if the sequence and its predictions fit into a message, a stream otherwise.
+        `timeout`: seconds for all of it, instead of the client's. Raises what `stream` raises, and
+        `InvalidElement`.
+        """
+        known = self._known(model, version)
+        options = session_options(
+            known.model,
+            context=context,
+            outputs=outputs,
+            ticket_every=self._options.asked_ticket_every,
+            max_message_bytes=self._options.max_message_bytes,
+        )
+        call = PredictCall(known, options, sequence)
+        deadline = Deadline(self._seconds(timeout))
+        if call.fits(self._options.max_message_bytes):
+            try:
+                return call.read(self._call("Predict", call.request(), deadline.remaining()))
+            except grpc.RpcError as error:
+                if not is_too_large(error):
+                    raise rpc_error(error) from None
+        line = self._open(known, options, deadline)
+        try:
+            pipeline = Pipeline(line.session, call.payload)
+            return call.gather(line.run(pipeline.rest(), deadline))
+        finally:
+            line.close()
+
+    def close(self, grace: float = 5.0) -> None:
+        """Closes every stream, lets what was pushed finish for `grace` seconds, and disconnects.
+
+        Whoever still waits for a stream of this client then gets `ClientClosed`.
+        """
+        if self._home.forked:
+            return
+        with self._lock:
+            self._closed = True
+            all_lines = list(self._lines.values())
+        deadline = monotonic() + grace
+        try:
+            for lines in all_lines:
+                lines.close_sessions()
+            for lines in all_lines:
+                lines.join(max(0, deadline - monotonic()))
+        finally:
+            for lines in all_lines:
+                lines.cancel(ClientClosed("the client was closed"))
+            self._links.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.close(grace=0)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_pickle("Client")
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._options.target}>"
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._options.timeout if timeout is None else check_seconds("timeout", timeout)
+
+    def _connect(self, target: str) -> grpc.Channel:
+        options = self._options
+        arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
+        if options.credentials is None:
+            return grpc.insecure_channel(target, arguments)
+        return grpc.secure_channel(target, options.credentials, arguments)
+
+    def _call(self, method: str, request: Any, seconds: float | None) -> Any:
+        """Tried again for as long as a server may take to be reached, on one after another."""
+        attempts = Attempts(self._options.connect_timeout, Backoff())
+        until = None if seconds is None else monotonic() + seconds
+        while True:
+            self._check()
+            link = self._links.lease()
+            try:
+                call = getattr(link.stub, method)
+                left = None if until is None else max(0.0, until - monotonic())
+                answer = call(request, timeout=left, metadata=self._options.metadata)
+                link.worked = True
+                return answer
+            except (grpc.RpcError, ValueError) as error:
+                self._check()
+                delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
+                if delay is None:
+                    raise
+                if not is_refused(error):
+                    self._links.retire(link)
+            finally:
+                self._links.give_back(link)
+            sleep(delay)
+
+    def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return self._call(method, request, rpc_timeout(self._options.timeout))
+        except grpc.RpcError as error:
+            raise rpc_error(error) from None
+
+    def _known(
+        self,
+        name: str,
+        version: str | int | None,
+        ticket: bytes | None = None,
+        session: str | None = None,
+    ) -> KnownModel:
+        request = model_request(name, version)
+        if version is None and (ticket or session):
+            pin(request, ticket, session)
+            return KnownModel.of(self._get(request))
+        known = self._cache.get(request)
+        return known or self._cache.put(request, self._get(request))
+
+    def _get(self, request: pb.GetModelRequest) -> Any:
+        response = self._ask("GetModel", request)
+        self._complete(response.model)
+        return response
+
+    def _complete(self, model: pb.Model) -> pb.Model:
+        """With the names that did not fit into a message."""
+        asking = omitted_labels(model)
+        with contextlib.suppress(StopIteration):
+            request = next(asking)
+            while True:
+                request = asking.send(self._ask("ListLabels", request))
+        return model
+
+    def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
+        """A session that the server has opened, on the model's RPC or on a new one."""
+        model = known.model
+        key = (model.name, model.version, model.fingerprint)
+        self._check()
+        with self._lock:
+            self._check()
+            lines = self._lines.get(key)
+            if lines is None:
+                lines = self._lines[key] = Lines(
+                    self._home,
+                    known,
+                    self._links,
+                    self._options,
+                    lambda error: self._broken(model.name, error),
+                )
+            line = lines.open(options)
+        try:
+            line.run(line.session.opening(), deadline)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _broken(self, model: str, error: ElmanError) -> None:
+        self._cache.forget(model)
+        self._keepalive.heed(error)
+
+    def _check(self) -> None:
+        self._home.check()
+        if self._closed:
+            raise ClientClosed("the client was closed")
+
+
+def _why(channel: grpc.Channel) -> str:
+    """What gRPC says about a connection. Any method does: it fails without being sent."""
+    try:
+        probe: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        probe = channel.unary_unary("/grpc.health.v1.Health/Check")
+        probe(b"", timeout=0.1)
+    except grpc.RpcError as error:
+        return str(rpc_error(error))
+    return "it answers now"

@@ -1,0 +1,233 @@
+"""All sessions that one client has on one model, whichever RPC they are on, for threads.
+
+There is one RPC at a time, as a rule. When it breaks or its server hands sessions over, they go on
+on another, which a thread of its own sees to while there are any that have none.
+"""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import grpc
+
+from elman._core.home import Home
+from elman._core.models import KnownModel
+from elman._core.options import Options, count_addresses
+from elman._core.recovery.recovery import Backoff, Recovery
+from elman._core.session import Session
+from elman._core.session_options import SessionOptions
+from elman._threads.links import Links
+from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.rpc import Guard, Line, Rpc
+from elman._wire.status import Stray, lost_failure
+from elman.errors import ElmanError, Unavailable
+
+_GLANCE = 0.05
+"""Seconds after which a close looks again for what it waits for."""
+_CANCEL_SECONDS = 2.0
+"""In which gRPC gives calls back that were cancelled; mostly it does at once."""
+
+
+class Lines:
+    def __init__(
+        self,
+        home: Home,
+        known: KnownModel,
+        links: Links[grpc.Channel],
+        options: Options,
+        broken: Callable[[ElmanError], None],
+    ) -> None:
+        """`broken` is told when an RPC ends before its sessions, and why."""
+        self._home = home
+        self._known = known
+        self._links = links
+        self._options = options
+        self._broken = broken
+        self._monitor = Monitor()
+        self._guard = Guard(self._interrupted)
+        self._recovery = Recovery(
+            resume_timeout=options.resume_timeout,
+            open_timeout=options.connect_timeout,
+            servers=count_addresses(options.targets),
+            backoff=Backoff(),
+            bring_back=lambda session: self._rpc().adopt(session),
+        )
+        self._current: Rpc | None = None
+        self._rpcs: set[Rpc] = set()
+        """All that have not ended."""
+        self._tried: dict[Rpc, float] = {}
+        """New ones, and by when an answer must have come."""
+        self._mender: threading.Thread | None = None
+        self._menders: Waiters = []
+        self._closed: ElmanError | None = None
+
+    def open(self, options: SessionOptions) -> Line:
+        """A new session."""
+        with self._monitor.lock, self._guard:
+            return self._rpc().line(self._home, self._guard, options)
+
+    def close_sessions(self) -> None:
+        """No more elements for any session."""
+        with self._monitor.lock:
+            for rpc in self._rpcs:
+                rpc.close_sessions()
+            for session in self._recovery:
+                session.close()
+
+    def join(self, timeout: float) -> None:
+        """Waits until every session has ended."""
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            with self._monitor.lock:
+                rpcs, mender = list(self._rpcs), self._mender
+                strays = bool(self._recovery)
+            if rpcs:
+                rpcs[0].join(left)
+            elif strays and mender is not None:
+                mender.join(min(left, _GLANCE))
+            else:
+                return
+
+    def cancel(self, error: ElmanError) -> None:
+        """Ends everything at once; sessions that have not ended raise `error`."""
+        with self._monitor.lock:
+            self._closed = error
+            self._end_strays(error)
+            rpcs, mender = list(self._rpcs), self._mender
+        until = monotonic() + _CANCEL_SECONDS
+        for rpc in rpcs:
+            rpc.abort(error)
+        for rpc in rpcs:
+            rpc.join(max(0, until - monotonic()))
+        if mender is not None:
+            mender.join(max(0, until - monotonic()))
+
+    def _rpc(self) -> Rpc:
+        """The one that takes sessions."""
+        if self._current is None or not self._takes_sessions(self._current):
+            self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
+        return self._current
+
+    def _takes_sessions(self, rpc: Rpc) -> bool:
+        return rpc.open and self._links.is_current(rpc.link)
+
+    def _begin(self) -> Rpc:
+        """A new one, whose server must answer in time."""
+        rpc = Rpc(
+            self._links,
+            self._known,
+            self._monitor,
+            metadata=self._options.metadata,
+            max_frame_bytes=self._options.max_frame_bytes,
+            strays=self._stray,
+            succeeded=self._recovery.succeeded,
+            got_on=self._recovery.got_on,
+            ended=self._ended,
+        )
+        self._rpcs.add(rpc)
+        self._tried[rpc] = monotonic() + self._options.connect_timeout
+        self._need_mender()
+        return rpc
+
+    def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
+        self._rpcs.discard(rpc)
+        self._tried.pop(rpc, None)
+        self._monitor.wake(self._menders)
+        if broken:
+            self._broken(broken)
+
+    def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
+        if stray.leaving:
+            self._links.retire(rpc.link)
+        elif stray.refused:
+            self._links.leave(rpc.link)
+        elif not stray.parked:
+            self._links.pass_over(rpc.link)
+        if self._closed is not None:
+            return False
+        if self._recovery.park(session):
+            return True
+        if not self._recovery.add(
+            session,
+            monotonic(),
+            refused_by=rpc.server if stray.refused else None,
+            after=stray.after,
+            crashed=stray.crashed,
+        ):
+            return False
+        self._monitor.wake(self._menders)
+        self._need_mender()
+        return True
+
+    def _need_mender(self) -> None:
+        if self._mender is None:
+            mender = threading.Thread(target=self._mend, name="elman-mender", daemon=True)
+            mender.start()
+            self._mender = mender
+
+    def _mend(self) -> None:
+        """Until there are no strays, and no RPC whose server has not answered yet."""
+        try:
+            self._keep_mending()
+        except BaseException as bug:
+            with self._monitor.lock:
+                self._mender = None
+                self._end_strays(Unavailable(f"the client failed to go on with it: {bug!r}"))
+            raise
+
+    def _keep_mending(self) -> None:
+        while True:
+            with self._monitor.lock:
+                self._monitor.settle()
+                now = monotonic()
+                due = self._recovery.due(now)
+                if due:
+                    self._adopt(due)
+                for session in self._recovery.overdue(now):
+                    self._give_up(session)
+                silent = self._silent(now)
+                at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
+                if self._closed is not None or (at == float("inf") and not silent):
+                    self._mender = None
+                    return
+                waiter = self._monitor.enlist(self._menders)
+            for rpc in silent:
+                rpc.abort(Unavailable("the server did not answer"), final=False)
+            rest(waiter, 0 if silent else max(0, at - monotonic()))
+            with self._monitor.lock:
+                self._monitor.returned(self._menders, waiter)
+
+    def _adopt(self, sessions: list[Session]) -> None:
+        try:
+            rpc = self._rpc()
+            for session in sessions:
+                rpc.adopt(session)
+        except Exception as bug:  # no thread can be started, say
+            error = Unavailable(f"the client failed to go on with it: {bug!r}")
+            for session in sessions:
+                session.end(lost_failure(error, session, resuming=True))
+
+    def _give_up(self, session: Session) -> None:
+        error = Unavailable(f"no server went on with it within {self._options.resume_timeout:g} s")
+        session.outbound.give_up(session, lost_failure(error, session, resuming=True))
+
+    def _silent(self, now: float) -> list[Rpc]:
+        """Those from which no answer came in time."""
+        self._tried = {
+            rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
+        }
+        found = [rpc for rpc, at in self._tried.items() if at <= now]
+        for rpc in found:
+            del self._tried[rpc]
+        return found
+
+    def _end_strays(self, error: ElmanError) -> None:
+        for session in self._recovery.take_all():
+            session.end(lost_failure(error, session, resuming=False))
+        self._monitor.wake(self._menders)
+
+    def _interrupted(self) -> None:
+        error = Unavailable("interrupted in the middle of a change")
+        for rpc in self._rpcs:
+            rpc.fail(error)
+        self._end_strays(error)

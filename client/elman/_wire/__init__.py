@@ -1,0 +1,1 @@
+"""Elements, contexts, outputs, predictions and errors as they are on the wire."""

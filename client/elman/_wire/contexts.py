@@ -1,0 +1,64 @@
+"""What a session is given once, at its open: checked and packed before anything is sent."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from elman._wire.arrays import pack
+from elman._wire.model import Model
+from elman.errors import InvalidRequest
+from elman.v1 import inference_pb2 as pb
+
+Contexts: TypeAlias = tuple[pb.ContextValue, ...]
+
+_ENVELOPE_BYTES = 2048
+"""Room for what a message holds beside contexts."""
+
+
+def pack_contexts(
+    model: Model, given: Mapping[str, Any] | None, *, max_message_bytes: int
+) -> Contexts:
+    """Raises `InvalidRequest` unless it is an array for each context of the model, and no other,
+    that all of them fit into a message with."""
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(
+            f"context is {given!r}; allowed is a mapping from names to arrays: {_allowed(model)}"
+        )
+    names = [context.name for context in model.contexts]
+    for name in given:
+        if name not in names:
+            raise InvalidRequest(f"context names {name!r}; {model.name!r} takes {_allowed(model)}")
+    values = []
+    for context in model.contexts:
+        if context.name not in given:
+            raise InvalidRequest(
+                f"context lacks {context.name!r}; {model.name!r} takes {_allowed(model)}"
+            )
+        label = f"context {context.name!r}"
+        raw = pack(
+            given[context.name],
+            context.dtype,
+            context.shape,
+            noun=label,
+            name=label,
+            model=model.name,
+            error=InvalidRequest,
+        )
+        values.append(pb.ContextValue(name=context.name, raw=raw))
+    size = contexts_bytes(values)
+    if size and size + _ENVELOPE_BYTES > max_message_bytes:
+        raise InvalidRequest(
+            f"context takes {size} bytes; with max_message_bytes {max_message_bytes}, allowed are "
+            f"{max_message_bytes - _ENVELOPE_BYTES}"
+        )
+    return tuple(values)
+
+
+def contexts_bytes(values: "Contexts | list[pb.ContextValue]") -> int:
+    """What they take on the wire."""
+    return sum(value.ByteSize() + 8 for value in values)
+
+
+def _allowed(model: Model) -> str:
+    return ", ".join(map(str, model.contexts)) or "none"

@@ -1,0 +1,46 @@
+"""The elements of one frame, of any number of sessions, each named once."""
+
+from collections.abc import MutableSequence
+
+from elman._core.session import Session
+from elman._wire.codec import Codec, Payload
+from elman.v1 import inference_pb2 as pb
+
+SESSION_BYTES = 24
+"""What naming a session in a frame takes at most: its number, a count and their framing."""
+
+
+class PushBuilder:
+    __slots__ = ("_codec", "_counts", "_numbers", "_parts", "_width")
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._width = codec.width
+        self._numbers: list[int] = []
+        self._counts: list[int] = []
+        self._parts: list[Payload] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    def add(self, session: Session, budget: int) -> int:
+        """So many bytes of what a session has to push, or one element if that is more. Returns the
+        bytes that it takes."""
+        width = self._width
+        count = session.take(budget // width if budget > width else 1, self._parts)
+        if not count:
+            return 0
+        self._numbers.append(session.number)
+        self._counts.append(count)
+        return count * width + SESSION_BYTES
+
+    def place(self, frame: pb.StreamRequest) -> None:
+        counts = self._counts
+        if not counts:
+            return
+        push = frame.push
+        numbers: MutableSequence[int] = push.sessions
+        numbers.extend(self._numbers)
+        if counts.count(counts[0]) != len(counts):
+            push.counts.extend(counts)
+        self._codec.place(push, self._codec.join(self._parts))

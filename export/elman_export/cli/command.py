@@ -1,0 +1,319 @@
+"""`elman export`: from what somebody has to a step model's file, and what was proved of it.
+
+Training and torch load only where they are needed.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from elman_export.cli import declare, summary
+from elman_export.errors import ExportError
+from elman_export.keep import Report
+from elman_server.model.modelfile import NAME
+
+T = TypeVar("T")
+
+RECIPES = ("sentiment", "shakespeare", "weather")
+
+
+def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
+    # As a path, nothing is the current folder: what a shell's unset variable does not mean.
+    if not value:
+        raise click.BadParameter("it is empty; allowed is a file or a model repository")
+    return Path(value)
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--output",
+    "-o",
+    "target",
+    callback=_folder_or_file,
+    required=True,
+    metavar="PATH",
+    help="The file to write, or a model repository: then it is NAME/1/model.onnx in it.",
+)
+@click.option("--name", help="The model's name in a repository.  [default: from SOURCE]")
+@click.option("--description", default="", help="One line for people.")
+@click.option(
+    "--input",
+    "input_",
+    metavar="KIND",
+    help="What an element is: text:VOCABULARY_FILE, tokens:SIZE, tokens:NAMES_FILE or "
+    "features:SHAPE. An ONNX graph often shows it by itself.",
+)
+@click.option("--unknown", metavar="CHARACTER", help="Stands for all that the vocabulary lacks.")
+@click.option(
+    "--returns",
+    "outputs",
+    multiple=True,
+    metavar="NAME=KIND",
+    help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE behind "
+    "it, or :input for the labels of the input. Repeatable; for a torch module, in the order in "
+    "which it returns them.",
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="A torch module's state dict (.pt)."
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="IN:OUT",
+    help="An input of an ONNX graph and the output that is its next value; or NAME:SHAPE, as "
+    "h:128, for a torch module of one element that takes and returns its states. Repeatable.",
+)
+@click.option(
+    "--constant",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An input that is the same always: numbers, or an .npy file. Repeatable.",
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="NAME",
+    help="An input that a session is given once, when it is opened; of a torch module NAME:SHAPE, "
+    "as picture:12x12, in the order in which it takes them. Repeatable.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="How many of the last values of an element stand before the next one.",
+)
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path),
+    help="An .npy file of sequences, [batch, time, ...], to prove it on beside random ones.",
+)
+@click.option(
+    "--expected",
+    "expected",
+    multiple=True,
+    metavar="OUTPUT=FILE",
+    help="What an output must be for the examples, [batch, time, ...]. Repeatable.",
+)
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Allowed difference.")
+@click.option("--quantize", type=click.Choice(["int8"]), help="Make it smaller and faster.")
+@click.option(
+    "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recipe's data."
+)
+def export(source: str, target: Path, **options: Any) -> None:
+    """Make a step model of a trained network, prove that it is the same network, and write it.
+
+    SOURCE is one of
+
+    \b
+      file.onnx                a graph: of whole sequences, or of steps, with states
+      package.module:factory   a torch module, or what makes one
+      weather                  a bundled model, to be trained again (also sentiment, shakespeare)
+
+    \b
+    elman export vad.onnx --constant sr=16000 --input features:512 --overlap 64 -o models/
+    elman export whole.onnx --returns logits=logits -o models/letters/1/model.onnx
+    elman export mymodels.letters:NextLetter --weights letters.pt \\
+        --input text:letters.txt --returns next=logits:input -o models/
+    elman export shakespeare --data tinyshakespeare.txt -o models/
+    """
+    try:
+        # A recipe shows its training itself.
+        with nullcontext() if source in RECIPES else _working(f"exporting {source}"):
+            report = _export(source, target, Options(**options))
+    except (ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    console = Console(highlight=False, markup=False)
+    console.print(summary.table(report))
+    console.print(summary.lines(report), soft_wrap=True)
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """How long it takes already, on a terminal: a training or a proof may take minutes."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    progress = Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was said beside the source and the target."""
+
+    name: str | None
+    description: str
+    input_: str | None
+    unknown: str | None
+    outputs: tuple[str, ...]
+    weights: Path | None
+    states: tuple[str, ...]
+    constants: tuple[str, ...]
+    contexts: tuple[str, ...]
+    overlap: int | None
+    examples: Path | None
+    expected: tuple[str, ...]
+    tolerance: float | None
+    quantize: str | None
+    data: Path | None
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raises `ExportError` for an option that was given and means nothing for this source."""
+        for name in names:
+            if getattr(self, name) not in (None, "", ()):
+                option = _OPTION_NAMES.get(name, name)
+                raise ExportError(f"--{option} means nothing for {source}")
+
+    def common(self) -> dict[str, Any]:
+        """What every export but a recipe's takes."""
+        found: dict[str, Any] = {
+            "description": self.description,
+            "quantized": self.quantize == "int8",
+        }
+        vocabulary: tuple[str, ...] = ()
+        if self.input_ is not None:
+            found["input"] = declare.input(self.input_, unknown=self.unknown)
+            vocabulary = found["input"].vocabulary
+        elif self.unknown is not None:
+            raise ExportError("--unknown is of --input text:FILE, which is not given")
+        found["outputs"] = [declare.output(each, vocabulary) for each in self.outputs]
+        if self.examples is not None:
+            found["examples"] = declare.array("--examples", self.examples)
+        if self.tolerance is not None:
+            found["tolerance"] = self.tolerance
+        return found
+
+
+_OPTION_NAMES = {
+    "input_": "input",
+    "outputs": "returns",
+    "states": "state",
+    "constants": "constant",
+    "contexts": "context",
+}
+_OF_GRAPHS = ("constants", "overlap", "expected")
+_OF_MODULES = ("weights",)
+
+
+def _export(source: str, target: Path, options: Options) -> Report:
+    if source in RECIPES:
+        others = [each.name for each in fields(Options) if each.name != "data"]
+        options.refuse(f"the recipe {source!r}", *others)
+        if target.suffix == ".onnx":
+            raise ExportError(
+                f"--output {target} is a file; a recipe also writes a model card: pass a repository"
+            )
+        recipe = import_module(f"elman_export.recipes.{source}")
+        report: Report = recipe.run(options.data, target)
+        return report
+    if ":" in source and not Path(source).exists():
+        options.refuse("a torch module", *_OF_GRAPHS, "data")
+        return _module(source, _place(target, options.name, source.partition(":")[2]), options)
+    if not source.endswith(".onnx") and not Path(source).exists():
+        raise ExportError(
+            f"{source!r} is no recipe ({', '.join(RECIPES)}), no package.module:factory and no file"
+        )
+    if Path(source).is_dir():
+        raise ExportError(f"{source} is a folder; a graph is a file")
+    options.refuse("an ONNX graph", *_OF_MODULES, "data")
+    place = _place(target, options.name, Path(source).stem)
+    if place.exists() and place.samefile(source):
+        raise ExportError(f"--output {place} is the source itself; write to another place")
+    return _graph(Path(source), place, options)
+
+
+def _place(target: Path, name: str | None, usual: str) -> Path:
+    """The file itself, or a model's place in a repository."""
+    if target.suffix == ".onnx":
+        if name is not None:
+            raise ExportError(
+                f"--name {name} is of a model in a repository, but --output {target} is a file; "
+                "leave --name out, or pass a folder"
+            )
+        return target
+    name = usual if name is None else name
+    if not NAME.fullmatch(name):
+        raise ExportError(f"the model can't be called {name!r}; pass --name, or a file to --output")
+    return target / name / "1" / "model.onnx"
+
+
+def _module(source: str, target: Path, options: Options) -> Report:
+    if options.input_ is None:
+        raise ExportError(
+            "a torch module does not say what its elements are: pass --input, as tokens:1000 or "
+            "features:40"
+        )
+    if not options.outputs:
+        raise ExportError(
+            "a torch module does not say what it returns: pass --returns, as y=values, for each "
+            "output in order"
+        )
+    said: dict[str, Any] = {
+        "states": [declare.state(each) for each in options.states],
+        "contexts": [declare.context(each) for each in options.contexts],
+        **options.common(),
+    }
+    # What torch is not needed for was checked: importing it takes seconds.
+    from elman_export.exporter import export as export_module
+    from elman_export.original import factory
+
+    module = factory.build(source, options.weights)
+    report = export_module(module, target, **said)
+    if options.weights is None and any(True for _ in module.parameters()):
+        note = f"no --weights: its parameters are those that {source} made"
+        report = replace(report, notes=(*report.notes, note))
+    return report
+
+
+def _graph(source: Path, target: Path, options: Options) -> Report:
+    from elman_export import sandbox
+    from elman_export.original.graphfile import export_graph
+
+    # A file of somebody else's may ask for any memory, or crash the runtime.
+    return sandbox.run(
+        export_graph,
+        source,
+        target,
+        states=_each_once("--state", (declare.pair("--state", each) for each in options.states)),
+        constants=_each_once(
+            "--constant", (declare.value("--constant", each) for each in options.constants)
+        ),
+        contexts=options.contexts,
+        overlap=options.overlap or 0,
+        expected=_each_once("--expected", map(_expected, options.expected)),
+        **options.common(),
+    )
+
+
+def _each_once(option: str, said: Iterable[tuple[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, value in said:
+        if name in found:
+            raise ExportError(f"{option} {name} is given twice; allowed is once")
+        found[name] = value
+    return found
+
+
+def _expected(text: str) -> tuple[str, Any]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise ExportError(f"--expected is {text!r}; allowed is OUTPUT=FILE.npy")
+    return name, declare.array("--expected", Path(path))

@@ -1,0 +1,1 @@
+"""The network that is exported: a torch module or an ONNX graph, read, run and traced."""

@@ -1,0 +1,197 @@
+"""What each input and output of a streaming graph is for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.original.adoption import pairs
+from elman_export.original.adoption.port import Port, merged, ports, shape_text
+from elman_export.original.adoption.sources import feeding_states
+from elman_export.surgery import onnxnodes, recurrent
+from elman_export.surgery.onnxnodes import RANDOM, before_casts, describe, makers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """An input and the output that is its next value."""
+
+    input: Port
+    output: Port
+    initial: np.ndarray | None = None
+    """What the graph itself says to begin with; None for zeros."""
+
+    @property
+    def declared(self) -> Port:
+        """What is known from both ends."""
+        dims = merged(self.input.dims, self.output.dims)
+        return Port(name=self.input.name, dtype=self.input.dtype, dims=dims)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """All of a graph's inputs, and the outputs that are wanted."""
+
+    element: Port
+    states: tuple[State, ...]
+    contexts: tuple[Port, ...]
+    lengths: Port | None
+    constants: Mapping[str, np.ndarray]
+    """In the types that the graph declares."""
+    outputs: tuple[Port, ...]
+
+
+def assign(
+    model: onnx.ModelProto,
+    *,
+    states: Mapping[str, str],
+    constants: Mapping[str, Any],
+    contexts: Sequence[str],
+    outputs: Sequence[str],
+) -> Roles:
+    """Raises `ExportError` for names that the graph lacks, and where a role is not certain;
+    `UnsupportedGraph` for a graph that draws random numbers."""
+    for node in onnxnodes.nodes(model):
+        if node.op_type in RANDOM:
+            raise UnsupportedGraph(
+                f"{describe(node)} draws random numbers, so that no two runs are the same"
+            )
+    initial = {each.name: each for each in model.graph.initializer}
+    inputs = ports(model.graph.input)
+    found = ports(model.graph.output)
+    _check_names("constant", constants, inputs)
+    _check_names("context", contexts, inputs)
+    for name in constants:
+        if name in states or name in contexts:
+            raise ExportError(f"{name!r} can't be a constant and something else as well")
+    named = {*states, *contexts, *constants}
+    # Old graphs list their weights as inputs, and newer ones values that may be left out.
+    asked = {name: port for name, port in inputs.items() if name not in initial or name in named}
+    lengths = _lengths(model, asked, named)
+    others = {*constants, *contexts, *([lengths] if lengths else [])}
+    left = [port for name, port in asked.items() if name not in others]
+    if not left:
+        raise ExportError("no input is left that takes the elements")
+    paired = pairs.find(left, list(found.values()), states)
+    if not paired:
+        raise UnsupportedGraph("the graph has no state: none of its outputs is fed back")
+    for name in found:
+        if name in inputs:
+            raise UnsupportedGraph(f"output {name!r} is an input, handed through as it came")
+    (element,) = [port for port in left if port.name not in paired]
+    return Roles(
+        element=element,
+        states=tuple(
+            State(
+                input=inputs[name],
+                output=found[target],
+                initial=numpy_helper.to_array(initial[name]) if name in initial else None,
+            )
+            for name, target in paired.items()
+        ),
+        contexts=tuple(inputs[name] for name in contexts),
+        lengths=inputs[lengths] if lengths else None,
+        constants={name: _constant(inputs[name], value) for name, value in constants.items()},
+        outputs=_wanted(found, outputs, set(paired.values())),
+    )
+
+
+def has_states(
+    model: onnx.ModelProto, *, constants: Sequence[str] = (), contexts: Sequence[str] = ()
+) -> bool:
+    """Whether a graph may hand on states by inputs and outputs of its own, as far as is declared.
+
+    Without, its recurrent operators begin anew with each run: `elman_export.surgery` lifts those.
+    """
+    initial = {each.name for each in model.graph.initializer}
+    asked = {
+        value.name: port
+        for value in model.graph.input
+        if value.name not in initial
+        and value.name not in (*constants, *contexts)
+        and (port := _port(value)) is not None
+    }
+    lengths = _lengths(model, asked, set())
+    left = [port for name, port in asked.items() if name != lengths]
+    found = [port for value in model.graph.output if (port := _port(value)) is not None]
+    carried = feeding_states(model)
+    # One input takes the elements, even where a first state is computed from them.
+    states = left if carried is None else [port for port in left if port.name in carried]
+    return len(left) > 1 and pairs.may_pair(states, found)
+
+
+def _port(value: onnx.ValueInfoProto) -> Port | None:
+    try:
+        return ports([value])[value.name]
+    except UnsupportedGraph:
+        return None
+
+
+def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], inputs: object) -> None:
+    assert isinstance(inputs, dict)
+    for name in names:
+        if name not in inputs:
+            raise ExportError(
+                f"{what} {name!r} is no input of the graph; it has {', '.join(map(repr, inputs))}"
+            )
+
+
+def _lengths(model: onnx.ModelProto, asked: Mapping[str, Port], named: set[str]) -> str | None:
+    """The input that tells recurrent operators how many elements each row has."""
+    by_made = makers(model.graph)
+    for node in onnxnodes.nodes(model):
+        if not recurrent.is_recurrent(node):
+            continue
+        name = before_casts(by_made, recurrent.lengths(node))
+        if name in asked and name not in named and asked[name].dtype in ("int32", "int64"):
+            return name
+    return None
+
+
+def _constant(port: Port, value: Any) -> np.ndarray:
+    try:
+        given = np.asarray(value)
+        with np.errstate(all="ignore"):
+            array = given.astype(port.dtype)
+        if not np.array_equal(array.astype(np.float64), given.astype(np.float64), equal_nan=True):
+            close = port.dtype.startswith("float") and np.allclose(array, given.astype(np.float64))
+            if not close:
+                raise ValueError
+    except (TypeError, ValueError):
+        raise ExportError(f"constant {port.name!r} is {value!r}; it must be {port.dtype}") from None
+    if port.dims is None:
+        return array
+    if array.ndim == 0 and all(size in (None, 1) for size in port.dims):
+        array = array.reshape([1] * len(port.dims))
+    fits = len(array.shape) == len(port.dims) and all(
+        size in (None, actual) for size, actual in zip(port.dims, array.shape, strict=True)
+    )
+    if not fits:
+        raise ExportError(
+            f"constant {port.name!r} has shape {list(array.shape)}; the graph declares "
+            f"{shape_text(port.dims)}"
+        )
+    return array
+
+
+def _wanted(
+    found: Mapping[str, Port], names: Sequence[str], handed_on: set[str]
+) -> tuple[Port, ...]:
+    free = [name for name in found if name not in handed_on]
+    for name in names:
+        if name not in found:
+            raise ExportError(
+                f"output {name!r} is none of the graph's; it has {', '.join(map(repr, found))}"
+            )
+    if len(set(names)) < len(names):
+        raise ExportError(f"an output is named twice: {', '.join(names)}")
+    if not names and not free:
+        raise ExportError(
+            "all outputs are next values of states; say which of them is the prediction too: "
+            + " ".join(f"--returns {name}=values" for name in found)
+        )
+    return tuple(found[name] for name in names or free)

@@ -1,0 +1,34 @@
+"""Where recurrent operators have their first states from."""
+
+import onnx
+
+from elman_export.surgery import onnxnodes, recurrent
+from elman_export.surgery.editor import inputs
+from elman_export.surgery.onnxnodes import SIZES_ONLY
+
+
+def feeding_states(model: onnx.ModelProto) -> set[str] | None:
+    """The names that the first states of recurrent operators are computed from, their sizes aside;
+    None if the graph has no such operators."""
+    reads: dict[str, set[str]] = {}
+    waiting: list[str] = []
+    found_any = False
+    for node in onnxnodes.nodes(model):
+        given = set() if node.op_type in SIZES_ONLY else {name for name in node.input if name}
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                given.update(value.name for value in graph.output)
+        for name in node.output:
+            reads.setdefault(name, set()).update(given)
+        if recurrent.is_recurrent(node):
+            found_any = True
+            waiting += [inputs(node, state.given) for state in recurrent.states(node)]
+    if not found_any:
+        return None
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name and name not in found:
+            found.add(name)
+            waiting.extend(reads.get(name, ()))
+    return found

@@ -1,0 +1,230 @@
+"""Runs of a streaming graph in one layout, to see whether it is the right one."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from elman_export.errors import UnsupportedGraph
+from elman_export.original.adoption.axes import Axes, Candidate
+from elman_export.original.adoption.roles import Roles
+from elman_export.proof.sample import random_elements
+from elman_export.proof.stepmodel import Arrays, RuntimeFailed, Session
+from elman_server.model.spec import InputSpec
+
+_ROWS = (2, 3)
+_STEPS = (4, 5)
+
+
+class Failed(Exception):
+    """A layout that is not the graph's; the message says why."""
+
+
+def with_open_axes(
+    model: onnx.ModelProto, axes: Mapping[str, int | None], dims: Mapping[str, Sequence[int | None]]
+) -> onnx.ModelProto:
+    """A copy that takes any number of rows on these axes of its inputs, and in which nothing is
+    declared of the shapes of anything else."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for value in copy.graph.input:
+        if value.name not in axes:
+            continue
+        shape = value.type.tensor_type.shape
+        shape.Clear()
+        for axis, size in enumerate(dims[value.name]):
+            dim = shape.dim.add()
+            if axis == axes[value.name]:
+                dim.dim_param = "batch"
+            elif size is not None:
+                dim.dim_value = size
+    return copy
+
+
+class Sessions:
+    """The graph in ONNX Runtime, with this or that axis open; and what was seen to grow in it."""
+
+    def __init__(self, model: onnx.ModelProto, roles: Roles) -> None:
+        self.model = model
+        self.roles = roles
+        self.grown: list[str] = []
+        self._made: dict[tuple[tuple[str, int | None], ...], Session | Failed] = {}
+
+    def get(self, axes: Mapping[str, int | None]) -> Session:
+        """Raises `Failed` if the graph can't have these axes open."""
+        key = tuple(sorted(axes.items()))
+        if key not in self._made:
+            ports = [self.roles.element, *self.roles.contexts]
+            ports += [state.input for state in self.roles.states]
+            dims = {port.name: port.dims or () for port in ports}
+            known = {name: axis for name, axis in axes.items() if dims[name]}
+            try:
+                opened = with_open_axes(self.model, known, dims)
+                self._made[key] = Session(opened.SerializeToString())
+            except RuntimeFailed as error:
+                self._made[key] = Failed(str(error))
+        made = self._made[key]
+        if isinstance(made, Failed):
+            raise made
+        return made
+
+
+class Trial:
+    """One layout."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        input: InputSpec,
+        *,
+        candidate: Candidate,
+        states: Mapping[str, Axes],
+        contexts: Mapping[str, Axes],
+    ) -> None:
+        self.candidate = candidate
+        self.states = states
+        self.contexts = contexts
+        self._sessions = sessions
+        self._roles = sessions.roles
+        self._input = input
+        self._rng = np.random.default_rng(0)
+
+    def outputs(self, whole: frozenset[str]) -> dict[str, Axes]:
+        """The outputs' layouts. Raises `Failed` if they, or states, come in other shapes than one
+        for each row and step; `UnsupportedGraph` for an output that does not come for each row."""
+        time = self.candidate.axes.time is not None
+        one = self._shapes(1, 1)
+        rows = [self._shapes(count, 1) for count in _ROWS] if self.candidate.batched else []
+        steps = [self._shapes(1, count) for count in _STEPS] if time else []
+        found = {}
+        for port in self._roles.outputs:
+            name, shape = port.name, one[port.name]
+            batch = _axis(name, shape, [each[name] for each in rows], _ROWS, "rows")
+            if rows and batch is None:
+                message = (
+                    f"output {name!r} has shape {list(shape)} for one row and for {_ROWS[-1]}: it "
+                    "does not come for each row"
+                )
+                if self.candidate.opened:
+                    raise Failed(message)
+                raise UnsupportedGraph(f"{message}; choose the outputs that do with --returns")
+            step = _axis(name, shape, [each[name] for each in steps], _STEPS, "steps")
+            if steps and step is None:
+                raise Failed(
+                    f"output {name!r} has shape {list(shape)} for one step and for {_STEPS[-1]}"
+                )
+            rest = [axis for axis in range(len(shape)) if axis not in (batch, step)]
+            units = [axis for axis in rest if shape[axis] == 1]
+            if name in whole and rest and rest[-1] in units:
+                units.remove(rest[-1])
+            found[name] = Axes(
+                rank=len(shape),
+                batch=batch,
+                time=step,
+                units=tuple(units),
+                shape=tuple(shape[axis] for axis in rest if axis not in units),
+            )
+        if rows and steps:
+            both = self._shapes(_ROWS[-1], _STEPS[-1])
+            for name, axes in found.items():
+                if both[name] != axes.sizes(_ROWS[-1], _STEPS[-1]):
+                    raise Failed(f"output {name!r} has shape {list(both[name])} for rows of steps")
+        return found
+
+    def check_rows(self, outputs: Mapping[str, Axes], tolerance: float) -> None:
+        """Raises `Failed` if a row is given something else in company than alone."""
+        time = 1 if self.candidate.axes.time is None else _STEPS[-1]
+        count = _ROWS[-1]
+        given = self._given(count, time)
+        together = self._run(given, count, time)
+        axes = {**outputs, **{s.output.name: self.states[s.input.name] for s in self._roles.states}}
+        for row in range(count):
+            alone = self._run({name: x[row : row + 1] for name, x in given.items()}, 1, time)
+            for name, each in axes.items():
+                expected = each.normal(alone[name]).astype(float)
+                found = each.normal(together[name])[row : row + 1]
+                allowed = tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
+                difference = float(np.abs(found - expected).max(initial=0))
+                if not difference <= allowed:
+                    raise Failed(
+                        f"{name!r} differs by {difference:.3g} between a row alone and in a batch"
+                    )
+
+    def _shapes(self, batch: int, time: int) -> dict[str, tuple[int, ...]]:
+        answer = self._run(self._given(batch, time), batch, time)
+        for state in self._roles.states:
+            before = self.states[state.input.name].sizes(batch, 1)
+            after = answer[state.output.name].shape
+            if before == after:
+                continue
+            message = (
+                f"state {state.input.name!r} goes in as {list(before)} and comes back as "
+                f"{list(after)} ({state.output.name!r}); a state keeps its shape"
+            )
+            if len(before) == len(after) and batch == time == 1:
+                self._sessions.grown.append(message)
+            raise Failed(message)
+        return {name: value.shape for name, value in answer.items()}
+
+    def _given(self, batch: int, time: int) -> dict[str, np.ndarray]:
+        """`[batch, time, *shape]` for each input, one step for those that have no steps."""
+        shape = self.candidate.axes.shape
+        rng = self._rng
+        if self._input.size:
+            x = random_elements(self._input, batch, time, rng)
+        else:
+            x = rng.standard_normal((batch, time, *shape)).astype(self._input.dtype)
+        given = {self._roles.element.name: x}
+        for port, axes in (
+            *((state.input, self.states[state.input.name]) for state in self._roles.states),
+            *((port, self.contexts[port.name]) for port in self._roles.contexts),
+        ):
+            size = (batch, 1, *axes.shape)
+            floating = np.issubdtype(port.dtype, np.floating)
+            value = rng.standard_normal(size) * 0.5 if floating else np.zeros(size)
+            given[port.name] = value.astype(port.dtype)
+        return given
+
+    def _run(self, given: Arrays, batch: int, time: int) -> Arrays:
+        """The graph's own outputs by name, in its own layout."""
+        roles = self._roles
+        axes = {roles.element.name: self.candidate.axes, **self.states, **self.contexts}
+        feed = {name: axes[name].arrange(value) for name, value in given.items()}
+        feed |= roles.constants
+        if roles.lengths is not None:
+            feed[roles.lengths.name] = np.full(batch, time, roles.lengths.dtype)
+        batched = {name: each.batch for name, each in axes.items() if self.candidate.batched}
+        names = [port.name for port in roles.outputs]
+        names += [state.output.name for state in roles.states]
+        runtime = self._sessions.get(batched)
+        wanted = list(dict.fromkeys(names))
+        try:
+            return runtime.run(wanted, feed)
+        except RuntimeFailed as error:
+            raise Failed(str(error)) from None
+
+
+def _axis(
+    name: str,
+    one: tuple[int, ...],
+    others: Sequence[tuple[int, ...]],
+    sizes: Sequence[int],
+    what: str,
+) -> int | None:
+    """The axis that is 1 long in `one`, and as long as `sizes` in the others; None if nothing
+    changes. Raises `Failed` if it is not so simple."""
+    if not others or all(shape == one for shape in others):
+        return None
+    if all(len(shape) == len(one) for shape in others):
+        changed = {axis for shape in others for axis in range(len(one)) if shape[axis] != one[axis]}
+        if len(changed) == 1:
+            (axis,) = changed
+            if (one[axis], *(shape[axis] for shape in others)) == (1, *sizes):
+                return axis
+    raise Failed(
+        f"output {name!r} has shape {list(one)} for one of {what} and {list(others[-1])} for "
+        f"{sizes[-1]}"
+    )

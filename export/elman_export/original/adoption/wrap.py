@@ -1,0 +1,246 @@
+"""The graph in the form that every step model has: rows first, then steps, then the element.
+
+What the graph itself computes stays as it is; around it come the few nodes that lay its inputs and
+outputs out otherwise, and the state that keeps what elements overlap by.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import onnx
+
+from elman_export.interface import Output
+from elman_export.original.adoption.axes import Axes
+from elman_export.original.adoption.editing import Editing, value_info
+from elman_export.original.adoption.layout import Layout
+from elman_export.original.adoption.roles import Roles
+from elman_export.original.adoption.trial import with_open_axes
+from elman_server.model.spec import (
+    ContextSpec,
+    DType,
+    InputSpec,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    StateSpec,
+)
+
+_LENGTHS = "lengths"
+
+
+def wrap(
+    model: onnx.ModelProto,
+    roles: Roles,
+    layout: Layout,
+    *,
+    input: InputSpec,
+    overlap: int,
+    meanings: Mapping[str, Output],
+    description: str,
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The step model and its spec. `input` describes the element as clients push it."""
+    wrapper = _Wrapper(model, roles, layout, overlap)
+    spec = ModelSpec(
+        description=description,
+        input=input,
+        outputs=tuple(
+            OutputSpec(
+                name=port.name,
+                kind=meanings[port.name].kind if port.name in meanings else OutputKind.VALUES,
+                dtype=cast(DType, port.dtype),
+                shape=layout.outputs[port.name].shape,
+                labels=meanings[port.name].labels if port.name in meanings else (),
+            )
+            for port in roles.outputs
+        ),
+        states=(*wrapper.states(), *wrapper.element(input)),
+        contexts=wrapper.contexts(),
+        time_axis=layout.element.time is not None,
+        lengths=wrapper.lengths(),
+        batched=layout.batched,
+    )
+    wrapper.outputs(spec.outputs)
+    return wrapper.finish(), spec
+
+
+class _Wrapper:
+    def __init__(self, model: onnx.ModelProto, roles: Roles, layout: Layout, overlap: int) -> None:
+        self._roles = roles
+        self._layout = layout
+        self._overlap = overlap
+        self._rows: str | int = "batch" if layout.batched else 1
+        opened = {}
+        if layout.batched:
+            opened = {name: axes.batch for name, axes in layout.states.items()}
+            opened[roles.element.name] = layout.element.batch
+        self._editing = Editing(with_open_axes(model, opened, _dims(roles)))
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._fix()
+
+    def _fix(self) -> None:
+        """Constants become initializers, first values of states part of the spec."""
+        graph = self._editing.graph
+        gone = {*self._roles.constants, *(state.input.name for state in self._roles.states)}
+        kept = [each for each in graph.initializer if each.name not in gone]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        for name, value in self._roles.constants.items():
+            self._editing.constant(name, value)
+        self._editing.model.ir_version = max(self._editing.model.ir_version, 8)
+
+    def element(self, input: InputSpec) -> tuple[StateSpec, ...]:
+        """Lays the elements out; gives the state that keeps what they overlap by."""
+        axes = self._layout.element
+        inner = self._inner(input.name)
+        time = ["time"] if axes.time is not None else []
+        self._inputs.append(value_info(input.name, input.dtype, [self._rows, *time, *input.shape]))
+        given, states = input.name, tuple[StateSpec, ...]()
+        if self._overlap:
+            given, states = self._joined(input)
+        self._enter(given, axes, inner)
+        return states
+
+    def _joined(self, input: InputSpec) -> tuple[str, tuple[StateSpec, ...]]:
+        """Each element behind the end of the one before it."""
+        editing, overlap = self._editing, self._overlap
+        name = editing.fresh("overlap")
+        following = editing.fresh("overlap.next")
+        time = self._layout.element.time is not None
+        last = 1 + time + len(input.shape) - 1
+        if not time:
+            full = editing.before("Concat", [name, input.name], axis=last)
+            size = input.shape[-1] + overlap
+            kept = editing.sliced(full, last, size - overlap, size)
+        else:
+            size = input.shape[-1]
+            tails = editing.sliced(input.name, last, size - overlap, size)
+            first = editing.unsqueezed("before", name, [1])
+            earlier = editing.sliced(tails, 1, 0, -1)
+            ahead = editing.before("Concat", [first, earlier], axis=1)
+            full = editing.before("Concat", [ahead, input.name], axis=last)
+            kept = editing.squeezed("before", editing.sliced(tails, 1, -1, 2**31 - 1), [1])
+        editing.before("Identity", [kept], following)
+        shape = (*input.shape[:-1], overlap)
+        for values, tensor in ((self._inputs, name), (self._outputs, following)):
+            values.append(value_info(tensor, input.dtype, [self._rows, *shape]))
+        state = StateSpec(
+            name=name, input=name, output=following, dtype=input.dtype, shape=shape, batch_axis=0
+        )
+        return full, (state,)
+
+    def states(self) -> list[StateSpec]:
+        editing = self._editing
+        wanted = {port.name for port in self._roles.outputs}
+        specs = []
+        for state in self._roles.states:
+            name, target = state.input.name, state.output.name
+            axes = self._layout.states[name]
+            if target in wanted or axes.batch is None:
+                # The graph's own name is the prediction's, or that of a tensor without rows.
+                inner = target if target in wanted else self._inner(target)
+                target = editing.fresh(f"{target}.next") if target in wanted else target
+                found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
+                editing.behind("Identity", [found], target)
+            if axes.batch is None:
+                self._enter(name, axes, self._inner(name))
+            dims: list[str | int | None] = list(axes.shape)
+            dims.insert(axes.batch or 0, self._rows)
+            self._inputs.append(value_info(name, state.input.dtype, dims))
+            self._outputs.append(value_info(target, state.input.dtype, dims))
+            first = None
+            if state.initial is not None:
+                value = state.initial if axes.batch is None else state.initial.take(0, axes.batch)
+                first = tuple(float(number) for number in value.reshape(-1))
+            specs.append(
+                StateSpec(
+                    name=name,
+                    input=name,
+                    output=target,
+                    dtype=cast(DType, state.input.dtype),
+                    shape=axes.shape,
+                    batch_axis=axes.batch or 0,
+                    initial=first,
+                )
+            )
+        return specs
+
+    def contexts(self) -> tuple[ContextSpec, ...]:
+        specs = []
+        for port in self._roles.contexts:
+            axes = self._layout.contexts[port.name]
+            self._enter(port.name, axes, self._inner(port.name))
+            self._inputs.append(value_info(port.name, port.dtype, [self._rows, *axes.shape]))
+            specs.append(
+                ContextSpec(
+                    name=port.name,
+                    dtype=cast(DType, port.dtype),
+                    shape=axes.shape,
+                    input=port.name,
+                )
+            )
+        return tuple(specs)
+
+    def lengths(self) -> str | None:
+        port = self._roles.lengths
+        if port is None:
+            return None
+        inner = self._inner(port.name)
+        name = self._editing.fresh(_LENGTHS)
+        self._inputs.append(value_info(name, "int32", [self._rows]))
+        kind = onnx.TensorProto.INT64 if port.dtype == "int64" else onnx.TensorProto.INT32
+        self._editing.before("Cast", [name], inner, to=kind)
+        return name
+
+    def outputs(self, specs: Sequence[OutputSpec]) -> None:
+        editing = self._editing
+        for spec in specs:
+            axes = self._layout.outputs[spec.name]
+            found = self._inner(spec.name)
+            found = editing.squeezed("behind", found, axes.units)
+            kept = sorted(axes.order)
+            order = [kept.index(axis) for axis in axes.order]
+            found = editing.transposed("behind", found, order)
+            if axes.batch is None:
+                found = editing.unsqueezed("behind", found, [0])
+            editing.behind("Identity", [found], spec.name)
+            time = ["time"] if axes.time is not None else []
+            self._outputs.append(
+                value_info(spec.name, spec.dtype, [self._rows, *time, *spec.shape])
+            )
+
+    def finish(self) -> onnx.ModelProto:
+        self._editing.finish(self._inputs, self._outputs)
+        model = self._editing.model
+        model.graph.name = "step"
+        del model.metadata_props[:]
+        return model
+
+    def _inner(self, name: str) -> str:
+        """What a tensor of the graph is called from now on; its name is free for the outside."""
+        inner = self._editing.fresh(f"{name}/inner")
+        self._editing.rename(name, inner)
+        return inner
+
+    def _enter(self, given: str, axes: Axes, inner: str) -> None:
+        """From `[batch, time, *shape]` to how the graph takes it."""
+        editing = self._editing
+        if axes.batch is None:
+            given = editing.squeezed("before", given, [0])
+        kept = sorted(axes.order)
+        given = editing.transposed("before", given, [axes.order.index(axis) for axis in kept])
+        given = editing.unsqueezed("before", given, axes.units)
+        editing.before("Identity", [given], inner)
+
+
+def _dims(roles: Roles) -> dict[str, Sequence[int | None]]:
+    ports = [roles.element, *(state.input for state in roles.states)]
+    return {port.name: port.dims or () for port in ports}
+
+
+def of_stream(input: InputSpec, shape: tuple[int, ...], overlap: int) -> InputSpec:
+    """The element as clients push it, of a graph that takes elements of `shape`."""
+    if overlap:
+        shape = (*shape[:-1], shape[-1] - overlap)
+    return replace(input, shape=shape)

@@ -1,0 +1,97 @@
+"""Running somebody's module: where in it an error came from."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elman_export.errors import UnsupportedModule
+from elman_export.original.recurrence import kind
+
+_Running = tuple[str, nn.Module, Sequence[Any]]
+"""A submodule that is being run: its name, and what it was given by place."""
+
+
+class CallFailed(UnsupportedModule):
+    """A module that raised an error of its own; `culprit`, called `name`, is the innermost
+    submodule that did."""
+
+    def __init__(self, message: str, name: str, culprit: nn.Module) -> None:
+        super().__init__(message)
+        self.name = name
+        self.culprit = culprit
+
+
+def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
+    """What `module(*arguments)` returns; no gradients are kept.
+
+    `given` says for people what the arguments are. Raises `CallFailed` naming the submodule for an
+    error of the module's own.
+    """
+    running: list[_Running] = []
+    with ExitStack() as hooks, torch.no_grad():
+        for name, submodule in module.named_modules():
+            before, after = _watch(name, submodule, running)
+            hooks.callback(submodule.register_forward_pre_hook(before).remove)
+            hooks.callback(submodule.register_forward_hook(after).remove)
+        hooks.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+        try:
+            return module(*arguments)
+        except UnsupportedModule:
+            raise
+        except Exception as error:  # whatever the module's own code raises
+            name, culprit, taken = running[-1] if running else ("", module, ())
+            where = f", in {name!r} ({kind(culprit)})" if name else ""
+            said = _foreign_id(culprit, taken) or " ".join(str(error).split())
+            said = said or type(error).__name__
+            raise CallFailed(
+                f"{type(module).__name__} can't take {given}{where}: {said}", name, culprit
+            ) from error
+
+
+def _foreign_id(culprit: nn.Module, taken: Sequence[Any]) -> str:
+    """What is wrong with what an embedding is given, if it is an id that it has no row for."""
+    ids = taken[0] if taken else None
+    if not isinstance(culprit, nn.Embedding | nn.EmbeddingBag) or not isinstance(ids, Tensor):
+        return ""
+    last = culprit.num_embeddings - 1
+    foreign = ids[(ids < 0) | (ids > last)]
+    if not foreign.numel() or ids.is_floating_point():
+        return ""
+    return f"it holds the ids 0 to {last}, and is given {foreign.flatten()[0].item()}"
+
+
+def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """The array as a tensor, in the module's floating type where it is of one."""
+    made = torch.from_numpy(np.ascontiguousarray(array))
+    return made.to(dtype) if made.dtype.is_floating_point else made
+
+
+def array(value: Tensor) -> np.ndarray:
+    """The tensor as an array; float16 and bfloat16 become float32, which holds them exactly."""
+    value = value.detach()
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    found: np.ndarray = (value.float() if half else value).numpy()
+    return found
+
+
+def described(tensors: Sequence[Tensor]) -> str:
+    """Types and shapes, for people."""
+    return ", ".join(
+        f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in tensors
+    )
+
+
+def _watch(name: str, submodule: nn.Module, running: list[_Running]) -> Any:
+    def before(_: nn.Module, taken: tuple[Any, ...]) -> None:
+        running.append((name, submodule, taken))
+
+    def after(*_: Any) -> None:
+        running.pop()
+
+    return before, after

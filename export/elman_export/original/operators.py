@@ -1,0 +1,242 @@
+"""What stands in for torch's recurrent layers while a step is traced to ONNX.
+
+`RecurrentOperator` is called as its layers are and returns the same tensors, but each layer is one
+ONNX operator (or a function of `elman_export.original.functions`), with its state and the rows'
+lengths taken from a `Carry`. `CellOperator` does the same for a cell whose state its module keeps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from elman_export.original import functions
+from elman_export.original.recurrence import RecurrentLayers
+
+OPSET = 20
+"""The ONNX operator set of every step model: ONNX Runtime 1.17 and newer run it."""
+
+_ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+"""ONNX has the gates in other orders than torch: LSTM i,o,f,c for i,f,g,o; GRU z,r,h for r,z,n."""
+
+Attribute = (
+    int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+)
+
+_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+@dataclass(slots=True)
+class Carry:
+    """The state that one step is handed and hands on: `[1, batch, size]` by state name."""
+
+    lengths: Tensor | None
+    """int32 `[batch]`: how many elements each row has; None in a step of one element."""
+    taken: dict[str, Tensor]
+    given: dict[str, Tensor] = field(default_factory=dict)
+
+
+class RecurrentOperator(nn.Module):
+    """Stands in for `layers` in a step: called the same way, it returns the same tensors.
+
+    With a `carry`, the state comes from there, and an initial state in the call is noted only: the
+    first one of a session is part of the spec or computed apart. Without, the state is the call's,
+    and the number of steps is fixed.
+
+    The final hidden state is the output at the last step, which is the same where no row is padded,
+    and can be told for every other step too.
+    """
+
+    carry: Carry | None = None
+    final: tuple[Tensor, ...] = ()
+    """What the last call returned beside the outputs."""
+    first: tuple[Tensor, ...] = ()
+    """The initial states that the last call was given, `[layers, batch, size]` by part."""
+
+    def __init__(self, layers: RecurrentLayers) -> None:
+        super().__init__()
+        module = layers.module
+        _resemble(self, module)
+        self.batch_first = module.batch_first
+        self.states = tuple(layers.states)
+        self.sizes = tuple(layers.parts.values())
+        self.layers = nn.ModuleList([_layer(module, layer) for layer in range(module.num_layers)])
+
+    def forward(
+        self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        """`input` is `[batch, time, features]`, `[time, batch, features]` without `batch_first`."""
+        x = input.transpose(0, 1) if self.batch_first else input
+        if hx is not None:
+            self.first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        elif self.carry is None:
+            front = (len(self.layers), x.shape[1])
+            self.first = tuple(x.new_zeros(*front, size) for size in self.sizes)
+        final = []
+        for number, layer in enumerate(self.layers):
+            x, *states = self._run(number, layer, x)
+            final.append((x[-1:], *states[1:]))
+        self.final = tuple(torch.cat(states) for states in zip(*final, strict=True))
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        return x, self.final if len(self.final) > 1 else self.final[0]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: it is torch's, and of graphics processors."""
+
+    def _run(self, number: int, layer: nn.Module, x: Tensor) -> Sequence[Tensor]:
+        if self.carry is None:
+            given = [states[number : number + 1] for states in self.first]
+            found: Sequence[Tensor] = layer(x, None, given)
+            return found
+        parts = len(self.sizes)
+        names = self.states[number * parts :][:parts]
+        found = layer(x, self.carry.lengths, [self.carry.taken[name] for name in names])
+        self.carry.given.update(zip(names, found[1:], strict=True))
+        return found
+
+
+class CellOperator(nn.Module):
+    """Stands in for an `nn.LSTMCell` or `nn.GRUCell`: one ONNX operator for its many."""
+
+    def __init__(self, cell: nn.LSTMCell | nn.GRUCell) -> None:
+        super().__init__()
+        _resemble(self, cell)
+        operator = "LSTM" if isinstance(cell, nn.LSTMCell) else "GRU"
+        self.layer = _Operator(operator, cell.hidden_size, _weights(cell, ""))
+        self.parts = 2 if operator == "LSTM" else 1
+
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> object:
+        states = [hx] if isinstance(hx, Tensor) else list(hx or ())
+        if not states:
+            states = [input.new_zeros(input.shape[0], self.layer.size)] * self.parts
+        _, *states = self.layer(input.unsqueeze(0), None, [state.unsqueeze(0) for state in states])
+        new = tuple(state.squeeze(0) for state in states)
+        return new if self.parts > 1 else new[0]
+
+
+def _resemble(operator: nn.Module, layer: nn.Module) -> None:
+    """Gives the operator what modules ask their layers for: `hidden_size`, `num_layers`, ..."""
+    for name, value in vars(layer).items():
+        if not name.startswith("_"):
+            setattr(operator, name, value)
+
+
+def _layer(module: nn.RNNBase, layer: int) -> nn.Module:
+    weights = _weights(module, f"_l{layer}")
+    if isinstance(module, nn.RNN):
+        return _Plain(module.nonlinearity, weights)
+    if module.proj_size:
+        return _Projected(weights)
+    return _Operator("LSTM" if isinstance(module, nn.LSTM) else "GRU", module.hidden_size, weights)
+
+
+def _fixed(weight: Tensor) -> nn.Parameter:
+    # A parameter, as modules take their type and device from next(self.parameters()).
+    return nn.Parameter(weight, requires_grad=False)
+
+
+def _weights(module: nn.RNNBase | nn.RNNCellBase, suffix: str) -> Mapping[str, Tensor]:
+    """In float32; biases are zeros where there are none."""
+    found: dict[str, Tensor] = {}
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
+        value = getattr(module, f"{name}{suffix}", None)
+        if isinstance(value, Tensor):
+            found[name] = value.detach().float()
+    zeros = torch.zeros(len(found["weight_hh"]))
+    return {"bias_ih": zeros, "bias_hh": zeros, **found}
+
+
+class _Operator(nn.Module):
+    """A layer that is one LSTM or GRU operator: `[time, batch, in]` and states to the same."""
+
+    def __init__(self, operator: str, size: int, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.operator = operator
+        self.size = size
+        self.attributes: dict[str, Attribute] = {"hidden_size": size}
+        if operator == "GRU":
+            self.attributes["linear_before_reset"] = 1
+        order = _ORDERS[operator]
+
+        def arrange(*names: str) -> Tensor:
+            parts = [weights[name].chunk(len(order)) for name in names]
+            return torch.cat([part[gate] for part in parts for gate in order]).unsqueeze(0)
+
+        self.W = _fixed(arrange("weight_ih"))
+        self.R = _fixed(arrange("weight_hh"))
+        self.B = _fixed(arrange("bias_ih", "bias_hh"))
+
+    def forward(self, x: Tensor, lengths: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
+        time, batch = x.shape[:2]
+        y, *final = torch.onnx.ops.symbolic_multi_out(
+            self.operator,
+            [x, self.W, self.R, self.B, lengths, *states],
+            attrs=self.attributes,
+            dtypes=[x.dtype] * (1 + len(states)),
+            shapes=[(time, 1, batch, self.size), *[(1, batch, self.size)] * len(states)],
+            version=OPSET,
+        )
+        return [y.squeeze(1), *final]
+
+
+class _Ours(nn.Module):
+    """The weights of a layer that is a function of ours, as `functions.py` has them."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        bias = weights["bias_ih"].double() + weights["bias_hh"].double()
+        self.W = _fixed(weights["weight_ih"].T.contiguous())
+        self.R = _fixed(weights["weight_hh"].T.contiguous())
+        self.B = _fixed(bias.float())
+
+
+class _Plain(_Ours):
+    """A layer of an `nn.RNN`."""
+
+    def __init__(self, activation: str, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(weights)
+        self.activation = activation
+
+    def forward(self, x: Tensor, lengths: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
+        (h,) = states
+        if lengths is None:
+            steps = []
+            for inputs in (x @ self.W + self.B).unbind(0):
+                h = _ACTIVATIONS[self.activation](inputs + h @ self.R)
+                steps.append(h)
+            return [torch.cat(steps), h]
+        return torch.onnx.ops.symbolic_multi_out(
+            f"{functions.RNN[self.activation]}::RNN",
+            [x, self.W, self.R, self.B, lengths, h],
+            dtypes=[x.dtype] * 2,
+            shapes=[(*x.shape[:2], h.shape[2]), h.shape],
+            version=1,
+        )  # type: ignore[return-value]
+
+
+class _Projected(_Ours):
+    """A layer of an `nn.LSTM` with `proj_size`."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(weights)
+        self.P = _fixed(weights["weight_hr"].T.contiguous())
+
+    def forward(self, x: Tensor, lengths: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
+        h, c = states
+        if lengths is None:
+            steps = []
+            for inputs in (x @ self.W + self.B).unbind(0):
+                i, f, g, o = (inputs + h @ self.R).chunk(4, dim=-1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = (o.sigmoid() * c.tanh()) @ self.P
+                steps.append(h)
+            return [torch.cat(steps), h, c]
+        return torch.onnx.ops.symbolic_multi_out(
+            f"{functions.PROJECTED}::LSTM",
+            [x, self.W, self.R, self.B, lengths, h, c, self.P],
+            dtypes=[x.dtype] * 3,
+            shapes=[(*x.shape[:2], h.shape[2]), h.shape, c.shape],
+            version=1,
+        )  # type: ignore[return-value]

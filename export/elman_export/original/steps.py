@@ -1,0 +1,89 @@
+"""One step of a module that takes whole sequences, as a torch module to be traced.
+
+Each takes the elements, lengths where it takes a time axis, the states and the contexts, and
+returns the outputs, the new states and the first states that are computed from contexts, all laid
+out as the step model's spec says.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from elman_export.original import precision
+from elman_export.original.operators import Carry, RecurrentOperator
+from elman_export.original.recurrence import RecurrentLayers
+from elman_export.original.subject import Subject, select
+
+
+class SequenceStep(nn.Module):
+    """A step of any number of elements: `x [batch, time, *shape]` and `lengths [batch]`.
+
+    `layers` are those that run, in the order of the states; those in `computed` have their first
+    states computed from the contexts.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        layers: Sequence[RecurrentLayers],
+        computed: Sequence[RecurrentLayers] = (),
+    ) -> None:
+        super().__init__()
+        operators = {each.module: RecurrentOperator(each) for each in layers}
+        self.subject = subject
+        self.computed = tuple(operators[each.module] for each in computed)
+        self.operators = tuple(operators.values())
+        self.states = tuple(name for each in layers for name in each.states)
+        # To deepcopy they are the copies of the layers that it has made already.
+        self.module = precision.twin(
+            subject.module, {id(layer): operator for layer, operator in operators.items()}
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        outputs, states = self.run(x, lengths, *others)
+        return (*outputs, *states, *self._first())
+
+    def run(
+        self, x: Tensor, lengths: Tensor | None, *others: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs, in the module's own layout but for their order of batch and time, and the
+        new states."""
+        states, contexts = others[: len(self.states)], others[len(self.states) :]
+        carry = Carry(lengths=lengths, taken=dict(zip(self.states, states, strict=True)))
+        for operator in self.operators:
+            operator.carry = carry
+        returned = self.module(self.subject.arrange(x), *contexts)
+        final = [state for operator in self.operators for state in operator.final]
+        found = select(returned, self.subject.outputs, final)
+        outputs = [
+            tensor if name in self.subject.last_only else self.subject.arrange(tensor)
+            for name, tensor in found.items()
+        ]
+        return outputs, [carry.given[name] for name in self.states]
+
+    def _first(self) -> Iterator[Tensor]:
+        for operator in self.computed:
+            for layer in range(len(operator.layers)):
+                for states in operator.first:
+                    yield states[layer : layer + 1]
+
+
+class ElementStep(SequenceStep):
+    """A step of one element, `x [batch, *shape]`, of a module that answers for the last one only.
+
+    To it, the element is a sequence of its own.
+    """
+
+    def forward(self, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        outputs, states = self.run(x.unsqueeze(1), None, *others)
+        answers = [
+            tensor if output.name in self.subject.last_only else tensor.squeeze(1)
+            for output, tensor in zip(self.subject.outputs, outputs, strict=True)
+        ]
+        return (*answers, *states, *self._first())
+
+
+def zeros(shape: Sequence[int], dtype: str) -> Tensor:
+    """A tensor of a spec's type to trace with."""
+    return torch.zeros(*shape, dtype=getattr(torch, dtype))

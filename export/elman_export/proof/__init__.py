@@ -1,0 +1,1 @@
+"""The proof that a step model computes what its original computes."""

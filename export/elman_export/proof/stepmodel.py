@@ -1,0 +1,173 @@
+"""A step model in ONNX Runtime, run by its spec: what a proof compares with the original."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from elman_export.errors import ExportError
+from elman_server.model.spec import ModelSpec, StateSpec
+from elman_server.runner.ort import onnxruntime
+
+Arrays = Mapping[str, np.ndarray]
+
+_PADDING_SEED = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a step model said to some sequences, and the states that it was left with."""
+
+    outputs: Arrays
+    """By output name, `[batch, time, *shape]`."""
+    states: Arrays
+    """By state name, `[batch, *shape]`."""
+
+
+class RuntimeFailed(ExportError):
+    """ONNX Runtime can't load a graph or run it; the message is its own, in one line."""
+
+
+class Session:
+    """A graph in ONNX Runtime as a server would run it: on the CPU, with one thread."""
+
+    def __init__(self, model: bytes) -> None:
+        """Raises `RuntimeFailed`."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        with _failures():
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        self.inputs = [each.name for each in self._session.get_inputs()]
+        self.outputs = [each.name for each in self._session.get_outputs()]
+
+    def run(self, names: Sequence[str], feed: Arrays) -> Arrays:
+        """The outputs named. Raises `RuntimeFailed`."""
+        with _failures():
+            return dict(zip(names, self._session.run(list(names), feed), strict=True))
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime raises classes of many modules
+        raise RuntimeFailed(" ".join(str(error).split())) from error
+
+
+class StepModel:
+    """A serialized step model, and its initial-state network if it has one."""
+
+    def __init__(self, model: bytes, spec: ModelSpec, initial: bytes | None = None) -> None:
+        self.spec = spec
+        self._session = Session(model)
+        self._initial = None if initial is None else Session(initial)
+
+    @staticmethod
+    def of(
+        model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None = None
+    ) -> "StepModel":
+        """The same of protos. Raises `RuntimeFailed`."""
+        network = None if initial is None else initial.SerializeToString()
+        return StepModel(model.SerializeToString(), spec, network)
+
+    def run(
+        self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None
+    ) -> Answer:
+        """Feeds `x [batch, time, *shape]` in as many steps as each row has cuts.
+
+        `cuts[row]` are the numbers of elements that the row's chunks have, in order, each at least
+        1; rows have equally many chunks. In a step, rows with shorter chunks are padded with noise.
+        `contexts` are `[batch, *shape]` by name. A model that takes one row only gets the rows one
+        after another.
+        """
+        contexts = contexts or {}
+        if not self.spec.batched and len(x) > 1:
+            return self.run_alone(x, cuts, contexts)
+        states = self._initial_states(len(x), contexts)
+        outputs: dict[str, np.ndarray] = {}
+        position = np.zeros(len(x), int)
+        for lengths in np.array(cuts, np.int32).T:
+            chunk = self._pad(x, position, lengths)
+            answers, states = self._step(chunk, lengths, states, contexts)
+            for name, answer in answers.items():
+                if name not in outputs:
+                    outputs[name] = np.zeros((*x.shape[:2], *answer.shape[2:]), answer.dtype)
+                for row, (start, length) in enumerate(zip(position, lengths, strict=True)):
+                    outputs[name][row, start : start + length] = answer[row, :length]
+            position += lengths
+        return Answer(
+            outputs=outputs,
+            states={
+                state.name: np.moveaxis(states[state.name], state.batch_axis, 0)
+                for state in self.spec.states
+            },
+        )
+
+    def run_alone(
+        self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None
+    ) -> Answer:
+        """`run` for each row by itself."""
+        rows = [
+            self.run(
+                x[row : row + 1],
+                [cuts[row]],
+                {name: value[row : row + 1] for name, value in (contexts or {}).items()},
+            )
+            for row in range(len(x))
+        ]
+        return Answer(
+            outputs={
+                name: np.concatenate([row.outputs[name] for row in rows])
+                for name in rows[0].outputs
+            },
+            states={
+                name: np.concatenate([row.states[name] for row in rows]) for name in rows[0].states
+            },
+        )
+
+    def _initial_states(self, batch: int, contexts: Arrays) -> Arrays:
+        """By state name, in the state's own layout."""
+        states = {
+            state.name: _spread(state.initial_value(), state, batch) for state in self.spec.states
+        }
+        if self._initial is not None:
+            names = list(self.spec.initialized)
+            feed = {each.name: contexts[each.name] for each in self.spec.contexts}
+            by_name = {state.name: state for state in self.spec.states}
+            for name, value in self._initial.run(names, feed).items():
+                states[name] = np.moveaxis(value, 0, by_name[name].batch_axis)
+        return states
+
+    def _step(
+        self, chunk: np.ndarray, lengths: np.ndarray, states: Arrays, contexts: Arrays
+    ) -> tuple[Arrays, Arrays]:
+        spec = self.spec
+        feed = {spec.input.name: chunk if spec.time_axis else chunk[:, 0]}
+        feed |= {state.input: states[state.name] for state in spec.states}
+        feed |= {each.input: contexts[each.name] for each in spec.contexts if each.input}
+        if spec.lengths is not None:
+            feed[spec.lengths] = lengths
+        wanted = [*(out.name for out in spec.outputs), *(state.output for state in spec.states)]
+        found = self._session.run(wanted, feed)
+        outputs = {out.name: found[out.name] for out in spec.outputs}
+        if not spec.time_axis:
+            outputs = {name: value[:, None] for name, value in outputs.items()}
+        return outputs, {state.name: found[state.output] for state in spec.states}
+
+    def _pad(self, x: np.ndarray, position: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """`[batch, longest, *shape]`: each row's next elements, then elements of other places."""
+        longest = int(lengths.max())
+        noise = np.random.default_rng(_PADDING_SEED).permutation(x.reshape(-1, *x.shape[2:]))
+        chunk = np.resize(noise, (len(x), longest, *x.shape[2:]))
+        for row, (start, length) in enumerate(zip(position, lengths, strict=True)):
+            chunk[row, :length] = x[row, start : start + length]
+        return chunk
+
+
+def _spread(value: np.ndarray, state: StateSpec, batch: int) -> np.ndarray:
+    return np.repeat(np.expand_dims(value, state.batch_axis), batch, state.batch_axis)

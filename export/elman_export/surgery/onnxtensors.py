@@ -1,0 +1,87 @@
+"""The constants in an ONNX model: every one, wherever it stands, with its values in the model.
+
+The values of a constant may lie in another file, which the model names. `inline` has them fetched
+from the model's own folder, and from nowhere else. `check` finds constants that say another shape
+than they have values for.
+"""
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from onnx import AttributeProto, ModelProto, TensorProto, helper
+
+from elman_export.errors import ExportError
+from elman_export.surgery.onnxnodes import graphs, nodes
+from elman_server.model.graph import externaldata
+from elman_server.model.graph.externaldata import MAX_BYTES, ExternalDataError, Folder, size
+
+_PACKED = (
+    TensorProto.UINT4,
+    TensorProto.INT4,
+    TensorProto.FLOAT4E2M1,
+    TensorProto.UINT2,
+    TensorProto.INT2,
+)
+"""Types of less than a byte."""
+
+
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every constant: initializers and attributes, sparse ones as their parts."""
+    for graph in graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for function in model.functions:
+        for attribute in function.attribute_proto:
+            yield from _of(attribute)
+    for node in nodes(model):
+        for attribute in node.attribute:
+            yield from _of(attribute)
+
+
+def _of(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+    for each in (*sparse, *attribute.sparse_tensors):
+        yield from (each.values, each.indices)
+
+
+def inline(model: ModelProto, path: Path, nbytes: int) -> None:
+    """Brings the values of every constant into the model in the file `path`, which takes
+    `nbytes` bytes so far.
+
+    Raises `ExportError` for a constant whose values do not lie inside of a file in its folder.
+    """
+    try:
+        externaldata.inline(tensors(model), Folder.of(path), MAX_BYTES - nbytes)
+    except ExternalDataError as error:
+        raise ExportError(str(error)) from None
+
+
+def check(model: ModelProto) -> None:
+    """Raises `ExportError` for a constant that has not as many values as its shape says."""
+    for tensor in tensors(model):
+        try:
+            _check(tensor)
+        except ValueError as error:
+            raise ExportError(f"constant {tensor.name!r}: {error}") from None
+
+
+def _check(tensor: TensorProto) -> None:
+    nbytes = size(tensor)
+    if tensor.data_type == TensorProto.STRING:
+        found, wanted, unit = len(tensor.string_data), prod(tensor.dims), "strings"
+    elif tensor.HasField("raw_data"):
+        found, wanted, unit = len(tensor.raw_data), nbytes, "bytes"
+    else:
+        field = helper.tensor_dtype_to_field(tensor.data_type)
+        found, wanted, unit = len(getattr(tensor, field)), prod(tensor.dims), "values"
+        if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+            wanted *= 2
+        if tensor.data_type in _PACKED:
+            wanted = nbytes
+    if found != wanted:
+        raise ValueError(f"its shape {list(tensor.dims)} takes {wanted} {unit}; it has {found}")

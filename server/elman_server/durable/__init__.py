@@ -1,0 +1,1 @@
+"""Sessions that outlive their server: tickets, the state store, named sessions."""

@@ -1,0 +1,453 @@
+"""The keeper of a server's named sessions: their claims, their leases, their checkpoints.
+
+A claim is renewed three times in a lease. A server that was cut off from the store for longer, or
+stood still, learns at its next renewal whether another has a session by then; until it has renewed,
+`lapsed` says that nothing may be sent. Where sessions are to `go_on` while the store is down, they
+do so once a renewal has found that it is; what they did is saved when it is back.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from elman_server.durable.named.fence import Fence
+from elman_server.durable.named.holding import Holding, Sessions
+from elman_server.durable.named.rewinding import Resumption
+from elman_server.durable.named.saving import Saver
+from elman_server.durable.store.interface import Claim, Held, StateStore, StoreUnavailable
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import Snapshot
+from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDown
+from elman_server.telemetry.metrics import KeeperMetrics
+
+_RENEWALS = 3
+"""Of a lease, while it runs."""
+_CLAIMS = 5
+"""That are made if the answers come so late that somebody else may have the session by then."""
+_AGAIN_SECONDS = 0.1
+"""Between two tries for a session that somebody else has, if its lease runs for longer. A store
+tells nobody that it was released."""
+_AT_ONCE = 250
+"""Sessions that are looked at before others get their turn."""
+_PULSE = Claim(key="", owner="", generation=1)
+"""Renewed where there is no session, so that a store that can't be written to is noticed."""
+_STOP_SECONDS = 3.0
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def _seconds() -> float:
+        """On a clock that goes on while the machine sleeps, too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+    _seconds = time.monotonic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """All in seconds."""
+
+    lease: float
+    ttl: float
+    """For how long the store keeps what nobody uses."""
+    interval: float
+    """Between two checkpoints of a session."""
+
+    @property
+    def patience(self) -> float:
+        """For how long somebody else's session is waited for: its owner may have died, or has to
+        answer what was pushed."""
+        return 2 * self.lease + 5
+
+
+class Keeper:
+    """For one event loop."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        terms: Terms,
+        metrics: KeeperMetrics,
+        *,
+        go_on: bool,
+        clock: Callable[[], float] = _seconds,
+    ) -> None:
+        """`go_on`: whether sessions do while the store is down. If not, they wait for it."""
+        self._store = store
+        self._go_on = go_on
+        self._terms = terms
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger("elman.store")
+        self._held: dict[str, Holding] = {}
+        self._saver = Saver(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
+        self._renew_now = asyncio.Event()
+        self._claim_now = asyncio.Event()
+        self._watchers: set[Callable[[], None]] = set()
+        self._fence = self._new_fence()
+        self._trouble = ""
+        """Why the store could not be used, when that was found last."""
+        self._closed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._fence = self._new_fence()
+        self._tasks = [
+            asyncio.create_task(run(), name=f"elman-{run.__name__.strip('_')}")
+            for run in (
+                self._keep_renewing,
+                self._keep_claiming,
+                self._keep_asking,
+                self._keep_saving,
+            )
+        ]
+
+    def refuse(self) -> None:
+        """Nobody gets a session any more."""
+        self._closed = True
+
+    async def stop(self) -> None:
+        """Saves what there is, as well as that can be done in a few seconds, and gives all up."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._saver.save_all()
+        except (TimeoutError, StoreUnavailable) as error:
+            self._log.warning("named sessions not released", error=str(error) or "too late")
+        except Exception:  # what else is to stop is to stop all the same
+            self._log.exception("bug while named sessions were released")
+        finally:
+            await self._store.close()
+
+    @property
+    def sessions(self) -> int:
+        """Named sessions that are open here."""
+        return len(self._held)
+
+    @property
+    def down(self) -> bool:
+        """Whether the store can't be used."""
+        return self._fence.down or self._saver.failing
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether another server may have a session by now: then nothing that a session has
+        answered is to be sent."""
+        return self._fence.lapsed(self._clock())
+
+    @property
+    def waiting(self) -> int:
+        """Named sessions whose answers wait for the store."""
+        return self.sessions if self.lapsed else 0
+
+    def watch(self, notify: Callable[[], None]) -> None:
+        """Has `notify` called, once, when its claims have not `lapsed` any more."""
+        if not self._watchers:
+            self._renew_now.set()
+        self._watchers.add(notify)
+
+    def unwatch(self, notify: Callable[[], None]) -> None:
+        """Takes a `watch` back."""
+        self._watchers.discard(notify)
+
+    async def peek(self, key: str) -> bytes | None:
+        """A session's last checkpoint. Raises `StoreDown`."""
+        self._require_store()
+        try:
+            return await self._store.peek(key)
+        except StoreUnavailable as error:
+            self._doubt()
+            raise StoreDown(str(error)) from None
+
+    async def claim(
+        self,
+        key: str,
+        owner: str,
+        *,
+        again: Resumption | None,
+        wanted: Callable[[], bool],
+    ) -> Claim | None:
+        """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
+        unless somebody else had it since. No longer than it is `wanted`.
+
+        None if it is not known who has it, as the store is down, `owner` had it last as far as is
+        known here, and sessions go on all the same. Raises `SessionTaken`, `TicketRejected`,
+        `SessionHeld`, `StoreDown` or `ShuttingDown`.
+        """
+        until = self._clock() + self._terms.patience
+        while True:
+            if not wanted():
+                raise SessionHeld("nobody wants the session any more")
+            if self._closed:
+                raise ShuttingDown("the server is stopping")
+            self._require_store()
+            here, left = self._held.get(key), self._saver.left(key)
+            if again is not None and left is not None and left.owner == owner:
+                again.check(left.session.position)  # which is about to be kept
+            if here is not None and here.owner == owner:
+                if again is not None:
+                    again.check(here.session.position)
+                here.revoke()  # its client has come back on another connection
+            wait = self._fence.lends_from - self._clock()
+            if wait <= 0:
+                try:
+                    found = await self._claim(key, owner, again=again is not None)
+                except StoreUnavailable as error:
+                    self._doubt()
+                    if not (again and self._go_on):
+                        raise StoreDown(str(error)) from None
+                    if key in self._held:
+                        # Which of the two came later, only the store knows.
+                        raise StoreDown(
+                            f"another client has the session here, and may have it: {error}"
+                        ) from None
+                    return None
+                if isinstance(found, Claim):
+                    return found
+                if again and found.generation:
+                    raise SessionTaken("another client has opened the session by its name since")
+                if (here := self._held.get(key)) is not None:
+                    self._give_up(here)
+                wait = found.remaining
+            if self._clock() >= until:
+                raise SessionHeld("another server has the session and does not let go of it")
+            await asyncio.sleep(min(wait, _AGAIN_SECONDS))
+
+    async def _claim(self, key: str, owner: str, *, again: bool) -> Claim | Held:
+        """A claim that was got so lately that it is among those of a renewal before its lease is
+        over."""
+        for _ in range(_CLAIMS):
+            asked = self._clock()
+            found = await self._store.claim(key, owner=owner, lease=self._terms.lease, again=again)
+            if isinstance(found, Held):
+                return found
+            if self._clock() < asked + self._terms.lease / _RENEWALS:
+                self._fence.claimed(asked)
+                return found
+        raise StoreUnavailable("the state store answers too slowly for the lease")
+
+    def hold(
+        self,
+        claim: Claim | None,
+        *,
+        key: str,
+        owner: str,
+        session: Session,
+        engine: Sessions,
+        seal: Callable[[Snapshot], bytes],
+        floor: int = 0,
+    ) -> Holding:
+        """Keeps a session from now on, and saves it as soon as it has got to `floor`. Raises
+        `SessionTaken` if somebody else has it already."""
+        older = self._held.get(key)
+        if older is not None:
+            if claim and older.claim and older.claim.generation > claim.generation:
+                raise SessionTaken("another client has opened the session by its name meanwhile")
+            older.revoke()
+        holding = Holding(
+            key=key,
+            owner=owner,
+            claim=claim and claim.emptied(),
+            session=session,
+            engine=engine,
+            seal=seal,
+            changed=self._changed,
+            now=self._clock(),
+            floor=floor,
+        )
+        self._held[key] = holding
+        return holding
+
+    def release(self, claim: Claim) -> None:
+        """Gives a claim up that nobody holds a session by."""
+        self._saver.release(claim)
+
+    def _changed(self, holding: Holding) -> None:
+        holding.taken_at = self._clock()
+        if (holding.over or holding.lost) and self._held.get(holding.key) is holding:
+            del self._held[holding.key]
+        if holding.lost:
+            self._saver.forget(holding)
+        elif holding.over:
+            self._saver.leave(holding)
+        elif self._clock() >= holding.saved_at + self._terms.interval / 2:
+            self._saver.add(holding)  # else it is soon enough when the next is asked for
+            self._saver.wake()
+
+    def _give_up(self, holding: Holding) -> None:
+        holding.give_up(self._clock(), patience=self._terms.lease)
+
+    # -------------------------------------------------------------------------------------------
+    # Renewing
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            begun = self._clock()
+            try:
+                await self._renew()
+            except Exception as error:
+                self._told(error)
+                if not self._not_renewed(begun, error):
+                    continue
+            if self._watchers and not self.lapsed:
+                watchers, self._watchers = self._watchers, set()
+                for notify in watchers:
+                    notify()
+            try:
+                # From one to the next, as those of very many take their time.
+                rest = begun + self._terms.lease / _RENEWALS - self._clock()
+                async with asyncio.timeout(max(0.0, rest)):
+                    await self._renew_now.wait()
+            except TimeoutError:
+                pass
+            self._renew_now.clear()
+
+    async def _renew(self) -> None:
+        begun = self._clock()
+        self._fence.renews()
+        every = [*self._held.values(), *self._saver.leaving]
+        holdings = {each.claim: each for each in every if each.claim is not None}
+        renewal = await self._store.renew(list(holdings) or [_PULSE], lease=self._terms.lease)
+        self._renewed(begun)
+        for claim in renewal.lost & holdings.keys():
+            self._refused(holdings[claim], claim)
+        for claim in renewal.wanted & holdings.keys():
+            self._give_up(holdings[claim])
+        for claim in renewal.forgotten & holdings.keys():
+            if not holdings[claim].over:
+                holdings[claim].ask(anyhow=True)
+        if any(each.claim is None for each in every):
+            self._claim_now.set()
+
+    def _refused(self, holding: Holding, claim: Claim) -> None:
+        """The store knows of a later claim, or of none by it."""
+        if holding.claim != claim or holding.letting_go:
+            return
+        if holding.done:  # whoever has it now goes on after all that it answered
+            self._saver.forget(holding)
+        else:
+            holding.revoke()
+
+    # -------------------------------------------------------------------------------------------
+    # Claiming late
+
+    async def _keep_claiming(self) -> None:
+        """What could not be claimed while the store was down."""
+        while True:
+            await self._claim_now.wait()
+            self._claim_now.clear()
+            await self._attempt(self._claim_late)
+
+    async def _claim_late(self) -> None:
+        # A client may have come more than once meanwhile: then what it had before is of no use.
+        last = {each.key: each for each in (*self._saver.leaving, *self._held.values())}
+        late = [each for each in last.values() if each.claim is None]
+        for each in [each for each in self._saver.leaving if each.claim is None]:
+            if last[each.key] is not each:
+                self._saver.forget(each)
+        found = await asyncio.gather(*map(self._claim_one_late, late), return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _claim_one_late(self, holding: Holding) -> None:
+        found = await self._claim(holding.key, holding.owner, again=True)
+        if not isinstance(found, Claim):
+            if found.generation:
+                holding.revoke()
+        elif not holding.lost:
+            holding.claim = found.emptied()
+            self._changed(holding)
+        elif (here := self._held.get(holding.key)) is None or here.owner != holding.owner:
+            self._saver.release(found)
+        elif here.claim is None or here.claim.generation < found.generation:
+            here.claim = found.emptied()  # the same client has come again meanwhile
+
+    # -------------------------------------------------------------------------------------------
+    # Saving
+
+    async def _keep_asking(self) -> None:
+        """What was answered since the last checkpoint is to be in the next; and a checkpoint is to
+        be saved again before the store forgets it."""
+        while True:
+            await asyncio.sleep(self._terms.interval)
+            await self._attempt(self._ask_all)
+
+    async def _ask_all(self) -> None:
+        now = self._clock()
+        for count, holding in enumerate(list(self._held.values())):
+            if holding.unsaved is not None:
+                self._saver.add(holding)
+            if now > holding.taken_at + self._terms.interval / 2:
+                holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
+            if count % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+        self._saver.wake()
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await self._saver.due()
+            await self._attempt(self._saver.save_all)
+
+    # -------------------------------------------------------------------------------------------
+    # How the store is
+
+    def _new_fence(self) -> Fence:
+        return Fence(
+            lease=self._terms.lease,
+            timeout=self._store.timeout,
+            now=self._clock(),
+            go_on=self._go_on,
+        )
+
+    def _renewed(self, begun: float) -> None:
+        was_down = self._fence.down
+        self._fence.renewed(begun, self._clock())
+        self._saver.renewed()
+        if (took := self._clock() - begun) > self._terms.lease:
+            self._log.warning("claims are renewed too slowly for their lease", seconds=took)
+        if was_down:
+            self._log.info("the state store is back", sessions=self.sessions)
+            self._saver.wake()
+
+    def _not_renewed(self, begun: float, error: Exception) -> bool:
+        """Whether the store is down by that."""
+        was_down = self._fence.down
+        decided = self._fence.failed(begun, self._clock())
+        if decided:
+            self._trouble = str(error)
+        if decided and not was_down:
+            what = "go on without" if self._go_on else "wait for"
+            self._log.warning(f"named sessions {what} the state store", error=str(error))
+        return decided
+
+    def _require_store(self) -> None:
+        """Raises `StoreDown` where a store that is known to be down would only be waited for."""
+        if self._fence.down and not self._go_on:
+            self._renew_now.set()
+            raise StoreDown(self._trouble)
+
+    def _doubt(self) -> None:
+        """A call failed. Whether the store is down, a renewal tells."""
+        self._metrics.failed()
+        self._renew_now.set()
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Whatever comes of it, the next is made."""
+        try:
+            await work()
+        except Exception as error:
+            self._told(error)
+            self._renew_now.set()
+
+    def _told(self, error: Exception) -> None:
+        self._metrics.failed()
+        if not isinstance(error, StoreUnavailable):
+            self._log.exception("bug while named sessions were kept")

@@ -1,0 +1,191 @@
+"""What a server's named sessions have to be saved, and when they have been.
+
+Behind the steps: what is saved is the last of each, so a store that is slow has no more to save
+than one that is fast. What the store refuses, somebody else has.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from elman_server.durable.named.holding import Holding
+from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
+from elman_server.engine.snapshot import Snapshot
+from elman_server.telemetry.metrics import KeeperMetrics
+
+_BATCH = 250
+_BATCH_NBYTES = 4 * 1024 * 1024
+"""Checkpoints that are sealed and saved together, and bytes of them if there is more than one: as
+long as the event loop does nothing else."""
+_MOST_LEAVING = 10_000
+_MOST_LEAVING_NBYTES = 256 * 1024 * 1024
+"""Sessions that have ended whose last checkpoints wait for a store that is down, and their
+bytes."""
+
+
+class Saver:
+    def __init__(
+        self,
+        store: StateStore,
+        metrics: KeeperMetrics,
+        *,
+        ttl: float,
+        clock: Callable[[], float],
+        refused: Callable[[Holding, Claim], None],
+    ) -> None:
+        """`ttl`: seconds for which the store keeps what is saved."""
+        self._store = store
+        self._metrics = metrics
+        self._ttl = ttl
+        self._clock = clock
+        self._refused = refused
+        self._log = structlog.get_logger("elman.store")
+        self.leaving: dict[Holding, int] = {}
+        """Those that are over, in that order, until they are saved and released; and the bytes that
+        each has to be saved."""
+        self._leaving_nbytes = 0
+        self._left: dict[str, Holding] = {}
+        """The last of those of each key."""
+        self.failing = False
+        """Whether claims can be renewed and nothing can be saved, as in a store that is full."""
+        self._dirty: dict[Holding, None] = {}
+        """To be saved."""
+        self._surplus: list[Claim] = []
+        """To be released, as their sessions never came to be."""
+        self._write = asyncio.Event()
+        self._dropping = False
+        """Whether some were given up unsaved since the store could be used."""
+        self._renewals = 0
+        self._failed_at: int | None = None
+        """After how many renewals saving failed, if it did the last time."""
+
+    def add(self, holding: Holding) -> None:
+        """It is saved the next time."""
+        self._dirty[holding] = None
+
+    def leave(self, holding: Holding) -> None:
+        """It is over: it is saved soon, and then released."""
+        nbytes = 0 if holding.unsaved is None else holding.unsaved.nbytes
+        self.leaving[holding] = nbytes
+        self._leaving_nbytes += nbytes
+        self._left[holding.key] = holding
+        self._bound_leaving()
+        self.add(holding)
+        self.wake()
+
+    def left(self, key: str) -> Holding | None:
+        """The last session of a key, if it is over and not released yet."""
+        return self._left.get(key)
+
+    def forget(self, holding: Holding) -> None:
+        self._forget_left(holding)
+        self._dirty.pop(holding, None)
+
+    def _forget_left(self, holding: Holding) -> None:
+        self._leaving_nbytes -= self.leaving.pop(holding, 0)
+        if self._left.get(holding.key) is holding:
+            del self._left[holding.key]
+
+    def release(self, claim: Claim) -> None:
+        """Gives a claim up that nobody holds a session by."""
+        self._surplus.append(claim.emptied())
+        self.wake()
+
+    def wake(self) -> None:
+        """Has all be saved that is to be."""
+        if self._dirty or self.leaving or self._surplus:
+            self._write.set()
+
+    async def due(self) -> None:
+        """Returns when there is something to be saved."""
+        await self._write.wait()
+        self._write.clear()
+
+    def renewed(self) -> None:
+        """Claims were, so the store can be used for that."""
+        self._renewals += 1
+
+    async def save_all(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        try:
+            for batch in _batches(dirty):
+                await self._save(batch)
+            self._tell(None)
+        except BaseException as error:  # a stop in the middle of it, too
+            self._dirty = {**dirty, **self._dirty}
+            self._tell(error)
+            raise
+        await self._release()
+
+    async def _save(self, holdings: Iterable[Holding]) -> None:
+        saved: dict[Claim, tuple[Holding, Snapshot]] = {}
+        checkpoints: dict[Claim, bytes] = {}
+        for holding in holdings:
+            if holding.claim and holding.unsaved and not holding.lost:
+                saved[holding.claim] = holding, holding.unsaved
+                checkpoints[holding.claim] = holding.seal(holding.unsaved)
+        if not checkpoints:
+            return
+        refused = await self._store.save(checkpoints, ttl=self._ttl)
+        done = [
+            len(checkpoint) for claim, checkpoint in checkpoints.items() if claim not in refused
+        ]
+        self._metrics.saved(len(done), sum(done))
+        for claim, (holding, snapshot) in saved.items():
+            if claim in refused:
+                self._refused(holding, claim)
+            else:
+                holding.saved(snapshot, self._clock())
+
+    async def _release(self) -> None:
+        """Those that are over and saved, or of no use any more."""
+        ready = [each for each in self.leaving if each.unsaved is None]
+        claims = [each.claim for each in ready if each.claim is not None]
+        surplus, self._surplus = self._surplus, []
+        for holding in ready:
+            holding.letting_go = True
+        try:
+            if claims or surplus:
+                await self._store.release(*claims, *surplus)
+        except BaseException:
+            self._surplus = [*surplus, *self._surplus]
+            raise
+        for holding in ready:
+            self._forget_left(holding)
+
+    def _bound_leaving(self) -> None:
+        """While the store can't be used. Else they are saved, however many end at once."""
+        if self._failed_at is None:
+            return
+        while len(self.leaving) > _MOST_LEAVING or self._leaving_nbytes > _MOST_LEAVING_NBYTES:
+            first = next(iter(self.leaving))
+            self.forget(first)
+            if not self._dropping:
+                self._dropping = True
+                self._log.warning("checkpoints of sessions that ended are dropped", key=first.key)
+
+    def _tell(self, error: BaseException | None) -> None:
+        """Tells, once, if claims can be renewed and nothing can be saved."""
+        if error is None:
+            if self.failing:
+                self._log.info("named sessions are saved again")
+            self._failed_at, self.failing, self._dropping = None, False, False
+        elif isinstance(error, StoreUnavailable):
+            if self._failed_at not in (None, self._renewals) and not self.failing:
+                self.failing = True
+                self._log.warning("named sessions are not saved", error=str(error))
+            self._failed_at = self._renewals
+
+
+def _batches(holdings: Iterable[Holding]) -> Iterator[list[Holding]]:
+    batch: list[Holding] = []
+    nbytes = 0
+    for holding in holdings:
+        nbytes += 0 if holding.unsaved is None else holding.unsaved.nbytes
+        batch.append(holding)
+        if len(batch) == _BATCH or nbytes >= _BATCH_NBYTES:
+            yield batch
+            batch, nbytes = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,178 @@
+"""A store in a folder, for the processes of one machine.
+
+Leases are told by that machine's wall clock. One thread of the store's works on the files, in the
+order in which it is asked to; what is in them and how they are locked, `shard.py` knows.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import randrange
+from typing import TypeVar
+
+from elman_server.durable.store.interface import Claim, Held, Renewal, StoreUnavailable
+from elman_server.durable.store.record import Standing, milliseconds, refused, renewal
+from elman_server.durable.store.shard import SHARDS, Shard, digest, locked, shard_of
+from elman_server.durable.store.turns import Turns
+
+TIMEOUT = 2.0
+SWEEP_INTERVAL = 5.0
+
+_T = TypeVar("_T")
+_Change = Callable[[Shard, str, Claim, int], Standing]
+"""What is done for one claim, whose key is named second, at a time; tells how the claim stood."""
+
+
+class FileStore:
+    """A `StateStore`. While it is used it sweeps a shard every five seconds, one after the other,
+    so that what has expired is gone within some twenty minutes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """`folder` is made if it isn't there; raises `OSError` if it can't be.
+
+        `clock` tells the seconds since 1970, the same to all who use the folder. `timeout`: seconds
+        for the work on one shard, waiting for other processes included.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.timeout = timeout
+        self._root = str(folder)
+        self._clock = clock
+        self._turns = Turns(at_once=1, timeout=timeout)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="elman-store")
+        self._next_sweep = clock() + SWEEP_INTERVAL
+        self._next_swept = randrange(SHARDS)
+
+    async def claim(
+        self, key: str, *, owner: str, lease: float, again: bool = False
+    ) -> Claim | Held:
+        return await self._run(partial(self._claim, key, owner, milliseconds(lease), again))
+
+    async def peek(self, key: str) -> bytes | None:
+        return await self._run(partial(self._peek, key))
+
+    async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
+        duration = milliseconds(lease)
+
+        def renew(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
+            record = shard.record(name)
+            standing = record.standing(claim)
+            if standing is not Standing.LOST:
+                shard.note(name, claim.key, record.recalled(claim).renewed(now + duration))
+            return standing
+
+        return renewal(await self._change(claims, renew))
+
+    async def save(self, checkpoints: Mapping[Claim, bytes], *, ttl: float) -> frozenset[Claim]:
+        duration = milliseconds(ttl)
+
+        def save(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
+            record = shard.record(name)
+            standing = record.standing(claim)
+            if standing is not Standing.LOST:
+                noted = record.recalled(claim).keeping(duration, now)
+                if noted != record:
+                    shard.note(name, claim.key, noted)
+                shard.keep(name, checkpoints[claim], now + duration)
+            return standing
+
+        return refused(await self._change(checkpoints, save))
+
+    async def release(self, *claims: Claim) -> frozenset[Claim]:
+        def release(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
+            record = shard.record(name)
+            standing = record.standing(claim)
+            if standing is not Standing.LOST:
+                shard.note(name, claim.key, record.recalled(claim).released(now))
+            return standing
+
+        return refused(await self._change(claims, release))
+
+    async def drop(self, *claims: Claim) -> frozenset[Claim]:
+        def drop(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
+            record = shard.record(name)
+            standing = record.standing(claim)
+            if standing is not Standing.LOST:
+                shard.note(name, claim.key, record.recalled(claim).dropped(now))
+                shard.discard(name)
+            return standing
+
+        return refused(await self._change(claims, drop))
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    def _peek(self, key: str) -> bytes | None:
+        name = digest(key)
+        with locked(self._root, shard_of(name)) as shard:
+            return shard.checkpoint(name, self._now())
+
+    def _claim(self, key: str, owner: str, lease: int, again: bool) -> Claim | Held:
+        name = digest(key)
+        with locked(self._root, shard_of(name)) as shard:
+            now = self._now()
+            record = shard.record(name)
+            if record.followed(owner) if again else record.holds_off(owner, now):
+                if not (again or record.wanted):
+                    shard.note(name, key, record.marked())
+                remaining = max(0, record.until - now) / 1000
+                return Held(generation=record.generation, remaining=remaining)
+            record = record.claimed(owner, now=now, until=now + lease)
+            shard.note(name, key, record)
+            return Claim(
+                key=key,
+                owner=owner,
+                generation=record.generation,
+                checkpoint=shard.checkpoint(name, now),
+            )
+
+    async def _change(
+        self, claims: Iterable[Claim], change: _Change
+    ) -> list[tuple[Claim, Standing]]:
+        """Shard by shard, so that neither others nor this store's other callers wait for all."""
+        named: dict[int, list[tuple[str, Claim]]] = defaultdict(list)
+        for claim in claims:
+            name = digest(claim.key)
+            named[shard_of(name)].append((name, claim))
+        answers: list[tuple[Claim, Standing]] = []
+        for number, group in named.items():
+            answers += await self._run(partial(self._change_shard, number, group, change))
+        return answers
+
+    def _change_shard(
+        self, number: int, group: list[tuple[str, Claim]], change: _Change
+    ) -> list[tuple[Claim, Standing]]:
+        with locked(self._root, number) as shard:
+            now = self._now()
+            return [(claim, change(shard, name, claim, now)) for name, claim in group]
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        async def run() -> _T:
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, self._work, work)
+            except OSError as error:
+                raise StoreUnavailable(f"the state store can't be used: {error}") from error
+
+        return await self._turns.take(run)
+
+    def _work(self, work: Callable[[], _T]) -> _T:
+        done = work()
+        if self._clock() >= self._next_sweep:
+            self._next_sweep = self._clock() + SWEEP_INTERVAL
+            self._next_swept = (self._next_swept + 1) % SHARDS
+            with locked(self._root, self._next_swept) as shard:
+                shard.sweep(self._now())
+        return done
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)

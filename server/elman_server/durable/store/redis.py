@@ -1,0 +1,174 @@
+"""A store in Redis or Valkey, for servers on any machines. The only module that imports redis.
+
+What a call changes it changes in one script, at Redis' own time. All keys have one tag, so that a
+Redis Cluster has them in one slot: it works there as far as one script may work on several.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+
+from elman_server.durable.store import scripts
+from elman_server.durable.store.interface import Claim, Held, Renewal, StoreUnavailable
+from elman_server.durable.store.record import Standing, milliseconds, refused, renewal
+from elman_server.durable.store.turns import Turns
+
+PREFIX = "elman:"
+TIMEOUT = 2.0
+CONNECTIONS = 8
+
+_BATCH = 250
+"""Claims in one script: as long as Redis serves nobody else, and this process nothing else."""
+_BATCH_NBYTES = 4 * 1024 * 1024
+"""Bytes of checkpoints in one script, if there is more than one."""
+
+
+class RedisStore:
+    """A `StateStore`. Connects when it is first used, and again when a connection is lost."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = PREFIX,
+        timeout: float = TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`url`: as redis-py takes it; raises `ValueError` for another. `prefix`: of all keys,
+        without braces. `timeout`: seconds for one script, its connection included. `clock`: of
+        seconds that never go back, to tell a save that comes late from the one after it."""
+        self._client = Redis.from_url(
+            url,
+            protocol=2,
+            # `Turns` limits the time of all of it together.
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            # A connection that ended while it was idle is no reason to fail.
+            retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
+        )
+        self.timeout = timeout
+        self._prefix = f"{prefix}{{sessions}}:"
+        self._clock = clock
+        self._turns = Turns(at_once=CONNECTIONS, timeout=timeout)
+        self._claim = self._client.register_script(scripts.CLAIM)
+        self._peek = self._client.register_script(scripts.PEEK)
+        self._renew = self._client.register_script(scripts.RENEW)
+        self._save = self._client.register_script(scripts.SAVE)
+        self._release = self._client.register_script(scripts.RELEASE)
+        self._drop = self._client.register_script(scripts.DROP)
+
+    async def claim(
+        self, key: str, *, owner: str, lease: float, again: bool = False
+    ) -> Claim | Held:
+        taken, generation, rest = await self._run(
+            self._claim,
+            [self._record(key), self._checkpoint(key), f"{self._prefix}since"],
+            [owner, milliseconds(lease), int(again)],
+        )
+        if not taken:
+            return Held(generation=int(generation), remaining=int(rest) / 1000)
+        return Claim(key=key, owner=owner, generation=int(generation), checkpoint=rest)
+
+    async def peek(self, key: str) -> bytes | None:
+        found: bytes | None = await self._run(self._peek, [self._checkpoint(key)], [])
+        return found
+
+    async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
+        duration = milliseconds(lease)
+        answers: list[tuple[Claim, Standing]] = []
+        for batch in _batches(claims):
+            keys = [self._record(claim.key) for claim in batch]
+            answers += await self._ask(self._renew, batch, keys, [duration, *_shown(batch)])
+        return renewal(answers)
+
+    async def save(self, checkpoints: Mapping[Claim, bytes], *, ttl: float) -> frozenset[Claim]:
+        duration = milliseconds(ttl)
+        number = int(self._clock() * 1_000_000)
+        answers: list[tuple[Claim, Standing]] = []
+        for batch in _batches(checkpoints, lambda claim: len(checkpoints[claim])):
+            keys = self._both(batch)
+            arguments = [
+                field
+                for claim in batch
+                for field in (claim.generation, claim.owner, checkpoints[claim])
+            ]
+            answers += await self._ask(self._save, batch, keys, [duration, number, *arguments])
+        return refused(answers)
+
+    async def release(self, *claims: Claim) -> frozenset[Claim]:
+        answers: list[tuple[Claim, Standing]] = []
+        for batch in _batches(claims):
+            keys = [self._record(claim.key) for claim in batch]
+            answers += await self._ask(self._release, batch, keys, _shown(batch))
+        return refused(answers)
+
+    async def drop(self, *claims: Claim) -> frozenset[Claim]:
+        answers: list[tuple[Claim, Standing]] = []
+        for batch in _batches(claims):
+            answers += await self._ask(self._drop, batch, self._both(batch), _shown(batch))
+        return refused(answers)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _record(self, key: str) -> str:
+        return f"{self._prefix}record:{key}"
+
+    def _checkpoint(self, key: str) -> str:
+        return f"{self._prefix}checkpoint:{key}"
+
+    def _both(self, claims: Iterable[Claim]) -> list[str]:
+        return [
+            name
+            for claim in claims
+            for name in (self._record(claim.key), self._checkpoint(claim.key))
+        ]
+
+    async def _ask(
+        self,
+        script: AsyncScript,
+        claims: Sequence[Claim],
+        keys: Sequence[str],
+        arguments: Sequence[str | int | bytes],
+    ) -> Iterator[tuple[Claim, Standing]]:
+        """A script that answers with a letter for each claim."""
+        letters: bytes = await self._run(script, keys, arguments)
+        return zip(claims, map(Standing, letters.decode()), strict=True)
+
+    async def _run(
+        self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[str | int | bytes]
+    ) -> Any:
+        async def run() -> Any:
+            try:
+                return await script(keys=keys, args=arguments)
+            except (OSError, exceptions.RedisError) as error:
+                # Whatever it is that Redis does not do: it is for whoever runs it to see to.
+                raise StoreUnavailable(f"the state store can't be used: {error}") from error
+
+        return await self._turns.take(run)
+
+
+def _shown(claims: Iterable[Claim]) -> list[str | int | bytes]:
+    """What the scripts know claims by."""
+    return [field for claim in claims for field in (claim.generation, claim.owner)]
+
+
+def _batches(
+    claims: Iterable[Claim], nbytes: Callable[[Claim], int] = lambda claim: 0
+) -> Iterator[list[Claim]]:
+    batch: list[Claim] = []
+    total = 0
+    for claim in claims:
+        total += nbytes(claim)
+        if batch and (len(batch) == _BATCH or total > _BATCH_NBYTES):
+            yield batch
+            batch, total = [], nbytes(claim)
+        batch.append(claim)
+    if batch:
+        yield batch

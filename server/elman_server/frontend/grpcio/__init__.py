@@ -1,0 +1,1 @@
+"""The gRPC services on grpcio. Only this package imports grpc."""

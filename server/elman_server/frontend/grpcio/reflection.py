@@ -1,0 +1,47 @@
+"""Server reflection, for callers whose requests are names and who read what they asked for."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from elman_server.errors import InvalidRequest
+from elman_server.frontend.grpcio.gate import Call, Gate, parse
+
+SERVICE = reflection.SERVICE_NAME
+_MAX_REQUEST = 16 * 1024
+"""Bytes. The answer repeats the request."""
+
+
+class ReflectionServicer:
+    def __init__(self, gate: Gate, services: Sequence[str]) -> None:
+        self._gate = gate
+        self._library: Any = reflection.aio.ReflectionServicer(services)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        method = "ServerReflectionInfo"
+        return grpc.method_handlers_generic_handler(
+            SERVICE, {method: self._gate.stream(SERVICE, method, self._answer)}
+        )
+
+    async def _answer(self, call: Call) -> None:
+        data = await self._gate.first(call)
+        while data is not None:
+            call.metrics.received.inc()
+            if len(data) > _MAX_REQUEST:
+                raise InvalidRequest(
+                    f"the request takes {len(data)} bytes; allowed is {_MAX_REQUEST}"
+                )
+            request = parse(reflection_pb2.ServerReflectionRequest, data)
+            async for answer in self._library.ServerReflectionInfo(_only(request), call.context):
+                await self._gate.write(call, answer.SerializeToString())
+                call.metrics.sent.inc()
+            message = await call.context.read()
+            data = None if message is grpc.aio.EOF else message
+
+
+async def _only(
+    request: reflection_pb2.ServerReflectionRequest,
+) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+    yield request

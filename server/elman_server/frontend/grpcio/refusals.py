@@ -1,0 +1,36 @@
+"""What was refused, and whom: counted, and logged now and then."""
+
+from collections.abc import Callable
+
+import structlog
+
+from elman_server.telemetry.metrics import Total
+
+_LOG_SECONDS = 10.0
+"""Between two lines about the same reason."""
+
+
+class Refusals:
+    """For one event loop."""
+
+    def __init__(self, total: Callable[[str], Total], clock: Callable[[], float]) -> None:
+        """`total(reason)`: what counts them."""
+        self._total = total
+        self._clock = clock
+        self._logged: dict[str, float] = {}
+        self._since: dict[str, int] = {}
+        self._log = structlog.get_logger("elman.rpc")
+
+    def count(self, reason: str, peer: str, why: str) -> None:
+        self._total(reason).inc()
+        self._since[reason] = self._since.get(reason, 0) + 1
+        now = self._clock()
+        if now >= self._logged.get(reason, now - _LOG_SECONDS) + _LOG_SECONDS:
+            self._logged[reason] = now
+            self._log.warning(
+                "calls refused",
+                reason=reason,
+                calls=self._since.pop(reason),
+                last_peer=peer,
+                last_why=why,
+            )

@@ -1,0 +1,92 @@
+"""The server's own dataclasses as messages of the wire, and back."""
+
+from collections.abc import Iterable, Iterator
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.errors import InvalidRequest
+from elman_server.model.contexts import GivenContext
+from elman_server.model.modelfile import ModelFile
+from elman_server.model.repository import ModelSource
+from elman_server.model.selection import EncodedValues, Form, OutputRequest
+from elman_server.model.spec import ContextSpec, InputKind, InputSpec, OutputKind, OutputSpec
+
+_INPUT_KINDS = {
+    InputKind.TEXT: pb.INPUT_KIND_TEXT,
+    InputKind.TOKENS: pb.INPUT_KIND_TOKENS,
+    InputKind.FEATURES: pb.INPUT_KIND_FEATURES,
+}
+_OUTPUT_KINDS = {
+    OutputKind.VALUES: pb.OUTPUT_KIND_VALUES,
+    OutputKind.LOGITS: pb.OUTPUT_KIND_LOGITS,
+    OutputKind.PROBABILITIES: pb.OUTPUT_KIND_PROBABILITIES,
+}
+_FORMS = {
+    pb.FORM_RAW: Form.RAW,
+    pb.FORM_PROBABILITIES: Form.PROBABILITIES,
+    pb.FORM_TOP: Form.TOP,
+}
+
+
+def model(source: ModelSource, file: ModelFile) -> pb.Model:
+    spec = file.spec
+    return pb.Model(
+        name=source.name,
+        version=source.version,
+        fingerprint=file.fingerprint,
+        description=spec.description,
+        input=_input(spec.input),
+        outputs=map(_output, spec.outputs),
+        state_bytes=spec.state_bytes,
+        contexts=map(_context, spec.contexts),
+    )
+
+
+def given_contexts(messages: Iterable[pb.ContextValue]) -> Iterator[GivenContext]:
+    return (GivenContext(name=message.name, raw=message.raw) for message in messages)
+
+
+def output_requests(messages: Iterable[pb.OutputRequest]) -> list[OutputRequest]:
+    """Raises `InvalidRequest` for a form that this server does not know."""
+    requests = []
+    for message in messages:
+        if message.form not in _FORMS:
+            raise InvalidRequest(f"form {message.form} is unknown; allowed are 0 to {max(_FORMS)}")
+        requests.append(OutputRequest(name=message.name, form=_FORMS[message.form], k=message.k))
+    return requests
+
+
+def values(columns: Iterable[EncodedValues]) -> list[pb.Values]:
+    return [
+        pb.Values(values=bytes(column.values), indices=bytes(column.indices)) for column in columns
+    ]
+
+
+def _input(spec: InputSpec) -> pb.Input:
+    message = pb.Input(
+        kind=_INPUT_KINDS[spec.kind],
+        shape=spec.shape,
+        size=spec.size,
+        vocabulary=spec.vocabulary,
+        accepts_unknown=spec.unknown is not None,
+    )
+    if spec.kind is not InputKind.TEXT:
+        message.data_type = _data_type(spec.dtype)
+    return message
+
+
+def _output(spec: OutputSpec) -> pb.Output:
+    return pb.Output(
+        name=spec.name,
+        kind=_OUTPUT_KINDS[spec.kind],
+        data_type=_data_type(spec.dtype),
+        shape=spec.shape,
+        labels=spec.labels,
+    )
+
+
+def _context(spec: ContextSpec) -> pb.Context:
+    return pb.Context(name=spec.name, data_type=_data_type(spec.dtype), shape=spec.shape)
+
+
+def _data_type(dtype: str) -> pb.DataType.ValueType:
+    return pb.DataType.Value(f"DATA_TYPE_{dtype.upper()}")

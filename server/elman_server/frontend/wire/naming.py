@@ -1,0 +1,203 @@
+"""The named sessions of one caller's RPC, from their opens to what they begin from."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.durable.named.keeper import Keeper
+from elman_server.durable.named.rewinding import Resumption
+from elman_server.durable.store.interface import Claim
+from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
+from elman_server.engine.beginning import Given
+from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.snapshot import Snapshot
+from elman_server.errors import (
+    InvalidRequest,
+    ServerError,
+    SessionTaken,
+    ShuttingDown,
+    StoreDown,
+    TicketRejected,
+)
+from elman_server.frontend.wire import messages
+from elman_server.frontend.wire.ticketing import Ticketing
+from elman_server.serving.served import ServedModel
+
+MAX_NAME_NBYTES = 256
+
+
+def key(model: str, identity: str, name: str) -> str:
+    """What the state store calls a session: those of other models and callers are others. Raises
+    `InvalidRequest` for what is no name."""
+    nbytes = len(name.encode())
+    if nbytes > MAX_NAME_NBYTES:
+        raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
+    caller = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return f"{model}:{caller}:{name}"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What is wrong with a checkpoint is told to somebody who knows nothing of it."""
+    try:
+        yield
+    except TicketRejected as error:
+        text = f"what is kept of the session can't be used: {error}; a restart begins it anew"
+        raise TicketRejected(text, reason=error.reason) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for at an open, checked."""
+
+    key: str
+    owner: str
+    """The client that it is attached to, in hex."""
+    again: Resumption | None
+    """If it has a ticket of it."""
+    given: Given | None
+    """The ticket's snapshot, or what a new session begins from."""
+    lacking: InvalidRequest | None = None
+    """What a new session can't begin for."""
+    restart: bool
+
+
+class Naming:
+    def __init__(self, model: ServedModel, identity: str, keeper: Keeper | None) -> None:
+        """`keeper`: None where there is no state store."""
+        self._model = model
+        self._identity = identity
+        self._keeper = keeper
+        self._ticketing = Ticketing(model, identity)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wanted(self, message: pb.Open) -> Wanted:
+        """Raises a `ServerError`."""
+        if self._keeper is None:
+            raise InvalidRequest(
+                f"session {message.name!r} has a name; this server has no state store"
+            )
+        if not self._model.tickets.available:
+            raise InvalidRequest(
+                f"session {message.name!r} has a name; the model's state is too large to be kept"
+            )
+        name = key(self._model.source.name, self._identity, message.name)
+        if message.restart and message.ticket:
+            raise InvalidRequest("a session is opened with a ticket and restart; allowed is one")
+        if message.ticket:
+            snapshot, attachment = self._ticketing.redeem_named(message.ticket, name)
+            again = Resumption(
+                position=snapshot.position,
+                attachment=attachment.id,
+                replay=message.replay if message.HasField("replay") else None,
+            )
+            owner = attachment.id.hex()
+            return Wanted(key=name, owner=owner, again=again, given=snapshot, restart=False)
+        given, lacking = None, None
+        try:
+            given = self._model.contexts.decode(messages.given_contexts(message.contexts))
+        except InvalidRequest as error:
+            if message.contexts or message.restart:
+                raise
+            lacking = error  # who goes on with a session need not give any
+        return Wanted(
+            key=name,
+            owner=secrets.token_hex(ATTACHMENT_NBYTES),
+            again=None,
+            given=given,
+            lacking=lacking,
+            restart=message.restart,
+        )
+
+    def begin(self, session: Session, wanted: Wanted) -> None:
+        """Finds what an awaited session begins from."""
+        assert self._keeper is not None
+        task = asyncio.create_task(self._find(session, wanted, self._keeper))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
+        claim: Claim | None = None
+        try:
+            await self._look_before(wanted, keeper)
+            claim = await keeper.claim(
+                wanted.key,
+                wanted.owner,
+                again=wanted.again,
+                # Who stops in the middle of a claim does not know whether it has it.
+                wanted=lambda: session.ended is None,
+            )
+            given = self._given(wanted, claim)
+            floor = self._floor(wanted, None if claim is None else claim.checkpoint)
+            if session.ended is None:
+                holding = keeper.hold(
+                    claim,
+                    key=wanted.key,
+                    owner=wanted.owner,
+                    session=session,
+                    engine=self._model.engine,
+                    seal=partial(
+                        self._ticketing.issue_named, key=wanted.key, attachment=wanted.owner
+                    ),
+                    floor=floor,
+                )
+                claim = None
+                self._model.engine.found(session, given, holding)
+                if isinstance(given, Snapshot):
+                    self._model.metrics.session_resumed()
+                if wanted.restart:
+                    holding.ask(anyhow=True)
+        except ServerError as error:
+            if isinstance(error, TicketRejected) and wanted.again:
+                self._model.metrics.ticket_rejected(error.reason)
+            self._model.engine.abort(session, _ending(error))
+        except Exception:
+            structlog.get_logger("elman.rpc").exception("bug while a named session was opened")
+            self._model.engine.abort(session, _ending(StoreDown("internal error")))
+        finally:
+            if claim is not None:
+                keeper.release(claim)
+
+    async def _look_before(self, wanted: Wanted, keeper: Keeper) -> None:
+        """Whether a ticket that is to be the last word is too old: before the claim that would end
+        the session where it is. Raises `TicketRejected`."""
+        if wanted.again is not None and wanted.again.replay == 0:
+            with suppress(StoreDown):  # the claim will say so, if that matters
+                self._floor(wanted, await keeper.peek(wanted.key))
+
+    def _floor(self, wanted: Wanted, checkpoint: bytes | None) -> int:
+        """Raises `TicketRejected`."""
+        if wanted.again is None or checkpoint is None:
+            return 0
+        return wanted.again.floor(self._ticketing.kept(checkpoint))
+
+    def _given(self, wanted: Wanted, claim: Claim | None) -> Given | None:
+        """Raises `TicketRejected` or `InvalidRequest`."""
+        if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
+            if wanted.lacking is not None:
+                raise wanted.lacking
+            return wanted.given
+        with explained():
+            return self._ticketing.redeem(claim.checkpoint)
+
+
+def _ending(error: ServerError) -> Ending:
+    match error:
+        case SessionTaken():
+            reason = EndReason.TAKEN_OVER
+        case TicketRejected():
+            reason = EndReason.TICKET_REJECTED
+        case InvalidRequest():
+            reason = EndReason.INVALID_REQUEST
+        case ShuttingDown():
+            reason = EndReason.SHUTDOWN
+        case _:
+            reason = EndReason.UNAVAILABLE
+    return Ending(reason=reason, message=str(error))

@@ -1,0 +1,291 @@
+"""The pushes of one RPC: who gets which of their elements, and what does not fit."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeGuard
+
+import numpy as np
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.engine.engine import Engine
+from elman_server.engine.queues import Elements
+from elman_server.engine.roster import Roster
+from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.errors import InvalidElement, InvalidRequest
+from elman_server.frontend.slices import PushSlice, sliced
+from elman_server.frontend.turns import Slices
+from elman_server.model.elements import SLICE_ELEMENTS, Decoded
+from elman_server.serving.served import ServedModel
+
+_MANY = 8
+"""Sessions in a push from which on it costs less to look at all of them at once."""
+_SHORT_ENTRIES = 1_024
+"""Of a push that is taken at once."""
+_SLICE_ENTRIES = 256
+"""Of a longer one, what is taken at once: some 2 ms, if each of them has to be refused."""
+
+Payload = str | bytes
+
+
+class Pushing:
+    def __init__(
+        self,
+        *,
+        model: ServedModel,
+        sessions: Mapping[int, Session],
+        rosters: Sequence[Roster],
+        window: int,
+        beyond_window: set[Session],
+        refuse: Callable[[int], None],
+    ) -> None:
+        """`sessions` are the sessions of the RPC, by number; `rosters` have them, too, each those
+        of one outbox. Both may change. Those with more than `window` elements unanswered are put
+        into `beyond_window`. `refuse` is called with the number of a session that is not there."""
+        self._codec = model.codec
+        self._engine: Engine = model.engine
+        self._sessions = sessions
+        self._rosters = rosters
+        self._window = window
+        self._beyond_window = beyond_window
+        self._refuse = refuse
+
+    def is_short(self, push: pb.Push, elements: Payload) -> bool:
+        """Whether it is taken at once. `elements` is its payload."""
+        return (
+            len(push.sessions) <= _SHORT_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
+        )
+
+    def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:
+        """Queues a push at once. Raises `InvalidRequest` for one that makes no sense; what is wrong
+        with an element ends its session."""
+        numbers: Sequence[int] = push.sessions
+        _check(push)
+        try:
+            decoded = self._codec.decode(elements)
+            counts = _shares(len(decoded.elements), len(numbers), push.counts)
+        except InvalidElement as error:
+            for number in numbers:
+                self._close(number, error)
+            return
+        self._queue_all(numbers, counts, decoded, arrival)
+
+    async def take_in_slices(
+        self,
+        push: pb.Push,
+        elements: Payload,
+        arrival: float,
+        work: Slices,
+        pause: Callable[[Slices], Awaitable[None]],
+    ) -> None:
+        """Queues a push slice by slice, with `pause` between them. Raises what `take` does."""
+        numbers: Sequence[int] = push.sessions
+        _check(push)
+        try:
+            self._codec.check(elements)
+            shares = _shares(self._codec.count(elements), len(numbers), push.counts)
+        except InvalidElement as error:
+            for number in numbers:
+                await pause(work)
+                self._close(number, error)
+            return
+        counts = np.array(shares, np.int64)
+        slices = list(sliced(counts, elements=SLICE_ELEMENTS, entries=_SLICE_ENTRIES))
+        left = self._codec.count(elements)
+        self._engine.untaken += left
+        try:
+            invalid = await self._invalid(elements, slices, work)
+            for part in slices:
+                await pause(work)
+                self._queue_slice(part, numbers, elements, invalid, arrival)
+                taken = part.stop - part.start
+                self._engine.untaken -= taken
+                left -= taken
+        finally:
+            self._engine.untaken -= left
+
+    async def _invalid(
+        self, elements: Payload, slices: Iterable[PushSlice], work: Slices
+    ) -> dict[int, tuple[int, str]]:
+        """The entries of a push with elements that do not fit: where among its own the first is,
+        and what is wrong with it. Found before anything is queued, as a session gets all of an
+        entry's elements or none."""
+        found: dict[int, tuple[int, str]] = {}
+        before = 0
+        for part in slices:
+            if work.over:
+                await work.pause()
+            decoded = self._decode(elements, part)
+            before = 0 if part.begins else before
+            start = 0
+            for entry, count in enumerate(part.counts, part.first):
+                if decoded.invalid is None:
+                    break
+                own = decoded.invalid[start : start + count]
+                if entry not in found and own.any():
+                    offset = int(own.argmax())
+                    found[entry] = (
+                        offset + (before if entry == part.first else 0),
+                        self._codec.explain(decoded, start + offset),
+                    )
+                start += count
+            # Of the last entry, whose other elements may follow.
+            before = part.counts[-1] + (before if len(part.counts) == 1 else 0)
+        return found
+
+    def _queue_slice(
+        self,
+        part: PushSlice,
+        numbers: Sequence[int],
+        elements: Payload,
+        invalid: Mapping[int, tuple[int, str]],
+        arrival: float,
+    ) -> None:
+        own = numbers[part.first : part.first + len(part.counts)]
+        decoded = self._decode(elements, part)
+        if decoded.invalid is None and not invalid:
+            self._queue_all(own, part.counts, decoded, arrival)
+            return
+        start = 0
+        for entry, (number, count) in enumerate(zip(own, part.counts, strict=True), part.first):
+            stop = start + count
+            if entry not in invalid:
+                self._push_one(number, decoded.elements[start:stop], arrival)
+            elif entry > part.first or part.begins:
+                self._close_at(number, *invalid[entry])
+            start = stop
+
+    def _decode(self, elements: Payload, part: PushSlice) -> Decoded:
+        return self._codec.decode(self._codec.part(elements, part.start, part.stop))
+
+    def _queue_all(
+        self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
+    ) -> None:
+        if decoded.invalid is None:
+            if len(numbers) >= _MANY and self._push_many(numbers, counts, decoded, arrival):
+                return
+            sessions = [self._sessions.get(number) for number in numbers]
+            if _all_take_elements(sessions):
+                self._queue(sessions, counts, decoded.elements, arrival)
+                return
+        start = 0
+        for number, count in zip(numbers, counts, strict=True):
+            stop = start + count
+            invalid = None if decoded.invalid is None else decoded.invalid[start:stop]
+            if invalid is not None and invalid.any():
+                offset = int(invalid.argmax())
+                self._close_at(number, offset, self._codec.explain(decoded, start + offset))
+            else:
+                self._push_one(number, decoded.elements[start:stop], arrival)
+            start = stop
+
+    def _push_many(
+        self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
+    ) -> bool:
+        """False, and nothing is pushed, if not all of the sessions take elements, or get any, or if
+        their predictions do not go out together."""
+        shares = np.array(counts, np.int64)
+        if np.count_nonzero(shares) < len(shares):
+            return False
+        wanted = np.array(numbers, np.int64)
+        found = next(filter(None, (roster.find(wanted) for roster in self._rosters)), None)
+        if found is None:
+            return False
+        receiver, rows = found
+        most = self._engine.push_rows(receiver, rows, shares, decoded.elements, arrival)
+        if most > self._window:
+            self._watch_windows(self._sessions[number] for number in numbers)
+        return True
+
+    def _push_one(self, number: int, elements: Elements, arrival: float) -> None:
+        session = self._pushable(number)
+        if session is not None:
+            self._queue([session], [len(elements)], elements, arrival)
+
+    def _close_at(self, number: int, offset: int, reason: str) -> None:
+        """Ends a session of whose next elements the one at `offset` does not fit."""
+        session = self._pushable(number)
+        if session is not None:
+            position = session.position + session.unanswered + offset
+            self._end(session, f"element at position {position}: {reason}")
+
+    def _close(self, number: int, error: InvalidElement) -> None:
+        session = self._pushable(number)
+        if session is not None:
+            self._end(session, str(error))
+
+    def _end(self, session: Session, message: str) -> None:
+        self._engine.close(session, Ending(reason=EndReason.INVALID_ELEMENT, message=message))
+
+    def _queue(
+        self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
+    ) -> None:
+        most = self._engine.push(sessions, counts, elements, arrival)
+        if most > self._window:
+            self._watch_windows(sessions)
+
+    def _watch_windows(self, sessions: Iterable[Session]) -> None:
+        self._beyond_window.update(
+            session for session in sessions if session.unanswered > self._window
+        )
+
+    def _pushable(self, number: int) -> Session | None:
+        """The session of that number, if it takes elements. If not, its client is told, unless it
+        was the server that is ending it: then the client could not know."""
+        session = self._sessions.get(number)
+        if session is None:
+            self._refuse(number)
+            return None
+        ending = session.ended or session.closing
+        if ending is None:
+            return session
+        if ending.reason is EndReason.FINISHED and session.ended is None:
+            self._engine.drop(
+                session,
+                Ending(
+                    reason=EndReason.INVALID_REQUEST,
+                    message=f"push to session {number} after its close",
+                ),
+            )
+        return None
+
+
+def payload(push: pb.Push) -> Payload:
+    """All of its elements."""
+    return push.text if push.WhichOneof("elements") == "text" else push.raw
+
+
+def _check(push: pb.Push) -> None:
+    """Raises `InvalidRequest`."""
+    numbers = push.sessions
+    if push.WhichOneof("elements") is None or not numbers:
+        raise InvalidRequest(
+            "a push has no elements; set `text` or `raw`"
+            if numbers
+            else "a push names no session in `sessions`"
+        )
+    if push.counts and len(push.counts) != len(numbers):
+        raise InvalidRequest(
+            f"a push has {len(push.counts)} counts for {len(numbers)} sessions; allowed are as "
+            "many, or none"
+        )
+
+
+def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
+    """How many elements each session gets. Raises `InvalidElement` if they do not come out even."""
+    if counts:
+        total = sum(counts) if len(counts) < _MANY else int(np.sum(counts, dtype=np.int64))
+        if total != elements:
+            raise InvalidElement(f"{elements} elements came; the counts add up to {total}")
+        return counts
+    if elements % sessions:
+        raise InvalidElement(
+            f"{elements} elements came for {sessions} sessions; without counts, every session gets "
+            "the same number"
+        )
+    return [elements // sessions] * sessions
+
+
+def _all_take_elements(sessions: list[Session | None]) -> TypeGuard[list[Session]]:
+    for session in sessions:
+        if session is None or session.closing is not None or session.ended is not None:
+            return False
+    return True

@@ -1,0 +1,98 @@
+"""Tickets as one caller's RPC asks for them, gets them and brings them."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+
+from elman.v1 import inference_pb2 as pb
+from elman_server.durable.named.holding import Holding
+from elman_server.durable.named.rewinding import Checkpoint
+from elman_server.durable.tickets.content import Attachment
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
+from elman_server.errors import TicketRejected
+from elman_server.serving.served import ServedModel
+
+_LEAST_PART = 20
+"""Where tickets come after so many elements, one comes for the time's sake after a twentieth of
+them at least: a session that is slow has few to be pushed again."""
+
+
+class Ticketing:
+    def __init__(self, model: ServedModel, identity: str) -> None:
+        """`identity`: of the caller, or empty."""
+        self._tickets = model.tickets
+        self._metrics = model.metrics
+        self._identity = identity
+
+    def cadence(self, message: pb.Open) -> Cadence | None:
+        """How often a session gets a ticket; None if only when it is asked for."""
+        if not self._tickets.available:
+            return None
+        least = self._tickets.least
+        elements, seconds = message.ticket_every_elements, message.ticket_every_seconds
+        if not elements and not seconds > 0:
+            return None
+        return Cadence(
+            elements=max(elements, least.elements) if elements else NEVER,
+            seconds=max(seconds, least.seconds) if seconds > 0 else inf,
+            least=max(1, elements // _LEAST_PART),
+        )
+
+    def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
+        ticket = b""
+        if self._tickets.available:
+            if isinstance(session.keeping, Holding):
+                ticket = session.keeping.seal(snapshot)
+            else:
+                ticket = self._tickets.issue(snapshot, self._identity)
+            self._metrics.ticket_issued(len(ticket))
+        return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
+
+    def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
+        """The ticket of a named session, which is kept as its checkpoint, too. `attachment`: the id
+        of that, in hex."""
+        return self._tickets.issue(
+            snapshot,
+            self._identity,
+            Attachment(session=session_digest(key), id=bytes.fromhex(attachment)),
+        )
+
+    def redeem(self, ticket: bytes) -> Snapshot:
+        """Raises `TicketRejected`."""
+        with self._counted():
+            return self._tickets.redeem(ticket, self._identity)
+
+    def redeem_named(self, ticket: bytes, key: str) -> tuple[Snapshot, Attachment]:
+        """Raises `TicketRejected`."""
+        with self._counted():
+            return self._tickets.redeem_named(ticket, self._identity, session_digest(key))
+
+    def kept(self, checkpoint: bytes) -> Checkpoint | None:
+        """What is kept of a named session; None if it is of no use here."""
+        try:
+            content = self._tickets.content(checkpoint, self._identity)
+        except TicketRejected:
+            return None
+        if content.attachment is None:
+            return None
+        return Checkpoint(position=content.position, attachment=content.attachment.id)
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Raises `TicketRejected`."""
+        with self._counted():
+            self._tickets.check_fingerprint(fingerprint)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except TicketRejected as error:
+            self._metrics.ticket_rejected(error.reason)
+            raise
+
+
+def session_digest(key: str) -> bytes:
+    """What stands for a named session in its tickets."""
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,1 @@
+"""What `elman inspect` measures of a model."""

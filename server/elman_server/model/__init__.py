@@ -1,0 +1,1 @@
+"""What a step model is: its spec, its file, its elements and outputs."""

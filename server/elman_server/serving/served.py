@@ -1,0 +1,204 @@
+"""A served model: its file, its engine, and the catalog of all of them."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from math import inf
+
+from elman_server.config import ServerConfig
+from elman_server.durable.tickets.content import Origin
+from elman_server.durable.tickets.keyring import Keyring
+from elman_server.durable.tickets.tickets import Tickets
+from elman_server.engine.admission import Admission, Waiting
+from elman_server.engine.engine import Engine
+from elman_server.engine.scheduler import Scheduler
+from elman_server.engine.snapshot import Cadence
+from elman_server.errors import (
+    ModelNotFound,
+    ModelUnavailable,
+    TicketRejected,
+)
+from elman_server.model.contexts import ContextCodec
+from elman_server.model.elements import ElementCodec
+from elman_server.model.modelfile import ModelFile
+from elman_server.model.repository import ModelSource
+from elman_server.runner.onnx import OnnxRunner
+from elman_server.serving.loading.loaded import LoadedModel
+from elman_server.telemetry.metrics import Gauges, Metrics, ModelMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    source: ModelSource
+    file: ModelFile
+    codec: ElementCodec
+    contexts: ContextCodec
+    tickets: Tickets
+    engine: Engine
+    metrics: ModelMetrics
+    unwatch: Callable[[], None]
+    """Has nobody look at it any more."""
+
+    @staticmethod
+    def serve(
+        loaded: LoadedModel,
+        config: ServerConfig,
+        admission: Admission,
+        metrics: Metrics,
+        keyring: Keyring,
+        stuck: Callable[[bool], None] = lambda stuck: None,
+    ) -> "ServedModel":
+        """Starts an engine on the running event loop. `stuck` is called with True when the model
+        serves no more because it does not come to the end of a step, and with False when it did all
+        the same."""
+        name, version = loaded.source.name, loaded.source.version
+        runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
+        observer = metrics.model(name, version)
+        codec = ElementCodec(loaded.file.spec.input)
+        engine = Engine(
+            name=name,
+            scheduler=Scheduler(loaded.limits(config), loaded.probe.cost.seconds),
+            runner=runner,
+            step_seconds=loaded.probe.cost.seconds,
+            beginning_seconds=loaded.probe.beginning.seconds,
+            inline=not loaded.file.data_dependent,
+            step_timeout=config.step_timeout or inf,
+            stuck=stuck,
+            admission=admission,
+            observer=observer,
+            park_after=config.park_after or inf,
+            state_nbytes=loaded.file.spec.state_bytes,
+            element_nbytes=codec.nbytes,
+        )
+        metrics.watch(
+            name,
+            version,
+            Gauges(
+                sessions=lambda: engine.sessions,
+                pending_elements=lambda: engine.pending + engine.untaken,
+                state_bytes=lambda: runner.state_nbytes,
+                state_slots=lambda: engine.slots,
+            ),
+        )
+        unwatch = admission.watch(
+            Waiting(
+                elements=lambda: engine.backlog,
+                element_nbytes=engine.element_nbytes,
+                context_nbytes=lambda: engine.context_nbytes,
+            )
+        )
+        engine.start()
+
+        def unwatch_all() -> None:
+            unwatch()
+            metrics.unwatch(name, version)
+
+        return ServedModel(
+            source=loaded.source,
+            file=loaded.file.without_graphs(),
+            codec=codec,
+            contexts=ContextCodec(loaded.file.spec.contexts),
+            tickets=Tickets(
+                Origin(model=name, version=version, fingerprint=loaded.file.fingerprint),
+                loaded.file.spec,
+                keyring=keyring,
+                lifetime=config.ticket_lifetime,
+                # A checkpoint is a ticket, and is to be of use for as long as it is kept.
+                named_lifetime=config.session_ttl + config.checkpoint_interval,
+                # An open that brings one back must fit into a message, too.
+                max_nbytes=config.max_message_bytes // 2,
+                least=Cadence(
+                    elements=config.min_ticket_elements, seconds=config.min_ticket_seconds
+                ),
+            ),
+            engine=engine,
+            metrics=observer,
+            unwatch=unwatch_all,
+        )
+
+    async def stop(self) -> None:
+        """Gives back what `serve` took. Its sessions must have ended."""
+        self.unwatch()
+        await self.engine.stop()
+
+    def __str__(self) -> str:
+        return f"version {self.source.version} of model {self.source.name!r}"
+
+
+class Catalog:
+    """The models that are loaded, by name and version.
+
+    Those of them that are not current take sessions only of who names their version: a session that
+    began on a version can go on with it.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[int, ServedModel]] = {}
+        self._current: Collection[ModelSource] = ()
+        self._expected: Collection[ModelSource] = ()
+
+    def add(self, model: ServedModel) -> None:
+        """One more, which is current."""
+        self._models.setdefault(model.source.name, {})[int(model.source.version)] = model
+        self._current = {*self._current, model.source}
+
+    def remove(self, model: ServedModel) -> None:
+        """Nobody finds it any more."""
+        name, version = model.source.name, int(model.source.version)
+        del self._models[name][version]
+        if not self._models[name]:
+            del self._models[name]
+        self._current = {source for source in self._current if source != model.source}
+
+    def settle(
+        self, *, current: Collection[ModelSource], expected: Collection[ModelSource]
+    ) -> None:
+        """Says which of those that are loaded are current, and what is about to be loaded."""
+        self._current = current
+        self._expected = expected
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The newest that is current where no version is named.
+
+        Raises `ModelUnavailable` if there is none yet, `ModelNotFound` if there is to be none.
+        """
+        loaded = self._models.get(name, {})
+        for number, model in sorted(loaded.items(), reverse=True):
+            if version == str(number) if version else model.source in self._current:
+                return model
+        if any(each.name == name and version in ("", each.version) for each in self._expected):
+            which = f"version {version} of model {name!r}" if version else f"model {name!r}"
+            raise ModelUnavailable(f"{which} is not loaded yet")
+        if not loaded:
+            known = ", ".join(sorted(self._models)) or "none yet"
+            raise ModelNotFound(f"model {name!r} is unknown; ready are: {known}")
+        known = ", ".join(map(str, sorted(loaded)))
+        if not version:
+            raise ModelNotFound(f"model {name!r} is no longer served; it finishes with: {known}")
+        raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
+
+    def whichever(self, name: str) -> ServedModel:
+        """Some version of a model, current or not. Raises as `get` does."""
+        loaded = self._models.get(name)
+        return next(iter(loaded.values())) if loaded else self.get(name)
+
+    def fingerprinted(self, name: str, fingerprint: str) -> ServedModel:
+        """The version of a model that is just that network. Raises `TicketRejected`."""
+        versions = self._models.get(name, {}).values()
+        for model in versions:
+            if model.file.fingerprint == fingerprint:
+                return model
+        raise TicketRejected(
+            f"the ticket is of model {name!r} with fingerprint {fingerprint[:12]!r}; ready are: "
+            + ", ".join(repr(model.file.fingerprint[:12]) for model in versions),
+            reason="fingerprint",
+        )
+
+    def current(self) -> Iterator[ServedModel]:
+        """By name, then by version."""
+        return (model for model in self if model.source in self._current)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """All that are loaded, by name, then by version."""
+        for _, versions in sorted(self._models.items()):
+            for _, model in sorted(versions.items()):
+                yield model

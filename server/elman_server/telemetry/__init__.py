@@ -1,0 +1,1 @@
+"""Metrics, their HTTP port, and the log."""
