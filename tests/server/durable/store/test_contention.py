@@ -13,7 +13,7 @@ from elman_server.durable.store.opening import open_store
 from tests.server.durable.store.redisserver import RedisServer
 from tests.server.durable.store.worlds import World, claimed, settle
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CONTENDER = [sys.executable, "-m", "tests.server.durable.store.contender"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'server'}"}
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_server.model import modelfile
 from elman_server.model.graph import onnxgraph, onnxproto
 from elman_server.model.graph.datadependence import data_dependent
+from elman_server.model.repository import BUNDLED
 from tests.stepmodels import Shape, caption, leaky, lstm, save, save_conditioned
 
 node = helper.make_node
@@ -223,6 +224,6 @@ def test_a_step_model_of_recurrent_layers_is_none(tmp_path: Path) -> None:
 
 
 def test_the_bundled_models_are_none() -> None:
-    bundled = sorted((Path(modelfile.__file__).parent / "models").glob("*/*/model.onnx"))
+    bundled = sorted(BUNDLED.glob("*/*/model.onnx"))
     assert {modelfile.read(path).data_dependent for path in bundled} == {""}
     assert bundled
