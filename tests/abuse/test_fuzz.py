@@ -37,7 +37,7 @@ OF_THE_CLIENT = "Internal error from Core"
 SEED = 17
 LONG = pytest.mark.slow
 SECONDS = pytest.mark.parametrize(
-    "seconds", [6.0, pytest.param(300.0, marks=LONG)], ids=["short", "long"]
+    "seconds", [6.0, pytest.param(120.0, marks=LONG)], ids=["short", "long"]
 )
 
 
@@ -159,6 +159,7 @@ class Fuzz:
 
 
 @SECONDS
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["frames", "unary calls"])
 @pytest.mark.timeout(900)
 def test_requests_at_random_break_nothing(server: ServerProcess, what: str, seconds: float) -> None:
