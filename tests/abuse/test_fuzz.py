@@ -159,7 +159,6 @@ class Fuzz:
 
 
 @SECONDS
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["frames", "unary calls"])
 @pytest.mark.timeout(900)
 def test_requests_at_random_break_nothing(server: ServerProcess, what: str, seconds: float) -> None:
