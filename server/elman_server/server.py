@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from elman_server.config import ServerConfig
-from elman_server.durable.named.opening import open_keeper
+from elman_server.durable.named.opening import open_lease_keeper
 from elman_server.durable.store.opening import redacted
 from elman_server.durable.tickets.keptkey import OwnKey, own_key
 from elman_server.durable.tickets.keyring import Keyring
@@ -26,7 +26,7 @@ from elman_server.process import memory
 from elman_server.process.watchdog import Watchdog, leave
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loader import Loader
-from elman_server.serving.rotation import Rotation
+from elman_server.serving.manager import ModelManager
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.stopping import Stages, Stopping, heed_hangup
 from elman_server.telemetry.exposition import exposed
@@ -146,7 +146,7 @@ class Server:
             ),
             max_pending_bytes=config.max_pending_bytes,
         )
-        self._keeper = open_keeper(config, metrics)
+        self._lease_keeper = open_lease_keeper(config, metrics)
         gate = Gate(config, metrics)
         self._servicer = InferenceServicer(
             catalog=self._catalog,
@@ -154,10 +154,10 @@ class Server:
             config=config,
             gate=gate,
             metrics=metrics,
-            keeper=self._keeper,
+            lease_keeper=self._lease_keeper,
         )
         self._endpoint = Endpoint(config, self._servicer, gate)
-        self._rotation = Rotation(
+        self._manager = ModelManager(
             config=config,
             catalog=self._catalog,
             admission=self._admission,
@@ -173,8 +173,8 @@ class Server:
 
     async def bind(self) -> int:
         """Takes the port, and returns it. Raises `StartError`."""
-        if self._keeper is not None:
-            self._keeper.start()
+        if self._lease_keeper is not None:
+            self._lease_keeper.start()
         try:
             return await self._endpoint.start()
         except RuntimeError:
@@ -195,7 +195,7 @@ class Server:
         if not self._loading.done():
             return None
         self._loading.result()
-        self._rotation.start()
+        self._manager.start()
         return self.models
 
     @property
@@ -205,7 +205,7 @@ class Server:
 
     def look(self) -> None:
         """Has it see what came into the repository, and what went."""
-        self._rotation.look()
+        self._manager.look()
 
     async def ready(self) -> None:
         """Tells whoever asks for its health."""
@@ -224,8 +224,8 @@ class Server:
         end = clock() + grace + _AFTER_SECONDS
         self._endpoint.not_serving()
         self._admission.closed = True
-        if self._keeper is not None:
-            self._keeper.refuse()
+        if self._lease_keeper is not None:
+            self._lease_keeper.refuse()
         drain = asyncio.create_task(self._drain(grace))
         at_once = asyncio.create_task(stopping.at_once.wait())
         await asyncio.wait(
@@ -256,7 +256,7 @@ class Server:
                 raise stopped
 
     async def _end_loading(self) -> None:
-        await self._within(_CLOSE_SECONDS, _LOADING, self._rotation.stop())
+        await self._within(_CLOSE_SECONDS, _LOADING, self._manager.stop())
         loading, self._loading = self._loading, None
         if loading is not None:
             await self._within(_LEAST_SECONDS, _LOADING, _ended(loading))
@@ -267,13 +267,13 @@ class Server:
         await self._stages.within(max(_LEAST_SECONDS, seconds), stage, work)
 
     async def _give_up_names(self) -> None:
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await keeper.stop()
+        lease_keeper, self._lease_keeper = self._lease_keeper, None
+        if lease_keeper is not None:
+            await lease_keeper.stop()
 
     async def _load(self) -> None:
         """Raises `StartError`."""
-        await self._rotation.load()
+        await self._manager.load()
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()

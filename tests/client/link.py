@@ -11,7 +11,7 @@ from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL, Peer
 
 
-class Link:
+class ServerChannel:
     """What one of them sends goes through the bytes of the wire."""
 
     def __init__(self, *, window: int = 4, max_frame_bytes: int = 1 << 20) -> None:

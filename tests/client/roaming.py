@@ -14,7 +14,7 @@ from elman._core.recovery.recovery import Backoff, Recovery
 from elman._core.session import Session
 from elman._core.session_options import SessionOptions
 from elman._wire.outputs import resolve
-from elman._wire.status import Stray
+from elman._wire.status import Orphan
 from elman.errors import ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL
@@ -169,7 +169,7 @@ class Rig:
         multiplexer = Multiplexer(
             KNOWN,
             writable=lambda: None,
-            strays=self._stray,
+            orphans=self._orphan,
             succeeded=self.recovery.succeeded,
             got_on=self.recovery.got_on,
             max_frame_bytes=self._max_frame_bytes,
@@ -237,11 +237,11 @@ class Rig:
             self.begin_rpc()
         self.rpcs[-1][0].adopt(session)
 
-    def _stray(self, session: Session, stray: Stray) -> bool:
+    def _orphan(self, session: Session, orphan: Orphan) -> bool:
         return self.recovery.park(session) or self.recovery.add(
             session,
             self.now,
-            refused_by=self.name if stray.refused else None,
-            after=stray.after,
-            crashed=stray.crashed,
+            refused_by=self.name if orphan.refused else None,
+            after=orphan.after,
+            crashed=orphan.crashed,
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from elman._core.pipeline import Pipeline
 from elman._core.session import Operation, Session
 from elman._wire.prediction import Prediction
-from tests.client.link import Link, read
+from tests.client.link import ServerChannel, read
 from tests.client.peer import ALPHABET, letters
 
 
@@ -75,7 +75,7 @@ class Caller:
 @given(st.data())
 def test_nothing_is_lost_doubled_or_reordered(data: st.DataObject) -> None:
     window = data.draw(st.integers(1, 9), "window")
-    link = Link(window=window, max_frame_bytes=data.draw(st.sampled_from([30, 100, 5000])))
+    link = ServerChannel(window=window, max_frame_bytes=data.draw(st.sampled_from([30, 100, 5000])))
     callers = [Caller(link.open(data.draw(st.sampled_from([None, ["echo"]])))) for _ in range(3)]
     actions = st.sampled_from(["push", "step", "map", "close", "write", "answer", "answer"])
     for _ in range(data.draw(st.integers(0, 40), "length")):

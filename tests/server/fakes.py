@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning, Contexts
+from elman_server.engine.beginning import InitJob, Contexts
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import EndReason, Session
-from elman_server.engine.snapshot import Reading, Restoring, Tensors
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
 from elman_server.engine.table import SessionTable
@@ -66,16 +66,16 @@ class ArithmeticRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):
             self._states[slot] = int(contexts["seed"])
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         (states,) = restoring.tensors
         for slot, state in zip(restoring.slots, numbers(states), strict=True):
             self._states[slot] = state
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         return (ids(*(self._states.get(slot, 0) for slot in reading.slots)),)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:

@@ -18,7 +18,7 @@ from elman._core.session_options import SessionOptions
 from elman._wire.contexts import contexts_bytes
 from elman._wire.outputs import Layout
 from elman._wire.push import SESSION_BYTES, PushBuilder
-from elman._wire.status import Stray, broken, closed_failure, left, lost_failure
+from elman._wire.status import Orphan, broken, closed_failure, left, lost_failure
 from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
@@ -46,19 +46,19 @@ class Multiplexer:
         known: KnownModel,
         *,
         writable: Callable[[], None],
-        strays: Callable[[Session, Stray], bool] = lambda session, stray: False,
+        orphans: Callable[[Session, Orphan], bool] = lambda session, orphan: False,
         succeeded: Callable[[], None] = lambda: None,
         got_on: Callable[[Session], None] = lambda session: None,
         max_frame_bytes: int = 1024 * 1024,
     ) -> None:
-        """`strays` is told of each session that could go on elsewhere and answers whether it will;
+        """`orphans` is told of each session that could go on elsewhere and answers whether it will;
         if not, it is lost. `succeeded`: the server gets on with one; `got_on`: with which."""
         self.finished = False
         self.leaving = False
         """Whether sessions should rather be opened elsewhere."""
         self._heard = False
         """Whether the server has said anything."""
-        self._strays = strays
+        self._orphans = orphans
         self._succeeded = succeeded
         self._got_on = got_on
         self._model = known.model
@@ -331,32 +331,32 @@ class Multiplexer:
         for session in sessions:
             if session.ended:
                 continue
-            stray = None if final else broken(error, session, crashed=self._heard)
-            if not stray or not self._strayed(session, stray):
-                session.end(lost_failure(error, session, resuming=bool(stray)))
+            orphan = None if final else broken(error, session, crashed=self._heard)
+            if not orphan or not self._orphaned(session, orphan):
+                session.end(lost_failure(error, session, resuming=bool(orphan)))
         self._finish()
 
     def _closed(self, session: Session, closed: pb.Closed) -> None:
-        stray = left(closed, session)
-        if stray is None:
+        orphan = left(closed, session)
+        if orphan is None:
             session.end(closed_failure(closed, session))
             return
-        self.leaving |= stray.leaving
-        if not self._strayed(session, stray):
+        self.leaving |= orphan.leaving
+        if not self._orphaned(session, orphan):
             failure = closed_failure(closed, session)
             if session.opened:
-                failure = lost_failure(stray.error, session, resuming=True)
+                failure = lost_failure(orphan.error, session, resuming=True)
             session.end(failure)
 
-    def _strayed(self, session: Session, stray: Stray) -> bool:
+    def _orphaned(self, session: Session, orphan: Orphan) -> bool:
         """Whether it goes on elsewhere, or has no need to."""
         if session.closing and not session.in_flight:
             session.end(None)
             return True
         if not session.can_go_on:
             return False
-        session.stray()
-        return self._strays(session, stray)
+        session.orphan()
+        return self._orphans(session, orphan)
 
     def _settled(self, session: Session, position: int | None) -> None:
         """A ticket has come, or none will: a piece that was pushed again is done with."""

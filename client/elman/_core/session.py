@@ -428,7 +428,7 @@ class Session:
             return False  # a server may have kept a later state than the one it began from here
         return not self.ended and (not self.opened or self.ticket_every > 0)
 
-    def stray(self) -> None:
+    def orphan(self) -> None:
         """It has lost its RPC: all since its ticket is to be pushed again."""
         self.outbound = NOWHERE
         if self.opened:

@@ -31,9 +31,9 @@ from elman._core.session_options import (
     session_options,
 )
 from elman._threads import ready as _ready
-from elman._threads.lines import Lines
-from elman._threads.links import Links
-from elman._threads.rpc import Line
+from elman._threads.pool import RpcPool
+from elman._threads.channels import ServerChannels
+from elman._threads.rpc import SessionHandle
 from elman._threads.stream import Stream
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
@@ -106,11 +106,11 @@ class Client:
         self._options = options
         self._home = Home()
         self._keepalive = Keepalive(options.keepalive)
-        self._links = Links(options.targets, self._connect, lambda channel: channel.close())
-        keep_in_children(self._links)
-        close_at_exit(self._links)
+        self._channels = ServerChannels(options.targets, self._connect, lambda channel: channel.close())
+        keep_in_children(self._channels)
+        close_at_exit(self._channels)
         self._cache = ModelCache()
-        self._lines: dict[tuple[str, str, str], Lines] = {}
+        self._pools: dict[tuple[str, str, str], RpcPool] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -119,18 +119,18 @@ class Client:
         until = monotonic() + self._options.connect_timeout
         backoff = Backoff()
         while True:
-            link = self._links.lease()
+            server_channel = self._channels.lease()
             try:
                 # One server is waited for, of several the next is tried.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
-                if _ready.wait(link.channel, seconds, patient=patient):
+                if _ready.wait(server_channel.channel, seconds, patient=patient):
                     return
                 if monotonic() >= until:
-                    raise Unavailable(self._options.unreachable(_why(link.channel)))
-                self._links.retire(link)
+                    raise Unavailable(self._options.unreachable(_why(server_channel.channel)))
+                self._channels.retire(server_channel)
             finally:
-                self._links.give_back(link)
+                self._channels.give_back(server_channel)
             sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     def models(self) -> list[Model]:
@@ -196,14 +196,14 @@ class Client:
             max_message_bytes=self._options.max_message_bytes,
         )
         seconds = self._seconds(timeout)
-        line = self._open(known, options, Deadline(seconds))
+        handle = self._open(known, options, Deadline(seconds))
 
         def fork(ticket: bytes) -> Stream:
             from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
             branch = self._open(known, from_ticket, Deadline(seconds))
             return Stream(branch, known, seconds, fork)
 
-        return Stream(line, known, seconds, fork)
+        return Stream(handle, known, seconds, fork)
 
     def predict(
         self,
@@ -237,12 +237,12 @@ class Client:
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
-        line = self._open(known, options, deadline)
+        handle = self._open(known, options, deadline)
         try:
-            pipeline = Pipeline(line.session, call.payload)
-            return call.gather(line.run(pipeline.rest(), deadline))
+            pipeline = Pipeline(handle.session, call.payload)
+            return call.gather(handle.run(pipeline.rest(), deadline))
         finally:
-            line.close()
+            handle.close()
 
     def close(self, grace: float = 5.0) -> None:
         """Closes every stream, lets what was pushed finish for `grace` seconds, and disconnects.
@@ -253,17 +253,17 @@ class Client:
             return
         with self._lock:
             self._closed = True
-            all_lines = list(self._lines.values())
+            pools = list(self._pools.values())
         deadline = monotonic() + grace
         try:
-            for lines in all_lines:
-                lines.close_sessions()
-            for lines in all_lines:
-                lines.join(max(0, deadline - monotonic()))
+            for pool in pools:
+                pool.close_sessions()
+            for pool in pools:
+                pool.join(max(0, deadline - monotonic()))
         finally:
-            for lines in all_lines:
-                lines.cancel(ClientClosed("the client was closed"))
-            self._links.close()
+            for pool in pools:
+                pool.cancel(ClientClosed("the client was closed"))
+            self._channels.close()
 
     def __enter__(self) -> Self:
         return self
@@ -301,22 +301,22 @@ class Client:
         until = None if seconds is None else monotonic() + seconds
         while True:
             self._check()
-            link = self._links.lease()
+            server_channel = self._channels.lease()
             try:
-                call = getattr(link.stub, method)
+                call = getattr(server_channel.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
                 answer = call(request, timeout=left, metadata=self._options.metadata)
-                link.worked = True
+                server_channel.worked = True
                 return answer
             except (grpc.RpcError, ValueError) as error:
                 self._check()
-                delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
+                delay = attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
                 if delay is None:
                     raise
                 if not is_refused(error):
-                    self._links.retire(link)
+                    self._channels.retire(server_channel)
             finally:
-                self._links.give_back(link)
+                self._channels.give_back(server_channel)
             sleep(delay)
 
     def _ask(self, method: str, request: Any) -> Any:
@@ -353,29 +353,29 @@ class Client:
                 request = asking.send(self._ask("ListLabels", request))
         return model
 
-    def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
+    def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> SessionHandle:
         """A session that the server has opened, on the model's RPC or on a new one."""
         model = known.model
         key = (model.name, model.version, model.fingerprint)
         self._check()
         with self._lock:
             self._check()
-            lines = self._lines.get(key)
-            if lines is None:
-                lines = self._lines[key] = Lines(
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = RpcPool(
                     self._home,
                     known,
-                    self._links,
+                    self._channels,
                     self._options,
                     lambda error: self._broken(model.name, error),
                 )
-            line = lines.open(options)
+            handle = pool.open(options)
         try:
-            line.run(line.session.opening(), deadline)
+            handle.run(handle.session.opening(), deadline)
         except BaseException:
-            line.close()
+            handle.close()
             raise
-        return line
+        return handle
 
     def _broken(self, model: str, error: ElmanError) -> None:
         self._cache.forget(model)

@@ -16,10 +16,10 @@ from elman._core.options import Options, count_addresses
 from elman._core.recovery.recovery import Backoff, Recovery
 from elman._core.session import Session
 from elman._core.session_options import SessionOptions
-from elman._threads.links import Links
+from elman._threads.channels import ServerChannels
 from elman._threads.monitor import Monitor, Waiters, rest
-from elman._threads.rpc import Guard, Line, Rpc
-from elman._wire.status import Stray, lost_failure
+from elman._threads.rpc import Guard, SessionHandle, Rpc
+from elman._wire.status import Orphan, lost_failure
 from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
@@ -28,19 +28,19 @@ _CANCEL_SECONDS = 2.0
 """In which gRPC gives calls back that were cancelled; mostly it does at once."""
 
 
-class Lines:
+class RpcPool:
     def __init__(
         self,
         home: Home,
         known: KnownModel,
-        links: Links[grpc.Channel],
+        channels: ServerChannels[grpc.Channel],
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
         """`broken` is told when an RPC ends before its sessions, and why."""
         self._home = home
         self._known = known
-        self._links = links
+        self._channels = channels
         self._options = options
         self._broken = broken
         self._monitor = Monitor()
@@ -57,14 +57,14 @@ class Lines:
         """All that have not ended."""
         self._tried: dict[Rpc, float] = {}
         """New ones, and by when an answer must have come."""
-        self._mender: threading.Thread | None = None
-        self._menders: Waiters = []
+        self._reconnector: threading.Thread | None = None
+        self._reconnectors: Waiters = []
         self._closed: ElmanError | None = None
 
-    def open(self, options: SessionOptions) -> Line:
+    def open(self, options: SessionOptions) -> SessionHandle:
         """A new session."""
         with self._monitor.lock, self._guard:
-            return self._rpc().line(self._home, self._guard, options)
+            return self._rpc().handle(self._home, self._guard, options)
 
     def close_sessions(self) -> None:
         """No more elements for any session."""
@@ -79,12 +79,12 @@ class Lines:
         until = monotonic() + timeout
         while (left := until - monotonic()) > 0:
             with self._monitor.lock:
-                rpcs, mender = list(self._rpcs), self._mender
-                strays = bool(self._recovery)
+                rpcs, reconnector = list(self._rpcs), self._reconnector
+                orphans = bool(self._recovery)
             if rpcs:
                 rpcs[0].join(left)
-            elif strays and mender is not None:
-                mender.join(min(left, _GLANCE))
+            elif orphans and reconnector is not None:
+                reconnector.join(min(left, _GLANCE))
             else:
                 return
 
@@ -93,14 +93,14 @@ class Lines:
         with self._monitor.lock:
             self._closed = error
             self._end_strays(error)
-            rpcs, mender = list(self._rpcs), self._mender
+            rpcs, reconnector = list(self._rpcs), self._reconnector
         until = monotonic() + _CANCEL_SECONDS
         for rpc in rpcs:
             rpc.abort(error)
         for rpc in rpcs:
             rpc.join(max(0, until - monotonic()))
-        if mender is not None:
-            mender.join(max(0, until - monotonic()))
+        if reconnector is not None:
+            reconnector.join(max(0, until - monotonic()))
 
     def _rpc(self) -> Rpc:
         """The one that takes sessions."""
@@ -109,17 +109,17 @@ class Lines:
         return self._current
 
     def _takes_sessions(self, rpc: Rpc) -> bool:
-        return rpc.open and self._links.is_current(rpc.link)
+        return rpc.open and self._channels.is_current(rpc.server_channel)
 
     def _begin(self) -> Rpc:
         """A new one, whose server must answer in time."""
         rpc = Rpc(
-            self._links,
+            self._channels,
             self._known,
             self._monitor,
             metadata=self._options.metadata,
             max_frame_bytes=self._options.max_frame_bytes,
-            strays=self._stray,
+            orphans=self._orphan,
             succeeded=self._recovery.succeeded,
             got_on=self._recovery.got_on,
             ended=self._ended,
@@ -132,17 +132,17 @@ class Lines:
     def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
         self._rpcs.discard(rpc)
         self._tried.pop(rpc, None)
-        self._monitor.wake(self._menders)
+        self._monitor.wake(self._reconnectors)
         if broken:
             self._broken(broken)
 
-    def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
-        if stray.leaving:
-            self._links.retire(rpc.link)
-        elif stray.refused:
-            self._links.leave(rpc.link)
-        elif not stray.parked:
-            self._links.pass_over(rpc.link)
+    def _orphan(self, rpc: Rpc, session: Session, orphan: Orphan) -> bool:
+        if orphan.leaving:
+            self._channels.retire(rpc.server_channel)
+        elif orphan.refused:
+            self._channels.leave(rpc.server_channel)
+        elif not orphan.parked:
+            self._channels.pass_over(rpc.server_channel)
         if self._closed is not None:
             return False
         if self._recovery.park(session):
@@ -150,28 +150,28 @@ class Lines:
         if not self._recovery.add(
             session,
             monotonic(),
-            refused_by=rpc.server if stray.refused else None,
-            after=stray.after,
-            crashed=stray.crashed,
+            refused_by=rpc.server if orphan.refused else None,
+            after=orphan.after,
+            crashed=orphan.crashed,
         ):
             return False
-        self._monitor.wake(self._menders)
+        self._monitor.wake(self._reconnectors)
         self._need_mender()
         return True
 
     def _need_mender(self) -> None:
-        if self._mender is None:
-            mender = threading.Thread(target=self._mend, name="elman-mender", daemon=True)
-            mender.start()
-            self._mender = mender
+        if self._reconnector is None:
+            reconnector = threading.Thread(target=self._reconnect, name="elman-mender", daemon=True)
+            reconnector.start()
+            self._reconnector = reconnector
 
-    def _mend(self) -> None:
+    def _reconnect(self) -> None:
         """Until there are no strays, and no RPC whose server has not answered yet."""
         try:
             self._keep_mending()
         except BaseException as bug:
             with self._monitor.lock:
-                self._mender = None
+                self._reconnector = None
                 self._end_strays(Unavailable(f"the client failed to go on with it: {bug!r}"))
             raise
 
@@ -188,14 +188,14 @@ class Lines:
                 silent = self._silent(now)
                 at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
                 if self._closed is not None or (at == float("inf") and not silent):
-                    self._mender = None
+                    self._reconnector = None
                     return
-                waiter = self._monitor.enlist(self._menders)
+                waiter = self._monitor.enlist(self._reconnectors)
             for rpc in silent:
                 rpc.abort(Unavailable("the server did not answer"), final=False)
             rest(waiter, 0 if silent else max(0, at - monotonic()))
             with self._monitor.lock:
-                self._monitor.returned(self._menders, waiter)
+                self._monitor.returned(self._reconnectors, waiter)
 
     def _adopt(self, sessions: list[Session]) -> None:
         try:
@@ -224,7 +224,7 @@ class Lines:
     def _end_strays(self, error: ElmanError) -> None:
         for session in self._recovery.take_all():
             session.end(lost_failure(error, session, resuming=False))
-        self._monitor.wake(self._menders)
+        self._monitor.wake(self._reconnectors)
 
     def _interrupted(self) -> None:
         error = Unavailable("interrupted in the middle of a change")

@@ -20,7 +20,7 @@ _LEAVE_SECONDS = 1.0
 """A server that has no room does not get more connections from a client in so many seconds."""
 
 
-class Link(Generic[C]):
+class ServerChannel(Generic[C]):
     """A channel. Leased by whoever uses it; closed when it is retired and nobody does."""
 
     def __init__(self, target: str, channel: C) -> None:
@@ -38,7 +38,7 @@ class Link(Generic[C]):
         return stub
 
 
-class Links(Generic[C]):
+class ServerChannels(Generic[C]):
     """Any number of threads may use it. A link that is retired is replaced by one to the next
     server, so whoever leases after that gets a new connection, even if there is but one server. One
     that is only passed over is kept for as long as somebody uses it, and found again."""
@@ -59,87 +59,87 @@ class Links(Generic[C]):
         self._closed = False
         # Anywhere, so that many clients do not all come to the first.
         self._next = random.randrange(len(targets))
-        self._kept: dict[str, Link[C]] = {}
+        self._kept: dict[str, ServerChannel[C]] = {}
         """By target, those that are of use."""
-        self._links: set[Link[C]] = set()
+        self._channels: set[ServerChannel[C]] = set()
 
-    def lease(self) -> Link[C]:
+    def lease(self) -> ServerChannel[C]:
         """The current one. `give_back` comes once it is not used any more. Raises `ClientClosed`
         after `close`."""
         with self._lock:
             if self._closed:
                 raise ClientClosed("the client was closed")
-            link = self._kept.get(self._target)
-            if link is None:
+            server_channel = self._kept.get(self._target)
+            if server_channel is None:
                 target = self._target
-                link = self._kept[target] = Link(target, self._make(target))
-                self._links.add(link)
-            link.users += 1
-            return link
+                server_channel = self._kept[target] = ServerChannel(target, self._make(target))
+                self._channels.add(server_channel)
+            server_channel.users += 1
+            return server_channel
 
-    def is_current(self, link: Link[C]) -> bool:
+    def is_current(self, server_channel: ServerChannel[C]) -> bool:
         """Whether it is the one that is leased now."""
         with self._lock:
-            return self._kept.get(self._target) is link
+            return self._kept.get(self._target) is server_channel
 
-    def pass_over(self, link: Link[C]) -> None:
+    def pass_over(self, server_channel: ServerChannel[C]) -> None:
         """Whatever is new rather goes to the next server, if there is another. Of one target, which
         may be a name of many, to any: by another connection, but not often."""
         with self._lock:
-            if self._kept.get(self._target) is not link:
+            if self._kept.get(self._target) is not server_channel:
                 return
             now = self._clock()
             if len(self._targets) > 1:
                 self._next += 1
             elif now - self._left_at >= _LEAVE_SECONDS:
                 self._left_at = now
-                del self._kept[link.target]
-            self._close_unused(link)
+                del self._kept[server_channel.target]
+            self._close_unused(server_channel)
 
-    def leave(self, link: Link[C]) -> None:
+    def leave(self, server_channel: ServerChannel[C]) -> None:
         """Whatever is new gets another connection: to the next server or, of the addresses that a
         name has, to any. This one is kept for those who use it."""
         with self._lock:
-            if self._kept.get(link.target) is not link:
+            if self._kept.get(server_channel.target) is not server_channel:
                 return
-            if link.target == self._target:
+            if server_channel.target == self._target:
                 self._next += 1
-            del self._kept[link.target]
-            self._close_unused(link)
+            del self._kept[server_channel.target]
+            self._close_unused(server_channel)
 
-    def give_back(self, link: Link[C]) -> None:
+    def give_back(self, server_channel: ServerChannel[C]) -> None:
         with self._lock:
-            link.users -= 1
-            self._close_unused(link)
+            server_channel.users -= 1
+            self._close_unused(server_channel)
 
-    def retire(self, link: Link[C]) -> None:
+    def retire(self, server_channel: ServerChannel[C]) -> None:
         """It is of no use for anything new."""
         with self._lock:
-            if link.retired:
+            if server_channel.retired:
                 return
-            link.retired = True
-            if self._kept.get(self._target) is link:
+            server_channel.retired = True
+            if self._kept.get(self._target) is server_channel:
                 self._next += 1
-            if self._kept.get(link.target) is link:
-                del self._kept[link.target]
-            self._close_unused(link)
+            if self._kept.get(server_channel.target) is server_channel:
+                del self._kept[server_channel.target]
+            self._close_unused(server_channel)
 
     def close(self) -> None:
         """All of them, used or not. There are no others after that."""
         with self._lock:
             self._closed = True
-            links, self._links, self._kept = self._links, set(), {}
-        for link in links:
-            self._close(link.channel)
+            channels, self._channels, self._kept = self._channels, set(), {}
+        for server_channel in channels:
+            self._close(server_channel.channel)
 
     @property
     def _target(self) -> str:
         return self._targets[self._next % len(self._targets)]
 
-    def _close_unused(self, link: Link[C]) -> None:
-        current = self._kept.get(self._target) is link
-        if not current and not link.users and link in self._links:
-            self._links.discard(link)
-            if self._kept.get(link.target) is link:
-                del self._kept[link.target]
-            self._close(link.channel)
+    def _close_unused(self, server_channel: ServerChannel[C]) -> None:
+        current = self._kept.get(self._target) is server_channel
+        if not current and not server_channel.users and server_channel in self._channels:
+            self._channels.discard(server_channel)
+            if self._kept.get(server_channel.target) is server_channel:
+                del self._kept[server_channel.target]
+            self._close(server_channel.channel)

@@ -19,9 +19,9 @@ from elman._core.multiplexer import Multiplexer
 from elman._core.options import Metadata
 from elman._core.session import Operation, Session
 from elman._core.session_options import SessionOptions
-from elman._threads.links import Links
+from elman._threads.channels import ServerChannels
 from elman._threads.monitor import Monitor, Waiters, rest
-from elman._wire.status import Stray, server_name, server_of, stream_error
+from elman._wire.status import Orphan, server_name, server_of, stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -57,7 +57,7 @@ class Guard:
             self._interrupted()
 
 
-class Line:
+class SessionHandle:
     """A session, and where the threads that use it wait."""
 
     __slots__ = ("_guard", "_home", "_waiters", "monitor", "session")
@@ -126,24 +126,24 @@ class Rpc:
 
     def __init__(
         self,
-        links: Links[grpc.Channel],
+        channels: ServerChannels[grpc.Channel],
         known: KnownModel,
         monitor: Monitor,
         *,
         metadata: Metadata,
         max_frame_bytes: int,
-        strays: Callable[["Rpc", Session, Stray], bool],
+        orphans: Callable[["Rpc", Session, Orphan], bool],
         succeeded: Callable[[], None],
         got_on: Callable[[Session], None],
         ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
-        """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
+        """`orphans`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
         the call's end, and why, if it came before that of its sessions."""
-        self.link = links.lease()
-        self._links = links
+        self.server_channel = channels.lease()
+        self._channels = channels
         self.answered = False
         """Whether the server has said anything."""
-        self.server = self.link.target
+        self.server = self.server_channel.target
         """Which one it is; its own name for itself, once that has come."""
         self._metadata = metadata
         self._monitor = monitor
@@ -151,7 +151,7 @@ class Rpc:
         self._multiplexer = Multiplexer(
             known,
             writable=self._wake_writer,
-            strays=lambda session, stray: strays(self, session, stray),
+            orphans=lambda session, orphan: orphans(self, session, orphan),
             succeeded=succeeded,
             got_on=got_on,
             max_frame_bytes=max_frame_bytes,
@@ -166,13 +166,13 @@ class Rpc:
     def open(self) -> bool:
         """Whether it takes more sessions."""
         multiplexer = self._multiplexer
-        return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
+        return not (multiplexer.finished or multiplexer.leaving or self.server_channel.retired)
 
-    def line(self, home: Home, guard: Guard, options: SessionOptions) -> Line:
+    def handle(self, home: Home, guard: Guard, options: SessionOptions) -> SessionHandle:
         """A new session."""
-        line = Line(home, self._monitor, guard, self._multiplexer, options)
+        handle = SessionHandle(home, self._monitor, guard, self._multiplexer, options)
         self._start()
-        return line
+        return handle
 
     def adopt(self, session: Session) -> None:
         """A session that has lost its RPC goes on here."""
@@ -202,7 +202,7 @@ class Rpc:
         if first:
             # With the last one that uses it, the connection is closed: also under a call that gRPC
             # does not give back.
-            self._links.give_back(self.link)
+            self._channels.give_back(self.server_channel)
 
     def _end(self, error: ElmanError, *, final: bool = False) -> bool:
         """Tells of the call's end; False if that was done before."""
@@ -251,7 +251,7 @@ class Rpc:
             return None
 
     def _begin(self) -> Call:
-        call: Call = self.link.stub.Stream(self._frames(), metadata=self._metadata)
+        call: Call = self.server_channel.stub.Stream(self._frames(), metadata=self._metadata)
         with self._monitor.lock:
             self._call = call
             finished = self._multiplexer.finished or self._over
@@ -286,10 +286,10 @@ class Rpc:
                 if self._call is not None:
                     self._call.cancel()
                 if first:
-                    self._links.give_back(self.link)
+                    self._channels.give_back(self.server_channel)
 
     def _first_answer(self) -> None:
-        self.answered = self.link.worked = True
+        self.answered = self.server_channel.worked = True
         assert self._call is not None
         # It came before the answer.
         self.server = server_name(self._call.initial_metadata()) or self.server

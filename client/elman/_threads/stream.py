@@ -14,7 +14,7 @@ from elman._core.home import refuse_pickle
 from elman._core.models import KnownModel
 from elman._core.pipeline import Pipeline
 from elman._core.session import Operation
-from elman._threads.rpc import Line
+from elman._threads.rpc import SessionHandle
 from elman._wire.codec import Codec, is_sequence
 from elman._wire.model import Model
 from elman._wire.prediction import Prediction
@@ -34,11 +34,11 @@ class Stream:
     """
 
     def __init__(
-        self, line: Line, known: KnownModel, timeout: float, branch: "Callable[[bytes], Stream]"
+        self, handle: SessionHandle, known: KnownModel, timeout: float, branch: "Callable[[bytes], Stream]"
     ) -> None:
         """`branch` opens another stream from a ticket."""
-        self._line = line
-        self._session = line.session
+        self._handle = handle
+        self._session = handle.session
         self._codec = known.codec
         self._timeout = timeout
         self._branch = branch
@@ -93,7 +93,7 @@ class Stream:
         pipeline = Pipeline(self._session)
         feeder = threading.Thread(
             target=_feed,
-            args=(self._line, self._codec, pipeline, elements),
+            args=(self._handle, self._codec, pipeline, elements),
             name="elman-map",
             daemon=True,
         )
@@ -149,7 +149,7 @@ class Stream:
 
     def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""
-        self._line.close()
+        self._handle.close()
 
     def __iter__(self) -> Iterator[Prediction]:
         """The predictions of what was pushed, in order, until the stream is closed."""
@@ -176,7 +176,7 @@ class Stream:
         session = getattr(self, "_session", None)
         if session is None or session.closing or sys.is_finalizing():
             return
-        if self._line.drop():
+        if self._handle.drop():
             warnings.warn(
                 f"a stream of {self.model.name!r} was never closed",
                 ResourceWarning,
@@ -191,14 +191,14 @@ class Stream:
         return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
 
     def _run(self, operation: Operation[T]) -> T:
-        return self._line.run(operation, Deadline(self._timeout))
+        return self._handle.run(operation, Deadline(self._timeout))
 
     def _symbols(self, generation: Generation) -> Iterator[Any]:
         try:
             while (symbol := self._run(generation.next())) is not None:
                 yield symbol
         finally:
-            self._line.monitor.defer(generation.abandon)
+            self._handle.monitor.defer(generation.abandon)
 
     def _drain(self, pipeline: Pipeline, feeder: threading.Thread | None) -> Iterator[Prediction]:
         if feeder:
@@ -208,17 +208,17 @@ class Stream:
                 yield from batch
         finally:
             # Here may be anywhere: a loop that is left is finalised when it is collected.
-            self._line.monitor.defer(pipeline.abandon)
+            self._handle.monitor.defer(pipeline.abandon)
 
 
-def _feed(line: Line, codec: Codec, pipeline: Pipeline, elements: Iterable[Any]) -> None:
+def _feed(handle: SessionHandle, codec: Codec, pipeline: Pipeline, elements: Iterable[Any]) -> None:
     """Holds no stream: one that nobody has is closed, whatever its source does."""
     error: BaseException | None = None
     try:
         for element in elements:
-            if not line.run(pipeline.feed(codec.one(element)), Deadline(inf)):
+            if not handle.run(pipeline.feed(codec.one(element)), Deadline(inf)):
                 break
     except BaseException as raised:
         error = raised
-    with line.monitor.lock:
+    with handle.monitor.lock:
         pipeline.end(error)

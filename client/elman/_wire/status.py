@@ -163,7 +163,7 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """Why a session that its server does not serve any more may go on with another."""
 
     error: ElmanError
@@ -179,32 +179,32 @@ class Stray:
     """Whether the server had answered, and broke off."""
 
 
-def broken(error: ElmanError, session: Session, *, crashed: bool) -> Stray | None:
+def broken(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | None:
     """What the end of an RPC is to a session on it."""
     if isinstance(error, Unavailable):
-        return Stray(error, leaving=True, crashed=crashed)
+        return Orphan(error, leaving=True, crashed=crashed)
     # A server that is not up to date may come before one that is.
     if isinstance(error, ModelNotFound) and session.opened:
-        return Stray(error, refused=True, leaving=True)
+        return Orphan(error, refused=True, leaving=True)
     return None
 
 
-def left(closed: pb.Closed, session: Session) -> Stray | None:
+def left(closed: pb.Closed, session: Session) -> Orphan | None:
     """What its server's word is to a session."""
     message = closed.message
     match closed.reason:
         case pb.CLOSE_REASON_MOVED:
-            return Stray(Unavailable(message), after=0.0, leaving=True)
+            return Orphan(Unavailable(message), after=0.0, leaving=True)
         case pb.CLOSE_REASON_PARKED:
-            return Stray(Unavailable(message), after=0.0, parked=True)
+            return Orphan(Unavailable(message), after=0.0, parked=True)
         case pb.CLOSE_REASON_SHUTDOWN:
-            return Stray(Unavailable(message), leaving=True)
+            return Orphan(Unavailable(message), leaving=True)
         case pb.CLOSE_REASON_UNAVAILABLE:
-            return Stray(Unavailable(message))
+            return Orphan(Unavailable(message))
         case pb.CLOSE_REASON_OVERLOADED if session.opened:
-            return Stray(Unavailable(message), after=(closed.retry_after_ms or 1000) / 1000)
+            return Orphan(Unavailable(message), after=(closed.retry_after_ms or 1000) / 1000)
         case pb.CLOSE_REASON_TICKET_REJECTED if session.opened:
-            return Stray(InvalidRequest(message), refused=True)
+            return Orphan(InvalidRequest(message), refused=True)
     return None
 
 

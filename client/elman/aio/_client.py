@@ -31,16 +31,16 @@ from elman._core.session_options import (
     check_ticket,
     session_options,
 )
-from elman._threads.links import Links
+from elman._threads.channels import ServerChannels
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
 from elman._wire.predict import PredictCall
 from elman._wire.prediction import Predictions
 from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
-from elman.aio._lines import Lines
+from elman.aio._pools import RpcPool
 from elman.aio._opening import Opening
-from elman.aio._rpc import Line
+from elman.aio._rpc import SessionHandle
 from elman.aio._stream import Stream
 from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -98,11 +98,11 @@ class Client:
         self._home = Home(asyncio.get_running_loop())
         self._keepalive = Keepalive(options.keepalive)
         self._closing: set[asyncio.Task[None]] = set()
-        self._links = Links(options.targets, self._connect, self._disconnect)
-        keep_in_children(self._links)
+        self._channels = ServerChannels(options.targets, self._connect, self._disconnect)
+        keep_in_children(self._channels)
         self._cache = ModelCache()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownModel]] = {}
-        self._lines: dict[tuple[str, str, str], Lines] = {}
+        self._pools: dict[tuple[str, str, str], RpcPool] = {}
         self._closed = False
 
     async def wait_until_ready(self) -> None:
@@ -110,18 +110,18 @@ class Client:
         until = monotonic() + self._options.connect_timeout
         backoff = Backoff()
         while True:
-            link = self._links.lease()
+            server_channel = self._channels.lease()
             try:
                 # One server is waited for, of several the next is tried.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
-                if await _ready.wait(link.channel, seconds, patient=patient):
+                if await _ready.wait(server_channel.channel, seconds, patient=patient):
                     return
                 if monotonic() >= until:
-                    raise Unavailable(self._options.unreachable(await _why(link.channel)))
-                self._links.retire(link)
+                    raise Unavailable(self._options.unreachable(await _why(server_channel.channel)))
+                self._channels.retire(server_channel)
             finally:
-                self._links.give_back(link)
+                self._channels.give_back(server_channel)
             await asyncio.sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     async def models(self) -> list[Model]:
@@ -189,12 +189,12 @@ class Client:
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
-        line = await self._open(known, options, deadline)
+        handle = await self._open(known, options, deadline)
         try:
-            pipeline = Pipeline(line.session, call.payload)
-            return call.gather(await line.run(pipeline.rest(), deadline))
+            pipeline = Pipeline(handle.session, call.payload)
+            return call.gather(await handle.run(pipeline.rest(), deadline))
         finally:
-            line.close()
+            handle.close()
 
     async def close(self, grace: float = 5.0) -> None:
         """Closes every stream, lets what was pushed finish for `grace` seconds, and disconnects.
@@ -205,15 +205,15 @@ class Client:
             return
         self._home.check()
         self._closed = True
-        all_lines = list(self._lines.values())
+        pools = list(self._pools.values())
         try:
-            for lines in all_lines:
-                lines.close_sessions()
-            await asyncio.gather(*(lines.join(grace) for lines in all_lines))
+            for pool in pools:
+                pool.close_sessions()
+            await asyncio.gather(*(pool.join(grace) for pool in pools))
         finally:
             error = ClientClosed("the client was closed")
-            await asyncio.gather(*(lines.cancel(error) for lines in all_lines))
-            self._links.close()
+            await asyncio.gather(*(pool.cancel(error) for pool in pools))
+            self._channels.close()
             if self._closing:
                 await asyncio.wait(self._closing, timeout=_DISCONNECT_SECONDS)
 
@@ -272,7 +272,7 @@ class Client:
             max_message_bytes=self._options.max_message_bytes,
         )
         seconds = self._seconds(timeout)
-        line = await self._open(known, options, Deadline(seconds))
+        handle = await self._open(known, options, Deadline(seconds))
 
         async def fork(ticket: bytes) -> Stream:
             from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
@@ -280,7 +280,7 @@ class Client:
                 await self._open(known, from_ticket, Deadline(seconds)), known, seconds, fork
             )
 
-        return Stream(line, known, seconds, fork)
+        return Stream(handle, known, seconds, fork)
 
     def _connect(self, target: str) -> aio.Channel:
         options = self._options
@@ -300,20 +300,20 @@ class Client:
         until = None if seconds is None else monotonic() + seconds
         while True:
             self._check()
-            link = self._links.lease()
+            server_channel = self._channels.lease()
             try:
-                call = getattr(link.stub, method)
+                call = getattr(server_channel.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
                 answer = await call(request, timeout=left, metadata=self._options.metadata)
-                link.worked = True
+                server_channel.worked = True
                 return answer
             except grpc.RpcError as error:
                 self._check()
-                delay = attempts.again(broke=link.worked) if is_unavailable(error) else None
+                delay = attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
                 if delay is None:
                     raise
                 if not is_refused(error):
-                    self._links.retire(link)
+                    self._channels.retire(server_channel)
             except asyncio.CancelledError:
                 # So ends a call, too, that gRPC's server does not take in, and one whose channel is
                 # closed.
@@ -325,7 +325,7 @@ class Client:
                 if delay is None:
                     raise Unavailable("the server does not take the call in") from None
             finally:
-                self._links.give_back(link)
+                self._channels.give_back(server_channel)
             await asyncio.sleep(delay)
 
     async def _ask(self, method: str, request: Any) -> Any:
@@ -373,27 +373,27 @@ class Client:
                 request = asking.send(await self._ask("ListLabels", request))
         return model
 
-    async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> Line:
+    async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> SessionHandle:
         """A session that the server has opened, on the model's RPC or on a new one."""
         self._check()
         model = known.model
         key = (model.name, model.version, model.fingerprint)
-        lines = self._lines.get(key)
-        if lines is None:
-            lines = self._lines[key] = Lines(
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = RpcPool(
                 self._home,
                 known,
-                self._links,
+                self._channels,
                 self._options,
                 lambda error: self._broken(model.name, error),
             )
-        line = lines.open(options)
+        handle = pool.open(options)
         try:
-            await line.run(line.session.opening(), deadline)
+            await handle.run(handle.session.opening(), deadline)
         except BaseException:
-            line.close()
+            handle.close()
             raise
-        return line
+        return handle
 
     def _broken(self, model: str, error: ElmanError) -> None:
         self._cache.forget(model)

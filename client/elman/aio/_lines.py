@@ -1,6 +1,6 @@
 """All sessions that one client has on one model, whichever RPC they are on, for asyncio.
 
-As `elman._threads.lines`, with a task in place of a thread.
+As `elman._threads.pool`, with a task in place of a thread.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from elman._core.options import Options, count_addresses
 from elman._core.recovery.recovery import Backoff, Recovery
 from elman._core.session import Session
 from elman._core.session_options import SessionOptions
-from elman._threads.links import Links
-from elman._wire.status import Stray, lost_failure
+from elman._threads.channels import ServerChannels
+from elman._wire.status import Orphan, lost_failure
 from elman.aio._alarm import Alarm
-from elman.aio._rpc import Line, Rpc
+from elman.aio._rpc import SessionHandle, Rpc
 from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
@@ -27,19 +27,19 @@ _CANCEL_SECONDS = 2.0
 """In which gRPC gives calls back that were cancelled; mostly it does at once."""
 
 
-class Lines:
+class RpcPool:
     def __init__(
         self,
         home: Home,
         known: KnownModel,
-        links: Links[aio.Channel],
+        channels: ServerChannels[aio.Channel],
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
         """`broken` is told when an RPC ends before its sessions, and why."""
         self._home = home
         self._known = known
-        self._links = links
+        self._channels = channels
         self._options = options
         self._broken = broken
         self._loop = asyncio.get_running_loop()
@@ -56,13 +56,13 @@ class Lines:
         """All that have not ended."""
         self._tried: dict[Rpc, float] = {}
         """New ones, and by when an answer must have come."""
-        self._mender: asyncio.Task[None] | None = None
+        self._reconnector: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._closed: ElmanError | None = None
 
-    def open(self, options: SessionOptions) -> Line:
+    def open(self, options: SessionOptions) -> SessionHandle:
         """A new session."""
-        return self._rpc().line(self._home, options)
+        return self._rpc().handle(self._home, options)
 
     def close_sessions(self) -> None:
         """No more elements for any session."""
@@ -77,8 +77,8 @@ class Lines:
         while (left := until - self._loop.time()) > 0:
             if self._rpcs:
                 await next(iter(self._rpcs)).join(left)
-            elif self._recovery and self._mender is not None:
-                await asyncio.wait([self._mender], timeout=min(left, _GLANCE))
+            elif self._recovery and self._reconnector is not None:
+                await asyncio.wait([self._reconnector], timeout=min(left, _GLANCE))
             else:
                 return
 
@@ -90,9 +90,9 @@ class Lines:
         tasks: set[asyncio.Task[None]] = set()
         for rpc in list(self._rpcs):
             tasks |= rpc.abort(error)
-        if self._mender is not None:
-            self._mender.cancel()
-            tasks.add(self._mender)
+        if self._reconnector is not None:
+            self._reconnector.cancel()
+            tasks.add(self._reconnector)
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
         self._alarm.stop()
@@ -104,17 +104,17 @@ class Lines:
         return self._current
 
     def _takes_sessions(self, rpc: Rpc) -> bool:
-        return rpc.open and self._links.is_current(rpc.link)
+        return rpc.open and self._channels.is_current(rpc.server_channel)
 
     def _begin(self) -> Rpc:
         """A new one, whose server must answer in time."""
         rpc = Rpc(
-            self._links,
+            self._channels,
             self._known,
             self._alarm,
             metadata=self._options.metadata,
             max_frame_bytes=self._options.max_frame_bytes,
-            strays=self._stray,
+            orphans=self._orphan,
             succeeded=self._recovery.succeeded,
             got_on=self._recovery.got_on,
             ended=self._ended,
@@ -130,16 +130,16 @@ class Lines:
         self._changed.set()
         if broken:
             self._broken(broken)
-        if not self._rpcs and self._mender is None:
+        if not self._rpcs and self._reconnector is None:
             self._alarm.stop()
 
-    def _stray(self, rpc: Rpc, session: Session, stray: Stray) -> bool:
-        if stray.leaving:
-            self._links.retire(rpc.link)
-        elif stray.refused:
-            self._links.leave(rpc.link)
-        elif not stray.parked:
-            self._links.pass_over(rpc.link)
+    def _orphan(self, rpc: Rpc, session: Session, orphan: Orphan) -> bool:
+        if orphan.leaving:
+            self._channels.retire(rpc.server_channel)
+        elif orphan.refused:
+            self._channels.leave(rpc.server_channel)
+        elif not orphan.parked:
+            self._channels.pass_over(rpc.server_channel)
         if self._closed is not None:
             return False
         if self._recovery.park(session):
@@ -147,9 +147,9 @@ class Lines:
         if not self._recovery.add(
             session,
             self._loop.time(),
-            refused_by=rpc.server if stray.refused else None,
-            after=stray.after,
-            crashed=stray.crashed,
+            refused_by=rpc.server if orphan.refused else None,
+            after=orphan.after,
+            crashed=orphan.crashed,
         ):
             return False
         self._changed.set()
@@ -157,10 +157,10 @@ class Lines:
         return True
 
     def _need_mender(self) -> None:
-        if self._mender is None:
-            self._mender = asyncio.create_task(self._mend(), name="elman-mender")
+        if self._reconnector is None:
+            self._reconnector = asyncio.create_task(self._reconnect(), name="elman-mender")
 
-    async def _mend(self) -> None:
+    async def _reconnect(self) -> None:
         """Until there are no strays, and no RPC whose server has not answered yet."""
         try:
             while True:
@@ -182,7 +182,7 @@ class Lines:
                 except TimeoutError:
                     pass
         finally:
-            self._mender = None
+            self._reconnector = None
             # Whoever cancels all tasks wants no other.
             error = Unavailable("the client's task was cancelled")
             for session in self._recovery.due(inf):

@@ -18,8 +18,8 @@ from elman._core.multiplexer import Multiplexer
 from elman._core.options import Metadata
 from elman._core.session import Operation, Session
 from elman._core.session_options import SessionOptions
-from elman._threads.links import Links
-from elman._wire.status import Stray, server_name, server_of, stream_error
+from elman._threads.channels import ServerChannels
+from elman._wire.status import Orphan, server_name, server_of, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -29,7 +29,7 @@ T = TypeVar("T")
 Call = aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]
 
 
-class Line:
+class SessionHandle:
     """A session, and where the tasks that use it wait."""
 
     __slots__ = ("_alarm", "_home", "_loop", "_waiters", "session")
@@ -88,31 +88,31 @@ class Rpc:
 
     def __init__(
         self,
-        links: Links[aio.Channel],
+        channels: ServerChannels[aio.Channel],
         known: KnownModel,
         alarm: Alarm,
         *,
         metadata: Metadata,
         max_frame_bytes: int,
-        strays: Callable[["Rpc", Session, Stray], bool],
+        orphans: Callable[["Rpc", Session, Orphan], bool],
         succeeded: Callable[[], None],
         got_on: Callable[[Session], None],
         ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
-        """`strays`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
+        """`orphans`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
         the call's end, and why, if it came before that of its sessions."""
-        self.link = links.lease()
+        self.server_channel = channels.lease()
         self.answered = False
         """Whether the server has said anything."""
-        self.server = self.link.target
+        self.server = self.server_channel.target
         """Which one it is; its own name for itself, once that has come."""
-        self._links = links
+        self._channels = channels
         self._alarm = alarm
         self._writable = asyncio.Event()
         self._multiplexer = Multiplexer(
             known,
             writable=self._writable.set,
-            strays=lambda session, stray: strays(self, session, stray),
+            orphans=lambda session, orphan: orphans(self, session, orphan),
             succeeded=succeeded,
             got_on=got_on,
             max_frame_bytes=max_frame_bytes,
@@ -120,7 +120,7 @@ class Rpc:
         self._ended = ended
         self._over = False
         """Whether the call's end was told of."""
-        start: Any = self.link.stub.Stream
+        start: Any = self.server_channel.stub.Stream
         call: Call = start(metadata=metadata)
         self._call: Call | None = call
         """None when it has ended: gRPC keeps a connection open for as long as somebody has a call
@@ -132,11 +132,11 @@ class Rpc:
     def open(self) -> bool:
         """Whether it takes more sessions."""
         multiplexer = self._multiplexer
-        return not (multiplexer.finished or multiplexer.leaving or self.link.retired)
+        return not (multiplexer.finished or multiplexer.leaving or self.server_channel.retired)
 
-    def line(self, home: Home, options: SessionOptions) -> Line:
+    def handle(self, home: Home, options: SessionOptions) -> SessionHandle:
         """A new session."""
-        return Line(home, self._multiplexer, options, self._alarm)
+        return SessionHandle(home, self._multiplexer, options, self._alarm)
 
     def adopt(self, session: Session) -> None:
         """A session that has lost its RPC goes on here."""
@@ -172,7 +172,7 @@ class Rpc:
         finally:
             self._call = None
             # With the last one that uses it, the connection is closed.
-            self._links.give_back(self.link)
+            self._channels.give_back(self.server_channel)
 
     async def _write(self, call: Call) -> None:
         try:
@@ -198,7 +198,7 @@ class Rpc:
         try:
             async for response in call:
                 if not self.answered:
-                    self.answered = self.link.worked = True
+                    self.answered = self.server_channel.worked = True
                     # It came before the answer.
                     self.server = server_name(await call.initial_metadata()) or self.server
                 self._multiplexer.receive(response)

@@ -24,7 +24,7 @@ from elman._core.session import Operation
 from elman._wire.codec import is_sequence
 from elman._wire.model import Model
 from elman._wire.prediction import Prediction
-from elman.aio._rpc import Line
+from elman.aio._rpc import SessionHandle
 from elman.errors import InvalidElement
 
 T = TypeVar("T")
@@ -38,14 +38,14 @@ class Stream:
 
     def __init__(
         self,
-        line: Line,
+        handle: SessionHandle,
         known: KnownModel,
         timeout: float,
         branch: "Callable[[bytes], Awaitable[Stream]]",
     ) -> None:
         """`branch` opens another stream from a ticket."""
-        self._line = line
-        self._session = line.session
+        self._handle = handle
+        self._session = handle.session
         self._codec = known.codec
         self._timeout = timeout
         self._branch = branch
@@ -128,7 +128,7 @@ class Stream:
 
     async def close(self) -> None:
         """No more elements. Those that were pushed are finished, and can still be read."""
-        self._line.close()
+        self._handle.close()
 
     def __aiter__(self) -> AsyncIterator[Prediction]:
         """The predictions of what was pushed, in order, until the stream is closed."""
@@ -155,7 +155,7 @@ class Stream:
         session = getattr(self, "_session", None)
         if session is None or session.closing or sys.is_finalizing():
             return
-        if self._line.drop():
+        if self._handle.drop():
             warnings.warn(
                 f"a stream of {self.model.name!r} was never closed",
                 ResourceWarning,
@@ -170,7 +170,7 @@ class Stream:
         return f"<Stream {self.id} of {self.model.name!r} at position {self.position}>"
 
     def _run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
-        return self._line.run(operation, Deadline(self._timeout))
+        return self._handle.run(operation, Deadline(self._timeout))
 
     async def _symbols(self, generation: Generation) -> AsyncIterator[Any]:
         try:
@@ -199,7 +199,7 @@ class Stream:
             if not isinstance(elements, AsyncIterable):
                 elements = _each(elements)
             async for element in elements:
-                if not await self._line.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
+                if not await self._handle.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
                     break
         except BaseException as raised:
             error = raised

@@ -97,7 +97,7 @@ class Admission:
         return lambda: self._models.remove(waiting)
 
     @contextmanager
-    def holding(self, frame_nbytes: int) -> Iterator[None]:
+    def lease(self, frame_nbytes: int) -> Iterator[None]:
         """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
         if self._frame_nbytes and self._frame_nbytes + frame_nbytes > self._max_pending_bytes:
             raise Overloaded(

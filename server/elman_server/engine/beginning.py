@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from elman_server.engine.snapshot import Restoring, Snapshot
+from elman_server.engine.snapshot import RestoreJob, Snapshot
 
 if TYPE_CHECKING:
     from elman_server.engine.session import Session
@@ -23,7 +23,7 @@ Contexts = Mapping[str, NDArray[Any]]
 """What one session is given at its open, by name: `[*shape]`."""
 
 
-Given = Contexts | Snapshot
+InitialState = Contexts | Snapshot
 """What a session's first state here is made from."""
 
 
@@ -43,7 +43,7 @@ class Start(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
+class InitJob:
     """Sessions that begin together. `contexts[i]` are those of `sessions[i]`, whose slot is
     `slots[i]`."""
 
@@ -54,15 +54,15 @@ class Beginning:
     def __len__(self) -> int:
         return len(self.sessions)
 
-    def part(self, start: int, stop: int) -> "Beginning":
+    def part(self, start: int, stop: int) -> "InitJob":
         """Rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)
-        return Beginning(
+        return InitJob(
             sessions=self.sessions[rows], slots=self.slots[rows], contexts=self.contexts[rows]
         )
 
 
-class Beginners:
+class InitQueue:
     """The sessions that have yet to begin, in the order of their opens. The scheduler's own."""
 
     def __init__(self) -> None:
@@ -73,20 +73,20 @@ class Beginners:
     def __bool__(self) -> bool:
         return bool(self._line)
 
-    def expect(self, session: "Session", given: Given | None) -> None:
+    def expect(self, session: "Session", given: InitialState | None) -> None:
         """One that is awaited; what it begins from, if nothing else is found, is `given`."""
         session.start = Start.AWAITED
         session.given = given
         if given is not None:
             self._count(session, nbytes(given))
 
-    def add(self, session: "Session", given: Given) -> None:
+    def add(self, session: "Session", given: InitialState) -> None:
         session.start = Start.DUE
         session.given = given
         self._count(session, nbytes(given))
         self._line.append(session)
 
-    def take(self, *, most: int, most_restored: int) -> Beginning | Restoring | None:
+    def take(self, *, most: int, most_restored: int) -> InitJob | RestoreJob | None:
         """The next ones that begin in the same way, at most so many; None if there is none."""
         sessions: list[Session] = []
         contexts: list[Contexts] = []
@@ -111,15 +111,15 @@ class Beginners:
             sessions.append(session)
         slots = [session.slot.index for session in sessions]
         if snapshots:
-            return Restoring(sessions=sessions, slots=slots, snapshots=snapshots)
+            return RestoreJob(sessions=sessions, slots=slots, snapshots=snapshots)
         if contexts:
-            return Beginning(sessions=sessions, slots=slots, contexts=contexts)
+            return InitJob(sessions=sessions, slots=slots, contexts=contexts)
         return None
 
-    def settle(self, beginning: Beginning | Restoring) -> None:
+    def settle(self, beginning: InitJob | RestoreJob) -> None:
         """A beginning is over, whatever came of it."""
-        given: Sequence[Given] = (
-            beginning.snapshots if isinstance(beginning, Restoring) else beginning.contexts
+        given: Sequence[InitialState] = (
+            beginning.snapshots if isinstance(beginning, RestoreJob) else beginning.contexts
         )
         for session, each in zip(beginning.sessions, given, strict=True):
             session.start = Start.BEGUN
@@ -136,7 +136,7 @@ class Beginners:
         self.nbytes += nbytes
 
 
-def nbytes(given: Given) -> int:
+def nbytes(given: InitialState) -> int:
     if isinstance(given, Snapshot):
         return given.nbytes
     return sum(array.nbytes for array in given.values())

@@ -17,13 +17,13 @@ import structlog
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import Beginning, Given, nbytes
+from elman_server.engine.beginning import InitJob, InitialState, nbytes
 from elman_server.engine.delivery import Selection
 from elman_server.engine.executor import Executor, TooLong
 from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Mail, Outbox, Receiver
 from elman_server.engine.queues import ENTRY_NBYTES, Elements
-from elman_server.engine.roster import Roster
+from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
     CANCELLED,
@@ -33,7 +33,7 @@ from elman_server.engine.session import (
     Keeping,
     Session,
 )
-from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
+from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
@@ -62,8 +62,8 @@ _TOO_LONG = "took longer than step_timeout, which is {:g} s; the session's state
 
 _FAILED = {
     Batch: _STEP_FAILED,
-    Beginning: _BEGINNING_FAILED,
-    Restoring: _RESTORING_FAILED,
+    InitJob: _BEGINNING_FAILED,
+    RestoreJob: _RESTORING_FAILED,
 }
 _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
@@ -198,7 +198,7 @@ class Engine:
         outbox: Outbox,
         selection: Selection,
         elements: int = 0,
-        given: Given | None = None,
+        given: InitialState | None = None,
         cadence: Cadence | None = None,
         parkable: bool = False,
         awaited: bool = False,
@@ -241,7 +241,7 @@ class Engine:
             outbox.notify()
         return session
 
-    def found(self, session: Session, given: Given | None, keeping: Keeping) -> None:
+    def found(self, session: Session, given: InitialState | None, keeping: Keeping) -> None:
         """What an awaited session begins from; None: in the initial state. It is kept from now on,
         and its caller gets its first snapshot together with the news."""
         session.keeping = keeping
@@ -270,14 +270,14 @@ class Engine:
     def push_rows(
         self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, arrival: float
     ) -> int:
-        """The same for many sessions at once, as a `roster` finds them."""
+        """The same for many sessions at once, as a `session_index` finds them."""
         most = self._scheduler.push_rows(receiver, rows, counts, elements, arrival)
         self._wake()
         return most
 
-    def roster(self, outbox: Outbox) -> Roster:
+    def session_index(self, outbox: Outbox) -> SessionIndex:
         """A new one, for a caller's sessions."""
-        return Roster(self._scheduler.table, outbox)
+        return SessionIndex(self._scheduler.table, outbox)
 
     def close(self, session: Session, ending: Ending = FINISHED) -> None:
         """Ends a session after its queue is answered."""
@@ -477,7 +477,7 @@ class Engine:
     def _settle_one(self, result: Result) -> _Settled:
         """Puts predictions into the outboxes and counts their elements as answered."""
         work, outputs = result.work, result.outputs
-        if isinstance(work, Reading):
+        if isinstance(work, CaptureJob):
             tensors = outputs if isinstance(outputs, tuple) else None
             return self._settle_reading(work, tensors, result.end)
         if isinstance(outputs, Exception):
@@ -504,7 +504,7 @@ class Engine:
             answered=sum(sum(delivery.counts) for _, delivery in sorted_out),
         )
 
-    def _settle_reading(self, reading: Reading, tensors: Tensors | None, now: float) -> _Settled:
+    def _settle_reading(self, reading: CaptureJob, tensors: Tensors | None, now: float) -> _Settled:
         snapshots, ended = self._scheduler.took(reading, tensors, now)
         for session, snapshot in snapshots:
             session.outbox.snapshot(session, snapshot)

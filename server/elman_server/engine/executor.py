@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.snapshot import Reading, Restoring, Tensors
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.engine.worker import Result, Work
 from elman_server.runner import Runner
 
@@ -70,7 +70,7 @@ class Executor:
 
     def runs_inline(self, work: Work) -> bool:
         """Whether work is short enough for the event loop."""
-        if not self.inline and isinstance(work, Batch | Beginning):
+        if not self.inline and isinstance(work, Batch | InitJob):
             return False
         return self._seconds(work) < _INLINE_SECONDS and self._runner.has_room(work.slots)
 
@@ -134,11 +134,11 @@ class Executor:
             match work:
                 case Batch():
                     outputs = self._runner.run(work, interrupt)
-                case Reading():
+                case CaptureJob():
                     outputs = self._runner.read(work)
-                case Beginning():
+                case InitJob():
                     self._runner.begin(work, interrupt)
-                case Restoring():
+                case RestoreJob():
                     self._runner.restore(work)
         except Exception as error:  # whatever the runtime raises ends sessions, not the engine
             late = interrupt is not None and interrupt.fired
@@ -154,6 +154,6 @@ class Executor:
     def _seconds(self, work: Work) -> float:
         if isinstance(work, Batch):
             return self._step_seconds(len(work), work.chunk)
-        if isinstance(work, Beginning):
+        if isinstance(work, InitJob):
             return self._beginning_seconds(len(work))
         return len(work) * self._state_nbytes / _COPIED_PER_SECOND

@@ -7,15 +7,15 @@ second. Whose caller does not read is held back until it does.
 import numpy as np
 
 from elman_server.engine.batch import Batch, Part
-from elman_server.engine.limits import Fitting, Seconds, StepLimits
-from elman_server.engine.lines import Lines
+from elman_server.engine.limits import StepSizer, Seconds, StepLimits
+from elman_server.engine.lines import ReadyQueue
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, Times
 from elman_server.engine.session import Session
 from elman_server.engine.table import IN_STEP, Numbers, Rows, SessionTable
 
 
-class Filling:
+class BatchBuilder:
     def __init__(
         self,
         limits: StepLimits,
@@ -23,14 +23,14 @@ class Filling:
         *,
         table: SessionTable,
         queues: Queues,
-        lines: Lines,
+        lines: ReadyQueue,
     ) -> None:
         """`seconds(rows, chunk)` estimates how long the model computes a step."""
         self._limits = limits
-        self._fitting = Fitting(limits, seconds)
+        self._sizer = StepSizer(limits, seconds)
         self._table = table
         self._queues = queues
-        self._lines = lines
+        self._ready = lines
         self._rows = limits.max_batch_size
         """Of the last step that several shared."""
         self._held: set[Outbox] = set()
@@ -39,7 +39,7 @@ class Filling:
     def full(self) -> bool:
         """Whether enough stands in line for the next step to be made ahead: as many as shared
         the last one, or as much as fills one."""
-        limits, lines = self._limits, self._lines
+        limits, lines = self._limits, self._ready
         if lines.sessions >= min(limits.max_batch_size, self._rows):
             return True
         return lines.elements >= limits.max_step_elements
@@ -61,7 +61,7 @@ class Filling:
         for rows, place in held:
             present = rows[self._table.place[rows] == place]
             if len(present):
-                self._lines.append(present, self._table.waiting[present])
+                self._ready.append(present, self._table.waiting[present])
 
     def forget(self, session: Session) -> None:
         """Drops a session's queue."""
@@ -75,9 +75,9 @@ class Filling:
         """The sessions that fit into a step best, those of a certain line first."""
         table = self._table
         while True:
-            if self._lines.sessions == 1:
+            if self._ready.sessions == 1:
                 return self._take_one(first)
-            rows = self._lines.front(first, self._limits.max_batch_size)
+            rows = self._ready.front(first, self._limits.max_batch_size)
             if not len(rows):
                 return None
             ids = table.receiver[rows]
@@ -85,13 +85,13 @@ class Filling:
             if not self._hold(rows, ids, alike):
                 break
         waiting = table.waiting[rows]
-        fitting, chunk = self._fitting.fit(waiting)
-        if idle and fitting == self._lines.sessions:
-            fitting = self._fitting.first_part(fitting, chunk)
-        self._lines.leave(fitting)
-        self._rows = fitting
-        if fitting < len(rows):
-            rows, waiting, ids = rows[:fitting], waiting[:fitting], ids[:fitting]
+        sizer, chunk = self._sizer.fit(waiting)
+        if idle and sizer == self._ready.sessions:
+            sizer = self._sizer.first_part(sizer, chunk)
+        self._ready.leave(sizer)
+        self._rows = sizer
+        if sizer < len(rows):
+            rows, waiting, ids = rows[:sizer], waiting[:sizer], ids[:sizer]
         if not alike:
             order = ids.argsort(kind="stable")
             rows, waiting, ids = rows[order], waiting[order], ids[order]
@@ -104,7 +104,7 @@ class Filling:
 
     def _take_one(self, line: int) -> Batch | None:
         """The same if at most one stands in line, as is so of who does not multiplex."""
-        row = self._lines.take_one(line)
+        row = self._ready.take_one(line)
         if row is None:
             return None
         receiver = self._receiver(row)
@@ -114,7 +114,7 @@ class Filling:
             return None
         table = self._table
         waiting = int(table.waiting[row])
-        count = self._fitting.fit_one(waiting)
+        count = self._sizer.fit_one(waiting)
         table.place[row] = IN_STEP
         table.in_flight[row] = count
         receiver.outbox.pending -= count
@@ -139,7 +139,7 @@ class Filling:
             receiver = self._receiver(row)
             if receiver.outbox.full:
                 own = rows[ids == receiver.id]
-                table.place[own] = place = -self._lines.new_place()
+                table.place[own] = place = -self._ready.new_place()
                 self.hold(receiver.outbox)
                 receiver.outbox.held.append((own, place))
                 held = True

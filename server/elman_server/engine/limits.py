@@ -57,7 +57,7 @@ class StepLimits:
         return min(self.max_chunk, self.max_step_elements)
 
 
-class Fitting:
+class StepSizer:
     """Finds the step that answers the most elements a second."""
 
     def __init__(self, limits: StepLimits, seconds: Seconds) -> None:

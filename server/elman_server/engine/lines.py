@@ -11,31 +11,31 @@ _FIRST_PLACE = 1 - COMING
 """So that neither it nor its negative is one of the table's names."""
 
 
-class Lines:
+class ReadyQueue:
     """Who has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`; in the last, who
     has more."""
 
-    __slots__ = ("_lines", "_places", "_table", "_window")
+    __slots__ = ("_ready", "_places", "_table", "_window")
 
     def __init__(self, table: SessionTable, longest_chunk: int) -> None:
         self._table = table
-        self._lines = [_Line(table) for _ in range(longest_chunk.bit_length())]
+        self._ready = [_Line(table) for _ in range(longest_chunk.bit_length())]
         self._places = count(_FIRST_PLACE)
         self._window: list[tuple[_Line, int]] = []
 
     def __len__(self) -> int:
         """How many lines there are."""
-        return len(self._lines)
+        return len(self._ready)
 
     @property
     def sessions(self) -> int:
         """Those that stand in line, with those that left early and were not come to yet."""
-        return sum(map(len, self._lines))
+        return sum(map(len, self._ready))
 
     @property
     def elements(self) -> int:
         """Of the same, at least so many."""
-        return sum(len(line) << exponent for exponent, line in enumerate(self._lines))
+        return sum(len(line) << exponent for exponent, line in enumerate(self._ready))
 
     def new_place(self) -> int:
         """No session had it, nor its negative."""
@@ -50,9 +50,9 @@ class Lines:
             line.append(rows, place)
             return
         # The exponent of a float is the length of the whole number.
-        lengths = np.minimum(np.frexp(waiting)[1], len(self._lines))
+        lengths = np.minimum(np.frexp(waiting)[1], len(self._ready))
         for length in np.unique(lengths).tolist():
-            self._lines[length - 1].append(rows[lengths == length], place)
+            self._ready[length - 1].append(rows[lengths == length], place)
 
     def append_one(self, row: int, waiting: int) -> None:
         """One session."""
@@ -61,13 +61,13 @@ class Lines:
 
     def of(self, line: int) -> int:
         """How many sessions stand in a line."""
-        return len(self._lines[line])
+        return len(self._ready[line])
 
     def front(self, first: int, most: int) -> Rows:
         """Who stands first in a certain line, and then in those behind it, at most so many."""
         found: list[Rows] = []
         self._window = []
-        for line in (*self._lines[first:], *self._lines[:first]):
+        for line in (*self._ready[first:], *self._ready[:first]):
             if len(line) and most:
                 rows = line.front(most)
                 most -= len(rows)
@@ -84,10 +84,10 @@ class Lines:
 
     def take_one(self, line: int) -> int | None:
         """The first of a line goes; None if all have gone already."""
-        return self._lines[line].take_one()
+        return self._ready[line].take_one()
 
     def _line(self, waiting: int) -> "_Line":
-        return self._lines[min(waiting.bit_length(), len(self._lines)) - 1]
+        return self._ready[min(waiting.bit_length(), len(self._ready)) - 1]
 
 
 class _Line:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.snapshot import Reading
+from elman_server.engine.snapshot import CaptureJob
 from elman_server.engine.table import READ, SessionTable
 
 if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 
-class Readers:
+class CaptureQueue:
     def __init__(self, table: SessionTable, *, hold: Callable[[Outbox], None]) -> None:
         """`hold` is told of outboxes that are full when one of their sessions is to be read."""
         self._table = table
@@ -39,7 +39,7 @@ class Readers:
             session.outbox.unread.remove(session)
             self._line.append(session)
 
-    def take(self, most: int) -> Reading | None:
+    def take(self, most: int) -> CaptureJob | None:
         """The next ones, at most so many; None if there is none."""
         sessions: list[Session] = []
         while self._line and len(sessions) < most:
@@ -55,4 +55,4 @@ class Readers:
             sessions.append(session)
         if not sessions:
             return None
-        return Reading(sessions=sessions, slots=[session.slot.index for session in sessions])
+        return CaptureJob(sessions=sessions, slots=[session.slot.index for session in sessions])

@@ -9,7 +9,7 @@ from elman_server.engine.table import OPEN, Numbers, Rows, SessionTable
 _FIRST_CAPACITY = 16
 
 
-class Roster:
+class SessionIndex:
     """Finds many sessions at once. What it knows may be out of date, so the table has the last
     word."""
 

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginners, Beginning, Given, Start
+from elman_server.engine.beginning import InitQueue, InitJob, InitialState, Start
 from elman_server.engine.delivery import Selection
-from elman_server.engine.filling import Filling
+from elman_server.engine.filling import BatchBuilder
 from elman_server.engine.limits import Seconds, StepLimits
-from elman_server.engine.lines import Lines
+from elman_server.engine.lines import ReadyQueue
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, gathered
-from elman_server.engine.readers import Readers
+from elman_server.engine.capture_queue import CaptureQueue
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.snapshot import (
     Cadence,
-    Reading,
-    Restoring,
+    CaptureJob,
+    RestoreJob,
     Snapshot,
     Tensors,
 )
@@ -57,14 +57,14 @@ class Scheduler:
         self.sessions: set[Session] = set()
         """All that have not ended."""
         self._queues = Queues(self.table)
-        self._lines = Lines(self.table, limits.longest_chunk)
-        self._filling = Filling(
-            limits, seconds, table=self.table, queues=self._queues, lines=self._lines
+        self._ready = ReadyQueue(self.table, limits.longest_chunk)
+        self._builder = BatchBuilder(
+            limits, seconds, table=self.table, queues=self._queues, lines=self._ready
         )
-        self._beginners = Beginners()
+        self._init_queue = InitQueue()
         self._turn = 0
         self._most_read = min(limits.max_batch_size, limits.max_reading)
-        self._readers = Readers(self.table, hold=self._filling.hold)
+        self._capture_queue = CaptureQueue(self.table, hold=self._builder.hold)
 
     @property
     def pending(self) -> int:
@@ -74,12 +74,12 @@ class Scheduler:
     @property
     def backlog(self) -> int:
         """Elements that wait for a step and not for their caller to read."""
-        return self.pending - self._filling.held
+        return self.pending - self._builder.held
 
     @property
     def context_nbytes(self) -> int:
         """Bytes of what sessions were given that have not begun."""
-        return self._beginners.nbytes
+        return self._init_queue.nbytes
 
     def add(
         self,
@@ -88,7 +88,7 @@ class Scheduler:
         number: int,
         outbox: Outbox,
         selection: Selection,
-        given: Given | None = None,
+        given: InitialState | None = None,
         cadence: Cadence | None = None,
         parkable: bool = False,
         awaited: bool = False,
@@ -118,16 +118,16 @@ class Scheduler:
             idle_from = now + RESUMED_SECONDS if resumed else now
             self.table.may_park(session.slot.index, idle_from)
         if awaited:
-            self._beginners.expect(session, given)
+            self._init_queue.expect(session, given)
         elif given is not None:
-            self._beginners.add(session, given)
+            self._init_queue.add(session, given)
         return session
 
-    def found(self, session: Session, given: Given | None, now: float) -> None:
+    def found(self, session: Session, given: InitialState | None, now: float) -> None:
         """What an awaited session begins from; None: in the initial state."""
         table, row = self.table, session.slot.index
         if session.given is not None:
-            self._beginners.drop(session)
+            self._init_queue.drop(session)
         session.start = Start.INITIAL
         if isinstance(given, Snapshot):
             session.first = table.position[row] = given.position
@@ -137,7 +137,7 @@ class Scheduler:
             table.begin(row)
             self._go_on(session)
         else:
-            self._beginners.add(session, given)
+            self._init_queue.add(session, given)
 
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float
@@ -163,10 +163,10 @@ class Scheduler:
                 table.place[row] = COMING
                 newcomers.append(row)
         if len(newcomers) == 1:
-            self._lines.append_one(newcomers[0], int(table.waiting[newcomers[0]]))
+            self._ready.append_one(newcomers[0], int(table.waiting[newcomers[0]]))
         elif newcomers:
             rows = np.array(newcomers)
-            self._lines.append(rows, table.waiting[rows])
+            self._ready.append(rows, table.waiting[rows])
         return most
 
     def push_rows(
@@ -182,9 +182,9 @@ class Scheduler:
         idle = table.place[rows] == NOWHERE
         newcomers = np.count_nonzero(idle)
         if newcomers == len(rows):
-            self._lines.append(rows, waiting)
+            self._ready.append(rows, waiting)
         elif newcomers:
-            self._lines.append(rows[idle], waiting[idle])
+            self._ready.append(rows[idle], waiting[idle])
         return int(np.maximum.reduce(waiting + table.in_flight[rows]))
 
     def close(self, session: Session, ending: Ending = FINISHED) -> bool:
@@ -206,10 +206,10 @@ class Scheduler:
         if session.closing is None or session.closing.reason is FINISHED.reason:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
-        self._filling.forget(session)
+        self._builder.forget(session)
         if session.keeping is not None:  # there may be somebody who waits for that
             session.cut = True
-            self._readers.hasten(session)
+            self._capture_queue.hasten(session)
         if session.in_flight or session.reading:
             return False
         if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
@@ -223,7 +223,7 @@ class Scheduler:
         table, row = self.table, session.slot.index
         table.ask(row, session.position + session.unanswered)
         if not session.unanswered and table.place[row] == NOWHERE:
-            self._readers.add(session)
+            self._capture_queue.add(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session at once and forgets its queue; a step that it is in goes to nobody."""
@@ -231,37 +231,37 @@ class Scheduler:
 
     def release(self, outbox: Outbox) -> None:
         """Lets sessions go on that were held because their outbox was full."""
-        self._readers.add_again(outbox.unread)
+        self._capture_queue.add_again(outbox.unread)
         outbox.unread = []
-        self._filling.release(outbox)
+        self._builder.release(outbox)
 
     @property
     def ready(self) -> bool:
         """Whether some session stands in line."""
-        return self._lines.sessions > 0 or bool(self._beginners) or bool(self._readers)
+        return self._ready.sessions > 0 or bool(self._init_queue) or bool(self._capture_queue)
 
     @property
     def full(self) -> bool:
         """Whether enough stands in line for the next step to be made ahead."""
-        return self._filling.full
+        return self._builder.full
 
-    def schedule(self, *, idle: bool = False) -> Batch | Beginning | Restoring | Reading | None:
+    def schedule(self, *, idle: bool = False) -> Batch | InitJob | RestoreJob | CaptureJob | None:
         """Takes the next batch out of the queues, or the next sessions that begin or are to be
         read; None if nobody is ready. `idle`: whether the model had nothing to do before."""
-        if self._readers and (reading := self._readers.take(self._most_read)):
+        if self._capture_queue and (reading := self._capture_queue.take(self._most_read)):
             return reading
         # The beginners' line is the last.
-        lines = len(self._lines) + 1
+        lines = len(self._ready) + 1
         for offset in range(lines):
             line = (self._turn + offset) % lines
-            if line == len(self._lines):
-                beginning = self._beginners.take(
+            if line == len(self._ready):
+                beginning = self._init_queue.take(
                     most=self.limits.max_beginning, most_restored=self._most_read
                 )
                 if beginning is not None:
                     self._turn = 0
                     return beginning
-            elif self._lines.of(line) and (batch := self._filling.take(line, idle)) is not None:
+            elif self._ready.of(line) and (batch := self._builder.take(line, idle)) is not None:
                 self._turn = line + 1
                 return batch
         return None
@@ -283,14 +283,14 @@ class Scheduler:
             due = table.whose_due(rows, now)
             if np.count_nonzero(due):
                 for session in table.of(rows[due]):
-                    self._readers.add(session)
+                    self._capture_queue.add(session)
                 more &= ~due
         if np.count_nonzero(more):
-            self._lines.append(rows[more], waiting[more])
+            self._ready.append(rows[more], waiting[more])
         return left
 
     def took(
-        self, reading: Reading, tensors: Tensors | None, now: float = 0.0
+        self, reading: CaptureJob, tensors: Tensors | None, now: float = 0.0
     ) -> tuple[list[tuple[Session, Snapshot]], list[Session]]:
         """Lets sessions go on whose slots were read; `tensors` is what they held, or None if that
         failed. Returns their snapshots, and the sessions that ended with that."""
@@ -310,16 +310,16 @@ class Scheduler:
                 own = None if table.fresh[row] else tuple(array[i].copy() for array in tensors)
                 snapshots.append((session, Snapshot(position=session.position, tensors=own)))
             if session.pending:
-                self._lines.append_one(row, session.pending)
+                self._ready.append_one(row, session.pending)
             elif session.closing is not None:
                 closing = session.closing
                 self._end(session, closing if tensors is not None else closing.without_snapshot)
                 ended.append(session)
         return snapshots, ended
 
-    def begun(self, beginning: Beginning | Restoring) -> None:
+    def begun(self, beginning: InitJob | RestoreJob) -> None:
         """Lets sessions go on that have a state in their slots now."""
-        self._beginners.settle(beginning)
+        self._init_queue.settle(beginning)
         for session in beginning.sessions:
             if session.ended is not None:
                 self._free(session)
@@ -327,12 +327,12 @@ class Scheduler:
             self.table.place[session.slot.index] = NOWHERE
             self._go_on(session)
 
-    def fail(self, work: Batch | Beginning | Restoring, ending: Ending) -> list[Session]:
+    def fail(self, work: Batch | InitJob | RestoreJob, ending: Ending) -> list[Session]:
         """Ends every session of a step or beginning that failed. Returns those that it ended."""
         if isinstance(work, Batch):
             self.table.in_flight[work.slots] = 0
         else:
-            self._beginners.settle(work)
+            self._init_queue.settle(work)
         failed = []
         for session in work.sessions:
             if session.ended is not None:
@@ -350,7 +350,7 @@ class Scheduler:
         ended = []
         for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
             if session.hands_over or self.table.asked(session.slot.index):
-                self._readers.add(session)
+                self._capture_queue.add(session)
             else:
                 self._end(session, session.closing or FINISHED)
                 ended.append(session)
@@ -360,28 +360,28 @@ class Scheduler:
         """One that has just begun."""
         row = session.slot.index
         if self.table.due[row] <= session.position:
-            self._readers.add(session)
+            self._capture_queue.add(session)
         elif session.pending:
-            self._lines.append_one(row, session.pending)
+            self._ready.append_one(row, session.pending)
         elif session.closing is not None:
-            self._readers.add(session)
+            self._capture_queue.add(session)
 
     def _hand_over(self, session: Session) -> None:
         """A session that has nothing waiting ends with its snapshot; one that has not begun does
         when it has."""
         if session.start in (Start.INITIAL, Start.BEGUN):
-            self._readers.add(session)
+            self._capture_queue.add(session)
 
     def _end(self, session: Session, ending: Ending) -> None:
         if session.ended is not None:
             return
         table, row = self.table, session.slot.index
-        self._filling.forget(session)
+        self._builder.forget(session)
         session.end(ending)
         table.leave(row, ENDED)
         self.sessions.discard(session)
         if session.given is not None:
-            self._beginners.drop(session)
+            self._init_queue.drop(session)
         # A slot that is in a step is written to when the step ends, so it is freed only then.
         busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
         if not busy:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from elman_server.engine.beginning import Given, Start
+from elman_server.engine.beginning import InitialState, Start
 from elman_server.engine.delivery import Selection
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.snapshot import Cadence, Snapshot
@@ -108,7 +108,7 @@ class Session:
         self.cadence: Cadence | None = None
         """How often its snapshot goes to its caller, if it does unasked."""
         self.start = Start.INITIAL
-        self.given: Given | None = None
+        self.given: InitialState | None = None
         """What it begins from, while that is due."""
         self.keeping: Keeping | None = None
         """If it has a name. Then it does not end without its last snapshot, but for a step that

@@ -43,7 +43,7 @@ class Cadence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class CaptureJob:
     """Sessions whose snapshots are taken together; the slot of `sessions[i]` is `slots[i]`."""
 
     sessions: list["Session"]
@@ -52,13 +52,13 @@ class Reading:
     def __len__(self) -> int:
         return len(self.sessions)
 
-    def part(self, start: int, stop: int) -> "Reading":
+    def part(self, start: int, stop: int) -> "CaptureJob":
         """Rows `start` to `stop - 1` alone."""
-        return Reading(sessions=self.sessions[start:stop], slots=self.slots[start:stop])
+        return CaptureJob(sessions=self.sessions[start:stop], slots=self.slots[start:stop])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restoring:
+class RestoreJob:
     """Sessions that go on together from snapshots; the slot of `sessions[i]` is `slots[i]`."""
 
     sessions: list["Session"]
@@ -68,10 +68,10 @@ class Restoring:
     def __len__(self) -> int:
         return len(self.sessions)
 
-    def part(self, start: int, stop: int) -> "Restoring":
+    def part(self, start: int, stop: int) -> "RestoreJob":
         """Rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)
-        return Restoring(
+        return RestoreJob(
             sessions=self.sessions[rows], slots=self.slots[rows], snapshots=self.snapshots[rows]
         )
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
-from elman_server.engine.snapshot import Reading, Restoring, Tensors
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 
-Work = Batch | Beginning | Restoring | Reading
+Work = Batch | InitJob | RestoreJob | CaptureJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

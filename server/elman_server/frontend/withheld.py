@@ -7,7 +7,7 @@ these have an outbox of their own.
 
 from collections.abc import Callable, Iterator
 
-from elman_server.durable.named.keeper import Keeper
+from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.engine import Engine
 from elman_server.engine.outbox import Mail, Outbox
 from elman_server.engine.session import Session
@@ -40,7 +40,7 @@ class NamedAnswers:
         self,
         *,
         engine: Engine,
-        keeper: Keeper,
+        lease_keeper: LeaseKeeper,
         packer: FramePacker,
         limit: float,
         of_all: Withheld,
@@ -50,9 +50,9 @@ class NamedAnswers:
         """`limit`: bytes that wait before the sessions do. `notify` is called when there may be
         something to send, `told` when the end of a session is sent."""
         self.outbox = Outbox(limit=limit, notify=notify)
-        self.roster = engine.roster(self.outbox)
+        self.session_index = engine.session_index(self.outbox)
         self._engine = engine
-        self._keeper = keeper
+        self._lease_keeper = lease_keeper
         self._packer = packer
         self._notify = notify
         self._told = told
@@ -67,7 +67,7 @@ class NamedAnswers:
     @property
     def withheld(self) -> bool:
         """Whether nothing of them may be sent now."""
-        return self._keeper.lapsed
+        return self._lease_keeper.lapsed
 
     @property
     def full(self) -> bool:
@@ -89,7 +89,7 @@ class NamedAnswers:
         self._count()
         frame = next(self._refusals, None)
         if frame is None and self.withheld:
-            self._keeper.watch(self._notify)
+            self._lease_keeper.watch(self._notify)
             self._refusals = self._packed(self.outbox.take_refusals())
             return next(self._refusals, None)
         if frame is None:
@@ -102,7 +102,7 @@ class NamedAnswers:
 
     def abandon(self) -> None:
         """Nobody is to be notified any more."""
-        self._keeper.unwatch(self._notify)
+        self._lease_keeper.unwatch(self._notify)
         self._of_all.count(self, 0)
 
     def _packed(self, mail: Mail) -> Iterator[bytes]:

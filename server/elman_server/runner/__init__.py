@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.snapshot import Reading, Restoring, Tensors
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 
 
 class Runner(Protocol):
@@ -20,21 +20,21 @@ class Runner(Protocol):
         """Whether there is room for what these slots hold. Making room, which what follows does
         where there is none, takes the longer the more slots are in use."""
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         """Makes sessions' first states from their contexts and puts them, with what the steps will
         need of the contexts, into the sessions' slots.
 
         May be asked again for the same sessions after an exception.
         """
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         """Puts what `read` gave into the sessions' slots, here or in another process that serves
         the same model.
 
         May be asked again for the same sessions after an exception.
         """
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         """All that it keeps in the sessions' slots, `[len(reading), *shape]` each. What it tells of
         a slot that nothing was put into is undefined."""
 

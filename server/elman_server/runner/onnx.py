@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.snapshot import Reading, Restoring, Tensors
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory
 from elman_server.runner.devicestates import DeviceStates
 from elman_server.runner.hoststates import HostStates
@@ -84,7 +84,7 @@ class OnnxRunner:
     def has_room(self, slots: Sequence[int] | Index) -> bool:
         return _rows(np.asarray(slots)) <= self._states.capacity
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         contexts = {
             context.name: np.stack([given[context.name] for given in beginning.contexts])
             for context in self._spec.contexts
@@ -98,12 +98,12 @@ class OnnxRunner:
         kept = [contexts[context.name] for context in self._spec.step_contexts]
         self._states.write(slots, [*states, *kept])
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         slots = np.asarray(restoring.slots)
         self._reserve(slots)
         self._states.write(slots, restoring.tensors)
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         slots = np.asarray(reading.slots)
         self._reserve(slots)
         return self._states.read(slots)

@@ -57,7 +57,7 @@ class _Load:
     """Of its files, before."""
 
 
-class Rotation:
+class ModelManager:
     def __init__(
         self,
         *,

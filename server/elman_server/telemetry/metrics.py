@@ -168,7 +168,7 @@ class Metrics:
             queue_delay=self._queue_delay.series(labels),
         )
 
-    def keeper(self) -> "KeeperMetrics":
+    def lease_keeper(self) -> "KeeperMetrics":
         """The metrics of named sessions, where there is a state store."""
 
         def total(name: str, text: str) -> Total:

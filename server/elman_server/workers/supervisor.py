@@ -281,9 +281,9 @@ class Supervisor:
         finally:
             for wait in waits:
                 wait.cancel()
-        for keeper in self._keepers:
-            if keeper.done():
-                keeper.result()
+        for lease_keeper in self._keepers:
+            if lease_keeper.done():
+                lease_keeper.result()
 
 
 def supervised(*, serving: int, restarts: int) -> tuple[Family, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from elman._core.options import count_addresses, parse_targets
-from elman._threads.links import Links
+from elman._threads.channels import ServerChannels
 from elman.errors import InvalidRequest
 
 
@@ -17,7 +17,7 @@ class Connections:
         self.made: list[str] = []
         self.closed: list[str] = []
         self.now = 0.0
-        self.links = Links(targets, self._make, self.closed.append, lambda: self.now)
+        self.channels = ServerChannels(targets, self._make, self.closed.append, lambda: self.now)
 
     def _make(self, target: str) -> str:
         self.made.append(f"{target} {len(self.made)}")
@@ -27,7 +27,7 @@ class Connections:
 def test_whoever_leases_shares_one_connection() -> None:
     connections = Connections("a")
     assert connections.made == []
-    first, second = connections.links.lease(), connections.links.lease()
+    first, second = connections.channels.lease(), connections.channels.lease()
     assert first is second
     assert connections.made == ["a 0"]
 
@@ -36,10 +36,10 @@ def test_a_retired_connection_is_replaced_by_one_to_the_next_server() -> None:
     connections = Connections("a", "b", "c")
     seen = []
     for _ in range(6):
-        link = connections.links.lease()
+        link = connections.channels.lease()
         seen.append(link.target)
-        connections.links.retire(link)
-        connections.links.give_back(link)
+        connections.channels.retire(link)
+        connections.channels.give_back(link)
     assert seen[:3] == seen[3:]
     assert sorted(seen[:3]) == ["a", "b", "c"]
     assert connections.closed == connections.made
@@ -47,52 +47,52 @@ def test_a_retired_connection_is_replaced_by_one_to_the_next_server() -> None:
 
 def test_a_retired_connection_to_the_only_server_is_replaced_too() -> None:
     connections = Connections("a")
-    connections.links.retire(connections.links.lease())
-    assert connections.links.lease().channel == "a 1"
+    connections.channels.retire(connections.channels.lease())
+    assert connections.channels.lease().channel == "a 1"
 
 
 def test_it_is_closed_when_the_last_one_gives_it_back() -> None:
     connections = Connections("a")
-    link = connections.links.lease()
-    connections.links.lease()
-    connections.links.retire(link)
-    connections.links.retire(link)
-    connections.links.give_back(link)
+    link = connections.channels.lease()
+    connections.channels.lease()
+    connections.channels.retire(link)
+    connections.channels.retire(link)
+    connections.channels.give_back(link)
     assert connections.closed == []
-    connections.links.give_back(link)
+    connections.channels.give_back(link)
     assert connections.closed == ["a 0"]
 
 
 def test_one_that_is_not_retired_stays_open_for_the_next() -> None:
     connections = Connections("a")
-    connections.links.give_back(connections.links.lease())
+    connections.channels.give_back(connections.channels.lease())
     assert connections.closed == []
-    assert connections.links.lease().channel == "a 0"
+    assert connections.channels.lease().channel == "a 0"
 
 
 def test_closing_closes_each_once() -> None:
     connections = Connections("a", "b")
-    used = connections.links.lease()
-    connections.links.retire(used)
-    connections.links.lease()
-    connections.links.close()
-    connections.links.give_back(used)
+    used = connections.channels.lease()
+    connections.channels.retire(used)
+    connections.channels.lease()
+    connections.channels.close()
+    connections.channels.give_back(used)
     assert sorted(connections.closed) == sorted(connections.made)
 
 
 def test_one_that_is_passed_over_is_found_again_while_it_is_used() -> None:
     connections = Connections("a", "b")
-    first = connections.links.lease()
-    assert connections.links.is_current(first)
-    connections.links.pass_over(first)
-    second = connections.links.lease()
+    first = connections.channels.lease()
+    assert connections.channels.is_current(first)
+    connections.channels.pass_over(first)
+    second = connections.channels.lease()
     assert second.target != first.target
-    assert not connections.links.is_current(first)
-    connections.links.pass_over(second)
-    assert connections.links.lease() is first
+    assert not connections.channels.is_current(first)
+    connections.channels.pass_over(second)
+    assert connections.channels.lease() is first
     assert len(connections.made) == 2
     assert connections.closed == []
-    connections.links.give_back(second)
+    connections.channels.give_back(second)
     assert connections.closed == [second.channel]
 
 
@@ -100,26 +100,26 @@ def test_of_one_target_another_address_is_tried_now_and_then() -> None:
     connections = Connections("a")
     for second in range(3):
         connections.now = float(second)
-        link = connections.links.lease()
+        link = connections.channels.lease()
         for _ in range(3):
-            connections.links.pass_over(link)
-            link = connections.links.lease()
+            connections.channels.pass_over(link)
+            link = connections.channels.lease()
     assert connections.made == ["a 0", "a 1", "a 2", "a 3"]
     assert connections.closed == [], "they are used"
 
 
 def test_one_that_is_left_is_kept_for_those_who_use_it() -> None:
     connections = Connections("a")
-    link = connections.links.lease()
-    connections.links.leave(link)
-    connections.links.leave(link)
+    link = connections.channels.lease()
+    connections.channels.leave(link)
+    connections.channels.leave(link)
     assert not link.retired
-    other = connections.links.lease()
+    other = connections.channels.lease()
     assert other.channel == "a 1"
-    connections.links.leave(link)
-    assert connections.links.lease() is other
+    connections.channels.leave(link)
+    assert connections.channels.lease() is other
     assert connections.closed == []
-    connections.links.give_back(link)
+    connections.channels.give_back(link)
     assert connections.closed == ["a 0"]
 
 
@@ -129,16 +129,16 @@ def test_threads_never_get_a_closed_one() -> None:
 
     def use() -> None:
         for number in range(500):
-            link = connections.links.lease()
+            link = connections.channels.lease()
             if link.channel in connections.closed:
                 wrong.append(link.channel)
             if number % 7 == 0:
-                connections.links.retire(link)
+                connections.channels.retire(link)
             if number % 5 == 0:
-                connections.links.pass_over(link)
+                connections.channels.pass_over(link)
             if link.channel in connections.closed:
                 wrong.append(link.channel)
-            connections.links.give_back(link)
+            connections.channels.give_back(link)
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:

@@ -9,13 +9,13 @@ import pytest
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning, Given
+from elman_server.engine.beginning import InitJob, InitialState
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.engine import Engine
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session
-from elman_server.engine.snapshot import Cadence, Reading, Restoring, Snapshot, Tensors
+from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.worker import Work
 from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, Slots, ids, numbers
 
@@ -40,7 +40,7 @@ class GatedRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         self._wait(beginning)
         self._runner.begin(beginning)
 
@@ -49,11 +49,11 @@ class GatedRunner:
         self._wait(batch)
         return self._runner.run(batch)
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         self._wait(restoring)
         self._runner.restore(restoring)
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         self._wait(reading)
         return self._runner.read(reading)
 
@@ -81,15 +81,15 @@ class FailingRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         if any(contexts["seed"] == self._element for contexts in beginning.contexts):
             raise RuntimeError("out of luck")
         self._runner.begin(beginning)
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         self._runner.restore(restoring)
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         return self._runner.read(reading)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
@@ -114,13 +114,13 @@ class SlowRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)
 
-    def restore(self, restoring: Restoring) -> None:
+    def restore(self, restoring: RestoreJob) -> None:
         self._runner.restore(restoring)
 
-    def read(self, reading: Reading) -> Tensors:
+    def read(self, reading: CaptureJob) -> Tensors:
         return self._runner.read(reading)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
@@ -152,7 +152,7 @@ class Caller:
         self._changed = asyncio.Event()
         self.outbox = Outbox(limit=self.limit, notify=self._changed.set)
 
-    def open(self, given: Given | None = None, cadence: Cadence | None = None) -> Session:
+    def open(self, given: InitialState | None = None, cadence: Cadence | None = None) -> Session:
         session = self.engine.open(
             number=len(self.answers),
             outbox=self.outbox,

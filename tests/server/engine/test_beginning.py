@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning, Start
+from elman_server.engine.beginning import InitJob, Start
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
@@ -41,9 +41,9 @@ def add(to: Scheduler, box: Outbox, number: int | None = None, pending: int = 0)
     return session
 
 
-def begin(to: Scheduler) -> Beginning:
+def begin(to: Scheduler) -> InitJob:
     beginning = to.schedule()
-    assert isinstance(beginning, Beginning)
+    assert isinstance(beginning, InitJob)
     return beginning
 
 
@@ -98,9 +98,9 @@ def test_beginnings_and_steps_take_turns(box: Outbox) -> None:
         if isinstance(work, Batch):
             tested.complete(work)
             push(tested, busy, ids(1), 0.0)
-        elif isinstance(work, Beginning):
+        elif isinstance(work, InitJob):
             tested.begun(work)
-    assert kinds == [Batch, Beginning] * 4
+    assert kinds == [Batch, InitJob] * 4
 
 
 def test_a_full_outbox_keeps_nobody_from_beginning(box: Outbox) -> None:

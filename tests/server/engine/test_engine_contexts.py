@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import Overloaded
 from tests.server.engine.shell import (
@@ -42,7 +42,7 @@ async def test_it_begins_at_its_open_and_not_with_its_first_element(serve: Serve
     caller = Caller(served.engine)
     first = caller.open(seed(1))
     beginning = await runner.started()
-    assert isinstance(beginning, Beginning)
+    assert isinstance(beginning, InitJob)
     assert beginning.sessions == [first]
     assert caller.outbox.contexts_nbytes == 8
     later = [caller.open(seed(2)), caller.open(seed(3))]

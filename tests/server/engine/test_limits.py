@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.engine.limits import Chunking, Fitting, StepLimits
+from elman_server.engine.limits import Chunking, StepSizer, StepLimits
 
 
 def seconds(rows: int, chunk: int) -> float:
@@ -23,7 +23,7 @@ def fit(
     limits = StepLimits(
         max_batch_size=256, max_step_elements=elements, max_chunk=chunk, chunking=chunking
     )
-    return Fitting(limits, seconds).fit(np.array(waiting))
+    return StepSizer(limits, seconds).fit(np.array(waiting))
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_one_row_fits_as_it_does_alone(
     limits = StepLimits(
         max_batch_size=256, max_step_elements=elements, max_chunk=chunk, chunking=chunking
     )
-    fitting = Fitting(limits, seconds)
-    assert fitting.fit(np.array([waiting])) == (1, fitting.fit_one(waiting))
+    sizer = StepSizer(limits, seconds)
+    assert sizer.fit(np.array([waiting])) == (1, sizer.fit_one(waiting))

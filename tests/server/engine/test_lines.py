@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.engine.lines import Lines
+from elman_server.engine.lines import ReadyQueue
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.table import NOWHERE, SessionTable
 from tests.server.fakes import FakeSelection, numbers, session_in
@@ -14,15 +14,15 @@ from tests.server.fakes import FakeSelection, numbers, session_in
 LONGEST = 8
 
 
-def lines(sessions: int) -> tuple[SessionTable, Lines]:
+def lines(sessions: int) -> tuple[SessionTable, ReadyQueue]:
     table = SessionTable()
     box, selection = Outbox(limit=1, notify=lambda: None), FakeSelection()
     for row in range(sessions):
         session_in(table, box, selection, row)
-    return table, Lines(table, LONGEST)
+    return table, ReadyQueue(table, LONGEST)
 
 
-def line_up(found: Lines, rows: Sequence[int], waiting: Sequence[int]) -> None:
+def line_up(found: ReadyQueue, rows: Sequence[int], waiting: Sequence[int]) -> None:
     found.append(np.array(rows), np.array(waiting))
 
 

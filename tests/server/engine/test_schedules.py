@@ -17,14 +17,14 @@ from hypothesis.stateful import (
 )
 
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import Beginning, Given
+from elman_server.engine.beginning import InitJob, InitialState
 from elman_server.engine.delivery import Delivery, Outputs
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.roster import Roster
+from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
-from elman_server.engine.snapshot import NEVER, Cadence, Reading, Restoring, Snapshot, Tensors
+from elman_server.engine.snapshot import NEVER, Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.table import Rows
 from tests.server.fakes import (
     INITIAL,
@@ -136,7 +136,7 @@ class Truth:
 class Step:
     """A step that runs, or a beginning, or a reading."""
 
-    work: Batch | Beginning | Restoring | Reading
+    work: Batch | InitJob | RestoreJob | CaptureJob
     sessions: list[Session]
     outputs: Outputs | Tensors | None
     """None: the runner gets to it only when the step ends."""
@@ -169,7 +169,7 @@ class Schedules(RuleBasedStateMachine):
         self.outboxes = [
             Outbox(limit=limit, notify=lambda: None) for limit in (float("inf"), 1, 100)
         ]
-        self.rosters = [Roster(self.scheduler.table, outbox) for outbox in self.outboxes]
+        self.session_indexes = [SessionIndex(self.scheduler.table, outbox) for outbox in self.outboxes]
         self.truths: dict[Session, Truth] = {}
         self.steps: list[Step] = []
         self.snapshots: list[tuple[Truth, Snapshot]] = []
@@ -227,7 +227,7 @@ class Schedules(RuleBasedStateMachine):
     ) -> None:
         if not truth.live or not truth.awaited:
             return
-        given: Given | None = None if initial is None else seed(initial)
+        given: InitialState | None = None if initial is None else seed(initial)
         if which is not None and self.snapshots:
             source, given = self.snapshots[which % len(self.snapshots)]
             initial, truth.first = source.state_at(given.position), given.position
@@ -268,7 +268,7 @@ class Schedules(RuleBasedStateMachine):
         self,
         outbox: int,
         selection: FakeSelection,
-        given: Given | None,
+        given: InitialState | None,
         cadence: Cadence | None,
         initial: int | None,
         first: int,
@@ -286,7 +286,7 @@ class Schedules(RuleBasedStateMachine):
             awaited=awaited,
             now=self.clock,
         )
-        self.rosters[outbox].add(session)
+        self.session_indexes[outbox].add(session)
         truth = Truth(session, initial, cadence or Cadence(), first, isinstance(given, Snapshot))
         self.truths[session] = truth
         truth.queued = self.next_queued()
@@ -329,7 +329,7 @@ class Schedules(RuleBasedStateMachine):
 
     def find(self, sessions: list[Session]) -> tuple[Receiver, Rows] | None:
         """Where they are, if they can be pushed to at once."""
-        found = self.rosters[self.outboxes.index(sessions[0].outbox)].find(
+        found = self.session_indexes[self.outboxes.index(sessions[0].outbox)].find(
             np.array([session.number for session in sessions])
         )
         alike = len({session.receiver for session in sessions}) == 1
@@ -410,20 +410,20 @@ class Schedules(RuleBasedStateMachine):
         read = [truth for truth in self.truths.values() if self.can_be_read(truth)]
         work = self.scheduler.schedule()
         assert (work is not None) is bool(able or due or read)
-        assert isinstance(work, Reading) is bool(read)
+        assert isinstance(work, CaptureJob) is bool(read)
         if work is None:
             return
         sessions = work.sessions
-        if isinstance(work, Reading):
+        if isinstance(work, CaptureJob):
             assert len(work) == min(len(read), self.limits.max_batch_size)
             assert work.slots == [session.slot.index for session in sessions]
             assert all(self.truths[session] in read for session in sessions)
-        elif isinstance(work, Beginning | Restoring):
+        elif isinstance(work, InitJob | RestoreJob):
             # In the order of their opens, and as many as may and begin alike.
             restored = [truth.restored for truth in due]
             alike = restored.index(not restored[0]) if len(set(restored)) > 1 else len(due)
             most = self.limits.max_batch_size if restored[0] else self.limits.max_beginning
-            assert isinstance(work, Restoring) is restored[0]
+            assert isinstance(work, RestoreJob) is restored[0]
             assert sessions == [truth.session for truth in due[: min(alike, most)]]
             assert work.slots == [session.slot.index for session in sessions]
         else:
@@ -432,15 +432,15 @@ class Schedules(RuleBasedStateMachine):
             self.check_contents(work)
         self.steps.append(Step(work, sessions, self.run(work) if run_at_once else None))
 
-    def run(self, work: Batch | Beginning | Restoring | Reading) -> Outputs | Tensors:
+    def run(self, work: Batch | InitJob | RestoreJob | CaptureJob) -> Outputs | Tensors:
         match work:
             case Batch():
                 return self.runner.run(work)
-            case Reading():
+            case CaptureJob():
                 return self.runner.read(work)
-            case Beginning():
+            case InitJob():
                 self.runner.begin(work)
-            case Restoring():
+            case RestoreJob():
                 self.runner.restore(work)
         return {}
 
@@ -450,7 +450,7 @@ class Schedules(RuleBasedStateMachine):
         step = self.steps.pop(0)
         batch = step.work
         outputs = self.run(batch) if step.outputs is None else step.outputs
-        if isinstance(batch, Reading):
+        if isinstance(batch, CaptureJob):
             assert isinstance(outputs, tuple)
             self.complete_reading(batch, outputs)
             return
@@ -476,7 +476,7 @@ class Schedules(RuleBasedStateMachine):
         for session in self.scheduler.complete(batch, self.clock):
             self.ended(session)
 
-    def complete_reading(self, reading: Reading, tensors: Tensors | None) -> None:
+    def complete_reading(self, reading: CaptureJob, tensors: Tensors | None) -> None:
         live = [self.truths[s] for s in reading.sessions if self.truths[s].live]
         snapshots, ended = self.scheduler.took(reading, tensors, self.clock)
         for truth in live:
@@ -500,7 +500,7 @@ class Schedules(RuleBasedStateMachine):
     @rule()
     def fail_step(self) -> None:
         step = self.steps.pop(0)
-        if isinstance(step.work, Reading):
+        if isinstance(step.work, CaptureJob):
             for session in step.sessions:
                 self.truths[session].cut_short = True
             self.complete_reading(step.work, None)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.config import ServerConfig
-from elman_server.durable.named.opening import open_keeper
+from elman_server.durable.named.opening import open_lease_keeper
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.keys import new_key, parse_key
 from elman_server.engine.admission import Admission
@@ -43,7 +43,7 @@ class LocalServer:
             max_state_bytes=config.max_state_bytes or inf,
             max_pending_bytes=config.max_pending_bytes,
         )
-        self.keeper = open_keeper(config, self.metrics)
+        self.lease_keeper = open_lease_keeper(config, self.metrics)
         gate = Gate(config, self.metrics)
         self.servicer = InferenceServicer(
             catalog=self.catalog,
@@ -51,15 +51,15 @@ class LocalServer:
             config=config,
             gate=gate,
             metrics=self.metrics,
-            keeper=self.keeper,
+            lease_keeper=self.lease_keeper,
         )
         self.endpoint = Endpoint(config, self.servicer, gate)
         self._models = list(models)
         self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 
     async def __aenter__(self) -> Self:
-        if self.keeper is not None:
-            self.keeper.start()
+        if self.lease_keeper is not None:
+            self.lease_keeper.start()
         self.target = f"127.0.0.1:{await self.endpoint.start()}"
         for loaded in self._models:
             self.catalog.add(
@@ -81,10 +81,10 @@ class LocalServer:
     async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
         await self.endpoint.stop(SECONDS)
-        if self.keeper is not None:
+        if self.lease_keeper is not None:
             # Named sessions end when their last snapshots are taken.
             await self.until(lambda: not self.admission.sessions)
-            await self.keeper.stop()
+            await self.lease_keeper.stop()
         left = [(self.admission.sessions, model.engine.pending) for model in self.catalog]
         for model in self.catalog:
             await model.engine.stop()

@@ -30,7 +30,7 @@ class Peer:
             model=server.catalog.get(model),
             admission=server.admission,
             identity="",
-            keeper=None,
+            lease_keeper=None,
             turns=Turns(),
             withheld=Withheld(max_nbytes=inf),
             window=config.window,

@@ -404,7 +404,7 @@ async def test_contexts_of_named_sessions_count_while_these_are_waited_for(
     store = {"state_store": f"file:{tmp_path}/store", "ticket_key": (new_key(),)}
     others = FileStore(tmp_path / "store")
     for name in ("a", "b"):
-        await others.claim(key("caption", "", name), owner="x", lease=60)
+        await others.claim(key("caption", "", name), owner="x", lease_seconds=60)
     async with serve(loaded, max_context_bytes=150, **store) as server:
         stream = server.stream("caption")
         opens = [

@@ -7,7 +7,7 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.interrupt import Interrupt
 from elman_server.runner import Runner
@@ -28,7 +28,7 @@ class UnluckyRunner:
     def has_room(self, slots: Slots) -> bool:
         return self._runner.has_room(slots)
 
-    def begin(self, beginning: Beginning, interrupt: Interrupt | None = None) -> None:
+    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         self._runner.begin(beginning)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:

@@ -61,18 +61,18 @@ def told(log: Any) -> list[str]:
 @asynccontextmanager
 async def standing_still(server: LocalServer) -> AsyncIterator[None]:
     """Its claims have lapsed. What happens in between happens to it at once, when it goes on."""
-    keeper = server.keeper
-    assert keeper is not None
-    for task in keeper._tasks:
+    lease_keeper = server.lease_keeper
+    assert lease_keeper is not None
+    for task in lease_keeper._tasks:
         task.cancel()
-    await asyncio.gather(*keeper._tasks, return_exceptions=True)
+    await asyncio.gather(*lease_keeper._tasks, return_exceptions=True)
     await asyncio.sleep(2 * LEASE)
-    keeper._fence._open_until = 0.0
-    assert keeper.lapsed
+    lease_keeper._fence._open_until = 0.0
+    assert lease_keeper.lapsed
     yield
-    fence = keeper._fence
-    keeper.start()
-    keeper._fence = fence
+    fence = lease_keeper._fence
+    lease_keeper.start()
+    lease_keeper._fence = fence
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
 
         async def start(**config: Any) -> LocalServer:
             server: LocalServer = await stack.enter_async_context(serve(**{**shared, **config}))
-            assert server.keeper is not None
-            store = Unreliable(server.keeper._store)
-            server.keeper._store = server.keeper._saver._store = store
+            assert server.lease_keeper is not None
+            store = Unreliable(server.lease_keeper._store)
+            server.lease_keeper._store = server.lease_keeper._checkpoint_writer._store = store
             return server
 
         yield start
@@ -104,9 +104,9 @@ async def outside(tmp_path: Path) -> AsyncIterator[FileStore]:
 
 
 def store_of(server: LocalServer) -> Unreliable:
-    assert server.keeper is not None
-    assert isinstance(server.keeper._store, Unreliable)
-    return server.keeper._store
+    assert server.lease_keeper is not None
+    assert isinstance(server.lease_keeper._store, Unreliable)
+    return server.lease_keeper._store
 
 
 async def kept(server: LocalServer, outside: FileStore, position: int) -> bytes:
@@ -167,7 +167,7 @@ async def test_a_store_that_is_down_is_a_metric_and_a_line_in_the_log(
 async def waiting(server: LocalServer) -> None:
     """Until its store has been down for longer than the lease."""
     store_of(server).error = DOWN
-    await server.until(lambda: server.keeper is not None and server.keeper.lapsed)
+    await server.until(lambda: server.lease_keeper is not None and server.lease_keeper.lapsed)
 
 
 async def test_named_sessions_wait_for_a_store_that_is_down_and_go_on(
@@ -286,13 +286,13 @@ async def test_what_named_sessions_bring_keeps_no_other_one_waiting(start: Start
     await stream.send(push=push({1: "a"}), tickets=[1])
     await stream.until(lambda: len(stream.tickets[1]) > 1)
     ticket = stream.tickets[1][-1].ticket
-    server.keeper._fence.lends_from = float("inf")  # after an outage
+    server.lease_keeper._fence.lends_from = float("inf")  # after an outage
     await stream.send(opens=[named(number, ticket=ticket) for number in range(2, 40)])
     await stream.send(opens=[50], push=push({50: "abc"}))
     await stream.answered(50, 3)
     assert server.admission.crowded_by_contexts is False
     assert server.engine().context_nbytes > server.config.max_message_bytes / 4
-    server.keeper._fence.lends_from = 0.0
+    server.lease_keeper._fence.lends_from = 0.0
 
 
 async def test_a_store_that_is_known_to_be_down_is_not_waited_for(start: Start) -> None:
@@ -306,7 +306,7 @@ async def test_a_store_that_is_known_to_be_down_is_not_waited_for(start: Start) 
     await stream.ended(2, 3)
     assert {"claim", "peek"}.isdisjoint(store_of(server).calls)
     store_of(server).error = None
-    await server.until(lambda: not server.keeper.down)
+    await server.until(lambda: not server.lease_keeper.down)
     await stream.send(opens=[named(4, name="alice")])
     await stream.until(lambda: 4 in stream.opened)
 
@@ -396,7 +396,7 @@ async def test_a_client_with_a_ticket_goes_on_while_the_store_is_down(
     server, stream = await resumed_while_down(start, logits)
     store_of(server).error = None
     await kept(server, outside, 4)
-    assert isinstance(await outside.claim(BOB, owner="x", lease=LEASE), Held)
+    assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=LEASE), Held)
     await stream.ended(1)  # as it is wanted
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
 
@@ -406,7 +406,7 @@ async def test_but_not_if_somebody_else_turns_out_to_have_the_session(
 ) -> None:
     server, stream = await resumed_while_down(start, logits)
     await asyncio.sleep(LEASE)
-    assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+    assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=60), Claim)
     store_of(server).error = None
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
@@ -422,7 +422,7 @@ async def test_a_client_that_went_while_the_store_was_down_finds_what_it_left(
     store_of(server).error = None
     await kept(server, outside, 4)
     await left(stream)
-    assert isinstance(await outside.claim(BOB, owner="x", lease=LEASE), Claim)
+    assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=LEASE), Claim)
 
 
 async def test_after_an_outage_those_that_have_sessions_come_first(
@@ -471,7 +471,7 @@ async def test_nothing_is_told_while_somebody_else_may_have_the_session(
     await stream.answered(1, 3)
     await kept(server, outside, 3)
     async with standing_still(server):
-        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=60), Claim)
         await stream.send(opens=[pb.Open(session=2)], push=push({1: "def", 2: "xyz"}))
         await server.until(lambda: not server.engine().pending)
         await stream.answered(2, 3)  # it has no name
@@ -489,7 +489,7 @@ async def test_nothing_is_told_of_a_session_that_ended_and_was_lost_before_that_
     await stream.answered(1, 3)
     await kept(server, outside, 3)
     async with standing_still(server):
-        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=60), Claim)
         await stream.send(push=push({1: "def"}), closes=[1])
         await server.until(lambda: not server.admission.sessions)
     await stream.ended(1)
@@ -509,7 +509,7 @@ async def test_that_a_call_to_the_store_fails_lets_nobody_tell_anything(
     await stream.answered(1, 3)
     await kept(server, outside, 3)
     async with standing_still(server):
-        assert isinstance(await outside.claim(BOB, owner="x", lease=60), Claim)
+        assert isinstance(await outside.claim(BOB, owner="x", lease_seconds=60), Claim)
         store_of(server).error, store_of(server).failing = DOWN, {"claim", "peek", "save"}
         failures = server.metric("elman_state_store_failures_total")
         other = server.stream()
@@ -520,7 +520,7 @@ async def test_that_a_call_to_the_store_fails_lets_nobody_tell_anything(
         await stream.push(1, "def")
         await server.until(lambda: not server.engine().pending)
         await asyncio.sleep(0.05)
-        assert server.keeper is not None and server.keeper.lapsed
+        assert server.lease_keeper is not None and server.lease_keeper.lapsed
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_TAKEN_OVER
     assert len(stream.predictions[1]) == 3
@@ -619,7 +619,7 @@ async def test_an_open_that_is_given_up_in_the_middle_of_its_claim_leaves_nothin
     await server.until(lambda: not server.admission.sessions)
     go_on.set()
     async with asyncio.timeout(10):
-        while not isinstance(await outside.claim(BOB, owner="x", lease=60), Claim):
+        while not isinstance(await outside.claim(BOB, owner="x", lease_seconds=60), Claim):
             await asyncio.sleep(0.005)
 
 
@@ -636,7 +636,7 @@ async def test_a_claim_whose_answer_came_late_is_made_again(
         found = await claim(*arguments, **options)
         if not generations:
             await asyncio.sleep(1.5 * LEASE)
-            other = await outside.claim(BOB, owner="x", lease=LEASE)
+            other = await outside.claim(BOB, owner="x", lease_seconds=LEASE)
             assert isinstance(other, Claim)
             generations.append(other.generation)
         return found
@@ -672,6 +672,6 @@ async def test_a_server_that_stops_gives_its_sessions_up_at_once(
         await stream.push(1, "abc")
         await stream.answered(1, 3)
         stream.call.cancel()
-    claim = await outside.claim(BOB, owner="x", lease=60)
+    claim = await outside.claim(BOB, owner="x", lease_seconds=60)
     assert isinstance(claim, Claim)
     assert server.catalog.get("letters").tickets.redeem(claim.checkpoint or b"", "").position == 3

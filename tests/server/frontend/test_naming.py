@@ -50,9 +50,9 @@ async def left(stream: Conversation) -> None:
     """Its client has gone."""
     stream.call.cancel()
     await stream.server.until(lambda: not stream.server.admission.sessions)
-    assert stream.server.keeper is not None
-    keeper = stream.server.keeper
-    await stream.server.until(lambda: not keeper._saver.leaving)
+    assert stream.server.lease_keeper is not None
+    lease_keeper = stream.server.lease_keeper
+    await stream.server.until(lambda: not lease_keeper._checkpoint_writer.leaving)
 
 
 async def test_a_named_session_goes_on_on_another_server(start: Start, logits: Any) -> None:
@@ -233,8 +233,8 @@ async def test_a_session_is_told_by_name_which_version_it_is_on(start: Start, lo
     stream = server.stream(version="9")
     await stream.send(opens=[named(1)], push=push({1: "abc"}), closes=[1])
     await stream.ended(1)
-    keeper = server.keeper
-    await server.until(lambda: not keeper._saver.leaving)
+    lease_keeper = server.lease_keeper
+    await server.until(lambda: not lease_keeper._checkpoint_writer.leaving)
     for name, version in (("bob", "9"), ("alice", "10")):
         request = pb.GetModelRequest(name="letters", session=name)
         assert (await server.stub.GetModel(request)).model.version == version
@@ -328,11 +328,11 @@ async def test_a_server_that_stops_does_not_wait_for_a_session_that_another_has(
 ) -> None:
     server = await start()
     store = FileStore(tmp_path / "store")
-    assert isinstance(await store.claim(key("letters", "", "bob"), owner="x", lease=60), Claim)
+    assert isinstance(await store.claim(key("letters", "", "bob"), owner="x", lease_seconds=60), Claim)
     stream = server.stream()
     await stream.send(opens=[named(1), pb.Open(session=2)])
     await stream.until(lambda: 2 in stream.opened)
-    server.keeper.refuse()
+    server.lease_keeper.refuse()
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN
     assert 1 not in stream.opened

@@ -71,7 +71,7 @@ async def test_an_old_ticket_does_not_rewind_a_session_that_is_about_to_be_saved
     server = await start(session_lease=30.0)
     stream = await opened(server)
     old = stream.tickets[1][0].ticket
-    store = server.keeper._saver._store = Unreliable(server.keeper._store)
+    store = server.lease_keeper._checkpoint_writer._store = Unreliable(server.lease_keeper._store)
     store.error, store.failing = StoreUnavailable("full"), {"save"}
     await stream.push(1, "abc")
     await stream.answered(1, 3)

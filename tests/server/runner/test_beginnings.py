@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from elman_server.engine.beginning import Beginning
+from elman_server.engine.beginning import InitJob
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.runner.probe import probe
 from tests.oracle import Oracle
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("place")
 Contexts = dict[str, NDArray[Any]]
 
 
-def beginning(rows: Mapping[int, Contexts]) -> Beginning:
+def beginning(rows: Mapping[int, Contexts]) -> InitJob:
     """Slots with their contexts."""
-    return Beginning(sessions=[], slots=list(rows), contexts=list(rows.values()))
+    return InitJob(sessions=[], slots=list(rows), contexts=list(rows.values()))
 
 
 def captions(count: int) -> list[Contexts]:

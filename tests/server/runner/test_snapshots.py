@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elman_server.engine.snapshot import Reading, Restoring, Snapshot
+from elman_server.engine.snapshot import CaptureJob, RestoreJob, Snapshot
 from elman_server.runner.onnx import OnnxRunner
 from tests.oracle import Oracle
 from tests.server.runner.test_beginnings import beginning, captions
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("place")
 
 
 def read(runner: OnnxRunner, *slots: int) -> list[Snapshot]:
-    tensors = runner.read(Reading(sessions=[], slots=list(slots)))
+    tensors = runner.read(CaptureJob(sessions=[], slots=list(slots)))
     return [
         Snapshot(position=0, tensors=tuple(array[row] for array in tensors))
         for row in range(len(slots))
@@ -28,7 +28,7 @@ def read(runner: OnnxRunner, *slots: int) -> list[Snapshot]:
 
 def restore(runner: OnnxRunner, snapshots: dict[int, Snapshot]) -> None:
     runner.restore(
-        Restoring(sessions=[], slots=list(snapshots), snapshots=list(snapshots.values()))
+        RestoreJob(sessions=[], slots=list(snapshots), snapshots=list(snapshots.values()))
     )
 
 

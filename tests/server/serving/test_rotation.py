@@ -28,7 +28,7 @@ from elman_server.runner.onnx import OnnxRunner
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.loading.loader import Loader
-from elman_server.serving.rotation import Rotation
+from elman_server.serving.manager import ModelManager
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
 from tests.stepmodels import FOREVER, leaky, save, spinning
@@ -65,7 +65,7 @@ class Served:
         self.admission = Admission(
             max_sessions=100, max_pending_elements=100, max_context_bytes=100, retry_after=1.0
         )
-        self.rotation = Rotation(
+        self.manager = ModelManager(
             config=config,
             catalog=self.catalog,
             admission=self.admission,
@@ -96,8 +96,8 @@ class Served:
         """Has it look, and returns when it has done all that follows from what is there."""
         last = f"zz/{len(self.loaded) + self.changes + 1}"
         put(root, last)
-        self.rotation.look()
-        await self.until(lambda: last in self.loaded and not self.rotation._loads)
+        self.manager.look()
+        await self.until(lambda: last in self.loaded and not self.manager._loads)
 
     def told(self, metric: str) -> list[str]:
         """Identities of those that have a line of that metric."""
@@ -129,12 +129,12 @@ def opened(model: ServedModel) -> Session:
 @asynccontextmanager
 async def serving(root: Path, **settings: Any) -> AsyncIterator[Served]:
     served = Served(root, **settings)
-    await served.rotation.load()
-    served.rotation.start()
+    await served.manager.load()
+    served.manager.start()
     try:
         yield served
     finally:
-        await served.rotation.stop()
+        await served.manager.stop()
         for model in served.catalog:
             for session in list(model.engine._scheduler.sessions):
                 model.engine.abort(session)
@@ -145,7 +145,7 @@ async def test_a_new_version_is_served_beside_the_others(tmp_path: Path) -> None
     put(tmp_path, "a/1")
     async with serving(tmp_path) as served:
         put(tmp_path, "a/2")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.current == ["a/1", "a/2"])
         assert identity(served.catalog.get("a")) == "a/2"
         await served.until(lambda: served.changes == 1)
@@ -159,7 +159,7 @@ async def test_a_version_that_went_is_unloaded_and_leaves_nothing_but_what_it_co
         assert served.told("elman_sessions") == ["a/1", "b/1"]
         assert served.front.ready == {"a", "b"}
         shutil.rmtree(tmp_path / "a")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.told("elman_sessions") == ["b/1"])
         assert served.loaded == ["b/1"]
         assert served.front.ready == {"b"}
@@ -186,7 +186,7 @@ async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
         gc.disable()
         try:
             shutil.rmtree(tmp_path / "a")
-            served.rotation.look()
+            served.manager.look()
             await served.until(lambda: freed() is None)
         finally:
             gc.enable()
@@ -214,7 +214,7 @@ async def test_a_retired_version_that_is_stuck_comes_back_and_leaves_nothing(
         model = served.catalog.get("a")
         session = opened(model)
         shutil.rmtree(tmp_path / "a")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.front.ready == {"b"})
         model.engine.push([session], [1], np.ones((1, 1), np.float32), 0.0)
         await served.until(lambda: session.ended is not None)
@@ -256,7 +256,7 @@ async def test_the_grace_begins_anew_with_each_session(tmp_path: Path) -> None:
         model = served.catalog.get("a")
         first = opened(model)
         shutil.rmtree(tmp_path / "a")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.current == ["b/1"])
         loop = asyncio.get_running_loop()
         model.engine.abort(first)
@@ -291,10 +291,10 @@ async def test_an_unloaded_version_that_comes_again_is_loaded_again(tmp_path: Pa
     async with serving(tmp_path) as served:
         for _ in range(3):
             shutil.rmtree(tmp_path / "a")
-            served.rotation.look()
+            served.manager.look()
             await served.until(lambda: served.loaded == ["b/1"])
             put(tmp_path, "a/1")
-            served.rotation.look()
+            served.manager.look()
             await served.until(lambda: served.current == ["a/1", "b/1"])
         assert served.metrics.loading("a", "1").loaded.value == 4
         assert served.told("elman_sessions") == ["a/1", "b/1"]
@@ -317,7 +317,7 @@ async def test_with_one_version_kept_the_next_takes_its_place(tmp_path: Path) ->
         await served.until(lambda: "a/2" not in served.loaded)
         # Back to the one before.
         shutil.rmtree(tmp_path / "a/3")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: "a/2" in served.current)
         assert identity(served.catalog.get("a")) == "a/2"
 
@@ -348,13 +348,13 @@ async def test_a_repository_in_which_nothing_is_found_changes_nothing(tmp_path: 
     put(root, "a/1")
     async with serving(root, reload_interval=0.01) as served:
         root.rename(tmp_path / "away")
-        await served.until(lambda: served.rotation._trouble != "")
+        await served.until(lambda: served.manager._trouble != "")
         root.mkdir()
-        await served.until(lambda: "NAME/VERSION" in served.rotation._trouble)
+        await served.until(lambda: "NAME/VERSION" in served.manager._trouble)
         assert served.current == ["a/1"]
         root.rmdir()
         (tmp_path / "away").rename(root)
-        await served.until(lambda: served.rotation._trouble == "")
+        await served.until(lambda: served.manager._trouble == "")
         assert served.current == ["a/1"]
         assert served.metrics.loading("a", "1").loaded.value == 1
 
@@ -374,12 +374,12 @@ async def test_a_stop_breaks_off_what_is_being_loaded_and_begins_nothing(tmp_pat
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.rotation.look()
-        await served.until(lambda: bool(served.rotation._loads))
+        served.manager.look()
+        await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/3")
-        served.rotation.look()
+        served.manager.look()
         async with asyncio.timeout(SECONDS):
-            await served.rotation.stop()
+            await served.manager.stop()
         assert served.loaded == ["a/1"]
 
 
@@ -387,29 +387,29 @@ async def test_a_version_that_hangs_keeps_no_other_one_waiting(tmp_path: Path) -
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.rotation.look()
-        await served.until(lambda: bool(served.rotation._loads))
+        served.manager.look()
+        await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/3", "b/1")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.loaded == ["a/1", "a/3", "b/1"])
         shutil.rmtree(tmp_path / "b")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.loaded == ["a/1", "a/3"])
         assert identity(served.catalog.get("a")) == "a/3"
         # One that went while it was loading is not waited for.
         shutil.rmtree(tmp_path / "a/2")
-        served.rotation.look()
-        await served.until(lambda: not served.rotation._loads)
+        served.manager.look()
+        await served.until(lambda: not served.manager._loads)
 
 
 async def test_a_file_that_is_replaced_while_it_loads_is_loaded_anew(tmp_path: Path) -> None:
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.rotation.look()
-        await served.until(lambda: bool(served.rotation._loads))
+        served.manager.look()
+        await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/2")
-        served.rotation.look()
+        served.manager.look()
         await served.until(lambda: served.loaded == ["a/1", "a/2"])
         counted = served.metrics.loading("a", "2")
         assert (counted.loaded.value, counted.failed.value) == (1, 0)

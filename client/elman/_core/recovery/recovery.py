@@ -96,7 +96,7 @@ class Recovery:
         self._open_timeout = open_timeout
         self._servers = servers
         self._backoff = backoff
-        self._strays: dict[Session, float] = {}
+        self._orphans: dict[Session, float] = {}
         """When each is due."""
         self._trials: dict[Session, _Trial] = {}
         """Those on an RPC that has not got on with them."""
@@ -107,7 +107,7 @@ class Recovery:
         """When the next try after a broken RPC may be."""
 
     def __bool__(self) -> bool:
-        return bool(self._strays)
+        return bool(self._orphans)
 
     def park(self, session: Session) -> bool:
         """Lets a session be until it has something to say. False if something waits for it."""
@@ -134,7 +134,7 @@ class Recovery:
     def closed(self, session: Session) -> None:
         if not session.opened or not session.in_flight:
             self._parked.discard(session)
-            self._strays.pop(session, None)
+            self._orphans.pop(session, None)
             session.end(None)
 
     def got_on(self, session: Session) -> None:
@@ -143,7 +143,7 @@ class Recovery:
 
     def give_up(self, session: Session, failure: Failure) -> None:
         self._parked.discard(session)
-        self._strays.pop(session, None)
+        self._orphans.pop(session, None)
         session.end(failure)
 
     def add(
@@ -170,7 +170,7 @@ class Recovery:
         if now >= until or retries.all_refuse(self._servers):
             return False
         # The last try is when its time is over.
-        self._strays[session] = min(self._next_try(session, now, refused_by, after), until)
+        self._orphans[session] = min(self._next_try(session, now, refused_by, after), until)
         session.outbound = self
         return True
 
@@ -200,7 +200,7 @@ class Recovery:
         return since + (self._resume_timeout if session.opened else self._open_timeout)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter([*self._strays, *self._parked])
+        return iter([*self._orphans, *self._parked])
 
     def succeeded(self) -> None:
         """A server gets on with one."""
@@ -209,13 +209,13 @@ class Recovery:
     def next_at(self) -> float:
         """When there is something to do next; inf if there is nothing."""
         trials = (trial.until for trial in self._trials.values())
-        return min(min(self._strays.values(), default=inf), min(trials, default=inf))
+        return min(min(self._orphans.values(), default=inf), min(trials, default=inf))
 
     def due(self, now: float) -> list[Session]:
         """Those that are due, who are no strays then."""
-        found = [session for session, at in self._strays.items() if at <= now]
+        found = [session for session, at in self._orphans.items() if at <= now]
         for session in found:
-            del self._strays[session]
+            del self._orphans[session]
         found = [session for session in found if not self.park(session)]
         for session in found:
             if session.opened:
@@ -242,7 +242,7 @@ class Recovery:
 
     def take_all(self) -> list[Session]:
         """All of them, and all that are parked, who are neither then."""
-        strays, self._strays = self._strays, {}
+        orphans, self._orphans = self._orphans, {}
         parked, self._parked = self._parked, set()
         self._trials.clear()
-        return [*strays, *parked]
+        return [*orphans, *parked]

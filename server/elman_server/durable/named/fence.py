@@ -14,12 +14,12 @@ class Fence:
     claims that could not be renewed are good, too; but only where the store was found to be down
     lately, by a server that did not stand still while it looked."""
 
-    def __init__(self, *, lease: float, timeout: float, now: float, go_on: bool) -> None:
+    def __init__(self, *, lease_seconds: float, timeout: float, now: float, go_on: bool) -> None:
         """`timeout`: of a call to the store."""
         self._go_on = go_on
-        self._lease = lease
+        self._lease_seconds = lease_seconds
         self._timeout = timeout
-        self._open_until = now + lease
+        self._open_until = now + lease_seconds
         self._claimed = self._renewing = inf
         """When the first claim was asked for that no renewal has had yet; and that only the one has
         which is under way."""
@@ -38,7 +38,7 @@ class Fence:
         """One more claim was got, which was asked for then: it is good for a lease from there on,
         whatever becomes of a renewal that is under way without it."""
         self._claimed = min(self._claimed, asked)
-        self._open_until = min(self._open_until, asked + self._lease)
+        self._open_until = min(self._open_until, asked + self._lease_seconds)
 
     def renews(self) -> None:
         """A renewal begins, of all claims that were got before."""
@@ -47,11 +47,11 @@ class Fence:
     def renewed(self, begun: float, now: float) -> None:
         """By a renewal that began then."""
         self._renewing = inf
-        self._open_until = min(begun, self._claimed) + self._lease
+        self._open_until = min(begun, self._claimed) + self._lease_seconds
         self._uncertain = False
         if self.down:
             self.down = False
-            self.lends_from = now + self._lease
+            self.lends_from = now + self._lease_seconds
 
     def failed(self, begun: float, now: float) -> bool:
         """A renewal that began then was not possible. False if that decides nothing, as it took so
@@ -63,5 +63,5 @@ class Fence:
         self._uncertain = False
         self.down = True
         if self._go_on:  # until the next has been tried
-            self._open_until = now + self._lease + self._timeout
+            self._open_until = now + self._lease_seconds + self._timeout
         return True

@@ -21,7 +21,7 @@ class Sessions(Protocol):
     def snapshot(self, session: Session) -> None: ...
 
 
-class Holding:
+class Lease:
     """A `Keeping`: its engine tells it of snapshots and of the session's end."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Holding:
         session: Session,
         engine: Sessions,
         seal: Callable[[Snapshot], bytes],
-        changed: Callable[["Holding"], None],
+        changed: Callable[["Lease"], None],
         now: float,
         floor: int = 0,
     ) -> None:

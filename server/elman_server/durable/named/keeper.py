@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import structlog
 
 from elman_server.durable.named.fence import Fence
-from elman_server.durable.named.holding import Holding, Sessions
+from elman_server.durable.named.lease import Lease, Sessions
 from elman_server.durable.named.rewinding import Resumption
-from elman_server.durable.named.saving import Saver
+from elman_server.durable.named.saving import CheckpointWriter
 from elman_server.durable.store.interface import Claim, Held, StateStore, StoreUnavailable
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
@@ -50,7 +50,7 @@ else:
 class Terms:
     """All in seconds."""
 
-    lease: float
+    lease_seconds: float
     ttl: float
     """For how long the store keeps what nobody uses."""
     interval: float
@@ -60,10 +60,10 @@ class Terms:
     def patience(self) -> float:
         """For how long somebody else's session is waited for: its owner may have died, or has to
         answer what was pushed."""
-        return 2 * self.lease + 5
+        return 2 * self.lease_seconds + 5
 
 
-class Keeper:
+class LeaseKeeper:
     """For one event loop."""
 
     def __init__(
@@ -82,8 +82,8 @@ class Keeper:
         self._metrics = metrics
         self._clock = clock
         self._log = structlog.get_logger("elman.store")
-        self._held: dict[str, Holding] = {}
-        self._saver = Saver(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
+        self._held: dict[str, Lease] = {}
+        self._checkpoint_writer = CheckpointWriter(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
         self._renew_now = asyncio.Event()
         self._claim_now = asyncio.Event()
         self._watchers: set[Callable[[], None]] = set()
@@ -118,7 +118,7 @@ class Keeper:
         self._tasks = []
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await self._saver.save_all()
+                await self._checkpoint_writer.save_all()
         except (TimeoutError, StoreUnavailable) as error:
             self._log.warning("named sessions not released", error=str(error) or "too late")
         except Exception:  # what else is to stop is to stop all the same
@@ -134,7 +134,7 @@ class Keeper:
     @property
     def down(self) -> bool:
         """Whether the store can't be used."""
-        return self._fence.down or self._saver.failing
+        return self._fence.down or self._checkpoint_writer.failing
 
     @property
     def lapsed(self) -> bool:
@@ -188,7 +188,7 @@ class Keeper:
             if self._closed:
                 raise ShuttingDown("the server is stopping")
             self._require_store()
-            here, left = self._held.get(key), self._saver.left(key)
+            here, left = self._held.get(key), self._checkpoint_writer.left(key)
             if again is not None and left is not None and left.owner == owner:
                 again.check(left.session.position)  # which is about to be kept
             if here is not None and here.owner == owner:
@@ -225,13 +225,13 @@ class Keeper:
         over."""
         for _ in range(_CLAIMS):
             asked = self._clock()
-            found = await self._store.claim(key, owner=owner, lease=self._terms.lease, again=again)
+            found = await self._store.claim(key, owner=owner, lease_seconds=self._terms.lease_seconds, again=again)
             if isinstance(found, Held):
                 return found
-            if self._clock() < asked + self._terms.lease / _RENEWALS:
+            if self._clock() < asked + self._terms.lease_seconds / _RENEWALS:
                 self._fence.claimed(asked)
                 return found
-        raise StoreUnavailable("the state store answers too slowly for the lease")
+        raise StoreUnavailable("the state store answers too slowly for the lease_seconds")
 
     def hold(
         self,
@@ -243,7 +243,7 @@ class Keeper:
         engine: Sessions,
         seal: Callable[[Snapshot], bytes],
         floor: int = 0,
-    ) -> Holding:
+    ) -> Lease:
         """Keeps a session from now on, and saves it as soon as it has got to `floor`. Raises
         `SessionTaken` if somebody else has it already."""
         older = self._held.get(key)
@@ -251,7 +251,7 @@ class Keeper:
             if claim and older.claim and older.claim.generation > claim.generation:
                 raise SessionTaken("another client has opened the session by its name meanwhile")
             older.revoke()
-        holding = Holding(
+        lease = Lease(
             key=key,
             owner=owner,
             claim=claim and claim.emptied(),
@@ -262,27 +262,27 @@ class Keeper:
             now=self._clock(),
             floor=floor,
         )
-        self._held[key] = holding
-        return holding
+        self._held[key] = lease
+        return lease
 
     def release(self, claim: Claim) -> None:
         """Gives a claim up that nobody holds a session by."""
-        self._saver.release(claim)
+        self._checkpoint_writer.release(claim)
 
-    def _changed(self, holding: Holding) -> None:
-        holding.taken_at = self._clock()
-        if (holding.over or holding.lost) and self._held.get(holding.key) is holding:
-            del self._held[holding.key]
-        if holding.lost:
-            self._saver.forget(holding)
-        elif holding.over:
-            self._saver.leave(holding)
-        elif self._clock() >= holding.saved_at + self._terms.interval / 2:
-            self._saver.add(holding)  # else it is soon enough when the next is asked for
-            self._saver.wake()
+    def _changed(self, lease: Lease) -> None:
+        lease.taken_at = self._clock()
+        if (lease.over or lease.lost) and self._held.get(lease.key) is lease:
+            del self._held[lease.key]
+        if lease.lost:
+            self._checkpoint_writer.forget(lease)
+        elif lease.over:
+            self._checkpoint_writer.leave(lease)
+        elif self._clock() >= lease.saved_at + self._terms.interval / 2:
+            self._checkpoint_writer.add(lease)  # else it is soon enough when the next is asked for
+            self._checkpoint_writer.wake()
 
-    def _give_up(self, holding: Holding) -> None:
-        holding.give_up(self._clock(), patience=self._terms.lease)
+    def _give_up(self, lease: Lease) -> None:
+        lease.give_up(self._clock(), patience=self._terms.lease_seconds)
 
     # -------------------------------------------------------------------------------------------
     # Renewing
@@ -302,7 +302,7 @@ class Keeper:
                     notify()
             try:
                 # From one to the next, as those of very many take their time.
-                rest = begun + self._terms.lease / _RENEWALS - self._clock()
+                rest = begun + self._terms.lease_seconds / _RENEWALS - self._clock()
                 async with asyncio.timeout(max(0.0, rest)):
                     await self._renew_now.wait()
             except TimeoutError:
@@ -312,28 +312,28 @@ class Keeper:
     async def _renew(self) -> None:
         begun = self._clock()
         self._fence.renews()
-        every = [*self._held.values(), *self._saver.leaving]
-        holdings = {each.claim: each for each in every if each.claim is not None}
-        renewal = await self._store.renew(list(holdings) or [_PULSE], lease=self._terms.lease)
+        every = [*self._held.values(), *self._checkpoint_writer.leaving]
+        leases = {each.claim: each for each in every if each.claim is not None}
+        renewal = await self._store.renew(list(leases) or [_PULSE], lease_seconds=self._terms.lease_seconds)
         self._renewed(begun)
-        for claim in renewal.lost & holdings.keys():
-            self._refused(holdings[claim], claim)
-        for claim in renewal.wanted & holdings.keys():
-            self._give_up(holdings[claim])
-        for claim in renewal.forgotten & holdings.keys():
-            if not holdings[claim].over:
-                holdings[claim].ask(anyhow=True)
+        for claim in renewal.lost & leases.keys():
+            self._refused(leases[claim], claim)
+        for claim in renewal.wanted & leases.keys():
+            self._give_up(leases[claim])
+        for claim in renewal.forgotten & leases.keys():
+            if not leases[claim].over:
+                leases[claim].ask(anyhow=True)
         if any(each.claim is None for each in every):
             self._claim_now.set()
 
-    def _refused(self, holding: Holding, claim: Claim) -> None:
+    def _refused(self, lease: Lease, claim: Claim) -> None:
         """The store knows of a later claim, or of none by it."""
-        if holding.claim != claim or holding.letting_go:
+        if lease.claim != claim or lease.letting_go:
             return
-        if holding.done:  # whoever has it now goes on after all that it answered
-            self._saver.forget(holding)
+        if lease.done:  # whoever has it now goes on after all that it answered
+            self._checkpoint_writer.forget(lease)
         else:
-            holding.revoke()
+            lease.revoke()
 
     # -------------------------------------------------------------------------------------------
     # Claiming late
@@ -347,26 +347,26 @@ class Keeper:
 
     async def _claim_late(self) -> None:
         # A client may have come more than once meanwhile: then what it had before is of no use.
-        last = {each.key: each for each in (*self._saver.leaving, *self._held.values())}
+        last = {each.key: each for each in (*self._checkpoint_writer.leaving, *self._held.values())}
         late = [each for each in last.values() if each.claim is None]
-        for each in [each for each in self._saver.leaving if each.claim is None]:
+        for each in [each for each in self._checkpoint_writer.leaving if each.claim is None]:
             if last[each.key] is not each:
-                self._saver.forget(each)
+                self._checkpoint_writer.forget(each)
         found = await asyncio.gather(*map(self._claim_one_late, late), return_exceptions=True)
         for error in found:
             if isinstance(error, BaseException):
                 raise error
 
-    async def _claim_one_late(self, holding: Holding) -> None:
-        found = await self._claim(holding.key, holding.owner, again=True)
+    async def _claim_one_late(self, lease: Lease) -> None:
+        found = await self._claim(lease.key, lease.owner, again=True)
         if not isinstance(found, Claim):
             if found.generation:
-                holding.revoke()
-        elif not holding.lost:
-            holding.claim = found.emptied()
-            self._changed(holding)
-        elif (here := self._held.get(holding.key)) is None or here.owner != holding.owner:
-            self._saver.release(found)
+                lease.revoke()
+        elif not lease.lost:
+            lease.claim = found.emptied()
+            self._changed(lease)
+        elif (here := self._held.get(lease.key)) is None or here.owner != lease.owner:
+            self._checkpoint_writer.release(found)
         elif here.claim is None or here.claim.generation < found.generation:
             here.claim = found.emptied()  # the same client has come again meanwhile
 
@@ -382,26 +382,26 @@ class Keeper:
 
     async def _ask_all(self) -> None:
         now = self._clock()
-        for count, holding in enumerate(list(self._held.values())):
-            if holding.unsaved is not None:
-                self._saver.add(holding)
-            if now > holding.taken_at + self._terms.interval / 2:
-                holding.ask(anyhow=now > holding.saved_at + self._terms.ttl / 2)
+        for count, lease in enumerate(list(self._held.values())):
+            if lease.unsaved is not None:
+                self._checkpoint_writer.add(lease)
+            if now > lease.taken_at + self._terms.interval / 2:
+                lease.ask(anyhow=now > lease.saved_at + self._terms.ttl / 2)
             if count % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-        self._saver.wake()
+        self._checkpoint_writer.wake()
 
     async def _keep_saving(self) -> None:
         while True:
-            await self._saver.due()
-            await self._attempt(self._saver.save_all)
+            await self._checkpoint_writer.due()
+            await self._attempt(self._checkpoint_writer.save_all)
 
     # -------------------------------------------------------------------------------------------
     # How the store is
 
     def _new_fence(self) -> Fence:
         return Fence(
-            lease=self._terms.lease,
+            lease_seconds=self._terms.lease_seconds,
             timeout=self._store.timeout,
             now=self._clock(),
             go_on=self._go_on,
@@ -410,12 +410,12 @@ class Keeper:
     def _renewed(self, begun: float) -> None:
         was_down = self._fence.down
         self._fence.renewed(begun, self._clock())
-        self._saver.renewed()
-        if (took := self._clock() - begun) > self._terms.lease:
-            self._log.warning("claims are renewed too slowly for their lease", seconds=took)
+        self._checkpoint_writer.renewed()
+        if (took := self._clock() - begun) > self._terms.lease_seconds:
+            self._log.warning("claims are renewed too slowly for their lease_seconds", seconds=took)
         if was_down:
             self._log.info("the state store is back", sessions=self.sessions)
-            self._saver.wake()
+            self._checkpoint_writer.wake()
 
     def _not_renewed(self, begun: float, error: Exception) -> bool:
         """Whether the store is down by that."""

@@ -1,13 +1,13 @@
 """Makes the keeper that a server's settings ask for."""
 
 from elman_server.config import ServerConfig
-from elman_server.durable.named.keeper import Keeper, Terms
+from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
 from elman_server.durable.store.opening import OpeningError, open_store
 from elman_server.errors import StartError
 from elman_server.telemetry.metrics import Metrics
 
 
-def open_keeper(config: ServerConfig, metrics: Metrics) -> Keeper | None:
+def open_lease_keeper(config: ServerConfig, metrics: Metrics) -> LeaseKeeper | None:
     """None without a state store. Raises `StartError`."""
     if not config.state_store:
         return None
@@ -16,12 +16,12 @@ def open_keeper(config: ServerConfig, metrics: Metrics) -> Keeper | None:
     except OpeningError as error:
         raise StartError(str(error)) from None
     terms = Terms(
-        lease=config.session_lease, ttl=config.session_ttl, interval=config.checkpoint_interval
+        lease_seconds=config.session_lease, ttl=config.session_ttl, interval=config.checkpoint_interval
     )
-    keeper = Keeper(store, terms, metrics.keeper(), go_on=config.store_outage == "continue")
+    lease_keeper = LeaseKeeper(store, terms, metrics.lease_keeper(), go_on=config.store_outage == "continue")
     metrics.watch_keeper(
-        sessions=lambda: keeper.sessions,
-        waiting=lambda: keeper.waiting,
-        down=lambda: keeper.down,
+        sessions=lambda: lease_keeper.sessions,
+        waiting=lambda: lease_keeper.waiting,
+        down=lambda: lease_keeper.down,
     )
-    return keeper
+    return lease_keeper

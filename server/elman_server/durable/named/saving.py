@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
-from elman_server.durable.named.holding import Holding
+from elman_server.durable.named.lease import Lease
 from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import KeeperMetrics
@@ -24,7 +24,7 @@ _MOST_LEAVING_NBYTES = 256 * 1024 * 1024
 bytes."""
 
 
-class Saver:
+class CheckpointWriter:
     def __init__(
         self,
         store: StateStore,
@@ -32,7 +32,7 @@ class Saver:
         *,
         ttl: float,
         clock: Callable[[], float],
-        refused: Callable[[Holding, Claim], None],
+        refused: Callable[[Lease, Claim], None],
     ) -> None:
         """`ttl`: seconds for which the store keeps what is saved."""
         self._store = store
@@ -41,15 +41,15 @@ class Saver:
         self._clock = clock
         self._refused = refused
         self._log = structlog.get_logger("elman.store")
-        self.leaving: dict[Holding, int] = {}
+        self.leaving: dict[Lease, int] = {}
         """Those that are over, in that order, until they are saved and released; and the bytes that
         each has to be saved."""
         self._leaving_nbytes = 0
-        self._left: dict[str, Holding] = {}
+        self._left: dict[str, Lease] = {}
         """The last of those of each key."""
         self.failing = False
         """Whether claims can be renewed and nothing can be saved, as in a store that is full."""
-        self._dirty: dict[Holding, None] = {}
+        self._dirty: dict[Lease, None] = {}
         """To be saved."""
         self._surplus: list[Claim] = []
         """To be released, as their sessions never came to be."""
@@ -60,32 +60,32 @@ class Saver:
         self._failed_at: int | None = None
         """After how many renewals saving failed, if it did the last time."""
 
-    def add(self, holding: Holding) -> None:
+    def add(self, lease: Lease) -> None:
         """It is saved the next time."""
-        self._dirty[holding] = None
+        self._dirty[lease] = None
 
-    def leave(self, holding: Holding) -> None:
+    def leave(self, lease: Lease) -> None:
         """It is over: it is saved soon, and then released."""
-        nbytes = 0 if holding.unsaved is None else holding.unsaved.nbytes
-        self.leaving[holding] = nbytes
+        nbytes = 0 if lease.unsaved is None else lease.unsaved.nbytes
+        self.leaving[lease] = nbytes
         self._leaving_nbytes += nbytes
-        self._left[holding.key] = holding
+        self._left[lease.key] = lease
         self._bound_leaving()
-        self.add(holding)
+        self.add(lease)
         self.wake()
 
-    def left(self, key: str) -> Holding | None:
+    def left(self, key: str) -> Lease | None:
         """The last session of a key, if it is over and not released yet."""
         return self._left.get(key)
 
-    def forget(self, holding: Holding) -> None:
-        self._forget_left(holding)
-        self._dirty.pop(holding, None)
+    def forget(self, lease: Lease) -> None:
+        self._forget_left(lease)
+        self._dirty.pop(lease, None)
 
-    def _forget_left(self, holding: Holding) -> None:
-        self._leaving_nbytes -= self.leaving.pop(holding, 0)
-        if self._left.get(holding.key) is holding:
-            del self._left[holding.key]
+    def _forget_left(self, lease: Lease) -> None:
+        self._leaving_nbytes -= self.leaving.pop(lease, 0)
+        if self._left.get(lease.key) is lease:
+            del self._left[lease.key]
 
     def release(self, claim: Claim) -> None:
         """Gives a claim up that nobody holds a session by."""
@@ -118,13 +118,13 @@ class Saver:
             raise
         await self._release()
 
-    async def _save(self, holdings: Iterable[Holding]) -> None:
-        saved: dict[Claim, tuple[Holding, Snapshot]] = {}
+    async def _save(self, leases: Iterable[Lease]) -> None:
+        saved: dict[Claim, tuple[Lease, Snapshot]] = {}
         checkpoints: dict[Claim, bytes] = {}
-        for holding in holdings:
-            if holding.claim and holding.unsaved and not holding.lost:
-                saved[holding.claim] = holding, holding.unsaved
-                checkpoints[holding.claim] = holding.seal(holding.unsaved)
+        for lease in leases:
+            if lease.claim and lease.unsaved and not lease.lost:
+                saved[lease.claim] = lease, lease.unsaved
+                checkpoints[lease.claim] = lease.seal(lease.unsaved)
         if not checkpoints:
             return
         refused = await self._store.save(checkpoints, ttl=self._ttl)
@@ -132,27 +132,27 @@ class Saver:
             len(checkpoint) for claim, checkpoint in checkpoints.items() if claim not in refused
         ]
         self._metrics.saved(len(done), sum(done))
-        for claim, (holding, snapshot) in saved.items():
+        for claim, (lease, snapshot) in saved.items():
             if claim in refused:
-                self._refused(holding, claim)
+                self._refused(lease, claim)
             else:
-                holding.saved(snapshot, self._clock())
+                lease.saved(snapshot, self._clock())
 
     async def _release(self) -> None:
         """Those that are over and saved, or of no use any more."""
         ready = [each for each in self.leaving if each.unsaved is None]
         claims = [each.claim for each in ready if each.claim is not None]
         surplus, self._surplus = self._surplus, []
-        for holding in ready:
-            holding.letting_go = True
+        for lease in ready:
+            lease.letting_go = True
         try:
             if claims or surplus:
                 await self._store.release(*claims, *surplus)
         except BaseException:
             self._surplus = [*surplus, *self._surplus]
             raise
-        for holding in ready:
-            self._forget_left(holding)
+        for lease in ready:
+            self._forget_left(lease)
 
     def _bound_leaving(self) -> None:
         """While the store can't be used. Else they are saved, however many end at once."""
@@ -178,12 +178,12 @@ class Saver:
             self._failed_at = self._renewals
 
 
-def _batches(holdings: Iterable[Holding]) -> Iterator[list[Holding]]:
-    batch: list[Holding] = []
+def _batches(leases: Iterable[Lease]) -> Iterator[list[Lease]]:
+    batch: list[Lease] = []
     nbytes = 0
-    for holding in holdings:
-        nbytes += 0 if holding.unsaved is None else holding.unsaved.nbytes
-        batch.append(holding)
+    for lease in leases:
+        nbytes += 0 if lease.unsaved is None else lease.unsaved.nbytes
+        batch.append(lease)
         if len(batch) == _BATCH or nbytes >= _BATCH_NBYTES:
             yield batch
             batch, nbytes = [], 0

@@ -53,15 +53,15 @@ class FileStore:
         self._next_swept = randrange(SHARDS)
 
     async def claim(
-        self, key: str, *, owner: str, lease: float, again: bool = False
+        self, key: str, *, owner: str, lease_seconds: float, again: bool = False
     ) -> Claim | Held:
-        return await self._run(partial(self._claim, key, owner, milliseconds(lease), again))
+        return await self._run(partial(self._claim, key, owner, milliseconds(lease_seconds), again))
 
     async def peek(self, key: str) -> bytes | None:
         return await self._run(partial(self._peek, key))
 
-    async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
-        duration = milliseconds(lease)
+    async def renew(self, claims: Collection[Claim], *, lease_seconds: float) -> Renewal:
+        duration = milliseconds(lease_seconds)
 
         def renew(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
             record = shard.record(name)
@@ -116,7 +116,7 @@ class FileStore:
         with locked(self._root, shard_of(name)) as shard:
             return shard.checkpoint(name, self._now())
 
-    def _claim(self, key: str, owner: str, lease: int, again: bool) -> Claim | Held:
+    def _claim(self, key: str, owner: str, lease_seconds: int, again: bool) -> Claim | Held:
         name = digest(key)
         with locked(self._root, shard_of(name)) as shard:
             now = self._now()
@@ -126,7 +126,7 @@ class FileStore:
                     shard.note(name, key, record.marked())
                 remaining = max(0, record.until - now) / 1000
                 return Held(generation=record.generation, remaining=remaining)
-            record = record.claimed(owner, now=now, until=now + lease)
+            record = record.claimed(owner, now=now, until=now + lease_seconds)
             shard.note(name, key, record)
             return Claim(
                 key=key,

@@ -64,12 +64,12 @@ class RedisStore:
         self._drop = self._client.register_script(scripts.DROP)
 
     async def claim(
-        self, key: str, *, owner: str, lease: float, again: bool = False
+        self, key: str, *, owner: str, lease_seconds: float, again: bool = False
     ) -> Claim | Held:
         taken, generation, rest = await self._run(
             self._claim,
             [self._record(key), self._checkpoint(key), f"{self._prefix}since"],
-            [owner, milliseconds(lease), int(again)],
+            [owner, milliseconds(lease_seconds), int(again)],
         )
         if not taken:
             return Held(generation=int(generation), remaining=int(rest) / 1000)
@@ -79,8 +79,8 @@ class RedisStore:
         found: bytes | None = await self._run(self._peek, [self._checkpoint(key)], [])
         return found
 
-    async def renew(self, claims: Collection[Claim], *, lease: float) -> Renewal:
-        duration = milliseconds(lease)
+    async def renew(self, claims: Collection[Claim], *, lease_seconds: float) -> Renewal:
+        duration = milliseconds(lease_seconds)
         answers: list[tuple[Claim, Standing]] = []
         for batch in _batches(claims):
             keys = [self._record(claim.key) for claim in batch]

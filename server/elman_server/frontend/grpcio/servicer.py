@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.config import ServerConfig
-from elman_server.durable.named.keeper import Keeper
+from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.errors import InvalidRequest, TicketRejected
 from elman_server.frontend import identity
@@ -45,11 +45,11 @@ class InferenceServicer:
         config: ServerConfig,
         gate: Gate,
         metrics: Metrics,
-        keeper: Keeper | None = None,
+        lease_keeper: LeaseKeeper | None = None,
     ) -> None:
-        """`keeper`: of named sessions, where there is a state store."""
+        """`lease_keeper`: of named sessions, where there is a state store."""
         self._catalog = catalog
-        self._keeper = keeper
+        self._lease_keeper = lease_keeper
         self._admission = admission
         self._gate = gate
         self._config = config
@@ -151,7 +151,7 @@ class InferenceServicer:
             model=self._catalog.get(first.model, first.version),
             admission=self._admission,
             identity=identity.of(call.context),
-            keeper=self._keeper,
+            lease_keeper=self._lease_keeper,
             turns=self._turns,
             withheld=self._withheld,
             window=self._config.window,
@@ -189,11 +189,11 @@ class InferenceServicer:
 
     async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes | None:
         """Of a named session, if there is any. Raises a `ServerError`."""
-        if self._keeper is None:
+        if self._lease_keeper is None:
             raise InvalidRequest(
                 f"session {request.session!r} has a name; this server has no state store"
             )
-        return await self._keeper.peek(naming.key(request.name, identity, request.session))
+        return await self._lease_keeper.peek(naming.key(request.name, identity, request.session))
 
     def _model_of(self, ticket: bytes, name: str, identity: str) -> ServedModel:
         """The version of a model that a ticket is of. Raises `TicketRejected`."""

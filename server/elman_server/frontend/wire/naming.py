@@ -11,11 +11,11 @@ from functools import partial
 import structlog
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.durable.named.keeper import Keeper
+from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.store.interface import Claim
 from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
-from elman_server.engine.beginning import Given
+from elman_server.engine.beginning import InitialState
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.errors import (
@@ -54,7 +54,7 @@ def explained() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class NamedOpen:
     """What is asked for at an open, checked."""
 
     key: str
@@ -62,7 +62,7 @@ class Wanted:
     """The client that it is attached to, in hex."""
     again: Resumption | None
     """If it has a ticket of it."""
-    given: Given | None
+    given: InitialState | None
     """The ticket's snapshot, or what a new session begins from."""
     lacking: InvalidRequest | None = None
     """What a new session can't begin for."""
@@ -70,17 +70,17 @@ class Wanted:
 
 
 class Naming:
-    def __init__(self, model: ServedModel, identity: str, keeper: Keeper | None) -> None:
-        """`keeper`: None where there is no state store."""
+    def __init__(self, model: ServedModel, identity: str, lease_keeper: LeaseKeeper | None) -> None:
+        """`lease_keeper`: None where there is no state store."""
         self._model = model
         self._identity = identity
-        self._keeper = keeper
+        self._lease_keeper = lease_keeper
         self._ticketing = Ticketing(model, identity)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def wanted(self, message: pb.Open) -> Wanted:
+    def wanted(self, message: pb.Open) -> NamedOpen:
         """Raises a `ServerError`."""
-        if self._keeper is None:
+        if self._lease_keeper is None:
             raise InvalidRequest(
                 f"session {message.name!r} has a name; this server has no state store"
             )
@@ -99,7 +99,7 @@ class Naming:
                 replay=message.replay if message.HasField("replay") else None,
             )
             owner = attachment.id.hex()
-            return Wanted(key=name, owner=owner, again=again, given=snapshot, restart=False)
+            return NamedOpen(key=name, owner=owner, again=again, given=snapshot, restart=False)
         given, lacking = None, None
         try:
             given = self._model.contexts.decode(messages.given_contexts(message.contexts))
@@ -107,7 +107,7 @@ class Naming:
             if message.contexts or message.restart:
                 raise
             lacking = error  # who goes on with a session need not give any
-        return Wanted(
+        return NamedOpen(
             key=name,
             owner=secrets.token_hex(ATTACHMENT_NBYTES),
             again=None,
@@ -116,18 +116,18 @@ class Naming:
             restart=message.restart,
         )
 
-    def begin(self, session: Session, wanted: Wanted) -> None:
+    def begin(self, session: Session, wanted: NamedOpen) -> None:
         """Finds what an awaited session begins from."""
-        assert self._keeper is not None
-        task = asyncio.create_task(self._find(session, wanted, self._keeper))
+        assert self._lease_keeper is not None
+        task = asyncio.create_task(self._find(session, wanted, self._lease_keeper))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _find(self, session: Session, wanted: Wanted, keeper: Keeper) -> None:
+    async def _find(self, session: Session, wanted: NamedOpen, lease_keeper: LeaseKeeper) -> None:
         claim: Claim | None = None
         try:
-            await self._look_before(wanted, keeper)
-            claim = await keeper.claim(
+            await self._look_before(wanted, lease_keeper)
+            claim = await lease_keeper.claim(
                 wanted.key,
                 wanted.owner,
                 again=wanted.again,
@@ -137,7 +137,7 @@ class Naming:
             given = self._given(wanted, claim)
             floor = self._floor(wanted, None if claim is None else claim.checkpoint)
             if session.ended is None:
-                holding = keeper.hold(
+                lease = lease_keeper.hold(
                     claim,
                     key=wanted.key,
                     owner=wanted.owner,
@@ -149,11 +149,11 @@ class Naming:
                     floor=floor,
                 )
                 claim = None
-                self._model.engine.found(session, given, holding)
+                self._model.engine.found(session, given, lease)
                 if isinstance(given, Snapshot):
                     self._model.metrics.session_resumed()
                 if wanted.restart:
-                    holding.ask(anyhow=True)
+                    lease.ask(anyhow=True)
         except ServerError as error:
             if isinstance(error, TicketRejected) and wanted.again:
                 self._model.metrics.ticket_rejected(error.reason)
@@ -163,22 +163,22 @@ class Naming:
             self._model.engine.abort(session, _ending(StoreDown("internal error")))
         finally:
             if claim is not None:
-                keeper.release(claim)
+                lease_keeper.release(claim)
 
-    async def _look_before(self, wanted: Wanted, keeper: Keeper) -> None:
+    async def _look_before(self, wanted: NamedOpen, lease_keeper: LeaseKeeper) -> None:
         """Whether a ticket that is to be the last word is too old: before the claim that would end
         the session where it is. Raises `TicketRejected`."""
         if wanted.again is not None and wanted.again.replay == 0:
             with suppress(StoreDown):  # the claim will say so, if that matters
-                self._floor(wanted, await keeper.peek(wanted.key))
+                self._floor(wanted, await lease_keeper.peek(wanted.key))
 
-    def _floor(self, wanted: Wanted, checkpoint: bytes | None) -> int:
+    def _floor(self, wanted: NamedOpen, checkpoint: bytes | None) -> int:
         """Raises `TicketRejected`."""
         if wanted.again is None or checkpoint is None:
             return 0
         return wanted.again.floor(self._ticketing.kept(checkpoint))
 
-    def _given(self, wanted: Wanted, claim: Claim | None) -> Given | None:
+    def _given(self, wanted: NamedOpen, claim: Claim | None) -> InitialState | None:
         """Raises `TicketRejected` or `InvalidRequest`."""
         if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
             if wanted.lacking is not None:

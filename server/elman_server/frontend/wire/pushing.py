@@ -8,7 +8,7 @@ import numpy as np
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.engine import Engine
 from elman_server.engine.queues import Elements
-from elman_server.engine.roster import Roster
+from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.session import Ending, EndReason, Session
 from elman_server.errors import InvalidElement, InvalidRequest
 from elman_server.frontend.slices import PushSlice, sliced
@@ -32,18 +32,18 @@ class Pushing:
         *,
         model: ServedModel,
         sessions: Mapping[int, Session],
-        rosters: Sequence[Roster],
+        session_indexes: Sequence[SessionIndex],
         window: int,
         beyond_window: set[Session],
         refuse: Callable[[int], None],
     ) -> None:
-        """`sessions` are the sessions of the RPC, by number; `rosters` have them, too, each those
+        """`sessions` are the sessions of the RPC, by number; `session_indexes` have them, too, each those
         of one outbox. Both may change. Those with more than `window` elements unanswered are put
         into `beyond_window`. `refuse` is called with the number of a session that is not there."""
         self._codec = model.codec
         self._engine: Engine = model.engine
         self._sessions = sessions
-        self._rosters = rosters
+        self._session_indexes = session_indexes
         self._window = window
         self._beyond_window = beyond_window
         self._refuse = refuse
@@ -186,7 +186,7 @@ class Pushing:
         if np.count_nonzero(shares) < len(shares):
             return False
         wanted = np.array(numbers, np.int64)
-        found = next(filter(None, (roster.find(wanted) for roster in self._rosters)), None)
+        found = next(filter(None, (session_index.find(wanted) for session_index in self._session_indexes)), None)
         if found is None:
             return False
         receiver, rows = found

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from math import inf
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.durable.named.keeper import Keeper
+from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
-from elman_server.engine.beginning import Given
+from elman_server.engine.beginning import InitialState
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Times
 from elman_server.engine.session import CANCELLED, Ending, EndReason, Session
@@ -29,7 +29,7 @@ from elman_server.frontend.grpcio import status
 from elman_server.frontend.turns import Slices, Turns
 from elman_server.frontend.wire import messages
 from elman_server.frontend.wire.frames import FramePacker
-from elman_server.frontend.wire.naming import Naming, Wanted
+from elman_server.frontend.wire.naming import Naming, NamedOpen
 from elman_server.frontend.wire.pushing import Payload, Pushing, payload
 from elman_server.frontend.wire.ticketing import Ticketing
 from elman_server.frontend.withheld import NamedAnswers, Withheld
@@ -68,7 +68,7 @@ class StreamRpc:
         model: ServedModel,
         admission: Admission,
         identity: str,
-        keeper: Keeper | None,
+        lease_keeper: LeaseKeeper | None,
         turns: Turns,
         withheld: Withheld,
         window: int,
@@ -85,8 +85,8 @@ class StreamRpc:
         self._withheld = withheld
         self._identity = identity
         self._ticketing = Ticketing(model, identity)
-        self._naming = Naming(model, identity, keeper)
-        self._keeper = keeper
+        self._naming = Naming(model, identity, lease_keeper)
+        self._lease_keeper = lease_keeper
         self._max_age = max_age if model.tickets.available else inf
         self._grace = grace
         self._opening = opening
@@ -103,8 +103,8 @@ class StreamRpc:
         self._named: NamedAnswers | None = None
         """None before its first named session."""
         self._sessions: dict[int, Session] = {}
-        self._roster = self._engine.roster(self._outbox)
-        self._rosters = [self._roster]
+        self._session_index = self._engine.session_index(self._outbox)
+        self._session_indexes = [self._session_index]
         self._last_number = -1
         self._last_before_frame: float = inf
         """The last number before the frame that is taken in slices, if one is."""
@@ -113,7 +113,7 @@ class StreamRpc:
         self._pushing = Pushing(
             model=model,
             sessions=self._sessions,
-            rosters=self._rosters,
+            session_indexes=self._session_indexes,
             window=window,
             beyond_window=self._beyond_window,
             refuse=self._refuse_push,
@@ -328,7 +328,7 @@ class StreamRpc:
         """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
         self._frame_nbytes = request.ByteSize()
         try:
-            with self._admission.holding(self._frame_nbytes):
+            with self._admission.lease(self._frame_nbytes):
                 yield
         finally:
             self._frame_nbytes = 0
@@ -476,8 +476,8 @@ class StreamRpc:
             self._refuse(number, error)
             return
         self._sessions[number] = session
-        roster = self._roster if wanted is None else self._named_answers().roster
-        roster.add(session)
+        session_index = self._session_index if wanted is None else self._named_answers().session_index
+        session_index.add(session)
         if isinstance(given, Snapshot):
             self._model.metrics.session_resumed()
         if wanted is not None:
@@ -490,7 +490,7 @@ class StreamRpc:
             self._model.metrics.session_rejected(error.reason)
             raise
 
-    def _beginning(self, message: pb.Open) -> tuple[Given | None, Wanted | None]:
+    def _beginning(self, message: pb.Open) -> tuple[InitialState | None, NamedOpen | None]:
         """What a session begins from, or by which name that is to be found. Raises a
         `ServerError`."""
         if message.fingerprint:
@@ -507,17 +507,17 @@ class StreamRpc:
 
     def _named_answers(self) -> NamedAnswers:
         if self._named is None:
-            assert self._keeper is not None
+            assert self._lease_keeper is not None
             self._named = NamedAnswers(
                 engine=self._engine,
-                keeper=self._keeper,
+                lease_keeper=self._lease_keeper,
                 packer=self._packer,
                 limit=self._frame_bytes,
                 of_all=self._withheld,
                 notify=self.notify,
                 told=self._told,
             )
-            self._rosters.append(self._named.roster)
+            self._session_indexes.append(self._named.session_index)
         return self._named
 
     def _told(self, session: Session) -> None:

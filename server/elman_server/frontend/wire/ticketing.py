@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from math import inf
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.durable.named.holding import Holding
+from elman_server.durable.named.lease import Lease
 from elman_server.durable.named.rewinding import Checkpoint
 from elman_server.durable.tickets.content import Attachment
 from elman_server.engine.session import Session
@@ -43,7 +43,7 @@ class Ticketing:
     def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
         ticket = b""
         if self._tickets.available:
-            if isinstance(session.keeping, Holding):
+            if isinstance(session.keeping, Lease):
                 ticket = session.keeping.seal(snapshot)
             else:
                 ticket = self._tickets.issue(snapshot, self._identity)

@@ -8,7 +8,7 @@ LEASE, TIMEOUT = 3.0, 2.0
 
 
 def fence(*, go_on: bool = True) -> Fence:
-    return Fence(lease=LEASE, timeout=TIMEOUT, now=0.0, go_on=go_on)
+    return Fence(lease_seconds=LEASE, timeout=TIMEOUT, now=0.0, go_on=go_on)
 
 
 def test_claims_are_good_for_a_lease_from_when_their_renewal_began() -> None:

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from elman_server.durable.named.keeper import Keeper, Terms
+from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim
 from elman_server.telemetry.metrics import Metrics
@@ -52,30 +52,30 @@ async def test_a_claim_that_a_slow_renewal_did_not_have_is_not_taken_for_renewed
     tmp_path: Path, outside: FileStore
 ) -> None:
     store: Any = Slow(FileStore(tmp_path / "store"))
-    terms = Terms(lease=LEASE, ttl=60.0, interval=60.0)
-    keeper = Keeper(store, terms, Metrics().keeper(), go_on=False)
-    keeper.start()
+    terms = Terms(lease_seconds=LEASE, ttl=60.0, interval=60.0)
+    lease_keeper = LeaseKeeper(store, terms, Metrics().lease_keeper(), go_on=False)
+    lease_keeper.start()
     try:
         await store.renewing.wait()
         store.renewing.clear()
         # The claim is asked for shortly before the next renewal begins, and got after.
         await asyncio.sleep(0.75 * LEASE)
-        claim = await keeper.claim("bob", "us", again=None, wanted=lambda: True)
+        claim = await lease_keeper.claim("bob", "us", again=None, wanted=lambda: True)
         session: Any = SimpleNamespace(position=0, ended=None)
-        holding = keeper.hold(
+        lease = lease_keeper.hold(
             claim, key="bob", owner="us", session=session, engine=Mock(), seal=lambda _: b""
         )
         assert store.renewing.is_set()
         end = asyncio.get_running_loop().time() + 3 * LEASE
         while not isinstance(
-            await outside.claim("bob", owner="them", lease=60.0, again=False), Claim
+            await outside.claim("bob", owner="them", lease_seconds=60.0, again=False), Claim
         ):
             if asyncio.get_running_loop().time() > end:
                 return  # on a busy machine the next renewal may come before the lease is over
             await asyncio.sleep(0.01)
         # Until it knows that another has the session.
-        while not holding.lost:
-            assert keeper.lapsed
+        while not lease.lost:
+            assert lease_keeper.lapsed
             await asyncio.sleep(0.005)
     finally:
-        await keeper.stop()
+        await lease_keeper.stop()

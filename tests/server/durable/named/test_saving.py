@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from elman_server.durable.named import saving
-from elman_server.durable.named.holding import Holding
-from elman_server.durable.named.saving import Saver
+from elman_server.durable.named.lease import Lease
+from elman_server.durable.named.saving import CheckpointWriter
 from elman_server.durable.store.interface import Claim, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import Metrics
@@ -40,74 +40,74 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-def saver(store: Any) -> Saver:
-    return Saver(
+def checkpoint_writer(store: Any) -> CheckpointWriter:
+    return CheckpointWriter(
         store,
-        Metrics().keeper(),
+        Metrics().lease_keeper(),
         ttl=60,
         clock=time.monotonic,
-        refused=lambda holding, claim: holding.revoke(),
+        refused=lambda lease, claim: lease.revoke(),
     )
 
 
-def ended(saver: Saver, key: str) -> Holding:
+def ended(checkpoint_writer: CheckpointWriter, key: str) -> Lease:
     session: Any = FakeSession()
-    holding = Holding(
+    lease = Lease(
         key=key,
         owner="me",
         claim=Claim(key=key, owner="me", generation=1),
         session=session,
         engine=session,
         seal=lambda snapshot: b"sealed",
-        changed=lambda holding: None,
+        changed=lambda lease: None,
         now=0.0,
     )
-    holding.snapshot(Snapshot(position=3, tensors=None))
-    holding.ended()
-    saver.leave(holding)
-    return holding
+    lease.snapshot(Snapshot(position=3, tensors=None))
+    lease.ended()
+    checkpoint_writer.leave(lease)
+    return lease
 
 
 async def test_however_many_end_at_once_all_are_saved_and_released(
-    saver: Saver, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+    checkpoint_writer: CheckpointWriter, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "_MOST_LEAVING", 10)
     keys = [str(number) for number in range(600)]
-    holdings = [ended(saver, key) for key in keys]
-    await saver.save_all()
+    leases = [ended(checkpoint_writer, key) for key in keys]
+    await checkpoint_writer.save_all()
     assert store.saved == store.released == keys
-    assert not saver.leaving
-    assert all(holding.done for holding in holdings)
+    assert not checkpoint_writer.leaving
+    assert all(lease.done for lease in leases)
 
 
 async def test_while_the_store_is_down_the_last_ones_are_kept(
-    saver: Saver, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+    checkpoint_writer: CheckpointWriter, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "_MOST_LEAVING", 10)
-    ended(saver, "first")
+    ended(checkpoint_writer, "first")
     store.down = True
     with pytest.raises(StoreUnavailable):
-        await saver.save_all()
+        await checkpoint_writer.save_all()
     for number in range(30):
-        ended(saver, str(number))
+        ended(checkpoint_writer, str(number))
     store.down = False
-    await saver.save_all()
+    await checkpoint_writer.save_all()
     assert sorted(store.saved, key=int) == [str(number) for number in range(20, 30)]
 
 
 async def test_that_nothing_can_be_saved_is_told_if_claims_can_be_renewed(
-    saver: Saver, store: FakeStore
+    checkpoint_writer: CheckpointWriter, store: FakeStore
 ) -> None:
-    ended(saver, "1")
+    ended(checkpoint_writer, "1")
     store.down = True
     told = []
     for renewed in (False, False, True):
         if renewed:
-            saver.renewed()
+            checkpoint_writer.renewed()
         with pytest.raises(StoreUnavailable):
-            await saver.save_all()
-        told.append(saver.failing)
+            await checkpoint_writer.save_all()
+        told.append(checkpoint_writer.failing)
     store.down = False
-    await saver.save_all()
-    assert [*told, saver.failing] == [False, False, True, False]
+    await checkpoint_writer.save_all()
+    assert [*told, checkpoint_writer.failing] == [False, False, True, False]
     assert store.released == ["1"]

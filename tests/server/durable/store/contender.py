@@ -12,14 +12,14 @@ from elman_server.durable.store.interface import Claim
 from elman_server.durable.store.opening import open_store
 
 
-async def contend(url: str, key: str, owner: str, rounds: int, lease: float) -> int:
+async def contend(url: str, key: str, owner: str, rounds: int, lease_seconds: float) -> int:
     store = open_store(url)
     taken = 0
     for _ in range(rounds):
-        while not isinstance(claim := await store.claim(key, owner=owner, lease=lease), Claim):
+        while not isinstance(claim := await store.claim(key, owner=owner, lease_seconds=lease_seconds), Claim):
             await asyncio.sleep(claim.remaining * random.random())
         count = int(claim.checkpoint or 0)
-        await asyncio.sleep(lease * random.choice([0, 0, 0.5, 1.0, 1.5]))
+        await asyncio.sleep(lease_seconds * random.choice([0, 0, 0.5, 1.0, 1.5]))
         refused = await store.save({claim: b"%d" % (count + 1)}, ttl=60)
         taken += not refused
         await store.release(claim)
@@ -28,5 +28,5 @@ async def contend(url: str, key: str, owner: str, rounds: int, lease: float) -> 
 
 
 if __name__ == "__main__":
-    url, key, owner, rounds, lease = sys.argv[1:]
-    print(asyncio.run(contend(url, key, owner, int(rounds), float(lease))))
+    url, key, owner, rounds, lease_seconds = sys.argv[1:]
+    print(asyncio.run(contend(url, key, owner, int(rounds), float(lease_seconds))))

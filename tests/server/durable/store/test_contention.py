@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'server'}"}
 async def test_of_many_who_claim_at_once_one_gets_the_key(world: World) -> None:
     stores = [world.store() for _ in range(4)]
     found = await asyncio.gather(
-        *(stores[i % 4].claim("key", owner=f"owner{i}", lease=30) for i in range(100))
+        *(stores[i % 4].claim("key", owner=f"owner{i}", lease_seconds=30) for i in range(100))
     )
     (winner,) = [each for each in found if isinstance(each, Claim)]
     assert {each.generation for each in found if isinstance(each, Held)} == {winner.generation}
@@ -35,7 +35,7 @@ async def test_tasks_that_take_turns_lose_no_update(world: World) -> None:
         nonlocal inside
         store, done = stores[number % 4], 0
         while done < rounds:
-            claim = await store.claim("key", owner=f"owner{number}", lease=30)
+            claim = await store.claim("key", owner=f"owner{number}", lease_seconds=30)
             if not isinstance(claim, Claim):
                 continue
             inside += 1
@@ -83,7 +83,7 @@ async def test_processes_that_outstay_their_leases_lose_no_update(url: str) -> N
     assert [process.returncode for process in processes] == [0] * 4
     assert sum(taken) > 0
     store = open_store(url)
-    while isinstance(last := await store.claim("key", owner="last", lease=30), Held):
+    while isinstance(last := await store.claim("key", owner="last", lease_seconds=30), Held):
         await asyncio.sleep(last.remaining)
     assert last.checkpoint == b"%d" % sum(taken)
     await store.close()
@@ -113,7 +113,7 @@ async def test_what_a_killed_process_held_is_free_when_its_lease_has_run_out(url
     holder.kill()
     holder.communicate()
     store = open_store(url)
-    while isinstance(found := await store.claim("key", owner="heir", lease=30), Held):
+    while isinstance(found := await store.claim("key", owner="heir", lease_seconds=30), Held):
         assert found.remaining <= 0.5
         await asyncio.sleep(found.remaining)
     assert found.checkpoint == b"state"

@@ -52,7 +52,7 @@ async def sweep(store: FileStore, clock: Clock) -> None:
     """Uses the store for as long as it takes to sweep all of it."""
     for _ in range(SHARDS):
         clock.now += 5
-        await store.renew([await claimed(store, "sweeper", "a")], lease=30)
+        await store.renew([await claimed(store, "sweeper", "a")], lease_seconds=30)
 
 
 async def test_only_its_owner_can_read_it(store: FileStore, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_lock_that_is_not_given_back_is_unavailable_before_long(
         with pytest.raises(StoreUnavailable):
             await store.save({claim: b"x"}, ttl=30)
         with pytest.raises(StoreUnavailable):
-            await store.claim("key", owner="b", lease=30)
+            await store.claim("key", owner="b", lease_seconds=30)
         assert time.monotonic() - start < 3
     assert await store.save({claim: b"y"}, ttl=30) == frozenset()
     assert (await claimed(store, "key", "a")).checkpoint == b"y"
@@ -83,7 +83,7 @@ async def test_a_folder_that_can_not_be_used_is_unavailable(
 ) -> None:
     path(tmp_path, "key", "").parent.write_text("in the way")
     with pytest.raises(StoreUnavailable, match="can't be used"):
-        await store.claim("key", owner="a", lease=30)
+        await store.claim("key", owner="a", lease_seconds=30)
 
 
 async def test_a_folder_that_was_emptied_goes_on(
@@ -94,7 +94,7 @@ async def test_a_folder_that_was_emptied_goes_on(
     clock.now += 0.001
     assert (await claimed(store, "other", "b")).generation > other.generation
     expected = Renewal(lost=frozenset({other}), forgotten=frozenset({mine}))
-    assert await store.renew([mine, other], lease=30) == expected
+    assert await store.renew([mine, other], lease_seconds=30) == expected
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -123,20 +123,20 @@ async def test_a_damaged_record_counts_as_forgotten(
     claim = await claimed(store, "key", "a")
     file = path(tmp_path, "key", ".record")
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
-    assert await store.renew([claim], lease=30) == Renewal(forgotten=frozenset({claim}))
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert await store.renew([claim], lease_seconds=30) == Renewal(forgotten=frozenset({claim}))
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
 
 
 async def test_a_shorter_record_takes_the_place_of_a_longer_one(store: FileStore) -> None:
     claim = await claimed(store, "key", "owner" * 100)
     await store.release(claim)
-    assert await store.renew([await claimed(store, "key", "a")], lease=30) == Renewal()
+    assert await store.renew([await claimed(store, "key", "a")], lease_seconds=30) == Renewal()
 
 
 async def test_what_was_left_half_written_is_not_read_and_is_swept(
     store: FileStore, clock: Clock, tmp_path: Path
 ) -> None:
-    await store.save({await claimed(store, "key", "a", lease=HOUR): b"whole"}, ttl=2 * HOUR)
+    await store.save({await claimed(store, "key", "a", lease_seconds=HOUR): b"whole"}, ttl=2 * HOUR)
     unfinished = path(tmp_path, "key", ".checkpoint.unfinished")
     unfinished.write_bytes(b"half")
     await sweep(store, clock)
@@ -155,7 +155,7 @@ async def test_what_expired_is_swept_and_its_record_an_hour_later(
         while path(tmp_path, "key", ".checkpoint").exists():
             await sweep(store, clock)
     assert path(tmp_path, "key", ".record").exists()
-    assert await store.renew([claim], lease=30) == Renewal(lost=frozenset({claim}))
+    assert await store.renew([claim], lease_seconds=30) == Renewal(lost=frozenset({claim}))
     clock.now += HOUR
     async with asyncio.timeout(30):
         while files(tmp_path) != {digest("sweeper") + ".record"}:
@@ -164,13 +164,13 @@ async def test_what_expired_is_swept_and_its_record_an_hour_later(
 
 
 async def test_what_is_held_or_kept_is_not_swept(store: FileStore, clock: Clock) -> None:
-    held = await claimed(store, "held", "a", lease=9 * HOUR)
+    held = await claimed(store, "held", "a", lease_seconds=9 * HOUR)
     kept = await claimed(store, "kept", "a")
     await store.save({kept: b"x"}, ttl=9 * HOUR)
     await store.release(kept)
     clock.now += 8 * HOUR
     await sweep(store, clock)
-    assert await store.renew([held], lease=30) == Renewal()
+    assert await store.renew([held], lease_seconds=30) == Renewal()
     assert (await claimed(store, "kept", "b")).checkpoint == b"x"
 
 

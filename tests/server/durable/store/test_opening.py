@@ -49,7 +49,7 @@ async def test_the_settings_of_a_url_are_heeded(redis_server: RedisServer) -> No
     for database, prefix in ((1, "opening:"), (2, "opening:"), (1, "another:")):
         settle(f"{redis_server.url}/{database}", prefix)
     await claimed(opened[0], "key", "a")
-    assert isinstance(await opened[1].claim("key", owner="b", lease=30), Held)
+    assert isinstance(await opened[1].claim("key", owner="b", lease_seconds=30), Held)
     for store in opened[2:]:
         await claimed(store, "key", "b")
     for store in opened:

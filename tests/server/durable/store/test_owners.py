@@ -61,7 +61,7 @@ class Referee:
             assert another, "held off by nobody"
             assert self.current is not None
             assert found.generation == self.current.generation
-            assert began < self.ended_by + self.slack, "held off by a lease that has run out"
+            assert began < self.ended_by + self.slack, "held off by a lease_seconds that has run out"
             self.wanted = True
             return
         assert not another or ended > self.runs_until - self.slack, "two owners hold the key"
@@ -69,8 +69,8 @@ class Referee:
         assert found.checkpoint == self.checkpoint, "not what was saved last"
         self.current, self.highest, self.wanted = found, found.generation, False
 
-    def leased(self, lease: float, began: float, ended: float) -> None:
-        self.runs_until, self.ended_by = began + lease, ended + lease
+    def leased(self, lease_seconds: float, began: float, ended: float) -> None:
+        self.runs_until, self.ended_by = began + lease_seconds, ended + lease_seconds
 
 
 async def play(world: World, unit: float, slack: float, scenario: list[Step]) -> None:
@@ -86,7 +86,7 @@ async def play(world: World, unit: float, slack: float, scenario: list[Step]) ->
             await world.wait(span)
         elif step.what == "claim":
             began = world.time()
-            found = await store.claim("key", owner=step.owner, lease=span)
+            found = await store.claim("key", owner=step.owner, lease_seconds=span)
             referee.claimed(step.owner, found, began, world.time())
             if isinstance(found, Claim):
                 claims.insert(0, found.emptied())
@@ -102,7 +102,7 @@ async def use(
     refused = frozenset[Claim]() if valid else frozenset({claim})
     if what == "renew":
         began = world.time()
-        renewal = await store.renew([claim], lease=span)
+        renewal = await store.renew([claim], lease_seconds=span)
         wanted = frozenset({claim}) if valid and referee.wanted else frozenset[Claim]()
         assert renewal == Renewal(lost=refused, wanted=wanted)
         if valid:

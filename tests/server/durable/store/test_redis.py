@@ -39,8 +39,8 @@ async def client(server: RedisServer) -> AsyncIterator[Redis]:
 
 
 CALLS: dict[str, Callable[[StateStore, Claim], Awaitable[object]]] = {
-    "claim": lambda store, claim: store.claim(claim.key, owner=claim.owner, lease=30),
-    "renew": lambda store, claim: store.renew([claim], lease=30),
+    "claim": lambda store, claim: store.claim(claim.key, owner=claim.owner, lease_seconds=30),
+    "renew": lambda store, claim: store.renew([claim], lease_seconds=30),
     "save": lambda store, claim: store.save({claim: b"x"}, ttl=30),
     "release": lambda store, claim: store.release(claim),
     "drop": lambda store, claim: store.drop(claim),
@@ -66,24 +66,24 @@ async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
     for url in ("redis://127.0.0.1:1", f"unix://{tmp_path}/none", "redis://nowhere.invalid"):
         store = RedisStore(url)
         with pytest.raises(StoreUnavailable):
-            await store.claim("key", owner="a", lease=30)
+            await store.claim("key", owner="a", lease_seconds=30)
         await store.close()
 
 
 async def test_an_empty_redis_lends_nothing_for_the_length_of_a_lease(
     server: RedisServer, store: RedisStore
 ) -> None:
-    held = await claimed(store, "key", "a", lease=0.5)
+    held = await claimed(store, "key", "a", lease_seconds=0.5)
     server.kill()
     server.start()
     for again in (False, True):
-        found = await store.claim("key", owner="b", lease=0.5, again=again)
+        found = await store.claim("key", owner="b", lease_seconds=0.5, again=again)
         assert isinstance(found, Held) and found.generation == 0
         assert 0 < found.remaining <= 0.5
-    assert await store.renew([held], lease=30) == Renewal(forgotten=frozenset({held}))
+    assert await store.renew([held], lease_seconds=30) == Renewal(forgotten=frozenset({held}))
     await asyncio.sleep(0.5)
-    assert isinstance(await store.claim("key", owner="b", lease=0.5), Held)
-    await claimed(store, "free", "b", lease=0.5)
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=0.5), Held)
+    await claimed(store, "free", "b", lease_seconds=0.5)
 
 
 async def test_a_redis_that_comes_back_empty_goes_on(
@@ -93,14 +93,14 @@ async def test_a_redis_that_comes_back_empty_goes_on(
     await store.save({mine: b"state"}, ttl=30)
     server.kill()
     with pytest.raises(StoreUnavailable):
-        await store.renew([mine, other], lease=30)
+        await store.renew([mine, other], lease_seconds=30)
     server.start()
     settle(server.url)
     taken = await claimed(store, "other", "b")
     assert taken.generation > other.generation
     expected = Renewal(lost=frozenset({other}), forgotten=frozenset({mine}))
-    assert await store.renew([mine, other], lease=30) == expected
-    assert isinstance(await store.claim("mine", owner="b", lease=30), Held)
+    assert await store.renew([mine, other], lease_seconds=30) == expected
+    assert isinstance(await store.claim("mine", owner="b", lease_seconds=30), Held)
     assert await store.save({mine: b"again", other: b"late"}, ttl=30) == {other}
     await store.release(mine)
     last = await claimed(store, "mine", "b")
@@ -140,7 +140,7 @@ async def test_those_who_wait_behind_one_that_hangs_do_not_hang_each(
     server.pause()
     start = time.monotonic()
     found = await asyncio.gather(
-        *(store.claim(f"key{i}", owner="a", lease=30) for i in range(200)), return_exceptions=True
+        *(store.claim(f"key{i}", owner="a", lease_seconds=30) for i in range(200)), return_exceptions=True
     )
     assert all(isinstance(each, StoreUnavailable) for each in found)
     assert time.monotonic() - start < TIMEOUT + 2, "and not 25 times as long"
@@ -154,7 +154,7 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_another(
     for _ in range(3):
         server.pause()
         await asyncio.gather(
-            *(store.claim(f"late{i}", owner="a", lease=30) for i in range(20)),
+            *(store.claim(f"late{i}", owner="a", lease_seconds=30) for i in range(20)),
             return_exceptions=True,
         )
         server.resume()
@@ -212,7 +212,7 @@ async def test_a_full_redis_is_unavailable_and_nothing_is_half_done(
         with pytest.raises(StoreUnavailable):
             await call(store, claim)
     await client.config_set("maxmemory", 0)
-    assert await store.renew([claim], lease=30) == Renewal()
+    assert await store.renew([claim], lease_seconds=30) == Renewal()
     assert (await claimed(store, "key", "a")).checkpoint == b"state"
 
 
@@ -221,13 +221,13 @@ async def test_a_replica_that_takes_no_writes_is_unavailable(
 ) -> None:
     await client.replicaof("127.0.0.1", "1")
     with pytest.raises(StoreUnavailable):
-        await store.claim("key", owner="a", lease=30)
+        await store.claim("key", owner="a", lease_seconds=30)
 
 
 async def test_a_wrong_password_is_unavailable(store: RedisStore, client: Redis) -> None:
     await client.config_set("requirepass", "secret")
     with pytest.raises(StoreUnavailable, match="uthentication"):
-        await store.claim("key", owner="a", lease=30)
+        await store.claim("key", owner="a", lease_seconds=30)
 
 
 async def test_what_redis_does_not_do_is_a_store_that_is_unavailable(
@@ -235,10 +235,10 @@ async def test_what_redis_does_not_do_is_a_store_that_is_unavailable(
 ) -> None:
     await client.set("elman:{sessions}:record:key", "no hash")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        await store.claim("key", owner="a", lease=30)
+        await store.claim("key", owner="a", lease_seconds=30)
     elsewhere = RedisStore(f"{server.url}/4711")
     with pytest.raises(StoreUnavailable, match="index"):
-        await elsewhere.claim("key", owner="a", lease=30)
+        await elsewhere.claim("key", owner="a", lease_seconds=30)
     await elsewhere.close()
 
 
@@ -254,7 +254,7 @@ async def test_every_key_has_the_prefix_and_one_tag_and_goes_away_by_itself(
     await store.save(dict.fromkeys(claims, b"x"), ttl=30)
     await store.release(claims[0])
     await store.drop(claims[1])
-    await store.renew([Claim(key="four", owner="a", generation=1)], lease=30)
+    await store.renew([Claim(key="four", owner="a", generation=1)], lease_seconds=30)
     await store.save({Claim(key="five", owner="a", generation=1): b"x"}, ttl=7200)
     keys = {str(key) for key in await client.keys()} - {"mine:{sessions}:since"}
     assert len(keys) == 5 + 3
@@ -279,7 +279,7 @@ async def test_two_prefixes_are_two_stores(server: RedisServer) -> None:
 async def test_a_socket_is_as_good_as_a_port(server: RedisServer, store: RedisStore) -> None:
     other = RedisStore(f"unix://{server.socket}")
     await claimed(other, "key", "a")
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
     await other.close()
 
 

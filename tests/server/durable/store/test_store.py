@@ -34,8 +34,8 @@ async def test_keys_do_not_touch_one_another(world: World) -> None:
 
 
 async def test_a_key_whose_lease_runs_is_held(world: World) -> None:
-    first = await claimed(world.store(), "key", "a", lease=30)
-    found = await world.store().claim("key", owner="b", lease=30)
+    first = await claimed(world.store(), "key", "a", lease_seconds=30)
+    found = await world.store().claim("key", owner="b", lease_seconds=30)
     assert isinstance(found, Held)
     assert found.generation == first.generation
     assert 25 < found.remaining <= 30
@@ -43,7 +43,7 @@ async def test_a_key_whose_lease_runs_is_held(world: World) -> None:
 
 async def test_a_key_whose_lease_has_run_out_can_be_claimed(world: World) -> None:
     store = world.store()
-    first = await claimed(store, "key", "a", lease=SHORT)
+    first = await claimed(store, "key", "a", lease_seconds=SHORT)
     await world.wait(SHORT)
     second = await claimed(store, "key", "b")
     assert second.generation > first.generation
@@ -51,8 +51,8 @@ async def test_a_key_whose_lease_has_run_out_can_be_claimed(world: World) -> Non
 
 async def test_what_is_held_can_be_waited_for(world: World) -> None:
     store = world.store()
-    await claimed(store, "key", "a", lease=SHORT)
-    found = await store.claim("key", owner="b", lease=30)
+    await claimed(store, "key", "a", lease_seconds=SHORT)
+    found = await store.claim("key", owner="b", lease_seconds=30)
     assert isinstance(found, Held)
     await world.wait(found.remaining)
     await claimed(store, "key", "b")
@@ -60,35 +60,35 @@ async def test_what_is_held_can_be_waited_for(world: World) -> None:
 
 async def test_a_renewed_lease_runs_on(world: World) -> None:
     store = world.store()
-    claim = await claimed(store, "key", "a", lease=SHORT)
-    assert await store.renew([claim], lease=30) == Renewal()
+    claim = await claimed(store, "key", "a", lease_seconds=SHORT)
+    assert await store.renew([claim], lease_seconds=30) == Renewal()
     await world.wait(SHORT)
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
 
 
 async def test_a_lease_that_ran_out_can_be_renewed_while_nobody_has_claimed(world: World) -> None:
     store = world.store()
-    claim = await claimed(store, "key", "a", lease=SHORT)
+    claim = await claimed(store, "key", "a", lease_seconds=SHORT)
     await world.wait(SHORT)
-    assert await store.renew([claim], lease=30) == Renewal()
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert await store.renew([claim], lease_seconds=30) == Renewal()
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
 
 
 async def test_an_owner_that_was_followed_can_do_nothing_more(world: World) -> None:
     store = world.store()
-    old = await claimed(store, "key", "a", lease=SHORT)
+    old = await claimed(store, "key", "a", lease_seconds=SHORT)
     await store.save({old: b"old"}, ttl=30)
     await world.wait(SHORT)
     new = await claimed(store, "key", "b")
     await store.save({new: b"new"}, ttl=30)
 
     fenced = frozenset({old})
-    assert await store.renew([old], lease=30) == Renewal(lost=fenced)
+    assert await store.renew([old], lease_seconds=30) == Renewal(lost=fenced)
     assert await store.save({old: b"late"}, ttl=30) == fenced
     assert await store.release(old) == fenced
     assert await store.drop(old) == fenced
 
-    assert await store.renew([new], lease=30) == Renewal()
+    assert await store.renew([new], lease_seconds=30) == Renewal()
     assert await store.save({new: b"newer"}, ttl=30) == frozenset()
     await store.release(new)
     assert (await claimed(store, "key", "c")).checkpoint == b"newer"
@@ -101,27 +101,27 @@ async def test_an_owner_that_claims_again_is_given_a_new_claim(world: World) -> 
     second = await claimed(store, "key", "a")
     assert second.generation > first.generation
     assert second.checkpoint == b"state"
-    assert (await store.renew([first, second], lease=30)) == Renewal(lost=frozenset({first}))
+    assert (await store.renew([first, second], lease_seconds=30)) == Renewal(lost=frozenset({first}))
 
 
 async def test_the_holder_is_told_at_each_renewal_that_a_key_is_wanted(world: World) -> None:
     store = world.store()
     claim, other = await claimed(store, "key", "a"), await claimed(store, "other", "a")
-    assert await store.renew([claim, other], lease=30) == Renewal()
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert await store.renew([claim, other], lease_seconds=30) == Renewal()
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
     for _ in range(2):
-        assert await store.renew([claim, other], lease=30) == Renewal(wanted=frozenset({claim}))
+        assert await store.renew([claim, other], lease_seconds=30) == Renewal(wanted=frozenset({claim}))
     await store.release(claim)
     taken = await claimed(store, "key", "b")
-    assert await store.renew([taken], lease=30) == Renewal()
+    assert await store.renew([taken], lease_seconds=30) == Renewal()
 
 
 async def test_a_new_owner_is_not_asked_for_what_the_last_one_was_asked_for(world: World) -> None:
     store = world.store()
-    await claimed(store, "key", "a", lease=SHORT)
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    await claimed(store, "key", "a", lease_seconds=SHORT)
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
     await world.wait(SHORT)
-    assert await store.renew([await claimed(store, "key", "c")], lease=30) == Renewal()
+    assert await store.renew([await claimed(store, "key", "c")], lease_seconds=30) == Renewal()
 
 
 async def test_a_released_key_is_free_at_once_and_keeps_its_checkpoint(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_what_was_given_up_is_not_the_owners_any_more(world: World, ending
     claim = await claimed(store, "key", "a")
     assert await getattr(store, ending)(claim) == frozenset()
     fenced = frozenset({claim})
-    assert await store.renew([claim], lease=30) == Renewal(lost=fenced)
+    assert await store.renew([claim], lease_seconds=30) == Renewal(lost=fenced)
     assert await store.save({claim: b"late"}, ttl=30) == fenced
     assert await store.release(claim) == fenced
     assert await store.drop(claim) == fenced
@@ -177,7 +177,7 @@ async def test_a_checkpoints_time_begins_again_when_it_is_saved_again(world: Wor
 
 async def test_saving_does_not_prolong_the_lease(world: World) -> None:
     store = world.store()
-    claim = await claimed(store, "key", "a", lease=SHORT)
+    claim = await claimed(store, "key", "a", lease_seconds=SHORT)
     await store.save({claim: b"state"}, ttl=30)
     await world.wait(SHORT)
     assert await store.save({claim: b"later"}, ttl=30) == frozenset()
@@ -200,8 +200,8 @@ async def test_of_many_claims_each_is_answered_for_itself(world: World) -> None:
     await store.release(*lost)
     wanted = frozenset(claims[1::7])
     for claim in wanted:
-        await store.claim(claim.key, owner="b", lease=30)
-    assert await store.renew(claims, lease=30) == Renewal(lost=lost, wanted=wanted)
+        await store.claim(claim.key, owner="b", lease_seconds=30)
+    assert await store.renew(claims, lease_seconds=30) == Renewal(lost=lost, wanted=wanted)
     checkpoints = {claim: claim.key.encode() for claim in claims}
     assert await store.save(checkpoints, ttl=30) == lost
     assert await store.release(*claims) == lost
@@ -221,7 +221,7 @@ async def test_large_batches_of_large_checkpoints_go_through(world: World) -> No
 
 async def test_of_nothing_nothing_comes(world: World) -> None:
     store = world.store()
-    assert await store.renew([], lease=30) == Renewal()
+    assert await store.renew([], lease_seconds=30) == Renewal()
     assert await store.save({}, ttl=30) == frozenset()
     assert await store.release() == frozenset()
     assert await store.drop() == frozenset()
@@ -247,7 +247,7 @@ async def test_thousands_of_claims_are_renewed_in_a_moment(world: World) -> None
     store = world.store()
     claims = await asyncio.gather(*(claimed(store, f"key{i}", "a") for i in range(3000)))
     start = time.perf_counter()
-    assert await store.renew(claims, lease=30) == Renewal()
+    assert await store.renew(claims, lease_seconds=30) == Renewal()
     seconds = time.perf_counter() - start
     print(f"{len(claims)} claims renewed in {seconds * 1000:.0f} ms")
     assert seconds < 5, "some hundred milliseconds are usual"
@@ -259,16 +259,16 @@ async def test_thousands_of_claims_are_renewed_in_a_moment(world: World) -> None
 async def test_a_forgotten_claim_is_taken_down_again(world: World) -> None:
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
-    assert await store.renew([forgotten], lease=30) == Renewal(forgotten=frozenset({forgotten}))
-    assert await store.renew([forgotten], lease=30) == Renewal()
-    assert isinstance(await store.claim("key", owner="b", lease=30), Held)
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal(forgotten=frozenset({forgotten}))
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal()
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
 
 
 async def test_a_forgotten_claim_can_save_before_it_is_renewed(world: World) -> None:
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
     assert await store.save({forgotten: b"state"}, ttl=30) == frozenset()
-    assert await store.renew([forgotten], lease=30) == Renewal()
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal()
     await store.release(forgotten)
     assert (await claimed(store, "key", "b")).checkpoint == b"state"
 
@@ -277,17 +277,17 @@ async def test_of_two_forgotten_claims_the_later_one_counts(world: World) -> Non
     store = world.store()
     old = Claim(key="key", owner="a", generation=1)
     new = Claim(key="key", owner="b", generation=2)
-    await store.renew([old], lease=30)
-    assert await store.renew([new], lease=30) == Renewal(forgotten=frozenset({new}))
+    await store.renew([old], lease_seconds=30)
+    assert await store.renew([new], lease_seconds=30) == Renewal(forgotten=frozenset({new}))
     assert await store.save({old: b"old"}, ttl=30) == frozenset({old})
-    assert await store.renew([old], lease=30) == Renewal(lost=frozenset({old}))
+    assert await store.renew([old], lease_seconds=30) == Renewal(lost=frozenset({old}))
 
 
 async def test_who_claims_a_forgotten_key_first_has_it(world: World) -> None:
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
     await claimed(store, "key", "b")
-    assert await store.renew([forgotten], lease=30) == Renewal(lost=frozenset({forgotten}))
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal(lost=frozenset({forgotten}))
 
 
 @pytest.mark.parametrize("ending", ["release", "drop"])
@@ -295,26 +295,26 @@ async def test_a_forgotten_claim_can_be_given_up(world: World, ending: str) -> N
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
     assert await getattr(store, ending)(forgotten) == frozenset()
-    assert await store.renew([forgotten], lease=30) == Renewal(lost=frozenset({forgotten}))
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal(lost=frozenset({forgotten}))
     await claimed(store, "key", "b")
 
 
 async def test_who_had_a_key_last_can_have_it_again(world: World) -> None:
     store = world.store()
     for end in ("release", "run out", "nothing"):
-        first = await claimed(store, end, "a", lease=SHORT)
+        first = await claimed(store, end, "a", lease_seconds=SHORT)
         await store.save({first: b"state"}, ttl=30)
         if end == "release":
             await store.release(first)
         elif end == "run out":
             await world.wait(SHORT)
-        second = await store.claim(end, owner="a", lease=30, again=True)
+        second = await store.claim(end, owner="a", lease_seconds=30, again=True)
         assert isinstance(second, Claim)
         assert (second.generation > first.generation, second.checkpoint) == (True, b"state")
 
 
 async def test_what_nobody_ever_had_can_be_had_again(world: World) -> None:
-    assert isinstance(await world.store().claim("key", owner="a", lease=30, again=True), Claim)
+    assert isinstance(await world.store().claim("key", owner="a", lease_seconds=30, again=True), Claim)
 
 
 async def test_who_was_followed_cannot_have_a_key_again_and_does_not_ask_for_it(
@@ -322,16 +322,16 @@ async def test_who_was_followed_cannot_have_a_key_again_and_does_not_ask_for_it(
 ) -> None:
     store = world.store()
     await store.release(await claimed(store, "key", "a"))
-    other = await claimed(store, "key", "b", lease=SHORT)
-    found = await store.claim("key", owner="a", lease=30, again=True)
+    other = await claimed(store, "key", "b", lease_seconds=SHORT)
+    found = await store.claim("key", owner="a", lease_seconds=30, again=True)
     assert isinstance(found, Held) and found.remaining > 0
-    assert await store.renew([other], lease=SHORT) == Renewal()
+    assert await store.renew([other], lease_seconds=SHORT) == Renewal()
     await world.wait(SHORT)
-    assert isinstance(await store.claim("key", owner="a", lease=30, again=True), Held)
+    assert isinstance(await store.claim("key", owner="a", lease_seconds=30, again=True), Held)
     await store.release(other)
-    found = await store.claim("key", owner="a", lease=30, again=True)
+    found = await store.claim("key", owner="a", lease_seconds=30, again=True)
     assert found == Held(generation=other.generation, remaining=0)
-    assert isinstance(await store.claim("key", owner="b", lease=30, again=True), Claim)
+    assert isinstance(await store.claim("key", owner="b", lease_seconds=30, again=True), Claim)
 
 
 async def test_a_checkpoint_can_be_looked_at_whoever_has_the_key(world: World) -> None:
@@ -341,6 +341,6 @@ async def test_a_checkpoint_can_be_looked_at_whoever_has_the_key(world: World) -
     assert await store.peek("key") is None
     await store.save({claim: b"state"}, ttl=SHORT)
     assert await world.store().peek("key") == b"state"
-    assert await store.renew([claim], lease=30) == Renewal()
+    assert await store.renew([claim], lease_seconds=30) == Renewal()
     await world.wait(SHORT)
     assert await store.peek("key") is None

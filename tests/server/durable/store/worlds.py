@@ -78,8 +78,8 @@ def settle(url: str, prefix: str = PREFIX) -> None:
         client.set(f"{prefix}{{sessions}}:since", 0)
 
 
-async def claimed(store: StateStore, key: str, owner: str, lease: float = 30) -> Claim:
+async def claimed(store: StateStore, key: str, owner: str, lease_seconds: float = 30) -> Claim:
     """A claim that has to succeed."""
-    found = await store.claim(key, owner=owner, lease=lease)
+    found = await store.claim(key, owner=owner, lease_seconds=lease_seconds)
     assert isinstance(found, Claim)
     return found
