@@ -26,7 +26,7 @@ from elman_server.process import memory
 from elman_server.process.watchdog import Watchdog, leave
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loader import Loader
-from elman_server.serving.manager import ModelManager
+from elman_server.serving.model_manager import ModelManager
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.stopping import Stages, Stopping, heed_hangup
 from elman_server.telemetry.exposition import exposed

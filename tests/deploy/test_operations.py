@@ -32,7 +32,7 @@ def test_its_flag_table_is_the_configuration(text: str) -> None:
 def test_its_metrics_table_is_what_the_server_counts(text: str) -> None:
     rows = re.findall(r"^\| `(elman_\w+)` \| (\w+) \| .+ \|$", text, re.MULTILINE)
     metrics = Metrics()
-    metrics.keeper()
+    metrics.lease_keeper()
     metrics.watch_keeper(sessions=lambda: 0, waiting=lambda: 0, down=lambda: False)
     metrics.watch_calls(lambda: 0)
     families = {family.name: family.type for family in metrics.registry.collect()}

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob, Contexts
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.init import Contexts, InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Elements

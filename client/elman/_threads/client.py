@@ -31,9 +31,9 @@ from elman._core.session_options import (
     session_options,
 )
 from elman._threads import ready as _ready
-from elman._threads.pool import RpcPool
-from elman._threads.channels import ServerChannels
 from elman._threads.rpc import SessionHandle
+from elman._threads.rpc_pool import RpcPool
+from elman._threads.server_channels import ServerChannels
 from elman._threads.stream import Stream
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
@@ -106,7 +106,9 @@ class Client:
         self._options = options
         self._home = Home()
         self._keepalive = Keepalive(options.keepalive)
-        self._channels = ServerChannels(options.targets, self._connect, lambda channel: channel.close())
+        self._channels = ServerChannels(
+            options.targets, self._connect, lambda channel: channel.close()
+        )
         keep_in_children(self._channels)
         close_at_exit(self._channels)
         self._cache = ModelCache()
@@ -310,7 +312,9 @@ class Client:
                 return answer
             except (grpc.RpcError, ValueError) as error:
                 self._check()
-                delay = attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
+                delay = (
+                    attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
+                )
                 if delay is None:
                     raise
                 if not is_refused(error):
@@ -353,7 +357,9 @@ class Client:
                 request = asking.send(self._ask("ListLabels", request))
         return model
 
-    def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> SessionHandle:
+    def _open(
+        self, known: KnownModel, options: SessionOptions, deadline: Deadline
+    ) -> SessionHandle:
         """A session that the server has opened, on the model's RPC or on a new one."""
         model = known.model
         key = (model.name, model.version, model.fingerprint)

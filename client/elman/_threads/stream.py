@@ -34,7 +34,11 @@ class Stream:
     """
 
     def __init__(
-        self, handle: SessionHandle, known: KnownModel, timeout: float, branch: "Callable[[bytes], Stream]"
+        self,
+        handle: SessionHandle,
+        known: KnownModel,
+        timeout: float,
+        branch: "Callable[[bytes], Stream]",
     ) -> None:
         """`branch` opens another stream from a ticket."""
         self._handle = handle

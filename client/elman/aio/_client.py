@@ -31,16 +31,16 @@ from elman._core.session_options import (
     check_ticket,
     session_options,
 )
-from elman._threads.channels import ServerChannels
+from elman._threads.server_channels import ServerChannels
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
 from elman._wire.predict import PredictCall
 from elman._wire.prediction import Predictions
 from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman.aio import _ready
-from elman.aio._pools import RpcPool
 from elman.aio._opening import Opening
 from elman.aio._rpc import SessionHandle
+from elman.aio._rpc_pool import RpcPool
 from elman.aio._stream import Stream
 from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -309,7 +309,9 @@ class Client:
                 return answer
             except grpc.RpcError as error:
                 self._check()
-                delay = attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
+                delay = (
+                    attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
+                )
                 if delay is None:
                     raise
                 if not is_refused(error):
@@ -373,7 +375,9 @@ class Client:
                 request = asking.send(await self._ask("ListLabels", request))
         return model
 
-    async def _open(self, known: KnownModel, options: SessionOptions, deadline: Deadline) -> SessionHandle:
+    async def _open(
+        self, known: KnownModel, options: SessionOptions, deadline: Deadline
+    ) -> SessionHandle:
         """A session that the server has opened, on the model's RPC or on a new one."""
         self._check()
         model = known.model

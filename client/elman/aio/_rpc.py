@@ -18,7 +18,7 @@ from elman._core.multiplexer import Multiplexer
 from elman._core.options import Metadata
 from elman._core.session import Operation, Session
 from elman._core.session_options import SessionOptions
-from elman._threads.channels import ServerChannels
+from elman._threads.server_channels import ServerChannels
 from elman._wire.status import Orphan, server_name, server_of, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable

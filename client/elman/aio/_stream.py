@@ -199,7 +199,9 @@ class Stream:
             if not isinstance(elements, AsyncIterable):
                 elements = _each(elements)
             async for element in elements:
-                if not await self._handle.run(pipeline.feed(self._codec.one(element)), Deadline(inf)):
+                if not await self._handle.run(
+                    pipeline.feed(self._codec.one(element)), Deadline(inf)
+                ):
                     break
         except BaseException as raised:
             error = raised

@@ -17,13 +17,12 @@ import structlog
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import InitJob, InitialState, nbytes
 from elman_server.engine.delivery import Selection
 from elman_server.engine.executor import Executor, TooLong
+from elman_server.engine.init import InitialState, InitJob, nbytes
 from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Mail, Outbox, Receiver
 from elman_server.engine.queues import ENTRY_NBYTES, Elements
-from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import (
     CANCELLED,
@@ -33,6 +32,7 @@ from elman_server.engine.session import (
     Keeping,
     Session,
 )
+from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.table import Numbers, Rows

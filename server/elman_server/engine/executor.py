@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Callable
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.engine.worker import Result, Work

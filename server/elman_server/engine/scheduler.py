@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitQueue, InitJob, InitialState, Start
+from elman_server.engine.batch_builder import BatchBuilder
+from elman_server.engine.capture_queue import CaptureQueue
 from elman_server.engine.delivery import Selection
-from elman_server.engine.filling import BatchBuilder
+from elman_server.engine.init import InitialState, InitJob, InitQueue, Start
 from elman_server.engine.limits import Seconds, StepLimits
-from elman_server.engine.lines import ReadyQueue
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, gathered
-from elman_server.engine.capture_queue import CaptureQueue
+from elman_server.engine.ready_queue import ReadyQueue
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
 from elman_server.engine.snapshot import (
     Cadence,

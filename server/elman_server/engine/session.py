@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from elman_server.engine.beginning import InitialState, Start
 from elman_server.engine.delivery import Selection
+from elman_server.engine.init import InitialState, Start
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.snapshot import Cadence, Snapshot
 from elman_server.engine.state_pool import Slot

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.init import InitJob
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 
 Work = Batch | InitJob | RestoreJob | CaptureJob

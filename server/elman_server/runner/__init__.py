@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.beginning import InitJob
+from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.beginning import InitJob
+from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory

@@ -9,9 +9,9 @@ import pytest
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob, InitialState
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.engine import Engine
+from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.session import Ending, EndReason, Session

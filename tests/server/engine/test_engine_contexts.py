@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from elman_server.engine.beginning import InitJob
+from elman_server.engine.init import InitJob
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import Overloaded
 from tests.server.engine.shell import (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.engine.limits import Chunking, StepSizer, StepLimits
+from elman_server.engine.limits import Chunking, StepLimits, StepSizer
 
 
 def seconds(rows: int, chunk: int) -> float:

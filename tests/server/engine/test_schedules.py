@@ -17,13 +17,13 @@ from hypothesis.stateful import (
 )
 
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.beginning import InitJob, InitialState
 from elman_server.engine.delivery import Delivery, Outputs
+from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
+from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.snapshot import NEVER, Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.table import Rows
 from tests.server.fakes import (
@@ -169,7 +169,9 @@ class Schedules(RuleBasedStateMachine):
         self.outboxes = [
             Outbox(limit=limit, notify=lambda: None) for limit in (float("inf"), 1, 100)
         ]
-        self.session_indexes = [SessionIndex(self.scheduler.table, outbox) for outbox in self.outboxes]
+        self.session_indexes = [
+            SessionIndex(self.scheduler.table, outbox) for outbox in self.outboxes
+        ]
         self.truths: dict[Session, Truth] = {}
         self.steps: list[Step] = []
         self.snapshots: list[tuple[Truth, Snapshot]] = []

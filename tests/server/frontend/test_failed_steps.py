@@ -7,8 +7,8 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.runner import Runner
 from tests.server.fakes import Slots

@@ -328,7 +328,9 @@ async def test_a_server_that_stops_does_not_wait_for_a_session_that_another_has(
 ) -> None:
     server = await start()
     store = FileStore(tmp_path / "store")
-    assert isinstance(await store.claim(key("letters", "", "bob"), owner="x", lease_seconds=60), Claim)
+    assert isinstance(
+        await store.claim(key("letters", "", "bob"), owner="x", lease_seconds=60), Claim
+    )
     stream = server.stream()
     await stream.send(opens=[named(1), pb.Open(session=2)])
     await stream.until(lambda: 2 in stream.opened)

@@ -16,9 +16,13 @@ def open_lease_keeper(config: ServerConfig, metrics: Metrics) -> LeaseKeeper | N
     except OpeningError as error:
         raise StartError(str(error)) from None
     terms = Terms(
-        lease_seconds=config.session_lease, ttl=config.session_ttl, interval=config.checkpoint_interval
+        lease_seconds=config.session_lease,
+        ttl=config.session_ttl,
+        interval=config.checkpoint_interval,
     )
-    lease_keeper = LeaseKeeper(store, terms, metrics.lease_keeper(), go_on=config.store_outage == "continue")
+    lease_keeper = LeaseKeeper(
+        store, terms, metrics.lease_keeper(), go_on=config.store_outage == "continue"
+    )
     metrics.watch_keeper(
         sessions=lambda: lease_keeper.sessions,
         waiting=lambda: lease_keeper.waiting,

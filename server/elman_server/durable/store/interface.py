@@ -75,7 +75,7 @@ class StateStore(Protocol):
     async def claim(
         self, key: str, *, owner: str, lease_seconds: float, again: bool = False
     ) -> Claim | Held:
-        """Takes the key for `lease_seconds` seconds, unless another owner's lease runs; or, `again`, if
+        """Takes the key for `lease_seconds`, unless another owner's lease runs; or, `again`, if
         another had the key since, whose lease may be over: then nobody is told that it is wanted.
 
         An owner that claims what it has itself gets a new claim, and its old one is not current
@@ -88,7 +88,7 @@ class StateStore(Protocol):
         ...
 
     async def renew(self, claims: Collection[Claim], *, lease_seconds: float) -> Renewal:
-        """Has the leases run for `lease_seconds` seconds from now, those that have run out too if nobody
+        """Has the leases run for `lease_seconds` from now, those that have run out too if nobody
         has claimed the key since."""
         ...
 

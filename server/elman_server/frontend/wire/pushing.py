@@ -8,8 +8,8 @@ import numpy as np
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.engine import Engine
 from elman_server.engine.queues import Elements
-from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.session_index import SessionIndex
 from elman_server.errors import InvalidElement, InvalidRequest
 from elman_server.frontend.slices import PushSlice, sliced
 from elman_server.frontend.turns import Slices
@@ -37,8 +37,8 @@ class Pushing:
         beyond_window: set[Session],
         refuse: Callable[[int], None],
     ) -> None:
-        """`sessions` are the sessions of the RPC, by number; `session_indexes` have them, too, each those
-        of one outbox. Both may change. Those with more than `window` elements unanswered are put
+        """`sessions` are the sessions of the RPC, by number; `session_indexes` have them, too, each the
+        sessions of one outbox. Both may change. Those with more than `window` elements unanswered are put
         into `beyond_window`. `refuse` is called with the number of a session that is not there."""
         self._codec = model.codec
         self._engine: Engine = model.engine
@@ -186,7 +186,10 @@ class Pushing:
         if np.count_nonzero(shares) < len(shares):
             return False
         wanted = np.array(numbers, np.int64)
-        found = next(filter(None, (session_index.find(wanted) for session_index in self._session_indexes)), None)
+        found = next(
+            filter(None, (session_index.find(wanted) for session_index in self._session_indexes)),
+            None,
+        )
         if found is None:
             return False
         receiver, rows = found

@@ -12,7 +12,7 @@ from math import inf
 from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
-from elman_server.engine.beginning import InitialState
+from elman_server.engine.init import InitialState
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Times
 from elman_server.engine.session import CANCELLED, Ending, EndReason, Session
@@ -29,7 +29,7 @@ from elman_server.frontend.grpcio import status
 from elman_server.frontend.turns import Slices, Turns
 from elman_server.frontend.wire import messages
 from elman_server.frontend.wire.frames import FramePacker
-from elman_server.frontend.wire.naming import Naming, NamedOpen
+from elman_server.frontend.wire.naming import NamedOpen, Naming
 from elman_server.frontend.wire.pushing import Payload, Pushing, payload
 from elman_server.frontend.wire.ticketing import Ticketing
 from elman_server.frontend.withheld import NamedAnswers, Withheld
@@ -476,7 +476,9 @@ class StreamRpc:
             self._refuse(number, error)
             return
         self._sessions[number] = session
-        session_index = self._session_index if wanted is None else self._named_answers().session_index
+        session_index = (
+            self._session_index if wanted is None else self._named_answers().session_index
+        )
         session_index.add(session)
         if isinstance(given, Snapshot):
             self._model.metrics.session_resumed()

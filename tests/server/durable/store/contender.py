@@ -16,7 +16,9 @@ async def contend(url: str, key: str, owner: str, rounds: int, lease_seconds: fl
     store = open_store(url)
     taken = 0
     for _ in range(rounds):
-        while not isinstance(claim := await store.claim(key, owner=owner, lease_seconds=lease_seconds), Claim):
+        while not isinstance(
+            claim := await store.claim(key, owner=owner, lease_seconds=lease_seconds), Claim
+        ):
             await asyncio.sleep(claim.remaining * random.random())
         count = int(claim.checkpoint or 0)
         await asyncio.sleep(lease_seconds * random.choice([0, 0, 0.5, 1.0, 1.5]))

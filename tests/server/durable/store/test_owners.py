@@ -61,7 +61,7 @@ class Referee:
             assert another, "held off by nobody"
             assert self.current is not None
             assert found.generation == self.current.generation
-            assert began < self.ended_by + self.slack, "held off by a lease_seconds that has run out"
+            assert began < self.ended_by + self.slack, "held off by a lease that has run out"
             self.wanted = True
             return
         assert not another or ended > self.runs_until - self.slack, "two owners hold the key"

@@ -140,7 +140,8 @@ async def test_those_who_wait_behind_one_that_hangs_do_not_hang_each(
     server.pause()
     start = time.monotonic()
     found = await asyncio.gather(
-        *(store.claim(f"key{i}", owner="a", lease_seconds=30) for i in range(200)), return_exceptions=True
+        *(store.claim(f"key{i}", owner="a", lease_seconds=30) for i in range(200)),
+        return_exceptions=True,
     )
     assert all(isinstance(each, StoreUnavailable) for each in found)
     assert time.monotonic() - start < TIMEOUT + 2, "and not 25 times as long"

@@ -101,7 +101,9 @@ async def test_an_owner_that_claims_again_is_given_a_new_claim(world: World) -> 
     second = await claimed(store, "key", "a")
     assert second.generation > first.generation
     assert second.checkpoint == b"state"
-    assert (await store.renew([first, second], lease_seconds=30)) == Renewal(lost=frozenset({first}))
+    assert (await store.renew([first, second], lease_seconds=30)) == Renewal(
+        lost=frozenset({first})
+    )
 
 
 async def test_the_holder_is_told_at_each_renewal_that_a_key_is_wanted(world: World) -> None:
@@ -110,7 +112,9 @@ async def test_the_holder_is_told_at_each_renewal_that_a_key_is_wanted(world: Wo
     assert await store.renew([claim, other], lease_seconds=30) == Renewal()
     assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
     for _ in range(2):
-        assert await store.renew([claim, other], lease_seconds=30) == Renewal(wanted=frozenset({claim}))
+        assert await store.renew([claim, other], lease_seconds=30) == Renewal(
+            wanted=frozenset({claim})
+        )
     await store.release(claim)
     taken = await claimed(store, "key", "b")
     assert await store.renew([taken], lease_seconds=30) == Renewal()
@@ -259,7 +263,9 @@ async def test_thousands_of_claims_are_renewed_in_a_moment(world: World) -> None
 async def test_a_forgotten_claim_is_taken_down_again(world: World) -> None:
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
-    assert await store.renew([forgotten], lease_seconds=30) == Renewal(forgotten=frozenset({forgotten}))
+    assert await store.renew([forgotten], lease_seconds=30) == Renewal(
+        forgotten=frozenset({forgotten})
+    )
     assert await store.renew([forgotten], lease_seconds=30) == Renewal()
     assert isinstance(await store.claim("key", owner="b", lease_seconds=30), Held)
 
@@ -314,7 +320,9 @@ async def test_who_had_a_key_last_can_have_it_again(world: World) -> None:
 
 
 async def test_what_nobody_ever_had_can_be_had_again(world: World) -> None:
-    assert isinstance(await world.store().claim("key", owner="a", lease_seconds=30, again=True), Claim)
+    assert isinstance(
+        await world.store().claim("key", owner="a", lease_seconds=30, again=True), Claim
+    )
 
 
 async def test_who_was_followed_cannot_have_a_key_again_and_does_not_ask_for_it(

@@ -7,10 +7,10 @@ second. Whose caller does not read is held back until it does.
 import numpy as np
 
 from elman_server.engine.batch import Batch, Part
-from elman_server.engine.limits import StepSizer, Seconds, StepLimits
-from elman_server.engine.lines import ReadyQueue
+from elman_server.engine.limits import Seconds, StepLimits, StepSizer
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Elements, Queues, Times
+from elman_server.engine.ready_queue import ReadyQueue
 from elman_server.engine.session import Session
 from elman_server.engine.table import IN_STEP, Numbers, Rows, SessionTable
 

@@ -1,13 +1,14 @@
-"""All sessions that one client has on one model, whichever RPC they are on, for asyncio.
+"""All sessions that one client has on one model, whichever RPC they are on, for threads.
 
-As `elman._threads.pool`, with a task in place of a thread.
+There is one RPC at a time, as a rule. When it breaks or its server hands sessions over, they go on
+on another, which a thread of its own sees to while there are any that have none.
 """
 
-import asyncio
+import threading
 from collections.abc import Callable
-from math import inf
+from time import monotonic
 
-from grpc import aio
+import grpc
 
 from elman._core.home import Home
 from elman._core.models import KnownModel
@@ -15,10 +16,10 @@ from elman._core.options import Options, count_addresses
 from elman._core.recovery.recovery import Backoff, Recovery
 from elman._core.session import Session
 from elman._core.session_options import SessionOptions
-from elman._threads.channels import ServerChannels
+from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.rpc import Guard, Rpc, SessionHandle
+from elman._threads.server_channels import ServerChannels
 from elman._wire.status import Orphan, lost_failure
-from elman.aio._alarm import Alarm
-from elman.aio._rpc import SessionHandle, Rpc
 from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
@@ -32,7 +33,7 @@ class RpcPool:
         self,
         home: Home,
         known: KnownModel,
-        channels: ServerChannels[aio.Channel],
+        channels: ServerChannels[grpc.Channel],
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
@@ -42,8 +43,8 @@ class RpcPool:
         self._channels = channels
         self._options = options
         self._broken = broken
-        self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._loop)
+        self._monitor = Monitor()
+        self._guard = Guard(self._interrupted)
         self._recovery = Recovery(
             resume_timeout=options.resume_timeout,
             open_timeout=options.connect_timeout,
@@ -56,46 +57,50 @@ class RpcPool:
         """All that have not ended."""
         self._tried: dict[Rpc, float] = {}
         """New ones, and by when an answer must have come."""
-        self._reconnector: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+        self._reconnector: threading.Thread | None = None
+        self._reconnectors: Waiters = []
         self._closed: ElmanError | None = None
 
     def open(self, options: SessionOptions) -> SessionHandle:
         """A new session."""
-        return self._rpc().handle(self._home, options)
+        with self._monitor.lock, self._guard:
+            return self._rpc().handle(self._home, self._guard, options)
 
     def close_sessions(self) -> None:
         """No more elements for any session."""
-        for rpc in self._rpcs:
-            rpc.close_sessions()
-        for session in self._recovery:
-            session.close()
+        with self._monitor.lock:
+            for rpc in self._rpcs:
+                rpc.close_sessions()
+            for session in self._recovery:
+                session.close()
 
-    async def join(self, timeout: float) -> None:
+    def join(self, timeout: float) -> None:
         """Waits until every session has ended."""
-        until = self._loop.time() + timeout
-        while (left := until - self._loop.time()) > 0:
-            if self._rpcs:
-                await next(iter(self._rpcs)).join(left)
-            elif self._recovery and self._reconnector is not None:
-                await asyncio.wait([self._reconnector], timeout=min(left, _GLANCE))
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            with self._monitor.lock:
+                rpcs, reconnector = list(self._rpcs), self._reconnector
+                orphans = bool(self._recovery)
+            if rpcs:
+                rpcs[0].join(left)
+            elif orphans and reconnector is not None:
+                reconnector.join(min(left, _GLANCE))
             else:
                 return
 
-    async def cancel(self, error: ElmanError) -> None:
+    def cancel(self, error: ElmanError) -> None:
         """Ends everything at once; sessions that have not ended raise `error`."""
-        self._closed = error
-        for session in self._recovery.take_all():
-            session.end(lost_failure(error, session, resuming=False))
-        tasks: set[asyncio.Task[None]] = set()
-        for rpc in list(self._rpcs):
-            tasks |= rpc.abort(error)
-        if self._reconnector is not None:
-            self._reconnector.cancel()
-            tasks.add(self._reconnector)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
-        self._alarm.stop()
+        with self._monitor.lock:
+            self._closed = error
+            self._end_strays(error)
+            rpcs, reconnector = list(self._rpcs), self._reconnector
+        until = monotonic() + _CANCEL_SECONDS
+        for rpc in rpcs:
+            rpc.abort(error)
+        for rpc in rpcs:
+            rpc.join(max(0, until - monotonic()))
+        if reconnector is not None:
+            reconnector.join(max(0, until - monotonic()))
 
     def _rpc(self) -> Rpc:
         """The one that takes sessions."""
@@ -111,7 +116,7 @@ class RpcPool:
         rpc = Rpc(
             self._channels,
             self._known,
-            self._alarm,
+            self._monitor,
             metadata=self._options.metadata,
             max_frame_bytes=self._options.max_frame_bytes,
             orphans=self._orphan,
@@ -120,18 +125,16 @@ class RpcPool:
             ended=self._ended,
         )
         self._rpcs.add(rpc)
-        self._tried[rpc] = self._loop.time() + self._options.connect_timeout
+        self._tried[rpc] = monotonic() + self._options.connect_timeout
         self._need_mender()
         return rpc
 
     def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
         self._rpcs.discard(rpc)
         self._tried.pop(rpc, None)
-        self._changed.set()
+        self._monitor.wake(self._reconnectors)
         if broken:
             self._broken(broken)
-        if not self._rpcs and self._reconnector is None:
-            self._alarm.stop()
 
     def _orphan(self, rpc: Rpc, session: Session, orphan: Orphan) -> bool:
         if orphan.leaving:
@@ -146,54 +149,60 @@ class RpcPool:
             return True
         if not self._recovery.add(
             session,
-            self._loop.time(),
+            monotonic(),
             refused_by=rpc.server if orphan.refused else None,
             after=orphan.after,
             crashed=orphan.crashed,
         ):
             return False
-        self._changed.set()
+        self._monitor.wake(self._reconnectors)
         self._need_mender()
         return True
 
     def _need_mender(self) -> None:
         if self._reconnector is None:
-            self._reconnector = asyncio.create_task(self._reconnect(), name="elman-mender")
+            reconnector = threading.Thread(target=self._reconnect, name="elman-mender", daemon=True)
+            reconnector.start()
+            self._reconnector = reconnector
 
-    async def _reconnect(self) -> None:
+    def _reconnect(self) -> None:
         """Until there are no strays, and no RPC whose server has not answered yet."""
         try:
-            while True:
-                self._changed.clear()
-                now = self._loop.time()
+            self._keep_mending()
+        except BaseException as bug:
+            with self._monitor.lock:
+                self._reconnector = None
+                self._end_strays(Unavailable(f"the client failed to go on with it: {bug!r}"))
+            raise
+
+    def _keep_mending(self) -> None:
+        while True:
+            with self._monitor.lock:
+                self._monitor.settle()
+                now = monotonic()
                 due = self._recovery.due(now)
                 if due:
                     self._adopt(due)
                 for session in self._recovery.overdue(now):
                     self._give_up(session)
-                for rpc in self._silent(now):
-                    rpc.abort(Unavailable("the server did not answer"), final=False)
-                at = min(self._recovery.next_at(), *self._tried.values(), inf)
-                if at == inf:
+                silent = self._silent(now)
+                at = min(self._recovery.next_at(), *self._tried.values(), float("inf"))
+                if self._closed is not None or (at == float("inf") and not silent):
+                    self._reconnector = None
                     return
-                try:
-                    async with asyncio.timeout_at(at):
-                        await self._changed.wait()
-                except TimeoutError:
-                    pass
-        finally:
-            self._reconnector = None
-            # Whoever cancels all tasks wants no other.
-            error = Unavailable("the client's task was cancelled")
-            for session in self._recovery.due(inf):
-                session.end(lost_failure(error, session, resuming=True))
+                waiter = self._monitor.enlist(self._reconnectors)
+            for rpc in silent:
+                rpc.abort(Unavailable("the server did not answer"), final=False)
+            rest(waiter, 0 if silent else max(0, at - monotonic()))
+            with self._monitor.lock:
+                self._monitor.returned(self._reconnectors, waiter)
 
     def _adopt(self, sessions: list[Session]) -> None:
         try:
             rpc = self._rpc()
             for session in sessions:
                 rpc.adopt(session)
-        except Exception as bug:
+        except Exception as bug:  # no thread can be started, say
             error = Unavailable(f"the client failed to go on with it: {bug!r}")
             for session in sessions:
                 session.end(lost_failure(error, session, resuming=True))
@@ -211,3 +220,14 @@ class RpcPool:
         for rpc in found:
             del self._tried[rpc]
         return found
+
+    def _end_strays(self, error: ElmanError) -> None:
+        for session in self._recovery.take_all():
+            session.end(lost_failure(error, session, resuming=False))
+        self._monitor.wake(self._reconnectors)
+
+    def _interrupted(self) -> None:
+        error = Unavailable("interrupted in the middle of a change")
+        for rpc in self._rpcs:
+            rpc.fail(error)
+        self._end_strays(error)

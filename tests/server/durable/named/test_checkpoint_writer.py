@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from elman_server.durable.named import saving
+from elman_server.durable.named import checkpoint_writer as saving
+from elman_server.durable.named.checkpoint_writer import CheckpointWriter
 from elman_server.durable.named.lease import Lease
-from elman_server.durable.named.saving import CheckpointWriter
 from elman_server.durable.store.interface import Claim, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import Metrics

@@ -15,7 +15,7 @@ class ReadyQueue:
     """Who has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`; in the last, who
     has more."""
 
-    __slots__ = ("_ready", "_places", "_table", "_window")
+    __slots__ = ("_places", "_ready", "_table", "_window")
 
     def __init__(self, table: SessionTable, longest_chunk: int) -> None:
         self._table = table

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.beginning import InitJob, Start
+from elman_server.engine.init import InitJob, Start
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler

@@ -28,7 +28,7 @@ from elman_server.runner.onnx import OnnxRunner
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.loading.loader import Loader
-from elman_server.serving.manager import ModelManager
+from elman_server.serving.model_manager import ModelManager
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
 from tests.stepmodels import FOREVER, leaky, save, spinning

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from elman._core.options import count_addresses, parse_targets
-from elman._threads.channels import ServerChannels
+from elman._threads.server_channels import ServerChannels
 from elman.errors import InvalidRequest
 
 

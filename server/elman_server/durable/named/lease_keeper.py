@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from elman_server.durable.named.checkpoint_writer import CheckpointWriter
 from elman_server.durable.named.fence import Fence
 from elman_server.durable.named.lease import Lease, Sessions
 from elman_server.durable.named.rewinding import Resumption
-from elman_server.durable.named.saving import CheckpointWriter
 from elman_server.durable.store.interface import Claim, Held, StateStore, StoreUnavailable
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
@@ -83,7 +83,9 @@ class LeaseKeeper:
         self._clock = clock
         self._log = structlog.get_logger("elman.store")
         self._held: dict[str, Lease] = {}
-        self._checkpoint_writer = CheckpointWriter(store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused)
+        self._checkpoint_writer = CheckpointWriter(
+            store, metrics, ttl=terms.ttl, clock=clock, refused=self._refused
+        )
         self._renew_now = asyncio.Event()
         self._claim_now = asyncio.Event()
         self._watchers: set[Callable[[], None]] = set()
@@ -225,7 +227,9 @@ class LeaseKeeper:
         over."""
         for _ in range(_CLAIMS):
             asked = self._clock()
-            found = await self._store.claim(key, owner=owner, lease_seconds=self._terms.lease_seconds, again=again)
+            found = await self._store.claim(
+                key, owner=owner, lease_seconds=self._terms.lease_seconds, again=again
+            )
             if isinstance(found, Held):
                 return found
             if self._clock() < asked + self._terms.lease_seconds / _RENEWALS:
@@ -314,7 +318,9 @@ class LeaseKeeper:
         self._fence.renews()
         every = [*self._held.values(), *self._checkpoint_writer.leaving]
         leases = {each.claim: each for each in every if each.claim is not None}
-        renewal = await self._store.renew(list(leases) or [_PULSE], lease_seconds=self._terms.lease_seconds)
+        renewal = await self._store.renew(
+            list(leases) or [_PULSE], lease_seconds=self._terms.lease_seconds
+        )
         self._renewed(begun)
         for claim in renewal.lost & leases.keys():
             self._refused(leases[claim], claim)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.engine.lines import ReadyQueue
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.ready_queue import ReadyQueue
 from elman_server.engine.table import NOWHERE, SessionTable
 from tests.server.fakes import FakeSelection, numbers, session_in
 
