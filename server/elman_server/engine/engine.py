@@ -121,6 +121,8 @@ class Engine:
         """Bytes that an element takes while it waits for a step."""
         self.untaken = 0
         """Elements of frames that are being taken: they wait for a step, and have no queue yet."""
+        self.opened = 0
+        """Sessions opened since the start."""
         self.stays = False
         """Whether it keeps its sessions, however idle they or old their connections are."""
         self._scheduler = scheduler
@@ -235,6 +237,7 @@ class Engine:
         if given is not None and not awaited:
             self._wake()
         self._idle.clear()
+        self.opened += 1
         self._observer.session_opened()
         if not awaited:
             outbox.opened(session)

@@ -302,9 +302,9 @@ class ModelManager:
     async def _outlive(self, model: ServedModel) -> None:
         """Waits until a version had no session for as long as its sessions may come back."""
         opened = -1
-        while opened != model.metrics.opened.value or model.engine.sessions:
+        while opened != model.engine.opened or model.engine.sessions:
             await model.engine.idle()
-            opened = model.metrics.opened.value
+            opened = model.engine.opened
             await asyncio.sleep(self._config.version_grace)
         self._over.append(model)
         self._wake.set()
