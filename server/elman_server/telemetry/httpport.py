@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -23,6 +24,8 @@ _PAUSE_SECONDS = 0.2
 listening socket stays readable all the while."""
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _STOP_SECONDS = 1.0
+_BLANK = (b"\r\n", b"\n")
+"""The end of headers."""
 
 
 @contextmanager
@@ -46,8 +49,30 @@ def serving(application: WSGIApplication, host: str, port: int) -> Iterator[int]
             server.drop_all()
 
 
+class _LastLine:
+    """A file, and the last line that was read of it."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self.file = file
+        self.last = b""
+
+    def readline(self, size: int = -1) -> bytes:
+        self.last = self.file.readline(size)
+        return self.last
+
+
 class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
+
+    def parse_request(self) -> bool:
+        """Returns False for a request whose headers break off, which the library takes for whole:
+        a connection that was dropped would cost an answer."""
+        lines = _LastLine(self.rfile)
+        self.rfile = lines  # type: ignore[assignment]
+        try:
+            return super().parse_request() and lines.last in _BLANK
+        finally:
+            self.rfile = lines.file
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

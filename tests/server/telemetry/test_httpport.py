@@ -44,6 +44,25 @@ def test_many_that_do_nothing_keep_nobody_out_and_have_few_threads(port: int, be
         waiting.until(lambda: threading.active_count() <= before + CONNECTIONS)
 
 
+def test_a_request_that_breaks_off_is_not_answered() -> None:
+    asked: list[Any] = []
+
+    def application(environ: Any, start: Callable[..., Any]) -> Iterable[bytes]:
+        asked.append(environ["PATH_INFO"])
+        return hello(environ, start)
+
+    begun = b"GET /half HTTP/1.1\r\nHost:"
+    with serving(application, "127.0.0.1", 0) as port, ExitStack() as stack:
+        for _ in range(3 * CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(begun)
+        assert fetch(port) == b"hello"
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as half:
+            half.sendall(begun)
+            half.shutdown(socket.SHUT_WR)
+            assert half.recv(1) == b""
+    assert asked == ["/"]
+
+
 def test_an_idle_connection_is_closed_in_time(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as idle:
         assert idle.recv(1) == b""
