@@ -1,1 +1,1 @@
-"""Which models and versions are served: loading, the catalog, rotation."""
+"""Served models and versions: loading, catalog and model manager."""

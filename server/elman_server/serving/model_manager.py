@@ -1,9 +1,9 @@
-"""The versions that are served, kept in line with what lies in the repository.
+"""Model manager: keeps the served versions in line with the repository.
 
-Versions load side by side, so that one which is slow, or hangs, keeps no other one waiting. One
-task begins loads, takes in what came of them, retires and unloads, one after another, while
-sessions go on. What is to be done `versions.py` says; who takes sessions is the front, which this
-module does not know.
+Versions load in parallel, so a slow or hanging load delays no other load. A single task starts
+loads, collects their results, retires versions and unloads them, in sequence, while sessions go on.
+`versions.py` decides which versions to load and serve. The front accepts sessions; this module
+knows only its `Front` port.
 """
 
 import asyncio
@@ -32,32 +32,34 @@ from elman_server.telemetry.metrics import Metrics
 
 
 class Front(Protocol):
-    """Who takes sessions for the models."""
+    """Port to the part of the server that accepts sessions for models."""
 
     async def model_ready(self, name: str) -> None:
-        """The model takes sessions."""
+        """Notifies the front: the model accepts sessions."""
 
     async def model_gone(self, name: str) -> None:
-        """It takes none any more but of who names a version."""
+        """Notifies the front: the model accepts only sessions that name a version."""
 
     def dismiss(self, model: ServedModel) -> None:
-        """Has those who hold on to a version open no more sessions on it."""
+        """Detaches a version from all its holders, so they open no more sessions on it."""
 
 
 _WRITING_SECONDS = 1.0
-"""After which a file that changed while it was read is looked at again."""
+"""Seconds until a rescan, if a file changed during its load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Load:
-    """A version that is being loaded."""
+    """A load in progress."""
 
     task: asyncio.Task[LoadedModel]
     stamp: Stamp
-    """Of its files, before."""
+    """Stamp of the version's files before the load."""
 
 
 class ModelManager:
+    """Loads, retires and unloads versions as the repository changes."""
+
     def __init__(
         self,
         *,
@@ -70,8 +72,10 @@ class ModelManager:
         loader: Loader,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`changed` is called after a look through which other versions are served. Raises
-        `StartError` if there is nothing to serve."""
+        """Scans the repository. Raises `StartError` if there is nothing to serve.
+
+        `changed` is called whenever the set of served versions has changed.
+        """
         self._config = config
         self._catalog = catalog
         self._admission = admission
@@ -101,8 +105,10 @@ class ModelManager:
         catalog.settle(current=(), expected=self._compare().load)
 
     async def load(self) -> None:
-        """Loads what is there at the start. Raises `StartError` if something fails and the server
-        is strict, or if nothing is left to serve."""
+        """Loads the versions present at the start.
+
+        Raises `StartError` if a load fails and the server is strict, or if no model was loaded.
+        """
         await self._settle_device()
         await self._settle()
         while self._loads and not self._stopping:
@@ -116,16 +122,16 @@ class ModelManager:
             raise StartError("no model could be loaded")
 
     def start(self) -> None:
-        """From now on it looks at the repository regularly, if so configured, and when told to."""
+        """Starts rescans: on request, and at intervals if `reload_interval` is set."""
         self._following = asyncio.create_task(self._follow())
 
     def look(self) -> None:
-        """Has it look at the repository as soon as it can; saying it twice changes nothing."""
+        """Requests a rescan of the repository as soon as possible. Idempotent."""
         self._asked = True
         self._wake.set()
 
     async def stop(self) -> None:
-        """Breaks off what is being loaded, and does nothing more."""
+        """Cancels loads, retirements and checks, and ends the manager's task."""
         self._stopping = True
         self._wake.set()
         retiring, self._retiring = self._retiring, {}
@@ -146,7 +152,7 @@ class ModelManager:
             self._wake.clear()
             try:
                 await self._turn()
-            except Exception:  # whatever it stumbles over must not end the sessions
+            except Exception:  # no bug in loading or unloading may end sessions
                 self._log.exception("bug while versions were loaded or unloaded")
 
     async def _turn(self) -> None:
@@ -167,7 +173,7 @@ class ModelManager:
         try:
             self._found = await asyncio.to_thread(_stamped, self._paths)
         except ModelLoadError as error:
-            # A folder that is empty all at once is more likely one that was not mounted.
+            # A folder that is suddenly empty is probably not mounted.
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 self._log.error("repository can't be used, nothing changes", error=str(error))
@@ -179,7 +185,7 @@ class ModelManager:
         return [model.source for model in self._catalog.current()]
 
     async def _settle(self) -> None:
-        """Does what follows from what was found."""
+        """Acts on the last scan: retires versions, starts loads and checks changed files."""
         loaded = {model.source for model in self._catalog}
         kept = loaded | self._found.keys()
         self._tried = {source: stamp for source, stamp in self._tried.items() if source in kept}
@@ -188,7 +194,7 @@ class ModelManager:
         if self._stopping or self._admission.closed:
             return
         for source, load in self._loads.items():
-            # One whose files are other ones by now begins anew.
+            # The version's files have changed since the load began: load again.
             if self._found.get(source) != load.stamp:
                 load.task.cancel()
         for source in compared.load:
@@ -227,15 +233,17 @@ class ModelManager:
             await self._front.model_ready(name)
 
     def _begin(self, source: ModelSource) -> None:
-        """Has one more version load, beside all else."""
+        """Starts to load a version, in parallel to other loads."""
         self._metrics.loading(source.name, source.version)
         task = asyncio.create_task(self._loader.load(source, self._config))
         task.add_done_callback(lambda _: self._wake.set())
         self._loads[source] = _Load(task=task, stamp=self._found[source])
 
     async def _take_in(self, *, strict: bool = False) -> None:
-        """Has versions serve that were loaded since, and begins what follows from it. Raises
-        `StartError` for one that can't be, where none may fail."""
+        """Collects finished loads: serves the loaded versions, then settles again.
+
+        Raises `StartError` if a load failed and `strict` is set.
+        """
         done = {source: load for source, load in self._loads.items() if load.task.done()}
         for source, load in done.items():
             del self._loads[source]
@@ -259,7 +267,7 @@ class ModelManager:
             for note in getattr(error, "__notes__", ()):
                 self._log.debug("how it failed", model=source.name, detail=note)
             if await asyncio.to_thread(source.stamp) != load.stamp:
-                # It was read while it was being written, and may be whole by now.
+                # The load read a file during a write; the file may be complete by now.
                 asyncio.get_running_loop().call_later(_WRITING_SECONDS, self.look)
             return
         served = ServedModel.serve(
@@ -276,8 +284,10 @@ class ModelManager:
         tell_ready(loaded, self._config)
 
     def _stuck(self, source: ModelSource, stuck: bool) -> None:
-        """Health tells of a model whose newest version does not come to the end of a step, and
-        nothing of a version that is not current any more, or was unloaded."""
+        """Reports to the front whether a step of the model's newest current version is stuck.
+
+        Stuck steps of other versions, also of unloaded ones, do not affect the model's health.
+        """
         current = [each for each in self._current() if each.name == source.name]
         if current[-1:] == [source]:
             told = self._front.model_gone if stuck else self._front.model_ready
@@ -286,7 +296,7 @@ class ModelManager:
             task.add_done_callback(self._telling.discard)
 
     def _retire(self, model: ServedModel) -> None:
-        # A session that left could come back too late.
+        # Pin sessions in the engine: a parked session could return after the version is unloaded.
         model.engine.stays = True
         self._retiring[model.source] = asyncio.create_task(self._outlive(model))
 
@@ -300,7 +310,10 @@ class ModelManager:
             self._log.info("model is served again", model=source.name, version=source.version)
 
     async def _outlive(self, model: ServedModel) -> None:
-        """Waits until a version had no session for as long as its sessions may come back."""
+        """Waits until a version had no session for `version_grace`, then queues its unload.
+
+        Within `version_grace` seconds a session may still return.
+        """
         opened = -1
         while opened != model.engine.opened or model.engine.sessions:
             await model.engine.idle()
@@ -310,8 +323,10 @@ class ModelManager:
         self._wake.set()
 
     async def _unload(self, model: ServedModel) -> bool:
-        """Whether nothing came in between. From there on nobody finds it, and who found it before
-        opens no session."""
+        """Unloads a version. Returns False if it was restored or has a session again.
+
+        Later lookups do not find the version, and earlier holders open no more sessions on it.
+        """
         source = model.source
         retiring = self._retiring.get(source)
         if retiring is None or not retiring.done():
@@ -331,8 +346,10 @@ class ModelManager:
         return True
 
     def _check(self, source: ModelSource) -> None:
-        """Once for each change of a version's files, whether they are another network. A version is
-        one network for as long as it is loaded."""
+        """Starts a check whether a version's changed files hold a different network.
+
+        Runs once for each change of the files. A loaded version never changes its network.
+        """
         self._tried[source] = self._found[source]
         check = asyncio.create_task(self._warn_of_replaced(source))
         self._checks.add(check)
@@ -355,7 +372,7 @@ class ModelManager:
             )
 
     async def _settle_device(self) -> None:
-        """The CPU takes the place of a device that is not there."""
+        """Falls back to the CPU if the configured device is not available."""
         device = self._config.device
         trouble = await asyncio.to_thread(probing.trouble, device)
         if trouble:
@@ -364,5 +381,6 @@ class ModelManager:
 
 
 def _stamped(paths: Sequence[Path]) -> Mapping[ModelSource, Stamp]:
-    """Raises `ModelLoadError` as `repository.find` does."""
+    """Returns the stamp of each source in the repository. Raises `ModelLoadError` as
+    `repository.find` does."""
     return {source: source.stamp() for source in repository.find(paths)}

@@ -1,4 +1,4 @@
-"""A served model: its file, its engine, and the catalog of all of them."""
+"""Served models, each with its file and engine, and their catalog."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from elman_server.telemetry.metrics import Gauges, Metrics, ModelMetrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
+    """A loaded version with its running engine."""
+
     source: ModelSource
     file: ModelFile
     codec: ElementCodec
@@ -36,7 +38,7 @@ class ServedModel:
     engine: Engine
     metrics: ModelMetrics
     unwatch: Callable[[], None]
-    """Has nobody look at it any more."""
+    """Removes the model from the metrics and from admission."""
 
     @staticmethod
     def serve(
@@ -47,9 +49,11 @@ class ServedModel:
         keyring: Keyring,
         stuck: Callable[[bool], None] = lambda stuck: None,
     ) -> "ServedModel":
-        """Starts an engine on the running event loop. `stuck` is called with True when the model
-        serves no more because it does not come to the end of a step, and with False when it did all
-        the same."""
+        """Starts an engine on the running event loop.
+
+        `stuck` is called with True when a step takes too long and can't be ended, so the model
+        accepts no more sessions, and with False when the step ends after all.
+        """
         name, version = loaded.source.name, loaded.source.version
         runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
         observer = metrics.model(name, version)
@@ -102,9 +106,9 @@ class ServedModel:
                 loaded.file.spec,
                 keyring=keyring,
                 lifetime=config.ticket_lifetime,
-                # A checkpoint is a ticket, and is to be of use for as long as it is kept.
+                # A checkpoint is a ticket and must stay valid for as long as it is stored.
                 named_lifetime=config.session_ttl + config.checkpoint_interval,
-                # An open that brings one back must fit into a message, too.
+                # A request that opens a session with a ticket must fit into a message, too.
                 max_nbytes=config.max_message_bytes // 2,
                 least=Cadence(
                     elements=config.min_ticket_elements, seconds=config.min_ticket_seconds
@@ -116,7 +120,7 @@ class ServedModel:
         )
 
     async def stop(self) -> None:
-        """Gives back what `serve` took. Its sessions must have ended."""
+        """Stops the engine and releases the resources of `serve`. All sessions must have ended."""
         self.unwatch()
         await self.engine.stop()
 
@@ -125,10 +129,10 @@ class ServedModel:
 
 
 class Catalog:
-    """The models that are loaded, by name and version.
+    """Loaded models, by name and version.
 
-    Those of them that are not current take sessions only of who names their version: a session that
-    began on a version can go on with it.
+    A version that is not current accepts only sessions that name the version. So a session that
+    began on a version can continue there.
     """
 
     def __init__(self) -> None:
@@ -137,12 +141,12 @@ class Catalog:
         self._expected: Collection[ModelSource] = ()
 
     def add(self, model: ServedModel) -> None:
-        """One more, which is current."""
+        """Adds a model and makes it current."""
         self._models.setdefault(model.source.name, {})[int(model.source.version)] = model
         self._current = {*self._current, model.source}
 
     def remove(self, model: ServedModel) -> None:
-        """Nobody finds it any more."""
+        """Removes a model, so lookups no longer find it."""
         name, version = model.source.name, int(model.source.version)
         del self._models[name][version]
         if not self._models[name]:
@@ -152,14 +156,15 @@ class Catalog:
     def settle(
         self, *, current: Collection[ModelSource], expected: Collection[ModelSource]
     ) -> None:
-        """Says which of those that are loaded are current, and what is about to be loaded."""
+        """Sets which loaded versions are current, and which versions are about to load."""
         self._current = current
         self._expected = expected
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """The newest that is current where no version is named.
+        """Returns a version of a model; by default the newest current version.
 
-        Raises `ModelUnavailable` if there is none yet, `ModelNotFound` if there is to be none.
+        Raises `ModelUnavailable` if the version is not loaded yet, and `ModelNotFound` if the
+        version is unknown or no longer served.
         """
         loaded = self._models.get(name, {})
         for number, model in sorted(loaded.items(), reverse=True):
@@ -177,12 +182,12 @@ class Catalog:
         raise ModelNotFound(f"version {version!r} of model {name!r} is unknown; ready are: {known}")
 
     def whichever(self, name: str) -> ServedModel:
-        """Some version of a model, current or not. Raises as `get` does."""
+        """Returns any version of a model, current or not. Raises as `get` does."""
         loaded = self._models.get(name)
         return next(iter(loaded.values())) if loaded else self.get(name)
 
     def fingerprinted(self, name: str, fingerprint: str) -> ServedModel:
-        """The version of a model that is just that network. Raises `TicketRejected`."""
+        """Returns the version of a model with a fingerprint. Raises `TicketRejected`."""
         versions = self._models.get(name, {}).values()
         for model in versions:
             if model.file.fingerprint == fingerprint:
@@ -194,11 +199,11 @@ class Catalog:
         )
 
     def current(self) -> Iterator[ServedModel]:
-        """By name, then by version."""
+        """Iterates over the current models, by name, then by version."""
         return (model for model in self if model.source in self._current)
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """All that are loaded, by name, then by version."""
+        """Iterates over all loaded models, by name, then by version."""
         for _, versions in sorted(self._models.items()):
             for _, model in sorted(versions.items()):
                 yield model

@@ -1,8 +1,8 @@
-"""Which versions are to be served: what lies in the repository compared with what is loaded. Pure.
+"""Comparison of the repository with the loaded versions: which versions to load and serve. Pure.
 
-A version is served if its files lie in the repository and it can be loaded; of each model the
-newest `keep`, if that is not 0. A newer version takes the place of an older one only once it is
-loaded: until then, and if it can't be, nothing changes.
+A version is served if its files are in the repository and its load succeeds. Of each model the
+newest `keep` versions are served; 0 means all. A newer version replaces an older version only after
+a successful load.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,13 +14,15 @@ from elman_server.model.repository import ModelSource, Stamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
+    """Result of `compare`."""
+
     load: tuple[ModelSource, ...]
-    """What is to be loaded, by name, the newest first. After each the comparison is to be made
-    again: it depends on whether that could be loaded."""
+    """Versions to load, by name, the newest first. Compare again after each load: the result
+    depends on its success."""
     current: frozenset[ModelSource]
-    """Of what is loaded, what is to be served; the rest is to go when its sessions have ended."""
+    """Loaded versions to serve. Other loaded versions retire when their sessions have ended."""
     replaced: tuple[ModelSource, ...]
-    """What is to be served and has other files than those that were loaded."""
+    """Loaded versions with changed files in the repository."""
 
 
 def compare(
@@ -30,9 +32,11 @@ def compare(
     tried: Mapping[ModelSource, Stamp],
     keep: int,
 ) -> Comparison:
-    """`found` is what the repository has now. `tried` has the stamps with which sources were looked
-    at before: those that are loaded, and those that could not be, which are tried again when their
-    files have changed."""
+    """Compares the repository with the loaded versions.
+
+    `found` are the stamps of the sources now in the repository. `tried` are the stamps of sources
+    at their last load or check. A source with a failed load is tried again when its stamp changes.
+    """
     there = [source for source in found if source in loaded]
     able = [source for source in found if source in loaded or tried.get(source) != found[source]]
     return Comparison(
@@ -43,7 +47,7 @@ def compare(
 
 
 def _newest(sources: Iterable[ModelSource], keep: int) -> list[ModelSource]:
-    """The newest `keep` of each model, or all for 0; by name, the newest first."""
+    """Returns the newest `keep` versions of each model, or all for 0; by name, newest first."""
     ordered = sorted(sources, key=lambda source: (source.name, -int(source.version)))
     return [
         source

@@ -1,4 +1,4 @@
-"""`python -m elman_server.serving.loading FD`: what a server starts, and nobody else."""
+"""`python -m elman_server.serving.loading FD`: the fork server. Only a server starts it."""
 
 import sys
 

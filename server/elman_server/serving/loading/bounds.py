@@ -1,5 +1,7 @@
-"""How much of a model goes through one step, when it is probed and when it is served: bounded by
-bytes as well as by numbers, so that a large state, vocabulary or context does not fill the memory.
+"""Bounds on the size of a step, for probing and serving.
+
+Bytes are bounded as well as counts, so a large state, vocabulary or context does not fill the
+memory.
 """
 
 from elman_server.config import ServerConfig
@@ -7,28 +9,31 @@ from elman_server.model.spec import ModelSpec
 from elman_server.runner.probe import LEAST_WITNESSES, MOST_WITNESSES, STEPS
 
 MAX_STEP_NBYTES = 64 * 1024 * 1024
-"""Bytes that one step may take in and give: elements, states, contexts and outputs."""
+"""Bytes of a step's inputs and outputs: elements, states, contexts and outputs."""
 
 
 def most_rows(spec: ModelSpec, config: ServerConfig) -> int:
-    """How many sessions may be worked on together, if the model lets them; at least one."""
+    """Returns the largest number of sessions in a batch, if the model allows batches; at least
+    1."""
     nbytes = 2 * spec.carried_nbytes + spec.context_nbytes + spec.input.nbytes + spec.output_nbytes
     return _within(config.max_batch_size, nbytes)
 
 
 def most_elements(spec: ModelSpec, config: ServerConfig) -> int:
-    """How many elements, padding included, may be in one step; at least one."""
+    """Returns the largest number of elements in a step, padding included; at least 1."""
     return _within(config.max_step_elements, spec.input.nbytes + spec.output_nbytes)
 
 
 def longest_chunk(spec: ModelSpec, config: ServerConfig) -> int:
-    """How many elements of one session may be in one step; at least one."""
+    """Returns the largest number of elements of a single session in a step; at least 1."""
     return min(config.max_chunk, most_elements(spec, config))
 
 
 def witnesses(spec: ModelSpec, config: ServerConfig) -> int:
-    """How many rows the probe compares with what they give alone: for several elements of each, all
-    outputs are kept."""
+    """Returns the number of batch rows that the probe compares with the same rows run alone.
+
+    Bounded by bytes, because the probe keeps all outputs of several elements for each row.
+    """
     most = min(MOST_WITNESSES, most_rows(spec, config))
     return max(LEAST_WITNESSES, min(most, MAX_STEP_NBYTES // (STEPS * spec.output_nbytes)))
 

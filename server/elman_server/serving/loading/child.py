@@ -1,7 +1,7 @@
-"""The process that loads one model, and may die of it.
+"""Child process that loads a single model. The load may crash the process.
 
-It takes limits on itself first: of memory, and of the time that any single step of the load may
-take. The system ends it where it passes one, whatever native code it is in.
+The child first limits its own memory, and the time of each stage of the load. The operating system
+ends the child when a limit is exceeded, even inside native code.
 """
 
 import os
@@ -24,7 +24,7 @@ _TOO_MUCH = "takes more memory than a load may (max_load_bytes)"
 
 
 def work(connection: socket.socket, graphs: BinaryIO) -> None:
-    """Answers one request. What the server needs of the model goes into `graphs`."""
+    """Answers a single request. Writes the model's graphs into `graphs` for the server."""
     _silence()
     with connection.makefile("rb") as requests:
         size = int.from_bytes(requests.read(LENGTH_NBYTES))
@@ -34,7 +34,7 @@ def work(connection: socket.socket, graphs: BinaryIO) -> None:
 
 
 def _silence() -> None:
-    """What native libraries say as they die is told in fewer words."""
+    """Discards the output of native libraries; the server reports crashes in fewer words."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
@@ -47,7 +47,8 @@ def _limit(request: Request) -> None:
 
 
 def _clock(seconds: float) -> Callable[[], None]:
-    """Each call gives the process so many seconds until the next."""
+    """Starts a timer and returns a function to restart it. SIGALRM ends the process after
+    `seconds` without a restart."""
 
     def start() -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -76,7 +77,7 @@ def _answer(request: Request, graphs: BinaryIO, start: Callable[[], None]) -> An
         return Answer(error=str(error), detail=_trace(error))
     except MemoryError:
         return Answer(error=f"{source.path}: {_TOO_MUCH}")
-    except Exception as error:  # a file that is made to find one must not end up in a traceback
+    except Exception as error:  # a file crafted to hit a bug must not end in a traceback
         said = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
         return Answer(error=f"{source.path}: {said}", detail=_trace(error))
 

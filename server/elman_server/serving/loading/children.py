@@ -1,4 +1,4 @@
-"""The children that load models, as the server sees them: one conversation each."""
+"""Child processes that load models, seen from the server: one request and answer per child."""
 
 import asyncio
 import contextlib
@@ -13,26 +13,28 @@ from dataclasses import dataclass
 from typing import BinaryIO, Self
 
 _MOST_ANSWERED = 256 * 1024 * 1024
-"""Bytes. A spec of the largest size that is allowed fits, written as JSON within JSON."""
+"""Bytes. Large enough for a spec of the largest allowed size, written as JSON within JSON."""
 LENGTH_NBYTES = 4
-"""Of the number of bytes that stands before a request."""
+"""Bytes of the length prefix of a request."""
 _SECRETS = "ELMAN_"
-"""What the settings of a server begin with in its environment. A child has no use for them."""
+"""Prefix of the server's settings in the environment. Children do not need the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What came of a child."""
+    """A child's answer and exit code."""
 
     answer: bytes
     code: int | None
-    """Its exit code, less than 0 for the number of the signal that killed it; None if the fork
-    server went with it."""
+    """The child's exit code, or the negative number of the signal that killed the child. None if
+    the fork server is gone too."""
 
 
 class Children:
-    """Makes them by a fork server, which starts with the first unless it did before, and is ended
-    by `close`. For one event loop."""
+    """Starts child processes through a fork server. For use on a single event loop.
+
+    The fork server starts with `start` or with the first request, and ends with `close`.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,14 +47,14 @@ class Children:
         self.close()
 
     def start(self) -> None:
-        """Has the fork server import what children need, for which nobody has to wait yet. Raises
+        """Starts the fork server, so its imports are done before the first request. Raises
         `OSError`."""
         self._started()
 
     async def ask(self, request: bytes, graphs: BinaryIO) -> Said:
-        """Has a child work on a request. Cancelled, it kills the child.
+        """Sends a request to a new child and returns the answer. Cancellation kills the child.
 
-        Raises `OSError` if there can be none.
+        Raises `OSError` if no child can be started.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -65,7 +67,7 @@ class Children:
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MOST_ANSWERED)
         try:
-            with contextlib.suppress(ConnectionError):  # it died; how is told below
+            with contextlib.suppress(ConnectionError):  # the child died; see code below
                 writer.write(len(request).to_bytes(LENGTH_NBYTES) + request)
                 await writer.drain()
             said = bytearray()
@@ -83,19 +85,19 @@ class Children:
     def _send(self, descriptors: list[int]) -> None:
         try:
             socket.send_fds(self._started(), [b"+"], descriptors)
-        except ConnectionError:  # it is about to be gone
+        except ConnectionError:  # the fork server is ending
             self.close()
             socket.send_fds(self._started(), [b"+"], descriptors)
 
     def close(self) -> None:
-        """Ends the fork server, and kills what it has made. It starts again with the next
-        request."""
+        """Ends the fork server and kills its children. The next request starts a new fork
+        server."""
         process, self._process = self._process, None
         control, self._control = self._control, None
         if control is not None:
             control.close()
         if process is not None:
-            # Its children die with it.
+            # The fork server's children die with it.
             process.kill()
             process.wait()
 
@@ -114,12 +116,12 @@ def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[descriptor],
-        # An interrupt at the terminal is the server's, which ends its children.
+        # An interrupt at the terminal is for the server only, which then ends its children.
         start_new_session=True,
         env={
             **{name: value for name, value in os.environ.items() if not _is_secret(name)},
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
-            # One thread, so that it can fork.
+            # A single thread, so that a fork is safe.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
@@ -134,7 +136,7 @@ def _is_secret(name: str) -> bool:
 
 @contextmanager
 def shared_file() -> Iterator[BinaryIO]:
-    """A file without a name, in memory where the system can."""
+    """Opens a file without a name, in memory if the system supports memfd."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("elman-graphs"), "r+b") as file:
             yield file

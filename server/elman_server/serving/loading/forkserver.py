@@ -1,10 +1,10 @@
-"""The process that makes the children that load models.
+"""Fork server: starts the child processes that load models.
 
-It imports what they need, once, and forks for each; it has one thread, so that a fork is safe. It
-runs nothing of any model. For each load it is sent one end of a connection, which the child works
-on, and the file that takes the graphs. When a child has ended, its exit code follows what it
-answered; when the other end is closed before, it is killed. The fork server ends with the socket
-over which it is told, and its children with it.
+The fork server imports the children's modules once and forks for each load. It has a single thread,
+so a fork is safe, and never runs a model. For each load the server sends two descriptors: one end
+of a connection for the child, and the file for the graphs. When a child ends, the fork server
+appends the exit code to the child's answer. If the server closes its end first, the fork server
+kills the child. When the control socket is closed, the fork server and all its children end.
 """
 
 import contextlib
@@ -26,14 +26,16 @@ class _Child:
     pid: int
     connection: socket.socket
     code: bytes = b""
-    """Its exit code, once it has ended, until that is told."""
+    """Exit code of an ended child, as bytes still to be sent; empty while the child runs."""
 
 
 class ForkServer:
+    """Forks a child for each load, reports exit codes, and kills children no longer needed."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._children: dict[int, _Child] = {}
-        """By the descriptor of its connection."""
+        """Children by the descriptor of their connection."""
         self._poll = select.poll()
         self._ended, wake = os.pipe()
         for descriptor in (self._ended, wake):
@@ -44,7 +46,7 @@ class ForkServer:
         self._poll.register(self._ended, select.POLLIN)
 
     def run(self) -> None:
-        """Returns when nobody is left to load for."""
+        """Serves loads until the control socket is closed."""
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor == self._control.fileno():
@@ -57,19 +59,20 @@ class ForkServer:
                 elif child.code:
                     self._tell(child)
                 else:
-                    # Nobody waits for it any more.
+                    # The server has closed its end: the answer is no longer needed.
                     self._poll.unregister(descriptor)
                     os.kill(child.pid, signal.SIGKILL)
 
     def _take(self) -> bool:
-        """Begins one more load, or kills all of them if there are to be no more."""
+        """Starts a load and returns True. Kills all children and returns False if the control
+        socket is closed."""
         said, descriptors, _, _ = socket.recv_fds(self._control, 1, _MOST_DESCRIPTORS)
         if not said:
             for child in self._children.values():
                 if not child.code:
                     os.kill(child.pid, signal.SIGKILL)
             return False
-        if len(descriptors) < _MOST_DESCRIPTORS:  # there are too many open
+        if len(descriptors) < _MOST_DESCRIPTORS:  # this process has too many open
             for descriptor in descriptors:
                 os.close(descriptor)
             return True
@@ -77,7 +80,7 @@ class ForkServer:
         own = os.getpid()
         try:
             pid = os.fork()
-        except OSError:  # no more processes: the others, which load, are not to suffer from it
+        except OSError:  # no more processes: this load fails, loads in progress go on
             connection.close()
             os.close(graphs)
             return True
@@ -85,7 +88,7 @@ class ForkServer:
             self._become_child(own, connection, graphs)
         os.close(graphs)
         self._children[connection.fileno()] = _Child(pid=pid, connection=connection)
-        # Whether the other end is closed comes without asking.
+        # poll reports a closed other end even with an empty event mask.
         self._poll.register(connection, 0)
         return True
 
@@ -101,7 +104,8 @@ class ForkServer:
                 self._tell(child)
 
     def _tell(self, child: _Child) -> None:
-        """How it ended; later, if all of its answer is unread yet and there is no room."""
+        """Sends a child's exit code. If the socket's buffer is full, sends it once there is
+        room."""
         descriptor = child.connection.fileno()
         try:
             child.connection.send(child.code, socket.MSG_DONTWAIT)
@@ -109,21 +113,21 @@ class ForkServer:
             self._poll.register(descriptor, select.POLLOUT)
             return
         except OSError:
-            pass  # nobody waits for it
+            pass  # the server has closed its end
         with contextlib.suppress(KeyError):
             self._poll.unregister(descriptor)
         del self._children[descriptor]
         child.connection.close()
 
     def _become_child(self, parent: int, connection: socket.socket, graphs: int) -> None:
-        """Does not return."""
+        """Runs the load in the forked process, then exits. Does not return."""
         code = 1
         try:
             sandbox.die_with_parent(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            # An end that stays open here would hide from the other that a child has ended.
+            # A copy of another child's connection, left open here, would hide that child's end.
             for child in self._children.values():
                 child.connection.close()
             with os.fdopen(graphs, "wb") as file:
@@ -136,8 +140,8 @@ class ForkServer:
 
 
 def main(descriptor: int) -> int:
-    """`descriptor`: this end of the socket over which loads come. Returns the exit code."""
-    # A worker of several starts with all of its supervisor's signals blocked.
+    """Runs a fork server on a control socket's descriptor. Returns the exit code."""
+    # A worker process inherits a mask that blocks all signals from its supervisor.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     with socket.socket(fileno=descriptor) as control:
         ForkServer(control).run()

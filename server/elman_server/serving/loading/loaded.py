@@ -1,4 +1,4 @@
-"""A model that passed its probe, and how much of it goes through one step."""
+"""Loaded models: probed step models with their step limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from elman_server.serving.loading import probing
 from elman_server.serving.loading.bounds import longest_chunk, most_elements, most_rows
 
 _READING_NBYTES = 4 * 1024 * 1024
-"""Of states that are read together: they are copied, and kept until their callers have them."""
+"""Bytes of states read in a single batch. The copies are kept until delivered to their callers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model that passed its probe. Needs no event loop, so it can be made on any thread."""
+    """A model with a passed probe. Needs no event loop, so any thread can create it."""
 
     source: ModelSource
     file: ModelFile
@@ -35,10 +35,11 @@ class LoadedModel:
         *,
         before_run: Callable[[], None] = lambda: None,
     ) -> "LoadedModel":
-        """Reads, opens and probes a model in this process, in which a file that is made to do harm
-        does it: a server has a child do this. `before_run` is called before each of its steps.
+        """Reads, opens and probes a model in this process.
 
-        Raises `ModelLoadError`, which names the file and says why.
+        A malicious file can harm this process, so a server calls `load` only in a child process.
+        `before_run` is called before each run of the model. Raises `ModelLoadError` with the file's
+        name and the reason.
         """
         try:
             file = modelfile.read(source.path, max_bytes=config.max_model_bytes)
@@ -52,13 +53,13 @@ class LoadedModel:
             raise ModelLoadError(f"{source.path}: {error}") from error
         except MemoryError:
             raise
-        except Exception as error:  # what numpy says to a spec that no machine has room for
+        except Exception as error:  # for example numpy's error for a spec too large for any memory
             said = f"{type(error).__name__}: {one_line(error)}"
             raise ModelLoadError(f"{source.path}: {said}") from error
         return LoadedModel(source=source, file=file, model=model, probe=found)
 
     def limits(self, config: ServerConfig) -> StepLimits:
-        """How much of it goes through one step."""
+        """Returns the limits of a step, from the probe and the settings."""
         found, spec = self.probe, self.file.spec
         exact = not found.dependent_rows or config.allow_dependent_rows
         batched = exact and not found.batch_failure
@@ -69,7 +70,7 @@ class LoadedModel:
             max_chunk=longest_chunk(spec, config),
             chunking=found.chunking,
         )
-        # Sessions that begin make the others wait for no longer than a step does.
+        # A batch of new sessions may delay other sessions by no more than the longest step.
         longest = max(
             found.cost.seconds(1, limits.longest_chunk),
             found.cost.seconds(limits.max_batch_size, 1),

@@ -1,8 +1,8 @@
-"""Loads models, several at a time: each in a child first, then in this process.
+"""Loader: loads models in parallel, each first in a child, then in this process.
 
-It is the child that reads the file. What this process opens are the very bytes that the child ran,
-so that it makes no difference what becomes of the file meanwhile. That, too, is done on a thread
-which nobody waits for longer than for a child.
+Only the child reads the file. This process opens exactly the bytes that the child ran, so later
+changes of the file do not matter. The graph is opened on a separate thread, with the same time-out
+as the child's work.
 """
 
 import asyncio
@@ -26,41 +26,43 @@ from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.loading.messages import Answer, Request
 
 _SHARE = 0.75
-"""Of the memory that there is, what a load may take unless configured otherwise."""
+"""Share of the available memory that a load may take, unless configured otherwise."""
 _WHOLE = 10
-"""A load may take so many times as long as any one step of it."""
+"""Time-out of a whole load, as a multiple of `load_timeout`, the time-out of a single stage."""
 _PATIENCE = 5.0
-"""Seconds after which a load lets the next begin beside it: it may be one that hangs."""
+"""Seconds after which a slow load no longer counts, so the next load can begin. The slow load may
+be hanging."""
 _IDLE = 5.0
-"""Seconds for which what makes children stays when nothing is loading: the next may be near."""
+"""Seconds for which the idle fork server stays, because another load may follow soon."""
 _MOST_SLOW = 4
-"""Loads for each core, of those that are so slow."""
+"""Loads in progress per core, slow loads included."""
 
 
 _MOST_TOLD = 10_000
-"""Characters of why a model can't be served: the runtime quotes a file's names, however long."""
+"""Characters of a load error. The runtime quotes names from the file, however long."""
 
 
 class Loader:
-    """For one event loop."""
+    """Loads models through child processes. For use on a single event loop."""
 
     def __init__(self, children: Children) -> None:
         self._children = children
         self._turns = asyncio.Semaphore(_cores())
         self._most = asyncio.Semaphore(_MOST_SLOW * _cores())
         self._opening = asyncio.Lock()
-        """One graph at a time: nothing bounds the memory that the runtime takes for it here."""
+        """Held while a graph is opened: in this process the runtime's memory has no limit, so
+        graphs open one at a time."""
         self._asked = 0
         self._closed = 0
-        """How often."""
+        """Number of calls of `close`."""
         self._idle: asyncio.TimerHandle | None = None
 
     async def load(self, source: ModelSource, config: ServerConfig) -> LoadedModel:
-        """A model that passed its probe within the limits of `config`, which are the child's and,
-        as to time, this process's. Cancelled, it kills the child.
+        """Loads and probes a model within the limits of `config`. Cancellation kills the child.
 
-        Raises `ModelLoadError`, which names the file and says why; in its notes is what the child
-        knows of it besides.
+        The limits bound the child's memory and time, and the time of opening the graph here. Raises
+        `ModelLoadError` with the file's name and the reason; the error's notes hold details from
+        the child.
         """
         async with self._turn():
             with _refusing(source), shared_file() as graphs:
@@ -76,9 +78,9 @@ class Loader:
                         ) from None
 
     async def read(self, source: ModelSource, config: ServerConfig) -> ModelFile:
-        """What the file says of itself, without its graphs, and without running it.
+        """Reads a model file without running the model. The result has no graphs.
 
-        Raises `ModelLoadError`, which names the file and says why.
+        Raises `ModelLoadError` with the file's name and the reason.
         """
         async with self._turn():
             with _refusing(source), shared_file() as graphs:
@@ -87,7 +89,7 @@ class Loader:
                 return answer.description.file(source.path)
 
     def close(self) -> None:
-        """Kills what is loading. What is asked for later starts anew."""
+        """Kills all loads in progress. Later loads start a new fork server."""
         self._closed += 1
         self._wait_no_longer()
         self._children.close()
@@ -99,7 +101,7 @@ class Loader:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Waits until fewer are loading than there are cores, not counting those that are slow."""
+        """Waits until fewer loads run than there are cores, not counting slow loads."""
         self._asked += 1
         self._wait_no_longer()
         loop = asyncio.get_running_loop()
@@ -117,7 +119,7 @@ class Loader:
                 self._idle = loop.call_later(_IDLE, self._children.close)
 
     async def _ask(self, request: Request, graphs: BinaryIO) -> Answer:
-        """Raises `ModelLoadError`."""
+        """Returns a child's answer to a request. Raises `ModelLoadError`."""
         path, config = request.source.path, request.config
         try:
             async with asyncio.timeout(_WHOLE * config.load_timeout):
@@ -140,8 +142,8 @@ class Loader:
         return answer
 
     async def _said(self, request: bytes, graphs: BinaryIO) -> Said:
-        """What came of a child; of a second one, if the first was lost with what makes children,
-        as that may be another's doing. Raises `OSError` if there can be none."""
+        """Runs a request in a child. Retries once if the fork server was lost too, since the cause
+        may be another load. Raises `OSError` if no child can be started."""
         closed = self._closed
         said = await self._children.ask(request, graphs)
         if said.code is None and closed == self._closed:
@@ -153,7 +155,7 @@ class Loader:
 
 @contextmanager
 def _refusing(source: ModelSource) -> Iterator[None]:
-    """Whatever goes wrong with one model is no reason not to serve the others."""
+    """Turns any exception into `ModelLoadError`, so a bad model does not affect other models."""
     try:
         yield
     except ModelLoadError:
@@ -166,7 +168,8 @@ def _refusing(source: ModelSource) -> Iterator[None]:
 def _open(
     source: ModelSource, config: ServerConfig, answer: Answer, graphs: BinaryIO
 ) -> LoadedModel:
-    """On a thread of its own. Raises `ModelLoadError`."""
+    """Opens the graphs from the child's answer. Runs on a separate thread. Raises
+    `ModelLoadError`."""
     sizes, description, probe = answer.graphs, answer.description, answer.probe
     assert sizes is not None and description is not None and probe is not None
     graphs.seek(0)
@@ -181,7 +184,7 @@ def _open(
 
 
 def _request(source: ModelSource, config: ServerConfig) -> Request:
-    """Without what a child has no use for."""
+    """Returns a child's request, without settings that only the server needs."""
     nbytes = config.max_load_bytes or int(_SHARE * memory.limit())
     return Request(
         source=source,
@@ -214,7 +217,7 @@ def _too_long(what: str, config: ServerConfig) -> str:
 
 
 def _cores() -> int:
-    """That this process may run on."""
+    """Returns the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

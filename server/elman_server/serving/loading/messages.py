@@ -1,7 +1,7 @@
-"""What a server asks a child that loads a model, and what it is answered.
+"""Messages between a server and a child that loads a model.
 
-The question is pickled: it comes from the parent. The answer is JSON: the child has run what a
-stranger made.
+The request is pickled, because it comes from the trusted parent. The answer is JSON, because the
+child has run an untrusted model.
 """
 
 import json
@@ -20,13 +20,15 @@ from elman_server.runner.probe import BeginningCost, Probe, StepCost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
+    """A request to load or read a model."""
+
     source: ModelSource
     config: ServerConfig
-    """Without what only the server is to know."""
+    """Settings without the server's secrets."""
     memory: int
-    """Bytes that the child may take; 0 for any number."""
+    """Bytes that the child may take; 0 for no limit."""
     run: bool = True
-    """Whether the model is to be run; else its file is read, and no more."""
+    """Whether to run the model. If False, the child only reads the file."""
 
     def to_bytes(self) -> bytes:
         return pickle.dumps(self)
@@ -38,8 +40,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graphs:
-    """How many bytes each graph takes in the file that parent and child share: the step graph's
-    first, and behind them the initial-state network's, if there is one."""
+    """Sizes, in bytes, of the graphs in the file shared by parent and child.
+
+    The step graph comes first, followed by the initial-state network if the model has such a
+    network.
+    """
 
     model: int
     initial: int | None
@@ -47,10 +52,10 @@ class Graphs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """A step model's file without its graphs."""
+    """Contents of a step model's file, without the graphs."""
 
     spec: str
-    """As JSON."""
+    """The `ModelSpec` as JSON."""
     fingerprint: str
     data_dependent: str
     """As in `ModelFile`."""
@@ -79,10 +84,13 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
+    """A child's answer."""
+
     error: str = ""
-    """Why the model can't be served, in one line that names its file; empty if it can."""
+    """Reason why the model can't be served, as a single line with the file's name; empty if the
+    model can be served."""
     detail: str = ""
-    """More on an error that was not foreseen."""
+    """Traceback of an unexpected error."""
     description: Description | None = None
     graphs: Graphs | None = None
     probe: Probe | None = None
@@ -92,7 +100,8 @@ class Answer:
 
     @staticmethod
     def from_json(data: bytes) -> "Answer":
-        """Raises `ValueError`, `TypeError` or `KeyError` for what `to_json` did not write."""
+        """Parses an answer. Raises `ValueError`, `TypeError` or `KeyError` if `to_json` did not
+        write the data."""
         found: dict[str, Any] = json.loads(data)
         described, graphs, probe = found["description"], found["graphs"], found["probe"]
         return Answer(

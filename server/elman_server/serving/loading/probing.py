@@ -1,5 +1,7 @@
-"""A step model's graph opened and probed within a server's settings, whoever asks: the server, or
-`elman inspect`, which says what a server would."""
+"""Opening and probing of a step model within a server's settings.
+
+Used by the server and by `elman inspect`, so both come to the same result.
+"""
 
 from collections.abc import Callable
 
@@ -13,14 +15,17 @@ from elman_server.runner.runtime import Device, DeviceUnavailable
 from elman_server.serving.loading.bounds import longest_chunk, most_rows, witnesses
 
 _OPENING_NBYTES = 1024
-"""Bytes that a frame which opens a session may take beside its contexts."""
+"""Bytes reserved in a message that opens a session, beside the session's contexts."""
 
 
 def open_model(
     file: ModelFile, config: ServerConfig, *, before_run: Callable[[], None] = lambda: None
 ) -> StepModel:
-    """Raises `ModelLoadError` if the runtime refuses the model, or if its graph is not as the spec
-    says."""
+    """Opens a model's graphs.
+
+    Raises `ModelLoadError` if the runtime rejects the model, or if the graph does not match the
+    spec.
+    """
     return StepModel(
         file,
         threads=config.threads,
@@ -32,7 +37,7 @@ def open_model(
 
 
 def probed(model: StepModel, config: ServerConfig) -> Probe:
-    """Raises `ModelLoadError` if the model can't be served."""
+    """Probes an opened model. Raises `ModelLoadError` if the model can't be served."""
     return probe(
         model,
         max_batch_size=most_rows(model.spec, config),
@@ -42,7 +47,7 @@ def probed(model: StepModel, config: ServerConfig) -> Probe:
 
 
 def trouble(device: str) -> str:
-    """Why models can't run there; empty if they can."""
+    """Returns why models can't run on a device; empty if they can."""
     try:
         Device.parse(device).require()
     except DeviceUnavailable as error:

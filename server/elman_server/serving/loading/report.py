@@ -1,4 +1,4 @@
-"""What the log says of a model that was loaded."""
+"""Log messages about a loaded model."""
 
 import structlog
 
@@ -7,7 +7,7 @@ from elman_server.serving.loading.loaded import LoadedModel
 
 
 def tell_ready(loaded: LoadedModel, config: ServerConfig) -> None:
-    """Logs what the probe found."""
+    """Logs the results of the probe."""
     log = structlog.get_logger("elman.server")
     name, version = loaded.source.name, loaded.source.version
     limits = loaded.limits(config)
