@@ -1,1 +1,1 @@
-"""The server's part of the command line; `elman.cli.program` names its commands."""
+"""The server's commands; `elman.cli.program` adds them to the command line."""

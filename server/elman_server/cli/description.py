@@ -1,4 +1,4 @@
-"""Tables that describe a step model: its spec, how it would be served, and what was proved."""
+"""Tables about a step model: spec, serving properties and export proof."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,11 +9,11 @@ from elman_server.model.proof import KeptProof
 from elman_server.model.spec import ContextSpec, InputSpec, OutputSpec, StateSpec
 
 _SHOWN = 12
-"""Entries of a vocabulary or of labels that are shown before the rest is only counted."""
+"""Displayed entries of a vocabulary or of labels; further entries are only counted."""
 
 
 def tables(file: ModelFile, proof: KeptProof | None, served: Mapping[str, str]) -> Iterator[Table]:
-    """`served` are more lines for the first, by their heads."""
+    """Yields the tables. `served` are additional rows for the first table, by heading."""
     yield _spec(file, served)
     if proof is not None:
         yield _proof(proof)

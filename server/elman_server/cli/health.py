@@ -1,4 +1,4 @@
-"""`elman health`: what a container's health check and a waiting script run."""
+"""`elman health`: readiness check for containers and waiting scripts."""
 
 import click
 import grpc
@@ -42,7 +42,7 @@ def health(model: str, target: str, timeout: float) -> int:
 
 
 def _why(error: grpc.RpcError, model: str) -> str:
-    # The health protocol says no word more of a name that it does not know.
+    # The health protocol gives no details for an unknown name.
     if model and error.code() is grpc.StatusCode.NOT_FOUND:
         return f"there is no model {model!r} (NOT_FOUND)"
     return f"{error.code().name}: {error.details()}"

@@ -1,4 +1,4 @@
-"""`elman inspect`: what a step model is, how it may be batched, and how far back it remembers."""
+"""`elman inspect`: a step model's spec, batching and memory horizon."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -96,20 +96,20 @@ def inspect(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inspection:
-    """What was found."""
+    """Results of an inspection."""
 
     file: ModelFile
     proof: KeptProof | None
     trial: Trial | None
-    """None if it was not asked for or not possible, or if it failed."""
+    """Result of the probe; None if not requested, not possible or failed."""
     failure: str
-    """Why the model can't be served; empty if it can, as far as is known."""
+    """Reason why the model can't be served; empty if no reason is known."""
     served: Mapping[str, str]
-    """Lines of the table on how the model would be served."""
+    """Table rows about serving, by heading."""
     recalled: Recalled | None
 
     def document(self) -> dict[str, object]:
-        """For scripts."""
+        """Returns the results as JSON, for scripts."""
         batching: dict[str, object] | None = None
         if self.failure:
             batching = {"error": self.failure}
@@ -129,7 +129,7 @@ class _Inspection:
         return document
 
     def parts(self) -> Iterator[RenderableType]:
-        """For people."""
+        """Yields the results as tables, for people."""
         yield from description.tables(self.file, self.proof, self.served)
         if self.recalled is not None:
             yield from remembering.tables(self.recalled)

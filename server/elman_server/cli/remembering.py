@@ -1,4 +1,4 @@
-"""The part of `elman inspect` that measures and shows how far back a network remembers."""
+"""Horizon part of `elman inspect`: measures and shows how far back a network remembers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from elman_server.inspection.horizon.sample import (
 from elman_server.inspection.trial import Trial
 
 _ROWS_ALONE = 32
-"""Rows of a network that takes one at a time."""
+"""Rows measured for a network without batches."""
 _CONTEXTS = 8
 
 
 def lags_option(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> int | str | None:
-    """A callback for an option that is a longest lag, or `max`."""
+    """Parses `--lags`: a longest lag, or `max`. A click callback."""
     if value is None or value == "max":
         return value
     if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MOST_LAGS:
@@ -42,7 +42,7 @@ def lags_option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What was asked for."""
+    """Request for a horizon measurement."""
 
     examples: Path | None
     lags: int | str | None
@@ -51,11 +51,11 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """What was found."""
+    """Results of a horizon measurement."""
 
     examples: Path | None
     contexts: int
-    """How many random ones the rows took in turn."""
+    """Number of random contexts, distributed over the rows in turn."""
     sample: Sample
     influences: Sequence[Influence]
 
@@ -63,7 +63,7 @@ class Recalled:
 def request(
     *, horizon: bool, examples: Path | None, lags: int | str | None, plot: Path | None
 ) -> Recall | None:
-    """Checks the options before anything is run; None if no horizon is asked for."""
+    """Checks the options before the model runs. Returns None without `--horizon`."""
     if not horizon:
         for option, value in (("examples", examples), ("lags", lags), ("plot", plot)):
             if value is not None:
@@ -81,8 +81,8 @@ def request(
 
 
 def measured(recall: Recall, trial: Trial) -> Recalled:
-    """Raises `ClickException` for examples that don't fit, predictions that are not finite and
-    steps that fail."""
+    """Measures the horizon. Raises `ClickException` for invalid examples, predictions that are not
+    finite, and failed steps."""
     rows = ROWS if trial.is_batched else _ROWS_ALONE
     lags = recall.lags if isinstance(recall.lags, int) else None
     at_most = MOST_LAGS if recall.lags == "max" else LAGS
@@ -107,7 +107,7 @@ def measured(recall: Recall, trial: Trial) -> Recalled:
 
 
 def document(recalled: Recalled) -> dict[str, object]:
-    """For scripts."""
+    """Returns the results as JSON, for scripts."""
     sample = recalled.sample
     return {
         "input": "random" if recalled.examples is None else "examples",
@@ -133,7 +133,7 @@ def document(recalled: Recalled) -> dict[str, object]:
 
 
 def tables(recalled: Recalled) -> Iterator[RenderableType]:
-    """One for each output, with a headline, and how it was measured."""
+    """Yields, for each output, a headline, a table and the conditions of the measurement."""
     sample = recalled.sample
     for each in recalled.influences:
         yield Text(f"\nhorizon of {each.output}: {verdict(each)}", style="bold")
@@ -154,7 +154,7 @@ def tables(recalled: Recalled) -> Iterator[RenderableType]:
 
 
 def verdict(influence: Influence) -> str:
-    """The horizon in words."""
+    """Returns the horizon in words."""
     last = len(influence.relative) - 1
     if not influence.absolute:
         return f"no element has any influence, at any lag up to {last:,}"
@@ -178,7 +178,7 @@ def _short(influence: Influence) -> str:
 
 
 def _name(model: Path) -> str:
-    """A model in a repository lies in NAME/VERSION/model.onnx."""
+    """Returns a model's name. In a repository, the model's path is NAME/VERSION/model.onnx."""
     in_repository = model.name == "model.onnx" and model.absolute().parent.name.isdigit()
     return model.absolute().parent.parent.name if in_repository else model.name
 

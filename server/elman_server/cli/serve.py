@@ -1,4 +1,4 @@
-"""`elman serve`: from flags, environment and file to a running server."""
+"""`elman serve`: starts a server from flags, environment and settings file."""
 
 import socket
 from typing import Any
@@ -42,8 +42,8 @@ def _serve(**values: Any) -> int:
             return supervisor.run(config)
         require_free(config.host, config.port)
         with Children() as children:
-            # Only now, so that help and wrong flags need not wait for ONNX Runtime, which the
-            # children need as well and import meanwhile.
+            # Import only now, so help and usage errors need not wait for ONNX Runtime. The fork
+            # server imports ONNX Runtime at the same time, for the children.
             children.start()
             from elman_server.server import run
 
@@ -53,10 +53,10 @@ def _serve(**values: Any) -> int:
 
 
 def require_free(host: str, port: int) -> None:
-    """Raises `click.UsageError` if nobody can listen there.
+    """Raises `click.UsageError` if the port can't be bound.
 
-    The server would notice as well, but gRPC writes a log line of its own about it, which only the
-    environment of the process could turn off.
+    The server would detect a taken port as well. But gRPC would also write a log line of its own,
+    and only an environment variable of the process could turn off the line.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

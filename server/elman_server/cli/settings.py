@@ -1,7 +1,8 @@
-"""`ServerConfig`'s fields as flags, environment variables and keys of a TOML file.
+"""Settings: `ServerConfig`'s fields as flags, environment variables and keys of a TOML file.
 
-All four are made from the dataclass itself, its docstrings included, so that a new field needs no
-second place. The order of a value's sources is click's: flag, environment, file, default.
+Flags, variables, keys and help texts are derived from the dataclass and its docstrings, so a new
+field is declared in a single place. The order of a value's sources is click's: flag, environment,
+file, default.
 """
 
 import ast
@@ -17,21 +18,21 @@ import click
 from elman_server.config import ServerConfig
 
 _POSITIONAL = "repository"
-"""The one field that is an argument instead of a flag."""
+"""The only field passed as an argument instead of a flag."""
 
 
 def _names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Names separated by commas; a list in TOML."""
+    """Parses names: separated by commas, or a list in TOML."""
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(name for part in parts if (name := part.strip()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One field of `ServerConfig`, and its names elsewhere."""
+    """A field of `ServerConfig`, with its flag and environment variable."""
 
     name: str
-    """The field's own, and the TOML file's key."""
+    """Name of the field, also its key in the TOML file."""
     hint: Any
     default: Any
     help: str
@@ -67,7 +68,7 @@ class Setting:
         )
 
     def expected(self, value: object) -> str | None:
-        """What the TOML file should hold instead of `value`, or None if it is right."""
+        """Returns a description of the expected TOML value, or None if `value` is valid."""
         if self.hint is bool:
             return None if isinstance(value, bool) else "true or false"
         if self.hint in (int, float):
@@ -80,7 +81,7 @@ class Setting:
 
 
 def _docstrings() -> dict[str, str]:
-    """The string under each field of `ServerConfig`, on one line."""
+    """Returns the docstring of each field of `ServerConfig`, as a single line."""
     (body,) = ast.parse(inspect.getsource(ServerConfig)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -108,14 +109,13 @@ def _settings() -> dict[str, Setting]:
 
 
 SETTINGS = _settings()
-"""By field name, in the order of `ServerConfig`."""
+"""Settings by field name, in the order of `ServerConfig`."""
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The values in a TOML file, by field name.
+    """Returns the values in a TOML file, by field name.
 
-    Raises `click.UsageError` for a file that can't be read, a key that is no setting and a value of
-    the wrong type.
+    Raises `click.UsageError` for an unreadable file, an unknown key or a value of the wrong type.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -153,5 +153,5 @@ def _file_option() -> click.Option:
 
 
 def parameters() -> list[click.Parameter]:
-    """An option for each setting, an argument for the repository, and `--config`."""
+    """Returns an option for each setting, an argument for the repository, and `--config`."""
     return [*(setting.parameter() for setting in SETTINGS.values()), _file_option()]

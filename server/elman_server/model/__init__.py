@@ -1,1 +1,1 @@
-"""What a step model is: its spec, its file, its elements and outputs."""
+"""Step models: spec, file, elements, contexts and outputs."""

@@ -1,6 +1,6 @@
-"""A .npy file of numbers: read without running what is in it, or refused.
+"""Safe reading of .npy files: numbers only, no pickled code.
 
-It knows of no model; what an array must be for one is said where it is needed.
+This module knows no models; callers check that an array fits a model.
 """
 
 from pathlib import Path
@@ -13,12 +13,12 @@ from elman_server.model.ordinaryfile import open_ordinary
 
 
 class ArrayFileError(ValueError):
-    """The file holds no array that np.save wrote, or one that memory can't hold."""
+    """Error for a file without a valid .npy array, or with an array too large for memory."""
 
 
 def read(path: Path) -> NDArray[Any]:
-    """The one array in the file. Raises `ArrayFileError`, and `OSError` if it can't be read or is
-    no ordinary file."""
+    """Reads the array in a file. Raises `ArrayFileError` for invalid contents, and `OSError` if the
+    file can't be read or is not a regular file."""
     file, _ = open_ordinary(path)
     with file:
         try:
@@ -27,6 +27,6 @@ def read(path: Path) -> NDArray[Any]:
             raise
         except MemoryError:
             raise ArrayFileError("says it holds more than memory does") from None
-        except Exception as error:  # whatever the parsers of a broken header meet
+        except Exception as error:  # any error from parsing a broken header
             raise ArrayFileError("no .npy file of numbers") from error
     return found

@@ -1,5 +1,4 @@
-"""Contexts, what a session is given once at its open, as they come over the wire and as a model
-takes them."""
+"""Contexts, given once when a session is opened: decoding from the wire format."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from elman_server.model.spec import ContextSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenContext:
-    """One as it came."""
+    """A context as received."""
 
     name: str
     raw: bytes
@@ -22,17 +21,17 @@ class GivenContext:
 
 
 class ContextCodec:
-    """Reads the contexts of one model's sessions."""
+    """Decodes the contexts of a model's sessions."""
 
     def __init__(self, specs: Sequence[ContextSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
 
     def decode(self, given: Iterable[GivenContext]) -> dict[str, NDArray[Any]] | None:
-        """A session's contexts by name, `[*shape]` in the model's own types; None where the model
-        takes none.
+        """Returns a session's contexts by name, `[*shape]` in the model's own types; None if the
+        model takes no contexts.
 
-        Raises `InvalidRequest` unless each context of the model is given once, and no other, with
-        as many numbers as it has, all of them finite.
+        Raises `InvalidRequest` if a context is missing, unknown or given twice, has the wrong
+        number of bytes, or holds a number that is not finite (for bool: not 0 or 1).
         """
         found: dict[str, NDArray[Any]] = {}
         for context in given:

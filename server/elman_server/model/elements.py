@@ -1,4 +1,4 @@
-"""Elements as they come over the wire, and as a model takes them."""
+"""Elements: decoding from the wire format to a model's input format."""
 
 from dataclasses import dataclass
 from math import prod
@@ -12,47 +12,47 @@ from elman_server.model.spec import InputKind, InputSpec
 
 _SHOWN = 40
 _KNOWN = 4096
-"""Characters."""
+"""Characters in the cache of decoded payloads."""
 SLICE_ELEMENTS = 16_384
-"""Of a payload, what is read at once: between two such parts others have a turn."""
+"""Elements of a payload decoded at a time. Other tasks run between two such parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A payload's elements. `invalid[i]` says that element `i` does not fit the model; None says
-    that all fit."""
+    """Elements of a payload."""
 
     elements: NDArray[Any]
     """`[n, *shape]` in the input's type."""
     source: NDArray[Any]
-    """What came: code points, ids or features."""
+    """The received code points, ids or features."""
     invalid: NDArray[np.bool_] | None
+    """`[n]`: whether each element is invalid for the model. None if all elements are valid."""
 
 
 class ElementCodec:
-    """Reads the elements of one model, a payload at a time."""
+    """Decodes payloads of elements for a single model."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
         self._dtype = np.dtype(spec.dtype).newbyteorder("<")
         self.nbytes = self._dtype.itemsize * prod(spec.shape)
-        """Of an element, as the model takes it."""
+        """Bytes of an element in the model's input."""
         if spec.kind is InputKind.TEXT:
-            # Its last entry stands for all code points beyond those of the vocabulary.
+            # The last entry stands for all code points above the vocabulary's largest.
             outside = -1 if spec.unknown is None else spec.unknown
             self._ids = np.full(max(map(ord, spec.vocabulary)) + 2, outside, spec.dtype)
             self._known: dict[str, Decoded] = {}
-            """Single characters, which are what comes of those who type."""
+            """Cache of single characters, the payloads of people who type."""
             self._ids[[ord(symbol) for symbol in spec.vocabulary]] = np.arange(spec.size)
 
     def part(self, payload: str | bytes, start: int, stop: int) -> str | bytes:
-        """Elements `start` to `stop - 1` of a payload, which `check` accepts."""
+        """Returns elements `start` to `stop - 1` of a valid payload (see `check`)."""
         size = 1 if isinstance(payload, str) else self.nbytes
         return payload[start * size : stop * size]
 
     def check(self, payload: str | bytes) -> None:
-        """Raises `InvalidElement` for a payload of the wrong kind, or that holds no whole number of
-        elements."""
+        """Checks a payload. Raises `InvalidElement` if the kind is wrong or the last element is
+        incomplete."""
         spec = self._spec
         if isinstance(payload, str) is not (spec.kind is InputKind.TEXT):
             came = "text" if isinstance(payload, str) else "raw"
@@ -67,9 +67,9 @@ class ElementCodec:
             )
 
     def decode(self, payload: str | bytes) -> Decoded:
-        """Reads a payload: text for a text model, raw little-endian numbers for the others.
+        """Decodes a payload: text for a text model, raw little-endian numbers for other models.
 
-        Raises what `check` does.
+        Raises `InvalidElement` as `check` does.
         """
         self.check(payload)
         spec = self._spec
@@ -95,11 +95,11 @@ class ElementCodec:
         return decoded
 
     def count(self, payload: str | bytes) -> int:
-        """How many elements a payload holds, if it is one, without reading it."""
+        """Returns the number of elements in a valid payload, without decoding."""
         return len(payload) if isinstance(payload, str) else len(payload) // self.nbytes
 
     def explain(self, decoded: Decoded, index: int) -> str:
-        """What is wrong with an invalid element."""
+        """Returns why an element is invalid."""
         spec, came = self._spec, decoded.source[index]
         if spec.kind is InputKind.TEXT:
             allowed = "".join(spec.vocabulary)

@@ -1,9 +1,8 @@
-"""The file of a step model: an ONNX graph with its spec and fingerprint in `metadata_props`, and
-its initial-state network if it has one.
+"""File of a step model: an ONNX graph with spec and fingerprint in `metadata_props`.
 
-This module reads ordinary files, once, and needs neither onnx nor a runtime; it does not know
-whether the graph can run. What it returns names no other file any more, so that who runs it reads
-none.
+The metadata also hold the initial-state network, if the model has such a network. This module reads
+each regular file once, and needs neither onnx nor a runtime. Whether the graph can run is not
+checked here. All constants are inlined in the result, so running the model reads no further file.
 """
 
 import base64
@@ -25,17 +24,17 @@ from elman_server.model.ordinaryfile import read_ordinary
 from elman_server.model.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, ModelSpec, SpecError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What a model may be called."""
+"""Pattern of a valid model name."""
 
 PROOF_KEY = "elman.proof"
-"""The key of the export's proof (see `elman_export.proof.proof`) in `metadata_props`."""
+"""Key of the export's proof (see `elman_export.proof.proof`) in `metadata_props`."""
 
 MAX_SPEC_CHARACTERS = 64 * 1024 * 1024
-"""Of a spec's JSON: a vocabulary of a million entries, named twice, takes half of it."""
+"""Characters of a spec's JSON. A vocabulary of a million entries, written twice, takes half."""
 
 _DAMAGED = "not an ONNX file, or a damaged one"
 _MOST_SHOWN = 1000
-"""Characters of what is wrong with a file."""
+"""Characters of a spec error in a message."""
 
 # Field numbers of onnx.proto: ModelProto and StringStringEntryProto.
 _GRAPH = 7
@@ -46,36 +45,37 @@ _VALUE = 2
 
 
 class ModelFileError(Exception):
-    """A file that is not a step model; the message names the file and says why."""
+    """Error for a file that is not a step model. The message has the file's name and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
+    """Contents of a step model's file."""
+
     path: Path
     spec: ModelSpec
     fingerprint: str
     model: bytes = field(repr=False)
-    """The step graph, an ONNX file's bytes, which hold all of its constants."""
+    """The step graph: the bytes of an ONNX file, all constants included."""
     initial: bytes | None = field(default=None, repr=False)
-    """The initial-state network; None if the spec names no such states."""
+    """The initial-state network; None if `spec.initialized` is empty."""
     data_dependent: str = ""
-    """The operator, of either graph, whose time depends on the numbers that sessions bring; empty
-    if there is none."""
+    """The first operator, in either graph, with a run time that depends on the numbers in sessions'
+    inputs; empty if there is no such operator."""
     proof: str | None = field(default=None, repr=False)
-    """The JSON that the export kept of its proof, or None. The fingerprint does not cover it."""
+    """JSON of the export's proof, or None. The fingerprint does not cover the proof."""
 
     def without_graphs(self) -> "ModelFile":
-        """What is known of it, for as long as it is served: the runtime has graphs of its own."""
+        """Returns a copy without the graphs, to save memory while the runtime holds the graphs."""
         return replace(self, model=b"", initial=None)
 
 
 def read(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelFile:
     """Reads a step model and checks its fingerprint.
 
-    Raises `ModelFileError` for a file that can't be read, is no ordinary one or takes more than
-    `max_bytes` together with the constants outside of it, is not ONNX, has no spec or a wrong one,
-    lacks its initial-state network, was changed after its export, or names constants that do not
-    lie in its own folder.
+    Raises `ModelFileError` if the file can't be read, is not a regular file, is not ONNX, has no
+    valid spec, lacks its initial-state network, was changed after the export, refers to constants
+    outside its own folder, or takes more than `max_bytes` with all external constants.
     """
     try:
         data = read_ordinary(path, max_bytes)
@@ -129,12 +129,12 @@ def _data_dependent(
 
 
 def fingerprint(model: bytes, spec_json: str, initial: bytes | None = None) -> str:
-    """Hex SHA-256 over an ONNX file's graph (weights included), its opsets and its spec, and over
-    graph and opsets of its initial-state network if it has one.
+    """Returns the fingerprint, a hex SHA-256, of a step model.
 
-    `model` and `initial` are serialized ModelProtos; their other fields (producer, metadata) do not
-    count, so the fingerprint can stand inside the file. Weights kept outside of the file are not
-    covered.
+    The hash covers graph (weights included), opsets and spec, as well as graph and opsets of the
+    initial-state network, if any. `model` and `initial` are serialized ModelProtos. Other fields
+    (producer, metadata) do not count, so the fingerprint can be stored inside the file. External
+    weights are not covered.
     """
     digest = hashlib.sha256()
     _digest(digest, model)
@@ -173,8 +173,10 @@ def _parsed(path: Path, model: bytes) -> onnxproto.Message:
 def _inlined(
     path: Path, model: bytes, message: onnxproto.Message, folder: Folder, left: int
 ) -> tuple[bytes, int]:
-    """The model with all its constants, of which those outside may take so many bytes; and how many
-    more may be read. `message` is the model, parsed."""
+    """Returns the model with all constants inlined, and the bytes still allowed afterwards.
+
+    External constants may take at most `left` bytes. `message` is the parsed model.
+    """
     try:
         fetched = externaldata.inline(onnxproto.tensors(message), folder, left)
     except ExternalDataError as error:
@@ -190,13 +192,16 @@ def _inlined(
 
 
 def _shortened(text: str) -> str:
-    """In one line that people can read, whatever a file has in it."""
+    """Returns a text as a single line of limited length, for messages."""
     line = " ".join(text.split())
     return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
 
 
 def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
-    """The initial-state network. Raises `ModelFileError` unless it is there if it is needed."""
+    """Returns the initial-state network, or None if the spec needs no network.
+
+    Raises `ModelFileError` if the network is missing, not needed or damaged.
+    """
     if not spec.initialized:
         if text is not None:
             raise ModelFileError(
@@ -211,7 +216,7 @@ def _initial(path: Path, spec: ModelSpec, text: str | None) -> bytes | None:
         )
     try:
         initial = base64.b64decode(text, validate=True)
-        # Read through, so that the fingerprint can be taken of it.
+        # Parse all fields now, so the fingerprint can be computed later without errors.
         list(_fields(initial))
     except (ValueError, DecodeError, IndexError):
         raise ModelFileError(f"{path}: {INITIAL_KEY!r} is no ONNX file in base64") from None
@@ -228,7 +233,7 @@ def _metadata(model: bytes) -> dict[str, str]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a serialized message, in file order."""
+    """Yields the length-delimited fields of a serialized message, in file order."""
     unknown: Iterable[Any] = UnknownFieldSet(Empty.FromString(message))  # type: ignore[assignment]
     for found in unknown:
         if isinstance(found.data, bytes):

@@ -1,4 +1,4 @@
-"""Opening a file that a stranger named, without waiting for it or taking it for more than it is."""
+"""Safe opening of regular files with untrusted paths: never blocks on a pipe or a device."""
 
 import errno
 import os
@@ -8,11 +8,11 @@ from typing import BinaryIO
 
 
 def open_ordinary(path: str | Path) -> tuple[BinaryIO, int]:
-    """The file, to be closed by the caller, and its size.
+    """Opens a regular file and returns the file, to be closed by the caller, and its size.
 
-    What was opened is what is looked at, so that nothing can take its place in between. Raises
-    `OSError` with a reason in `strerror` for what can't be opened, and for a folder, a pipe, a
-    socket or a device, none of which is waited for or read.
+    The checks run on the open descriptor, so the file can't be replaced between check and use.
+    Raises `OSError` with a reason in `strerror` if the file can't be opened, and for a folder, a
+    pipe, a socket or a device, without waiting or reading.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -28,9 +28,9 @@ def open_ordinary(path: str | Path) -> tuple[BinaryIO, int]:
 
 
 def read_ordinary(path: str | Path, most: int) -> bytes:
-    """What an ordinary file holds, if that is at most so many bytes.
+    """Returns the contents of a regular file of at most `most` bytes.
 
-    Raises `OSError` as `open_ordinary` does, and for a file that is larger, before reading it.
+    Raises `OSError` as `open_ordinary` does, and for a larger file before reading.
     """
     file, size = open_ordinary(path)
     with file:

@@ -1,5 +1,8 @@
-"""What an export kept of its proof in a step model's file: how far the step model was from the
-network that it was made from, way by way. The export writes it; this only shows it."""
+"""Export proof in a step model's file: differences between step model and original network.
+
+The proof has a comparison for each output and each way of running the step model. The export writes
+the proof; this module only reads it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +18,8 @@ from elman_server.model.modelfile import ModelFile, ModelFileError
 
 @checked(frozen=True, slots=True, kw_only=True)
 class KeptComparison:
-    """How far one output was from the original's, the step model being asked in one way."""
+    """Largest difference of an output from the original network's, for a way of running the step
+    model."""
 
     output: str
     way: str
@@ -26,7 +30,7 @@ class KeptComparison:
 
 @checked(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    """The fields that are shown; others are let pass."""
+    """Displayed fields of the proof. Other fields are ignored."""
 
     comparisons: tuple[KeptComparison, ...]
     elements: int
@@ -34,17 +38,19 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptProof:
+    """Proof read from a step model's file."""
+
     comparisons: Sequence[KeptComparison]
     elements: int
-    """How many elements were compared in each way."""
+    """Number of elements compared in each way."""
     document: Any
-    """All that was kept, as JSON."""
+    """The whole proof as parsed JSON."""
 
 
 def kept_proof(file: ModelFile) -> KeptProof | None:
-    """The proof in a step model's file, or None if there is none.
+    """Returns the proof in a step model's file, or None if the file has no proof.
 
-    Raises `ModelFileError` if it is there and can't be read.
+    Raises `ModelFileError` for an invalid proof.
     """
     text = file.proof
     if text is None:

@@ -1,7 +1,7 @@
-"""The model repository: where models lie on disk, as `NAME/VERSION/model.onnx`.
+"""Model repository: a folder with models as `NAME/VERSION/model.onnx`.
 
-This module finds files; it does not read them. It may be asked again and again, while files come
-and go.
+This module lists files without reading them. It supports repeated scans while files are added and
+removed.
 """
 
 import os
@@ -16,21 +16,23 @@ from elman_server.model.modelfile import NAME
 
 MODEL_FILE = "model.onnx"
 BUNDLED = Path(__file__).parent.parent / "models"
-"""The repository of the models that come with the package."""
+"""Repository of the package's own models."""
 
 _VERSION = re.compile(r"[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
+    """A version of a model in a repository, with its file."""
+
     name: str
     version: str
     """A positive decimal number."""
     path: Path
 
     def stamp(self) -> "Stamp":
-        """Of the files as they are now. Of a model in a repository all in its folder count: weights
-        may lie beside it."""
+        """Returns the stamp of the current files. In a repository, all files in the model's folder
+        count, since weights may be in separate files."""
         paths = [self.path]
         if self.path.name == MODEL_FILE:
             with suppress(OSError):
@@ -40,11 +42,10 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """Equal to another one of the same source as long as nobody touched its files."""
+    """Metadata of a source's files. Stamps of a source stay equal until its files change."""
 
     files: tuple[tuple[str, int, int, int, int], ...]
-    """Name, inode, size and the times of the last change of contents and of anything at all; of
-    each file that can be looked at."""
+    """Name, inode, size, mtime and ctime (ns) of each accessible file."""
 
 
 def _stamp(path: Path) -> tuple[str, int, int, int, int] | None:
@@ -56,9 +57,14 @@ def _stamp(path: Path) -> tuple[str, int, int, int, int] | None:
 
 
 class ModelRepository:
+    """A repository's folder, or the file of a single step model."""
+
     def __init__(self, path: Path) -> None:
-        """A repository's folder, or a single step model's file: version 1 of a model named after
-        the file, or after its folders if it lies in a repository. Raises `ModelLoadError`."""
+        """Checks the path. Raises `ModelLoadError`.
+
+        A single file in a repository's layout takes name and version from its folders. Any other
+        single file is version 1 of a model named after the file.
+        """
         try:
             found = path.exists()
         except OSError as error:
@@ -68,8 +74,8 @@ class ModelRepository:
         self._path = path
 
     def sources(self) -> list[ModelSource]:
-        """All that is there now, by name and version. Raises `ModelLoadError` if there is nothing,
-        or if that can't be told."""
+        """Lists the sources now present, by name and version. Raises `ModelLoadError` if there are
+        no sources, or if the folder can't be read."""
         try:
             if self._path.is_file():
                 return [_single(self._path)]
@@ -92,8 +98,8 @@ class ModelRepository:
 
 
 def find(paths: Sequence[Path]) -> list[ModelSource]:
-    """What lies in several repositories, or files, now. Raises `ModelLoadError` if one of them has
-    nothing, or if a version is there twice."""
+    """Lists the sources now present in several repositories or files. Raises `ModelLoadError` if
+    any repository is empty, or if a version is present twice."""
     found = [source for path in paths for source in ModelRepository(path).sources()]
     seen: dict[tuple[str, str], ModelSource] = {}
     for source in found:
@@ -107,8 +113,8 @@ def find(paths: Sequence[Path]) -> list[ModelSource]:
 
 
 def _entries(folder: Path, allowed: "re.Pattern[str]") -> list[str]:
-    """Names in a folder. There are none in what is no folder, or may not be read, or has gone since
-    somebody saw it."""
+    """Returns the allowed names in a folder; empty if the path is not a folder, is not readable, or
+    was removed in the meantime."""
     try:
         return [name for name in os.listdir(folder) if allowed.fullmatch(name)]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -116,7 +122,7 @@ def _entries(folder: Path, allowed: "re.Pattern[str]") -> list[str]:
 
 
 def _single(path: Path) -> ModelSource:
-    # A file that lies less deep has no such folders.
+    # A path near the root has fewer parents, so name and version default to "".
     *_, name, version, _ = "", "", *path.absolute().parts
     if path.name == MODEL_FILE and _VERSION.fullmatch(version) and NAME.fullmatch(name):
         return ModelSource(name=name, version=version, path=path)

@@ -1,4 +1,4 @@
-"""A selection: which outputs of each prediction a session wants, and in which form."""
+"""Selections: the outputs of each prediction requested by a session, with their forms."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,14 @@ from elman_server.errors import InvalidRequest
 from elman_server.model.spec import DType, OutputKind, OutputSpec
 
 _MAX_REQUESTS = 64
-"""An output may be asked for in several forms, but each costs time at every element."""
+"""A session may request an output in several forms, but each form costs time at every element."""
 
 
 class Form(StrEnum):
+    """Form of a requested output."""
+
     RAW = "raw"
-    """The output as the model gives it."""
+    """The model's output, unchanged."""
     PROBABILITIES = "probabilities"
     TOP = "top"
     """The k largest entries of the last axis, with their indices."""
@@ -27,22 +29,24 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputRequest:
+    """Request for an output in a form."""
+
     name: str
     form: Form = Form.RAW
     k: int = 0
-    """TOP only."""
+    """TOP only: the number of entries."""
 
 
 _SMALL_NBYTES = 4096
-"""Bytes from which on a copy costs more than what it takes to do without."""
+"""Size in bytes from which a view is cheaper than a copy."""
 
 Buffer = bytes | memoryview
-"""Bytes, or those of an array without a copy."""
+"""Bytes, or a view of an array's bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedValues:
-    """Raw little-endian bytes of one column of `n` predictions."""
+    """Raw little-endian bytes of a single requested output, for `n` predictions."""
 
     values: Buffer
     indices: Buffer = b""
@@ -50,10 +54,11 @@ class EncodedValues:
 
 
 class Selection:
-    """Checked output requests of one model, in the order asked for."""
+    """Validated output requests for a model, in the requested order."""
 
     def __init__(self, requests: Iterable[OutputRequest], outputs: Iterable[OutputSpec]) -> None:
-        """Takes every output, raw, where nothing is requested. Raises `InvalidRequest`."""
+        """Validates requests. Without requests, selects every output as RAW. Raises
+        `InvalidRequest`."""
         requests = list(requests)
         if len(requests) > _MAX_REQUESTS:
             raise InvalidRequest(
@@ -71,7 +76,7 @@ class Selection:
         return [column.encode(outputs[column.name]) for column in self._columns]
 
     def join(self, parts: Sequence[Sequence[EncodedValues]]) -> list[EncodedValues]:
-        """What `encode` made of consecutive predictions, as if they had been encoded at once."""
+        """Joins results of `encode` for consecutive predictions into a single result."""
         return [
             EncodedValues(
                 values=b"".join(part[column].values for part in parts),
@@ -82,7 +87,7 @@ class Selection:
 
 
 class _Column:
-    """One output in one form. Immutable."""
+    """An output in a form. Immutable."""
 
     __slots__ = ("_form", "_k", "_kind", "element_nbytes", "name")
 
@@ -137,7 +142,7 @@ def _named(name: str, specs: Mapping[str, OutputSpec]) -> OutputSpec:
 
 
 def _column(request: OutputRequest, spec: OutputSpec) -> _Column:
-    # By what matters of the spec, which may hold many labels.
+    # Cache by the relevant fields only: a spec may hold many labels.
     return _shared_column(request, kind=spec.kind, dtype=spec.dtype, shape=spec.shape)
 
 
@@ -145,21 +150,26 @@ def _column(request: OutputRequest, spec: OutputSpec) -> _Column:
 def _shared_column(
     request: OutputRequest, *, kind: OutputKind, dtype: DType, shape: tuple[int, ...]
 ) -> _Column:
-    """A call may open thousands of sessions with 64 outputs each, and the garbage collector stops
-    the server for as long as it takes to look at every object: so selections share columns."""
+    """Returns a column shared by all selections.
+
+    A call may open thousands of sessions with 64 outputs each. The garbage collector pauses the
+    server while visiting every object, so fewer objects mean shorter pauses.
+    """
     return _Column(request, kind=kind, dtype=dtype, shape=shape)
 
 
 def _bytes(array: NDArray[Any]) -> Buffer:
-    """In C order."""
+    """Returns an array's bytes in C order."""
     if array.nbytes < _SMALL_NBYTES or not array.flags.c_contiguous:
         return array.tobytes()
     return array.reshape(-1).view(np.uint8).data
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities over the last axis. Each row depends on itself alone, to the bit. NaN where
-    the largest logit is infinite."""
+    """Returns probabilities over the last axis; NaN where the largest logit is infinite.
+
+    Bit for bit, a row's result does not depend on other rows.
+    """
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -167,9 +177,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def top(array: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Indices of the k largest entries of the last axis, largest first, the lower index first
-    among equals."""
-    # argsort is ascending and stable, so the array is turned around before and after.
+    """Returns the indices of the k largest entries of the last axis, largest first. Among equal
+    entries the lower index comes first."""
+    # argsort is ascending and stable, so the array is reversed before and after.
     length = array.shape[-1]
     ascending = np.argsort(array[..., ::-1], axis=-1, kind="stable")[..., ::-1][..., :k]
     indices: NDArray[np.int64] = length - 1 - ascending

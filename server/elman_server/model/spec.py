@@ -1,10 +1,10 @@
-"""What a step model takes, gives and carries from step to step.
+"""Spec of a step model: inputs, outputs, and states carried from step to step.
 
-A `ModelSpec` stands as JSON in the `metadata_props` of the ONNX file that it describes, under
-`SPEC_KEY`. This module owns its form and its rules; it knows neither ONNX nor any runtime.
+A `ModelSpec` is stored as JSON in the `metadata_props` of the model's ONNX file, under `SPEC_KEY`.
+This module defines the format and the rules of specs, and depends neither on ONNX nor on a runtime.
 
-Tensors are laid out `[batch, time, *shape]` where the graph takes a time axis and `[batch, *shape]`
-where it does not; states are laid out as their own `batch_axis` says.
+Tensors have the layout `[batch, time, *shape]` if the graph has a time axis, and `[batch, *shape]`
+otherwise. A state's layout follows its own `batch_axis`.
 """
 
 import json
@@ -17,13 +17,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 SPEC_KEY = "elman.spec"
-"""The key of the spec's JSON in `metadata_props`."""
+"""Key of the spec's JSON in `metadata_props`."""
 
 FINGERPRINT_KEY = "elman.fingerprint"
-"""The key of the fingerprint (see `elman_server.model.modelfile`) in `metadata_props`."""
+"""Key of the fingerprint (see `elman_server.model.modelfile`) in `metadata_props`."""
 
 INITIAL_KEY = "elman.initial"
-"""The key of the initial-state network, an ONNX file of its own in base64, in `metadata_props`."""
+"""Key of the initial-state network, a separate ONNX file in base64, in `metadata_props`."""
 
 Dimension = Annotated[int, Field(ge=1, lt=2**31)]
 DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
@@ -32,8 +32,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class SpecError(ValueError):
-    """A spec that breaks its own rules; the message names the field, what came and what is
-    allowed."""
+    """Error for an invalid spec. The message names the field, its value and the allowed values."""
 
 
 class InputKind(StrEnum):
@@ -50,11 +49,12 @@ class OutputKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class InputSpec:
-    """The tensor that takes the elements.
+    """The input tensor for elements.
 
     TEXT: `dtype` is an integer type, `shape` is empty, and `vocabulary[i]` is the character of id
-    `i`. TOKENS: the same with ids pushed as numbers; `vocabulary` is empty or names each id.
-    FEATURES: `dtype` is a floating type and `shape` is that of one element (empty for a scalar).
+    `i`. TOKENS: `dtype` and `shape` are as for TEXT, but clients push ids as numbers; `vocabulary`
+    is empty or names each id. FEATURES: `dtype` is a floating type and `shape` is the shape of an
+    element (empty for a scalar).
     """
 
     name: str
@@ -62,10 +62,10 @@ class InputSpec:
     dtype: DType
     shape: tuple[Dimension, ...] = ()
     size: Annotated[int, Field(lt=2**31)] = 0
-    """TEXT, TOKENS: how many ids there are."""
+    """TEXT, TOKENS: the number of ids."""
     vocabulary: tuple[str, ...] = ()
     unknown: int | None = None
-    """TEXT: the id for characters outside the vocabulary, or None to refuse them."""
+    """TEXT: the id for characters outside the vocabulary, or None to reject such characters."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -103,21 +103,21 @@ class InputSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one element."""
+        """Bytes of an element."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class OutputSpec:
-    """A tensor that holds a part of each prediction."""
+    """An output tensor: a part of each prediction."""
 
     name: str
     kind: OutputKind
     dtype: DType
     shape: tuple[Dimension, ...] = ()
-    """For one element."""
+    """Shape of the output for a single element."""
     labels: tuple[str, ...] = ()
-    """What the entries of the last axis stand for; empty, or as many as that axis is long."""
+    """Names of the entries of the last axis: a name for each entry, or empty."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,10 +136,11 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class StateSpec:
-    """A tensor that a step hands to the next: an output that is fed to an input.
+    """A state tensor: an output of a step that is fed to an input of the next step.
 
-    `shape` is that of one session, without the batch axis; `batch_axis` is where the batch goes
-    in, so that an LSTM's `[layers, batch, hidden]` is `shape=(layers, hidden), batch_axis=1`.
+    `shape` is the shape for a single session, without the batch axis. `batch_axis` is the index of
+    the batch axis in the graph's tensor: an LSTM's `[layers, batch, hidden]` has
+    `shape=(layers, hidden), batch_axis=1`.
     """
 
     name: str
@@ -149,7 +150,7 @@ class StateSpec:
     shape: tuple[Dimension, ...]
     batch_axis: Annotated[int, Field(ge=0)]
     initial: tuple[float, ...] | None = None
-    """One session's initial values in C order, or None for zeros."""
+    """A session's initial values in C order, or None for zeros."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -168,7 +169,7 @@ class StateSpec:
         return self
 
     def initial_value(self) -> np.ndarray:
-        """One session's initial value: an array of `shape` and `dtype`."""
+        """Returns a session's initial value, an array of `shape` and `dtype`."""
         if self.initial is None:
             return np.zeros(self.shape, self.dtype)
         return np.array(self.initial).astype(self.dtype).reshape(self.shape)
@@ -176,23 +177,23 @@ class StateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class ContextSpec:
-    """A tensor that a session is given once, when it is opened: `[*shape]` for one session."""
+    """A context tensor, given once when a session is opened: `[*shape]` for a single session."""
 
     name: str
     dtype: DType
     shape: tuple[Dimension, ...] = ()
     input: str | None = None
-    """The step graph's input, `[batch, *shape]`, that takes it at every step; None for a context
-    that only the initial-state network takes."""
+    """The step graph's input for the context, `[batch, *shape]`, fed at every step. None if only
+    the initial-state network takes the context."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one session's value."""
+        """Bytes of a session's value."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def _fit(values: tuple[float, ...], dtype: str) -> bool:
-    """Whether a type holds numbers: finite ones, and exactly where it is no floating type."""
+    """Whether all values are finite in a dtype, and exact if the dtype is not a floating type."""
     numbers = np.array(values, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = numbers.astype(dtype)
@@ -202,25 +203,27 @@ def _fit(values: tuple[float, ...], dtype: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class ModelSpec:
-    """Everything about a step model that its graph does not say."""
+    """All facts about a step model that are not in the graph."""
 
     format: Literal[1] = 1
     description: Annotated[str, Field(max_length=1000)] = ""
-    """One line for people."""
+    """A single line for people."""
     input: InputSpec
     outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]
     states: tuple[StateSpec, ...]
     time_axis: bool
-    """Whether the graph takes several elements of each row at once."""
+    """Whether the graph takes several elements of each row in a single step."""
     lengths: str | None = None
-    """The int32 `[batch]` input that says how many elements each row has, or None."""
+    """Name of the int32 `[batch]` input for the number of elements of each row, or None."""
     batched: bool = True
-    """Whether the graph takes more than one row; if not, its batch axes have length 1."""
+    """Whether the graph takes several rows. If False, all batch axes have length 1."""
     contexts: tuple[ContextSpec, ...] = ()
     initialized: tuple[str, ...] = ()
-    """The states that the initial-state network computes from the contexts; none if there is no
-    such network. It takes contexts as `[batch, *shape]` under their names, all of those that have
-    no `input` among them, and gives each of these states as `[batch, *shape]` under its name."""
+    """Names of the states that the initial-state network computes from the contexts; empty if the
+    model has no initial-state network.
+
+    The network's inputs are contexts, `[batch, *shape]`, by name; every context without an `input`
+    is among the inputs. The network's outputs are the states, `[batch, *shape]`, by name."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -259,39 +262,38 @@ class ModelSpec:
 
     @property
     def step_contexts(self) -> tuple[ContextSpec, ...]:
-        """Those that the step graph takes."""
+        """Contexts with an input in the step graph."""
         return tuple(context for context in self.contexts if context.input is not None)
 
     @property
     def carried_nbytes(self) -> int:
-        """Bytes of one session's states."""
+        """Bytes of a session's states."""
         return sum(prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that a server keeps for one session: its state, and what it is to be given at every
-        step."""
+        """Bytes that a server keeps for a session: states, and contexts fed at every step."""
         return self.carried_nbytes + sum(context.nbytes for context in self.step_contexts)
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of all contexts of one session."""
+        """Bytes of all contexts of a session."""
         return sum(context.nbytes for context in self.contexts)
 
     @property
     def output_nbytes(self) -> int:
-        """Bytes of all outputs of one element."""
+        """Bytes of all outputs of an element."""
         return sum(prod(out.shape) * np.dtype(out.dtype).itemsize for out in self.outputs)
 
     def to_json(self) -> str:
-        """The spec as compact JSON with sorted keys: equal specs give equal text."""
+        """Returns the spec as compact JSON with sorted keys, so equal specs give equal text."""
         return json.dumps(_ADAPTER.dump_python(self, mode="json"), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> "ModelSpec":
-        """Reads what `to_json` wrote.
+        """Parses the output of `to_json`.
 
-        Raises `SpecError` naming each field that is missing, unknown or wrong.
+        Raises `SpecError` with the name of each missing, unknown or invalid field.
         """
         try:
             return _ADAPTER.validate_json(text)

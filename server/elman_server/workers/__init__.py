@@ -1,5 +1,6 @@
 """Several server processes on one port: `elman serve --workers N`.
 
-The supervisor (`supervisor.py`) starts each as a fresh interpreter (`child.py`), restarts those
-that die, and adds up their metrics. It serves nothing itself: no gRPC, no ONNX Runtime.
+The supervisor (`supervisor.py`) starts each worker as a new interpreter (`child.py`), restarts dead
+workers, and sums the workers' metrics. The supervisor itself serves no sessions and uses neither
+gRPC nor ONNX Runtime.
 """

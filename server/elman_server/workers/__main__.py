@@ -1,4 +1,4 @@
-"""`python -m elman_server.workers FD` is what the supervisor starts; of no use to anybody else."""
+"""`python -m elman_server.workers FD`: a worker process. Only the supervisor starts it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How long a worker that died is not started again."""
+"""Backoff: delay before the restart of a dead worker."""
 
 _FIRST = 0.5
 _MOST = 30.0
@@ -6,14 +6,17 @@ _SETTLED = 60.0
 
 
 class Backoff:
-    """One worker's. The first time it is started again at once. If it dies again before it has
-    served for a minute, the wait is half a second and doubles from time to time, up to 30 s."""
+    """Restart delays of a single worker.
+
+    The first restart is immediate. If the worker dies again before it has served for a minute, the
+    delay is half a second and doubles with each further restart, up to 30 s.
+    """
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def delay(self, served: float) -> float:
-        """Seconds to wait. `served`: for how many the one that died had served."""
+        """Returns the seconds to wait. `served` is the dead worker's serving time in seconds."""
         if served >= _SETTLED:
             self._next = 0.0
         delay = self._next

@@ -1,5 +1,7 @@
-"""Messages over a socket between the supervisor and a worker. Its end is how each learns that the
-other is gone, however it went."""
+"""Channel: messages over a socket between the supervisor and a worker.
+
+When a process ends, for any reason, the socket's end of file notifies the peer.
+"""
 
 import asyncio
 import contextlib
@@ -13,6 +15,8 @@ _LENGTH_NBYTES = 4
 
 
 class Channel:
+    """An end of the socket, for sending and receiving messages."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
@@ -23,8 +27,9 @@ class Channel:
         return Channel(*await asyncio.open_unix_connection(sock=connected))
 
     async def send(self, message: Message) -> None:
-        """What is sent to one who is gone is lost without a word: its end is told by `receive`."""
-        if self._writer.is_closing():  # where asyncio's loop would only log it, uvloop's raises
+        """Sends a message. If the peer is gone, drops the message silently: `receive` reports the
+        peer's end."""
+        if self._writer.is_closing():  # asyncio's loop would only log the write; uvloop's raises
             return
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with contextlib.suppress(ConnectionError):
@@ -32,7 +37,7 @@ class Channel:
             await self._writer.drain()
 
     async def receive(self) -> Message | None:
-        """The next message, or None if the other side is gone."""
+        """Returns the next message, or None if the peer is gone."""
         try:
             size = int.from_bytes(await self._reader.readexactly(_LENGTH_NBYTES))
             data = await self._reader.readexactly(size)
@@ -41,7 +46,7 @@ class Channel:
         return cast(Message, pickle.loads(data))
 
     async def close(self) -> None:
-        """Returns when what was sent has been handed to the system."""
+        """Closes the socket, after all sent data has been handed to the system."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

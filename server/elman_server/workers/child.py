@@ -1,6 +1,6 @@
-"""A worker: a server as `server.py` makes it, told what to do by the supervisor alone.
+"""Worker: a server of `server.py`, controlled only by the supervisor.
 
-It ends as soon as the supervisor is gone: gracefully, as if it had been told to.
+If the supervisor is gone, the worker stops gracefully.
 """
 
 import asyncio
@@ -31,14 +31,13 @@ from elman_server.workers.messages import (
 )
 
 _REPORT_SECONDS = 1.0
-"""Between two reports that nobody asked for: what a worker that is killed counts since the last is
-lost."""
+"""Seconds between unrequested reports. A killed worker loses the counts since its last report."""
 _CANT_START = 2
 
 
 def main(descriptor: int) -> int:
-    """Serves until told to stop. `descriptor`: the worker's end of the socket. Returns the exit
-    code."""
+    """Serves until the order to stop, and returns the exit code. `descriptor` is the worker's end
+    of the socket."""
     with runner() as loop:
         return loop.run(_work(socket.socket(fileno=descriptor)))
 
@@ -53,9 +52,9 @@ async def _work(connected: socket.socket) -> int:
     stopping, reports = Stopping(), _Reports(channel)
     orders = _Orders(stopping)
     late: Collection[str] = ()
-    # Who sends SIGTERM to a worker wants another in its place. The supervisor starts workers with
-    # all its signals blocked: Ctrl-C in a terminal comes to all, and is the supervisor's to heed,
-    # and so is SIGHUP.
+    # SIGTERM to a single worker means: replace the worker. The supervisor starts workers with its
+    # own signals blocked. Ctrl-C in a terminal reaches all processes; only the supervisor handles
+    # SIGINT, and also SIGHUP.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.drain.set)
     watchdog = Watchdog(grace=config.grace_period, heard={signal.SIGTERM}, peer=connected)
     watchdog.watch()
@@ -76,7 +75,7 @@ async def _work(connected: socket.socket) -> int:
                 await channel.send(Loaded(models=tuple(models)))
                 await orders.listen.wait()
             if not stopping.drain.is_set():
-                # Only now: to who does not listen come no connections, that it could not serve yet.
+                # Bind only now, so no connection comes before the worker can serve.
                 await server.bind()
                 await server.ready()
                 await channel.send(Serving())
@@ -96,25 +95,28 @@ async def _work(connected: socket.socket) -> int:
         await asyncio.wait({following, reporting})
         for task in (following, reporting):
             if not task.cancelled():
-                task.result()  # of what failed nobody heard but by the stop
+                task.result()  # raises the task's error, not seen so far
         if late:
             leave(exit_code(late))
     return 0
 
 
 class _Orders:
-    """What the supervisor says."""
+    """Orders of the supervisor, as events and calls in the worker."""
 
     def __init__(self, stopping: Stopping) -> None:
         self._stopping = stopping
         self.listen = asyncio.Event()
-        """Whether to wait no longer before taking connections, or before stopping."""
+        """Set on the order to listen, and on the stop."""
         self.look: Callable[[], None] = lambda: None
-        """Has the server look at the repository, once there is one."""
+        """Requests a rescan of the repository; does nothing until there is a server."""
 
     async def follow(self, channel: Channel, reports: "_Reports") -> None:
-        """Until the supervisor is gone. However it ends, the worker is to stop: nobody else could
-        tell it to."""
+        """Follows orders until the supervisor is gone.
+
+        The worker stops after any end of this method, also after an error, since no further order
+        can come.
+        """
         try:
             while (message := await channel.receive()) is not None:
                 match message:
@@ -139,8 +141,11 @@ class _Orders:
 
 
 class _Reports:
-    """What the worker counts, sent one after another, so that the supervisor hears of nothing
-    older than what it has."""
+    """The worker's metrics and their reports to the supervisor.
+
+    Reports are sent in sequence, so the supervisor never gets an older report after a newer
+    report.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self.metrics = Metrics()

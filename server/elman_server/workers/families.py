@@ -1,33 +1,35 @@
-"""Metrics as plain values that can be sent to another process and added up. Pure."""
+"""Metric families as plain values, to send between processes and to sum. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
-"""A sample's name, and its labels in their order."""
+"""A sample's name and its labels, in order."""
 
 _LASTING = frozenset({"counter", "histogram", "summary"})
-"""Kinds that only grow: what a process counted stays counted when it is gone."""
+"""Kinds of metrics that never decrease. Counts of a process are kept after its end."""
 _LEAST = frozenset({"process_start_time_seconds", "python_info"})
-"""Gauges that tell the same of every process, or of the oldest; their sum would mean nothing."""
+"""Gauges merged by minimum, because a sum would be meaningless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One metric with all its samples."""
+    """A metric with all its samples."""
 
     name: str
-    """Without the `_total` of a counter."""
+    """Name without a counter's suffix `_total`."""
     kind: str
-    """Prometheus' word for it: counter, gauge, histogram, ..."""
+    """Prometheus type: counter, gauge, histogram, ..."""
     help: str
     samples: dict[Key, float] = field(default_factory=dict)
 
 
 def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
-    """The families of several processes as those of one: samples of the same name and labels are
-    added up. Families and samples come in the order in which they are met first."""
+    """Merges the families of several processes: sums samples with equal name and labels.
+
+    Families and samples keep the order of their first occurrence.
+    """
     merged: dict[str, Family] = {}
     for part in parts:
         for family in part:
@@ -46,23 +48,22 @@ def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
 
 
 class Tally:
-    """What all processes counted, those that are gone too, so that no counter ever goes back."""
+    """Metrics of all processes, ended processes included, so no counter ever decreases."""
 
     def __init__(self) -> None:
         self._living: dict[int, Sequence[Family]] = {}
         self._gone: list[Family] = []
 
     def update(self, process: int, families: Sequence[Family]) -> None:
-        """Replaces what a process told before. `process`: a number that no other one ever had."""
+        """Replaces a process's earlier families. `process` is a number that is never reused."""
         self._living[process] = families
 
     def end(self, process: int) -> None:
-        """Keeps the counters and histograms of a process that is gone, as it told them last, and
-        drops its gauges."""
+        """Ends a process: keeps the last counters and histograms, and drops the gauges."""
         families = self._living.pop(process, ())
         lasting = [family for family in families if family.kind in _LASTING]
         self._gone = merge([self._gone, lasting])
 
     def families(self) -> list[Family]:
-        """Of all together."""
+        """Returns the merged families of all processes."""
         return merge([*self._living.values(), self._gone])

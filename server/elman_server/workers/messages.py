@@ -1,7 +1,7 @@
-"""What the supervisor and a worker tell each other.
+"""Messages between the supervisor and a worker.
 
-Both run the same code, one is the other's child, and nobody else has an end of the socket between
-them; so messages are pickled.
+Messages are pickled. This is safe: both processes run the same code, the worker is the supervisor's
+child, and no third process has an end of their socket.
 """
 
 from dataclasses import dataclass
@@ -14,51 +14,51 @@ from elman_server.workers.families import Family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """The first that a worker hears."""
+    """First message to a worker."""
 
     number: int
-    """1, 2, ...: its place; who replaces it has the same."""
+    """Worker number: 1, 2, .... A replacement has the number of the worker it replaces."""
     config: ServerConfig
-    """With the port that all share."""
+    """Settings with the shared port."""
     own: OwnKey | None = None
-    """The ticket key, if none was configured."""
+    """The generated ticket key, if no key was configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Asks for `Samples` with this number."""
+    """Request for `Samples` with a number."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Finish what was pushed and end; or end at once. Saying it twice changes nothing."""
+    """Order to finish all pushed elements and end, or to end at once. Idempotent."""
 
     at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """Take connections, as soon as the models are loaded."""
+    """Order to accept connections as soon as the models are loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """See what came into the repository, and what went."""
+    """Order to rescan the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The worker has loaded its models."""
+    """Report: the worker has loaded its models."""
 
     models: tuple[str, ...]
-    """NAME/VERSION and the start of the fingerprint of each."""
+    """NAME/VERSION and the start of the fingerprint, for each model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """The worker serves other models than before."""
+    """Report: the worker's served models have changed."""
 
     models: tuple[str, ...]
     """As in `Loaded`."""
@@ -66,24 +66,24 @@ class Changed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The worker takes connections."""
+    """Report: the worker accepts connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The worker can't start. Nothing comes after it."""
+    """Report: the worker can't start. The last message except for `Samples`."""
 
     message: str
-    """One line."""
+    """Reason, as a single line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """All that the worker counted so far; a later one is never less."""
+    """All metrics of the worker so far. Counters never decrease between reports."""
 
     families: tuple[Family, ...]
     answers: int | None = None
-    """The report that was asked for, or None if none was."""
+    """Number of the `Report` request, or None if unrequested."""
 
 
 Message: TypeAlias = (

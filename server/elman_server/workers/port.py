@@ -1,4 +1,4 @@
-"""One port for several processes."""
+"""A port shared by several processes."""
 
 import errno
 import socket
@@ -12,12 +12,13 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 @contextmanager
 def reserved(host: str, port: int) -> Iterator[int]:
-    """Keeps a port for processes of this user that share it with SO_REUSEPORT, and says which it
-    is: `port`, or a free one for 0. Nobody else can take it, even while no worker lives.
+    """Reserves a port for processes of this user that share the port with SO_REUSEPORT.
 
-    The sockets that hold it never listen, so no connection comes to them. They are bound alone and
-    shared only then: with SO_REUSEPORT from the start, two servers on one port would not notice.
-    Raises `StartError` if the port is taken, or where there is no SO_REUSEPORT.
+    Yields the reserved port: `port`, or a free port for 0. No other user's process can take the
+    port, even while no worker lives. The reserving sockets never listen, so they get no
+    connections. They are bound exclusively first and shared afterwards: with SO_REUSEPORT from the
+    start, two servers could use the same port unnoticed. Raises `StartError` if the port is taken,
+    or if the system has no SO_REUSEPORT.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise StartError("workers: this system can't share a port between processes")
@@ -27,7 +28,7 @@ def reserved(host: str, port: int) -> Iterator[int]:
                 try:
                     held = stack.enter_context(_held(family, address, port))
                 except OSError as error:
-                    # A name may stand for an address of IPv6 that this machine does not have.
+                    # A name may resolve to an IPv6 address missing on this machine.
                     if number and error.errno in _NOT_HERE:
                         continue
                     raise
@@ -51,6 +52,6 @@ def _held(family: int, address: str, port: int) -> socket.socket:
 
 
 def _addresses(host: str) -> list[tuple[int, str]]:
-    """Family and address of each that a name stands for, those of IPv4 first."""
+    """Resolves a host name to pairs of family and address, IPv4 first."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return sorted({(int(family), str(address[0])) for family, *_, address in found})

@@ -1,6 +1,6 @@
-"""The supervisor: N workers on one port, from their start to their stop, and one `/metrics` of all.
+"""Supervisor: starts, restarts and stops N workers on a shared port, with a common `/metrics`.
 
-It serves no sessions itself and loads none of what does.
+The supervisor serves no sessions and imports no module for serving.
 """
 
 import asyncio
@@ -23,22 +23,21 @@ from elman_server.workers.port import reserved
 from elman_server.workers.worker import Ended, Worker
 
 _REPORT_TIMEOUT = 1.0
-"""Seconds for which a worker is waited for when it is spoken to. In a scrape what it told last
-stands for one that does not answer."""
+"""Seconds to wait for a worker to receive a message or to answer. If a worker does not answer, a
+scrape uses the worker's last samples."""
 _SCRAPE_TIMEOUT = 10.0
 _PATIENCE = PATIENCE + 0.25
-"""Seconds beyond the grace period, or from when it is to be at once, after which a worker that
-should have ended is killed. Its own watchdog should have ended it by then."""
+"""Seconds until a worker is killed: after the grace period, or after the order to stop at once. The
+worker's own watchdog should end the worker earlier."""
 _KILLED_SECONDS = 0.3
-"""For how long the end of those is waited for."""
+"""Seconds to wait for killed workers to end."""
 
 
 def run(config: ServerConfig) -> int:
-    """Serves with `config.workers` processes until SIGTERM or SIGINT, then stops them gracefully;
-    a second signal stops them at once.
+    """Serves with `config.workers` processes until SIGTERM or SIGINT, then stops gracefully.
 
-    Returns the exit code. Raises `StartError` if the port can't be had, or if a worker ends before
-    all of them served.
+    A second signal stops all workers at once. Returns the exit code. Raises `StartError` if the
+    port is not available, or if a worker ends before all workers have served.
     """
     return asyncio.run(_run(config))
 
@@ -49,7 +48,7 @@ async def _run(config: ServerConfig) -> int:
     log = structlog.get_logger("elman.server")
     with reserved(config.host, config.port) as port:
         own = None if config.ticket_key else own_key()
-        if own is not None:  # one for all of them
+        if own is not None:  # all workers share the key
             config = replace(config, ticket_key=(own.text,))
         supervisor = Supervisor(replace(config, port=port), stopping, own)
         heed_hangup(supervisor.look)
@@ -62,7 +61,7 @@ async def _run(config: ServerConfig) -> int:
         loop = asyncio.get_running_loop()
 
         def read() -> Sequence[Family]:
-            """On the thread of a scrape."""
+            """Reads the metrics; runs on the thread of a scrape."""
             told = asyncio.run_coroutine_threadsafe(supervisor.families(), loop)
             return told.result(_SCRAPE_TIMEOUT)
 
@@ -97,24 +96,28 @@ async def _run(config: ServerConfig) -> int:
 
 
 class Supervisor:
+    """Keeps `config.workers` workers running until the stop."""
+
     def __init__(self, config: ServerConfig, stopping: Stopping, own: OwnKey | None = None) -> None:
-        """`own`: the ticket key in `config`, if none was configured."""
+        """`own` is the generated ticket key in `config`, if no key was configured."""
         self._config = config
         self._own = own
         self._stopping = stopping
         self._log = structlog.get_logger("elman.workers")
         self._workers: dict[int, Worker] = {}
-        """That live, by number."""
+        """Live workers, by number."""
         self._keepers: list[asyncio.Task[None]] = []
         self._loaded: set[int] = set()
         self._all_loaded = asyncio.Event()
-        """Whether all of the first workers have loaded the models. Only then they listen, together:
-        otherwise the quickest would get all the connections that wait for a server to start."""
+        """Set when all of the first workers have loaded the models.
+
+        Then the workers start to listen together. Otherwise the fastest worker would get all
+        connections of clients waiting for the server's start."""
         self._all_serve = asyncio.Event()
-        """Whether all of the first workers serve, or did."""
+        """Set when all of the first workers serve, or have served."""
         self._serving: set[int] = set()
         self._models: tuple[str, ...] | None = None
-        """What all of them serve, once one does; as told last, by whichever of them."""
+        """Served models as last reported by any worker; None before the first report."""
         self._looks: set[asyncio.Task[None]] = set()
         self._tally = Tally()
         self._restarts = 0
@@ -125,28 +128,31 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(number)) for number in numbers]
 
     def look(self) -> None:
-        """Has each of them see what came into the repository, and what went."""
+        """Requests a rescan of the repository in each worker."""
         for worker in self._workers.values():
             task = asyncio.create_task(worker.look())
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
 
     async def serving(self) -> Sequence[str] | None:
-        """Returns when all of them serve: the models; or None if they were to stop before.
+        """Waits until all workers serve, and returns the models; None if the stop came first.
 
-        Raises `StartError` if one ended instead.
+        Raises `StartError` if a worker ended before all served.
         """
         await self._any(self._all_serve, self._stopping.drain)
         return None if self._stopping.drain.is_set() else self._models
 
     async def until_stopped(self) -> None:
-        """Returns when they are to stop."""
+        """Waits until the workers are to stop."""
         await self._any(self._stopping.drain)
 
     async def stop(self) -> None:
-        """Has them finish what was pushed, within the grace period or until it is to be at once,
-        and returns when all have ended, or were killed."""
-        # Whoever starts just now looks here.
+        """Stops all workers, and returns when all have ended or were killed.
+
+        Workers may finish all pushed elements, until the grace period is over or the order comes to
+        stop at once.
+        """
+        # A worker being started right now checks these events.
         failed = not self._stopping.drain.is_set()
         self._stopping.drain.set()
         if failed:
@@ -173,18 +179,18 @@ class Supervisor:
             at_once.cancel()
 
     def kill(self) -> None:
-        """Kills those that live, from whichever thread."""
+        """Kills all live workers. May be called from any thread."""
         for worker in list(self._workers.values()):
             worker.kill()
 
     async def _all_ended(self) -> None:
         for ended in await asyncio.gather(*self._keepers, return_exceptions=True):
-            # Of one that can't start somebody heard before; anything else here is a bug.
+            # A `StartError` was reported before; any other exception here is a bug.
             if isinstance(ended, BaseException) and not isinstance(ended, StartError):
                 raise ended
 
     async def families(self) -> Sequence[Family]:
-        """The metrics of all, the supervisor's own process among them."""
+        """Returns the summed metrics of all workers and of the supervisor's own process."""
         workers = list(self._workers.values())
         if workers:
             tasks = [asyncio.create_task(worker.report()) for worker in workers]
@@ -195,8 +201,10 @@ class Supervisor:
         return merge([self._tally.families(), own, families(self._registry)])
 
     async def _keep(self, number: int) -> None:
-        """Sees that there is a worker of that number until they are to stop. Raises `StartError`
-        if the first one ends before all served."""
+        """Runs the worker with a number, and restarts the worker after each end, until the stop.
+
+        Raises `StartError` if the worker ends before all workers have served.
+        """
         backoff = Backoff()
         while True:
             ended = await self._one(number)
@@ -215,7 +223,7 @@ class Supervisor:
             self._restarts += 1
 
     async def _one(self, number: int) -> Ended:
-        """One worker from its start to its end."""
+        """Runs a single worker process from start to end."""
         try:
             worker = await Worker.start(number, self._config, self._own)
         except OSError as error:
@@ -257,7 +265,8 @@ class Supervisor:
             self._all_loaded.set()
 
     def _heed_changed(self, worker: Worker) -> None:
-        """The others see what it saw."""
+        """Records a worker's changed models. The other workers see the same repository, so they
+        follow on their own."""
         self._models = worker.models
 
     def _heed_serving(self, worker: Worker) -> None:
@@ -268,13 +277,14 @@ class Supervisor:
 
     async def _tell(self, *, at_once: bool) -> None:
         told = [worker.stop(at_once=at_once) for worker in self._workers.values()]
-        # Who reads nothing any more holds up nobody: it is killed in the end.
+        # A worker that reads no messages must not delay the stop; it is killed later.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPORT_TIMEOUT):
                 await asyncio.gather(*told)
 
     async def _any(self, *events: asyncio.Event) -> None:
-        """Returns when one of them is set. Raises what a keeper raises."""
+        """Waits until any of the events is set, or a keeper task ends. Raises a keeper's
+        exception."""
         waits = [asyncio.create_task(event.wait()) for event in events]
         try:
             await asyncio.wait({*waits, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
@@ -287,7 +297,7 @@ class Supervisor:
 
 
 def supervised(*, serving: int, restarts: int) -> tuple[Family, ...]:
-    """What a supervisor counts itself."""
+    """Returns the supervisor's own metrics."""
     return (
         Family(
             name="elman_workers",

@@ -1,4 +1,4 @@
-"""A worker process as the supervisor sees it."""
+"""Worker process, seen from the supervisor."""
 
 import asyncio
 import contextlib
@@ -35,14 +35,14 @@ _IDENTITIES = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a worker ended."""
+    """End of a worker."""
 
     code: int
-    """Its exit code; less than 0 for the number of the signal that killed it."""
+    """The worker's exit code, or the negative number of the signal that killed the worker."""
     message: str
-    """Why it could not start, or empty."""
+    """Reason of a failed start, or empty."""
     served: float
-    """Seconds from when it served; 0 if it never did."""
+    """Seconds since the worker began to serve; 0 if the worker never served."""
 
     @property
     def how(self) -> str:
@@ -54,16 +54,16 @@ class Ended:
 
 
 class Worker:
-    """Made by `start`. For one event loop."""
+    """A worker process and the channel to it. Created by `start`, for a single event loop."""
 
     def __init__(
         self, number: int, process: "subprocess.Popen[bytes]", channel: Channel, begin: Begin
     ) -> None:
         self.number = number
         self.identity = next(_IDENTITIES)
-        """That no other process of this supervisor ever has."""
+        """Number of the process, unique within this supervisor."""
         self.models: tuple[str, ...] = ()
-        """What it serves, as soon as it has loaded them."""
+        """Served models; empty until loaded."""
         self._process = process
         self._channel = channel
         self._begin = begin
@@ -73,7 +73,8 @@ class Worker:
 
     @staticmethod
     async def start(number: int, config: ServerConfig, own: OwnKey | None = None) -> "Worker":
-        """A fresh interpreter, as neither gRPC nor threads outlive a fork. Raises `OSError`."""
+        """Starts a worker in a new interpreter, because neither gRPC nor threads survive a fork.
+        Raises `OSError`."""
         ours, theirs = socket.socketpair()
         try:
             process = _spawn(theirs.fileno())
@@ -98,7 +99,8 @@ class Worker:
         serving: Callable[[], None],
         samples: Callable[[Sequence[Family]], None],
     ) -> Ended:
-        """Tells it what to serve, and the callers what comes of it; returns when it has ended."""
+        """Sends the worker its configuration, calls the callbacks for its messages, and returns
+        when the worker has ended."""
         await self._channel.send(self._begin)
         message, since = "", None
         while (heard := await self._channel.receive()) is not None:
@@ -130,7 +132,8 @@ class Worker:
         return Ended(code=code, message=message, served=served)
 
     async def report(self) -> None:
-        """Has it tell its samples now; returns when it has, or when it is gone."""
+        """Requests the worker's samples. Returns when the samples have come or the worker is
+        gone."""
         if not self._heard:
             return
         number = next(self._numbers)
@@ -142,15 +145,15 @@ class Worker:
             del self._asked[number]
 
     async def listen(self) -> None:
-        """Has it take connections as soon as it can serve them."""
+        """Orders the worker to accept connections as soon as possible."""
         await self._channel.send(Listen())
 
     async def look(self) -> None:
-        """Has it see what came into the repository, and what went."""
+        """Orders the worker to rescan the repository."""
         await self._channel.send(Look())
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """Says it; does not wait for its end."""
+        """Orders the worker to stop. Does not wait for the worker's end."""
         await self._channel.send(Stop(at_once=at_once))
 
     def kill(self) -> None:
@@ -159,9 +162,12 @@ class Worker:
 
 
 def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
-    """All signals are blocked until the worker is ready for them: what it does by default is to
-    die. Here they are blocked for no longer than this takes, with no `await` in between: of two
-    starts that overlap each would give back what the other had made of them."""
+    """Starts the worker's process with signals blocked.
+
+    The worker unblocks SIGTERM when its handler is ready; until then a signal would kill the
+    process. In this process the signals are blocked only during this function, without an `await`:
+    overlapping starts would restore each other's signal masks.
+    """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGHUP})
     try:
         return subprocess.Popen(
@@ -177,10 +183,11 @@ def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # one of those for real time
+    except ValueError:  # a real-time signal
         return f"signal {number}"
 
 
 def _import_path() -> str:
-    """Has the worker find the same modules, wherever it runs."""
+    """Returns this process's import path as absolute paths, so the worker finds the same
+    modules."""
     return os.pathsep.join(os.path.abspath(path) for path in sys.path)

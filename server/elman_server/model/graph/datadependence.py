@@ -1,12 +1,11 @@
-"""Data-dependent time: whether what a graph computes can take longer for some numbers than for
-others of the same shape.
+"""Data-dependent time: whether a graph's run time depends on numbers, and not only on shapes.
 
-A step whose time depends on its rows and chunk alone takes as long as the load-time probe found. A
-Loop that turns as often as an element says, or an operator whose output is as large as an element
-says, takes any time at all: then the probe knows nothing of the next step.
+If a step's time depends only on rows and chunk, the load-time probe predicts the time. An element
+can also set the number of turns of a Loop, or the size of an operator's output. Then a step may
+take any time, and the probe predicts nothing.
 
-The graph is followed from what it is fed: a value is *fed* if it depends on numbers that came from
-outside, and not on their shapes alone.
+The analysis follows values from the graph's inputs. A value is *fed* if its numbers depend on
+numbers from outside. Dependence only on the shapes of inputs does not count.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,11 +40,12 @@ _SIZED_BY = {
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
-"""The inputs whose numbers say how large an output is, or how it is laid out."""
+"""Indices of inputs, by operator, with numbers that set the size or the layout of an output."""
 _REDUCTIONS = "Reduce"
-"""What reduces takes its axes as its second input."""
+"""Name prefix of reduction operators. Their second input is the axes."""
 _ALWAYS = {"Compress", "Mod", "NonMaxSuppression", "NonZero", "Unique"}
-"""As large as the numbers make the output; or, for Mod, as long as the quotient is."""
+"""Operators with an output size, or for Mod a run time, that depends on the numbers of any input.
+The time of Mod grows with the length of the quotient."""
 _SHAPES = {"Shape", "Size"}
 _EXTENSIONS = {
     "BiasGelu",
@@ -69,33 +69,38 @@ _EXTENSIONS = {
     "SimplifiedLayerNormalization",
     "SkipLayerNormalization",
 }
-"""Operators of ONNX Runtime's own whose time is known to depend on shapes alone. Others of its
-domain search and sample."""
+"""ONNX Runtime's own operators with a run time known to depend only on shapes. Other operators of
+the domain search and sample."""
 _MICROSOFT = "com.microsoft"
 _MOST_FOLLOWED = 200_000
-"""Nodes, each time that one is met: bodies are followed again and again, and a stranger's file may
-nest them."""
+"""Visits of nodes. A node in a body is visited many times, and an untrusted file may nest
+bodies."""
 
 
 def data_dependent(model: ModelGraph, fed: Collection[str]) -> str:
-    """The first operator whose time depends on the numbers in the inputs `fed`, for people to read;
-    empty if there is none."""
+    """Returns the first operator, as readable text, with a run time that depends on the numbers in
+    the inputs `fed`; empty if there is no such operator."""
     follower = _Follower(model.functions)
     follower.follow(model.graph, {name: True for name in fed})
     return follower.found
 
 
 class _Follower:
+    """Follows fed values through a graph and records the first data-dependent operator."""
+
     def __init__(self, functions: Mapping[tuple[str, str], Graph]) -> None:
         self._functions = functions
         self._inside: list[tuple[str, str]] = []
-        """Functions that are being followed: one that calls itself has no end."""
+        """Stack of the functions being followed, to detect recursion."""
         self._followed = 0
         self.found = ""
 
     def follow(self, graph: Graph, known: Mapping[str, bool]) -> list[bool]:
-        """Whether each output of a graph is fed; `known` tells it of values from outside, and what
-        is not in there is a constant."""
+        """Returns whether each output of a graph is fed.
+
+        `known` holds whether each value from outside the graph is fed; missing values are
+        constants.
+        """
         values = dict(known)
         for node in graph.nodes:
             self._followed += 1
@@ -138,15 +143,15 @@ class _Follower:
         return any(fed[index] for index in sizes if index < len(fed))
 
     def _branches(self, node: Node, fed: list[bool], values: Mapping[str, bool]) -> list[bool]:
-        """An If. The probe may have seen the shorter branch alone."""
+        """Follows an If. The probe may have run only the shorter branch."""
         if fed[:1] == [True]:
             self._find(node)
         both = [self.follow(graph, values) for graph in node.graphs.values()]
         return [fed[0] or any(each) for each in zip(*both, strict=False)] or [any(fed)]
 
     def _loop(self, node: Node, fed: list[bool], values: Mapping[str, bool]) -> list[bool]:
-        """How often it turns is its first input or what its body says, which is its first
-        output."""
+        """Follows a Loop. The number of turns depends on the Loop's first two inputs, and on the
+        condition, the first output of the body."""
         if any(fed[:2]):
             self._find(node)
         return self._repeat(node, fed, values, first=2)
@@ -154,8 +159,11 @@ class _Follower:
     def _repeat(
         self, node: Node, fed: list[bool], values: Mapping[str, bool], *, first: int
     ) -> list[bool]:
-        """The body of a Loop or a Scan, until what it hands on to itself is known. `first`: of the
-        node's inputs, the first that the body hands on; as many of a Loop's body come before."""
+        """Follows the body of a Loop or a Scan until the carried values no longer change.
+
+        `first` is the index of the node's first carried input. A Loop's body has two more inputs
+        before the carried inputs.
+        """
         body = node.graphs.get("body", Graph())
         is_loop = node.operator == "Loop"
         carried = fed[first:]

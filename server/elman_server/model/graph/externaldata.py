@@ -1,11 +1,12 @@
-"""The values of constants that a model keeps outside of its own file, fetched into it.
+"""External data: inlines the values of constants stored outside the model's own file.
 
-They may lie in the model's own folder and nowhere else: a file that is served may be a stranger's,
-and what it names is read with the rights of the server. The folder is that of the model's path or,
-where the path is a link, that of the file which it leads to: in a cache such as Hugging Face's the
-files of a model are links into one folder.
+External values must be in the model's own folder, because an untrusted model could otherwise name
+any file that the server may read. Allowed are the folder of the model's path and, if the path is a
+link, the folder of the link's target: in a cache such as Hugging Face's, a model's files are links
+into a shared folder.
 
-Export and server share this. The constants are messages of onnx.proto, by either's own classes.
+Export and server share this module. Constants are onnx.proto messages, of either side's own
+classes.
 """
 
 import os
@@ -19,24 +20,24 @@ from elman_server.model.graph import onnxproto
 from elman_server.model.ordinaryfile import open_ordinary
 
 MAX_BYTES = 2**31 - 1
-"""What a model may take, constants included: protobuf holds no more."""
+"""Bytes of a model, constants included. Protobuf allows no larger message."""
 
 _MOST_AXES = 64
 
 
 class ExternalDataError(ValueError):
-    """Values that are not there, or that may not be read; the message says where they are to be,
-    and what is allowed."""
+    """Error for missing or forbidden external values. The message has the location and the
+    allowed values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """Where a model's constants may lie."""
+    """Allowed locations of a model's external values."""
 
     path: str
-    """What a constant's location is relative to."""
+    """Base folder of relative locations."""
     roots: tuple[str, ...]
-    """Real paths of the folders in which it may end up."""
+    """Allowed folders, as real paths."""
 
     @staticmethod
     def of(model: str | Path) -> "Folder":
@@ -46,11 +47,10 @@ class Folder:
 
 
 def inline(tensors: Iterable[Any], folder: Folder, allowed: int) -> int | None:
-    """Brings the values of each constant into the model; returns how many bytes that were, at most
-    `allowed`, or None if all were there.
+    """Inlines the values of all external constants, at most `allowed` bytes.
 
-    Raises `ExternalDataError` for a constant whose values do not lie in an ordinary file in the
-    folder.
+    Returns the number of bytes inlined, or None if no constant was external. Raises
+    `ExternalDataError` if a constant's values are not in a regular file in the folder.
     """
     fetched = None
     for tensor in tensors:
@@ -105,8 +105,10 @@ def _fetch(tensor: Any, folder: Folder, allowed: int) -> bytes:
 
 
 def size(tensor: Any) -> int:
-    """Bytes that a constant's values take by shape and type, 0 for strings. Raises
-    `ExternalDataError` for absurd ones."""
+    """Returns the bytes of a constant's values by shape and type; 0 for strings.
+
+    Raises `ExternalDataError` for an invalid or too large shape, or an unknown type.
+    """
     shape = list(tensor.dims)
     if min(shape, default=0) < 0 or len(shape) > _MOST_AXES:
         raise ExternalDataError(

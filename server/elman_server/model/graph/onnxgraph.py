@@ -1,5 +1,4 @@
-"""The nodes of a model's graph, and what connects them: their operators, the names that they take
-and give, and the graphs inside them."""
+"""Graph of a model: nodes with operators, names of inputs and outputs, and inner graphs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,44 +7,51 @@ from elman_server.model.graph.onnxproto import Message
 
 _DEFAULT_DOMAIN = "ai.onnx"
 _MOST_SHOWN = 100
-"""Characters of a name."""
+"""Characters of a name in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
+    """A node of a graph."""
+
     operator: str
     domain: str = ""
-    """Empty for ONNX's own."""
+    """Empty for ONNX's own operators."""
     name: str = ""
     inputs: tuple[str, ...] = ()
-    """An input that is left out is the empty string."""
+    """Names of the inputs; the empty string for an omitted input."""
     outputs: tuple[str, ...] = ()
     graphs: "Mapping[str, Graph]" = field(default_factory=dict)
-    """By the attribute that holds each: a Loop's `body`, an If's `then_branch`."""
+    """Inner graphs by attribute, for example a Loop's `body` or an If's `then_branch`."""
 
     def __str__(self) -> str:
-        """For people: a stranger's names may be of any length and hold anything."""
+        """Returns operator and name for messages, shortened: names in an untrusted file may have
+        any length and any content."""
         operator, name = _shortened(self.operator), _shortened(self.name)
         return f"{operator} {name!r}" if name else operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
+    """Nodes with the names of the graph's inputs and outputs."""
+
     nodes: tuple[Node, ...] = ()
-    """Each after those whose outputs it takes."""
+    """Nodes in topological order."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelGraph:
+    """Main graph and functions of a model."""
+
     graph: Graph
     functions: Mapping[tuple[str, str], Graph]
-    """By domain and name."""
+    """Functions by domain and name."""
 
 
 def read(model: Message) -> ModelGraph:
-    """The graph of a model that `onnxproto.parse` read."""
+    """Converts a model parsed by `onnxproto.parse`."""
     return ModelGraph(
         graph=_graph(model.graph),
         functions={
@@ -95,7 +101,7 @@ def _texts(names: Iterable[bytes]) -> tuple[str, ...]:
 
 
 def _text(name: bytes) -> str:
-    """Names may hold anything; different ones stay different."""
+    """Decodes a name of arbitrary bytes. Different names stay different."""
     return name.decode(errors="surrogateescape")
 
 

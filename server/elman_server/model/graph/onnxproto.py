@@ -1,9 +1,10 @@
-"""As much of onnx.proto as it takes to find every constant in a model, and which node takes what
-another gives. A server has no onnx package; what is not named here stands, byte for byte, in a
-message's unknown fields, and is written as it was read.
+"""Subset of onnx.proto: the fields for all constants of a model, and for the edges between nodes.
 
-It is protobuf's own parser that reads, so that a model is here what it is to ONNX Runtime, also
-where a field stands twice.
+The server does not install the onnx package. Fields not declared here are kept, byte for byte, as a
+message's unknown fields, and are written back unchanged.
+
+Protobuf's own parser reads the messages. So a model has the same meaning here as in ONNX Runtime,
+even if a field occurs twice.
 """
 
 from collections.abc import Iterator
@@ -18,12 +19,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 Message: TypeAlias = Any
-"""Of one of the types below. Generated code, and so untyped."""
+"""A message of a type below. Untyped, because the classes are generated."""
 
 EXTERNAL = 1
-"""A constant's `data_location`: its values lie in another file."""
+"""`data_location` of a constant with external values."""
 STRING = 8
-"""A constant's `data_type` whose values have no common size."""
+"""`data_type` of strings, the values without a fixed size."""
 
 _BYTES, _INT32, _INT64 = (
     FieldDescriptorProto.TYPE_BYTES,
@@ -32,7 +33,8 @@ _BYTES, _INT32, _INT64 = (
 )
 _ONE, _MANY = FieldDescriptorProto.LABEL_OPTIONAL, FieldDescriptorProto.LABEL_REPEATED
 
-# By message: field, number, label and type. Strings are read as bytes: they may hold anything.
+# By message: field, number, label and type. Strings are read as bytes, since they may be invalid
+# UTF-8.
 _MESSAGES: dict[str, tuple[tuple[str, int, FieldDescriptorProto.Label.ValueType, Any], ...]] = {
     "Model": (
         ("graph", 7, _ONE, "Graph"),
@@ -97,14 +99,14 @@ _BITS = {
 
 
 def parse(model: bytes) -> Message:
-    """A serialized ModelProto. Raises protobuf's `DecodeError`, also for messages more than a
-    hundred deep."""
+    """Parses a serialized ModelProto. Raises protobuf's `DecodeError`, also for messages nested
+    more than a hundred deep."""
     return _MODEL.FromString(model)
 
 
 def tensors(model: Message) -> Iterator[Message]:
-    """Every constant: initializers and attributes, sparse ones as their parts, wherever they
-    stand."""
+    """Yields all constants of a model: initializers and attributes, at any depth. A sparse constant
+    gives its two parts."""
     waiting = [("Model", model)]
     while waiting:
         kind, message = waiting.pop()
@@ -120,7 +122,7 @@ def tensors(model: Message) -> Iterator[Message]:
 
 
 def bits(data_type: int) -> int | None:
-    """Of one value of a type; None for a type that is not known, or has no size of its own."""
+    """Returns the bits of a value of a type; None if the type is unknown or has no fixed size."""
     return _BITS.get(data_type)
 
 
