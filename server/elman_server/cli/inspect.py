@@ -109,7 +109,7 @@ class _Inspection:
     recalled: Recalled | None
 
     def document(self) -> dict[str, object]:
-        """Returns the results as JSON, for scripts."""
+        """Returns the results as a JSON document, for scripts."""
         batching: dict[str, object] | None = None
         if self.failure:
             batching = {"error": self.failure}

@@ -107,7 +107,7 @@ def measured(recall: Recall, trial: Trial) -> Recalled:
 
 
 def document(recalled: Recalled) -> dict[str, object]:
-    """Returns the results as JSON, for scripts."""
+    """Returns the results as a JSON document, for scripts."""
     sample = recalled.sample
     return {
         "input": "random" if recalled.examples is None else "examples",

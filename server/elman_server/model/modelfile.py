@@ -30,7 +30,8 @@ PROOF_KEY = "elman.proof"
 """Key of the export's proof (see `elman_export.proof.proof`) in `metadata_props`."""
 
 MAX_SPEC_CHARACTERS = 64 * 1024 * 1024
-"""Characters of a spec's JSON. A vocabulary of a million entries, written twice, takes half."""
+"""Limit of a spec's JSON in characters. A vocabulary of a million entries, written twice, takes
+half."""
 
 _DAMAGED = "not an ONNX file, or a damaged one"
 _MOST_SHOWN = 1000

@@ -50,7 +50,7 @@ class EncodedValues:
 
     values: Buffer
     indices: Buffer = b""
-    """TOP only: uint32."""
+    """TOP only: indices as uint32."""
 
 
 class Selection:
@@ -72,7 +72,7 @@ class Selection:
         self.element_nbytes = sum(column.element_nbytes for column in self._columns)
 
     def encode(self, outputs: Mapping[str, NDArray[Any]]) -> list[EncodedValues]:
-        """Packs `n` predictions. `outputs` by name: `[n, *shape]`."""
+        """Encodes `n` predictions. `outputs` maps names to arrays `[n, *shape]`."""
         return [column.encode(outputs[column.name]) for column in self._columns]
 
     def join(self, parts: Sequence[Sequence[EncodedValues]]) -> list[EncodedValues]:

@@ -359,7 +359,7 @@ class ModelManager:
         loaded = self._catalog.get(source.name, source.version).file.fingerprint
         try:
             found = (await self._loader.read(source, self._config)).fingerprint
-        except ModelLoadError:  # no step model, or not yet
+        except ModelLoadError:  # not a step model, or not completely written yet
             found = ""
         if found != loaded:
             self._log.warning(

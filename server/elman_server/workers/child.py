@@ -52,9 +52,9 @@ async def _work(connected: socket.socket) -> int:
     stopping, reports = Stopping(), _Reports(channel)
     orders = _Orders(stopping)
     late: Collection[str] = ()
-    # SIGTERM to a single worker means: replace the worker. The supervisor starts workers with its
-    # own signals blocked. Ctrl-C in a terminal reaches all processes; only the supervisor handles
-    # SIGINT, and also SIGHUP.
+    # SIGTERM to a single worker is a request to replace the worker. A worker starts with SIGTERM,
+    # SIGINT and SIGHUP blocked. SIGINT and SIGHUP stay blocked, because only the supervisor handles
+    # them: Ctrl-C in a terminal reaches all processes.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.drain.set)
     watchdog = Watchdog(grace=config.grace_period, heard={signal.SIGTERM}, peer=connected)
     watchdog.watch()

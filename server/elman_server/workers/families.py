@@ -10,7 +10,8 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 _LASTING = frozenset({"counter", "histogram", "summary"})
 """Kinds of metrics that never decrease. Counts of a process are kept after its end."""
 _LEAST = frozenset({"process_start_time_seconds", "python_info"})
-"""Gauges merged by minimum, because a sum would be meaningless."""
+"""Gauges merged by minimum: equal in all processes, or the start of the oldest process. A sum would
+be meaningless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ class Changed:
     """Report: the worker's served models have changed."""
 
     models: tuple[str, ...]
-    """As in `Loaded`."""
+    """Models in the format of `Loaded.models`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

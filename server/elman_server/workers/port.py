@@ -14,11 +14,11 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 def reserved(host: str, port: int) -> Iterator[int]:
     """Reserves a port for processes of this user that share the port with SO_REUSEPORT.
 
-    Yields the reserved port: `port`, or a free port for 0. No other user's process can take the
-    port, even while no worker lives. The reserving sockets never listen, so they get no
-    connections. They are bound exclusively first and shared afterwards: with SO_REUSEPORT from the
-    start, two servers could use the same port unnoticed. Raises `StartError` if the port is taken,
-    or if the system has no SO_REUSEPORT.
+    Yields the reserved port: `port`, or a free port for 0. No other process can take the port, even
+    while no worker lives. The reserving sockets never listen, so they get no connections. Each
+    socket is bound exclusively and shared only afterwards: with SO_REUSEPORT from the start, two
+    servers could use the same port unnoticed. Raises `StartError` if the port is taken, or if the
+    system has no SO_REUSEPORT.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise StartError("workers: this system can't share a port between processes")

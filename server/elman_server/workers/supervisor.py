@@ -27,8 +27,8 @@ _REPORT_TIMEOUT = 1.0
 scrape uses the worker's last samples."""
 _SCRAPE_TIMEOUT = 10.0
 _PATIENCE = PATIENCE + 0.25
-"""Seconds until a worker is killed: after the grace period, or after the order to stop at once. The
-worker's own watchdog should end the worker earlier."""
+"""Seconds from the end of the grace period, or from the order to stop at once, until a worker is
+killed. The worker's own watchdog should end the worker earlier."""
 _KILLED_SECONDS = 0.3
 """Seconds to wait for killed workers to end."""
 

@@ -1,1 +1,1 @@
-"""ONNX graphs, read without running them."""
+"""ONNX graphs, read without being run."""

@@ -1,8 +1,8 @@
 """Data-dependent time: whether a graph's run time depends on numbers, and not only on shapes.
 
 If a step's time depends only on rows and chunk, the load-time probe predicts the time. An element
-can also set the number of turns of a Loop, or the size of an operator's output. Then a step may
-take any time, and the probe predicts nothing.
+can also set the number of iterations of a Loop, or the size of an operator's output. Then a step
+may take any time, and the probe predicts nothing.
 
 The analysis follows values from the graph's inputs. A value is *fed* if its numbers depend on
 numbers from outside. Dependence only on the shapes of inputs does not count.
@@ -150,8 +150,8 @@ class _Follower:
         return [fed[0] or any(each) for each in zip(*both, strict=False)] or [any(fed)]
 
     def _loop(self, node: Node, fed: list[bool], values: Mapping[str, bool]) -> list[bool]:
-        """Follows a Loop. The number of turns depends on the Loop's first two inputs, and on the
-        condition, the first output of the body."""
+        """Follows a Loop. The number of iterations depends on the Loop's first two inputs, and on
+        the condition, the first output of the body."""
         if any(fed[:2]):
             self._find(node)
         return self._repeat(node, fed, values, first=2)

@@ -26,8 +26,8 @@ _MOST_AXES = 64
 
 
 class ExternalDataError(ValueError):
-    """Error for missing or forbidden external values. The message has the location and the
-    allowed values."""
+    """Error for missing or forbidden external values. The message names the location and what is
+    allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,19 +13,18 @@ MAX_STEP_NBYTES = 64 * 1024 * 1024
 
 
 def most_rows(spec: ModelSpec, config: ServerConfig) -> int:
-    """Returns the largest number of sessions in a batch, if the model allows batches; at least
-    1."""
+    """Returns the most sessions in a batch, if the model allows batches; at least 1."""
     nbytes = 2 * spec.carried_nbytes + spec.context_nbytes + spec.input.nbytes + spec.output_nbytes
     return _within(config.max_batch_size, nbytes)
 
 
 def most_elements(spec: ModelSpec, config: ServerConfig) -> int:
-    """Returns the largest number of elements in a step, padding included; at least 1."""
+    """Returns the most elements in a step, padding included; at least 1."""
     return _within(config.max_step_elements, spec.input.nbytes + spec.output_nbytes)
 
 
 def longest_chunk(spec: ModelSpec, config: ServerConfig) -> int:
-    """Returns the largest number of elements of a single session in a step; at least 1."""
+    """Returns the most elements of a single session in a step; at least 1."""
     return min(config.max_chunk, most_elements(spec, config))
 
 

@@ -141,7 +141,7 @@ class ForkServer:
 
 def main(descriptor: int) -> int:
     """Runs a fork server on a control socket's descriptor. Returns the exit code."""
-    # A worker process inherits a mask that blocks all signals from its supervisor.
+    # The parent may be a worker with signals blocked by its supervisor: unblock all signals.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     with socket.socket(fileno=descriptor) as control:
         ForkServer(control).run()

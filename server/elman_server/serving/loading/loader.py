@@ -1,8 +1,8 @@
 """Loader: loads models in parallel, each first in a child, then in this process.
 
 Only the child reads the file. This process opens exactly the bytes that the child ran, so later
-changes of the file do not matter. The graph is opened on a separate thread, with the same time-out
-as the child's work.
+changes of the file do not matter. The graph is opened on a separate thread, with `load_timeout` as
+time-out, as for each stage in the child.
 """
 
 import asyncio

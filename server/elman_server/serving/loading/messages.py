@@ -58,7 +58,7 @@ class Description:
     """The `ModelSpec` as JSON."""
     fingerprint: str
     data_dependent: str
-    """As in `ModelFile`."""
+    """Operator, as in `ModelFile.data_dependent`."""
     proof: str | None
 
     @staticmethod
