@@ -1,9 +1,10 @@
-"""The keeper of a server's named sessions: their claims, their leases, their checkpoints.
+"""The keeper of a server's named sessions: claims, leases and checkpoints.
 
-A claim is renewed three times in a lease. A server that was cut off from the store for longer, or
-stood still, learns at its next renewal whether another has a session by then; until it has renewed,
-`lapsed` says that nothing may be sent. Where sessions are to `go_on` while the store is down, they
-do so once a renewal has found that it is; what they did is saved when it is back.
+The keeper renews every claim three times per lease. After the server was cut off from the store for
+more than a lease, or stood still, the next renewal shows whether other servers have claimed its
+sessions. Until this renewal has succeeded, `lapsed` is true and the server must not send answers of
+named sessions. With `go_on`, sessions continue during an outage of the store, once a renewal has
+detected the outage. The keeper saves their progress after the outage.
 """
 
 import asyncio
@@ -24,22 +25,24 @@ from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDo
 from elman_server.telemetry.metrics import KeeperMetrics
 
 _RENEWALS = 3
-"""Of a lease, while it runs."""
+"""Renewals per lease."""
 _CLAIMS = 5
-"""That are made if the answers come so late that somebody else may have the session by then."""
+"""Attempts to claim a session. An attempt fails if the store's answer arrives so late that the
+claim may already belong to another owner."""
 _AGAIN_SECONDS = 0.1
-"""Between two tries for a session that somebody else has, if its lease runs for longer. A store
-tells nobody that it was released."""
+"""Seconds between two attempts to claim a session during another owner's lease. A store does not
+notify waiting servers of a release."""
 _AT_ONCE = 250
-"""Sessions that are looked at before others get their turn."""
+"""Sessions to check before the event loop runs other tasks."""
 _PULSE = Claim(key="", owner="", generation=1)
-"""Renewed where there is no session, so that a store that can't be written to is noticed."""
+"""A claim to renew if the server has no session. Its renewal detects a store without write
+access."""
 _STOP_SECONDS = 3.0
 
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def _seconds() -> float:
-        """On a clock that goes on while the machine sleeps, too."""
+        """Returns the seconds of a clock which also counts while the machine sleeps."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
@@ -48,23 +51,23 @@ else:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """All in seconds."""
+    """Durations in seconds."""
 
     lease_seconds: float
     ttl: float
-    """For how long the store keeps what nobody uses."""
+    """How long the store keeps an unused session."""
     interval: float
-    """Between two checkpoints of a session."""
+    """Time between two checkpoints of a session."""
 
     @property
     def patience(self) -> float:
-        """For how long somebody else's session is waited for: its owner may have died, or has to
-        answer what was pushed."""
+        """How long to wait for another owner's session. The owner may have died, or may still have
+        to answer pushed elements."""
         return 2 * self.lease_seconds + 5
 
 
 class LeaseKeeper:
-    """For one event loop."""
+    """The named sessions of one event loop."""
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class LeaseKeeper:
         go_on: bool,
         clock: Callable[[], float] = _seconds,
     ) -> None:
-        """`go_on`: whether sessions do while the store is down. If not, they wait for it."""
+        """`go_on`: whether sessions continue during an outage of the store. If false, they wait."""
         self._store = store
         self._go_on = go_on
         self._terms = terms
@@ -91,7 +94,7 @@ class LeaseKeeper:
         self._watchers: set[Callable[[], None]] = set()
         self._fence = self._new_fence()
         self._trouble = ""
-        """Why the store could not be used, when that was found last."""
+        """The error of the last failed renewal."""
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -108,11 +111,12 @@ class LeaseKeeper:
         ]
 
     def refuse(self) -> None:
-        """Nobody gets a session any more."""
+        """Refuses all further claims."""
         self._closed = True
 
     async def stop(self) -> None:
-        """Saves what there is, as well as that can be done in a few seconds, and gives all up."""
+        """Saves and releases all sessions, as far as possible within a few seconds, and closes the
+        store."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -123,14 +127,14 @@ class LeaseKeeper:
                 await self._checkpoint_writer.save_all()
         except (TimeoutError, StoreUnavailable) as error:
             self._log.warning("named sessions not released", error=str(error) or "too late")
-        except Exception:  # what else is to stop is to stop all the same
+        except Exception:  # the remaining parts of the server must stop anyway
             self._log.exception("bug while named sessions were released")
         finally:
             await self._store.close()
 
     @property
     def sessions(self) -> int:
-        """Named sessions that are open here."""
+        """The number of named sessions open on this server."""
         return len(self._held)
 
     @property
@@ -140,27 +144,27 @@ class LeaseKeeper:
 
     @property
     def lapsed(self) -> bool:
-        """Whether another server may have a session by now: then nothing that a session has
-        answered is to be sent."""
+        """Whether another server may have claimed a session by now. If true, the server must not
+        send any answers of named sessions."""
         return self._fence.lapsed(self._clock())
 
     @property
     def waiting(self) -> int:
-        """Named sessions whose answers wait for the store."""
+        """The number of named sessions with answers waiting for the store."""
         return self.sessions if self.lapsed else 0
 
     def watch(self, notify: Callable[[], None]) -> None:
-        """Has `notify` called, once, when its claims have not `lapsed` any more."""
+        """Calls `notify` once, as soon as `lapsed` is false."""
         if not self._watchers:
             self._renew_now.set()
         self._watchers.add(notify)
 
     def unwatch(self, notify: Callable[[], None]) -> None:
-        """Takes a `watch` back."""
+        """Cancels a `watch`."""
         self._watchers.discard(notify)
 
     async def peek(self, key: str) -> bytes | None:
-        """A session's last checkpoint. Raises `StoreDown`."""
+        """Returns a session's last checkpoint. Raises `StoreDown`."""
         self._require_store()
         try:
             return await self._store.peek(key)
@@ -176,12 +180,15 @@ class LeaseKeeper:
         again: Resumption | None,
         wanted: Callable[[], bool],
     ) -> Claim | None:
-        """The session of a key, for `owner`: as soon as whoever has it lets go of it; or, `again`,
-        unless somebody else had it since. No longer than it is `wanted`.
+        """Claims a session for `owner`, and waits for the current owner to release the session.
 
-        None if it is not known who has it, as the store is down, `owner` had it last as far as is
-        known here, and sessions go on all the same. Raises `SessionTaken`, `TicketRejected`,
-        `SessionHeld`, `StoreDown` or `ShuttingDown`.
+        Waiting ends early when `wanted` returns false. With `again`, the claim fails instead if
+        another owner has had the session since.
+
+        Returns None if the owner is unknown because the store is down. This needs `again` and
+        `go_on`, and `owner` must be the last owner known to this server.
+
+        Raises `SessionTaken`, `TicketRejected`, `SessionHeld`, `StoreDown` or `ShuttingDown`.
         """
         until = self._clock() + self._terms.patience
         while True:
@@ -192,11 +199,11 @@ class LeaseKeeper:
             self._require_store()
             here, left = self._held.get(key), self._checkpoint_writer.left(key)
             if again is not None and left is not None and left.owner == owner:
-                again.check(left.session.position)  # which is about to be kept
+                again.check(left.session.position)  # this position is about to be saved
             if here is not None and here.owner == owner:
                 if again is not None:
                     again.check(here.session.position)
-                here.revoke()  # its client has come back on another connection
+                here.revoke()  # the client has reconnected
             wait = self._fence.lends_from - self._clock()
             if wait <= 0:
                 try:
@@ -206,7 +213,7 @@ class LeaseKeeper:
                     if not (again and self._go_on):
                         raise StoreDown(str(error)) from None
                     if key in self._held:
-                        # Which of the two came later, only the store knows.
+                        # Only the store knows which of the two claims is later.
                         raise StoreDown(
                             f"another client has the session here, and may have it: {error}"
                         ) from None
@@ -223,8 +230,8 @@ class LeaseKeeper:
             await asyncio.sleep(min(wait, _AGAIN_SECONDS))
 
     async def _claim(self, key: str, owner: str, *, again: bool) -> Claim | Held:
-        """A claim that was got so lately that it is among those of a renewal before its lease is
-        over."""
+        """Claims a session, with an answer early enough for a renewal before the lease ends. Raises
+        `StoreUnavailable` after too many late answers."""
         for _ in range(_CLAIMS):
             asked = self._clock()
             found = await self._store.claim(
@@ -248,8 +255,10 @@ class LeaseKeeper:
         seal: Callable[[Snapshot], bytes],
         floor: int = 0,
     ) -> Lease:
-        """Keeps a session from now on, and saves it as soon as it has got to `floor`. Raises
-        `SessionTaken` if somebody else has it already."""
+        """Holds a session from now on. Checkpoints are saved from position `floor` on.
+
+        Raises `SessionTaken` if a later claim holds the session already.
+        """
         older = self._held.get(key)
         if older is not None:
             if claim and older.claim and older.claim.generation > claim.generation:
@@ -270,7 +279,7 @@ class LeaseKeeper:
         return lease
 
     def release(self, claim: Claim) -> None:
-        """Gives a claim up that nobody holds a session by."""
+        """Releases a claim without a session."""
         self._checkpoint_writer.release(claim)
 
     def _changed(self, lease: Lease) -> None:
@@ -282,7 +291,7 @@ class LeaseKeeper:
         elif lease.over:
             self._checkpoint_writer.leave(lease)
         elif self._clock() >= lease.saved_at + self._terms.interval / 2:
-            self._checkpoint_writer.add(lease)  # else it is soon enough when the next is asked for
+            self._checkpoint_writer.add(lease)  # else the next request is soon enough
             self._checkpoint_writer.wake()
 
     def _give_up(self, lease: Lease) -> None:
@@ -305,7 +314,8 @@ class LeaseKeeper:
                 for notify in watchers:
                     notify()
             try:
-                # From one to the next, as those of very many take their time.
+                # The period counts from start to start, because renewing very many claims takes
+                # time.
                 rest = begun + self._terms.lease_seconds / _RENEWALS - self._clock()
                 async with asyncio.timeout(max(0.0, rest)):
                     await self._renew_now.wait()
@@ -333,10 +343,11 @@ class LeaseKeeper:
             self._claim_now.set()
 
     def _refused(self, lease: Lease, claim: Claim) -> None:
-        """The store knows of a later claim, or of none by it."""
+        """Handles a claim refused by the store: the store knows a later claim, or the claim was
+        released."""
         if lease.claim != claim or lease.letting_go:
             return
-        if lease.done:  # whoever has it now goes on after all that it answered
+        if lease.done:  # the next owner continues after the session's last answer
             self._checkpoint_writer.forget(lease)
         else:
             lease.revoke()
@@ -345,14 +356,15 @@ class LeaseKeeper:
     # Claiming late
 
     async def _keep_claiming(self) -> None:
-        """What could not be claimed while the store was down."""
+        """Claims the sessions which could not be claimed during an outage."""
         while True:
             await self._claim_now.wait()
             self._claim_now.clear()
             await self._attempt(self._claim_late)
 
     async def _claim_late(self) -> None:
-        # A client may have come more than once meanwhile: then what it had before is of no use.
+        # A client may have reconnected several times during the outage. Only its last session
+        # counts.
         last = {each.key: each for each in (*self._checkpoint_writer.leaving, *self._held.values())}
         late = [each for each in last.values() if each.claim is None]
         for each in [each for each in self._checkpoint_writer.leaving if each.claim is None]:
@@ -374,14 +386,14 @@ class LeaseKeeper:
         elif (here := self._held.get(lease.key)) is None or here.owner != lease.owner:
             self._checkpoint_writer.release(found)
         elif here.claim is None or here.claim.generation < found.generation:
-            here.claim = found.emptied()  # the same client has come again meanwhile
+            here.claim = found.emptied()  # the same client has reconnected in the meantime
 
     # -------------------------------------------------------------------------------------------
     # Saving
 
     async def _keep_asking(self) -> None:
-        """What was answered since the last checkpoint is to be in the next; and a checkpoint is to
-        be saved again before the store forgets it."""
+        """Requests a snapshot of each session with new answers since the last checkpoint. Also
+        refreshes a checkpoint before it expires in the store."""
         while True:
             await asyncio.sleep(self._terms.interval)
             await self._attempt(self._ask_all)
@@ -403,7 +415,7 @@ class LeaseKeeper:
             await self._attempt(self._checkpoint_writer.save_all)
 
     # -------------------------------------------------------------------------------------------
-    # How the store is
+    # The store's condition
 
     def _new_fence(self) -> Fence:
         return Fence(
@@ -424,7 +436,7 @@ class LeaseKeeper:
             self._checkpoint_writer.wake()
 
     def _not_renewed(self, begun: float, error: Exception) -> bool:
-        """Whether the store is down by that."""
+        """Records a failed renewal. Returns whether the store now counts as down."""
         was_down = self._fence.down
         decided = self._fence.failed(begun, self._clock())
         if decided:
@@ -435,18 +447,20 @@ class LeaseKeeper:
         return decided
 
     def _require_store(self) -> None:
-        """Raises `StoreDown` where a store that is known to be down would only be waited for."""
+        """Raises `StoreDown` if the store is known to be down and sessions have to wait for the
+        store."""
         if self._fence.down and not self._go_on:
             self._renew_now.set()
             raise StoreDown(self._trouble)
 
     def _doubt(self) -> None:
-        """A call failed. Whether the store is down, a renewal tells."""
+        """Counts a failed call, and starts a renewal, which decides whether the store is down."""
         self._metrics.failed()
         self._renew_now.set()
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Whatever comes of it, the next is made."""
+        """Runs `work` once. Logs an error instead of raising, so that the caller's loop
+        continues."""
         try:
             await work()
         except Exception as error:

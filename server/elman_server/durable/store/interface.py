@@ -1,17 +1,19 @@
-"""What a state store does for the servers that share it.
+"""The state store's interface, for servers sharing one store.
 
-A key is owned by whoever claimed it last, for as long as its lease runs. Every claim has a
-generation, later ones a higher one, and the highest that the store has heard of is the current one:
-what an earlier claim asks for is refused, whatever its owner believes. So an owner that was away
-for longer than its lease can't write over the work of the one that came after it.
+A key belongs to the owner with the latest claim, until the claim's lease ends. Every claim has a
+generation. A later claim has a higher generation, and the highest generation known to the store is
+the current one. The store refuses requests under an earlier claim, whatever the owner of the
+earlier claim believes. So after an absence longer than the lease, an owner can't overwrite the
+work of a successor.
 
-A store may lose its data. Generations grow even then, because none is below the milliseconds of
-the store's clock; and a claim that the store has forgotten is taken down again at its next renewal
-or save, as long as nothing later is known. Until then another owner can claim the key, and the
-first learns of it then. So a store that finds itself without any data lets nobody have a key for
-the length of a lease, in which those that had keys can renew them.
+A store may lose its data. Generations grow even then, because no generation is below the
+milliseconds of the store's clock. The store records a forgotten claim again at the claim's next
+renewal or save, unless the store knows a later claim. Before that renewal, another owner can claim
+the key, and the renewal then reports the loss to the first owner. Therefore a store without any
+data refuses every claim for the length of a lease. In that time, the previous owners can renew
+their claims.
 
-This module knows no store in particular.
+This module does not depend on any particular store.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,96 +22,104 @@ from typing import Protocol
 
 
 class StoreUnavailable(Exception):
-    """The store can't be reached, did not answer in time, or can't serve for the time being.
+    """The store can't be reached, did not answer in time, or can't serve at the moment.
 
-    What was asked for may have been done all the same, or in part. All of it can be asked again.
+    The request may still have taken effect, wholly or in part. Every request can be repeated.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """That an owner has a key: what it shows to renew, save, release or drop."""
+    """An owner's claim of a key. Renewing, saving, releasing and dropping need the claim."""
 
     key: str
     owner: str
     generation: int
     checkpoint: bytes | None = field(default=None, compare=False, repr=False)
-    """What was saved last, if it is still kept. Of no account in anything but a new claim."""
+    """The last saved checkpoint, if the store still has it. Meaningful in a new claim only."""
 
     def emptied(self) -> "Claim":
-        """The same claim without the checkpoint's bytes, to hold on to."""
+        """Returns a copy without the checkpoint's bytes, for keeping in memory."""
         return replace(self, checkpoint=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """That another owner has the key, or may have it. It has been told that the key is wanted."""
+    """The refusal of a claim: another owner has the key, or may have the key. Unless `again` was
+    given, the store has marked the key as wanted."""
 
     generation: int
-    """0 if nothing is known of the key, and for the time being is of no other."""
+    """0 if the store does not know the key, and therefore refuses every claim for now."""
     remaining: float
-    """Seconds for which its lease still runs, if it is not renewed; 0 if it is over."""
+    """Seconds until the current lease ends without a renewal; 0 after the lease's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """What was found out when claims were renewed; all but `lost` run for another lease."""
+    """The result of renewing claims. Every claim except the `lost` ones has a new lease."""
 
     lost: frozenset[Claim] = frozenset()
-    """Not current any more: claimed by another since, released or dropped."""
+    """Outdated claims: a later claim followed, or the key was released or dropped."""
     wanted: frozenset[Claim] = frozenset()
-    """Somebody else asked for the key since it was claimed. Told at each renewal."""
+    """Claims whose key another owner has asked for since the claim. Every renewal repeats the
+    report."""
     forgotten: frozenset[Claim] = frozenset()
-    """The store had lost them and took them down again. It may have lost their checkpoints."""
+    """Claims which the store had lost and has recorded again. Their checkpoints may be lost."""
 
 
 class StateStore(Protocol):
-    """Every method but `close` raises `StoreUnavailable`, after few seconds at most for each of
-    the batches that a long call goes out in."""
+    """A store of leases and checkpoints.
+
+    Every method except `close` may raise `StoreUnavailable`. A long call goes out in batches; an
+    error comes after a few seconds per batch at most.
+    """
 
     @property
     def timeout(self) -> float:
-        """How many, in seconds in which this process runs."""
+        """The time limit of a batch, in seconds during which this process runs."""
         ...
 
     async def claim(
         self, key: str, *, owner: str, lease_seconds: float, again: bool = False
     ) -> Claim | Held:
-        """Takes the key for `lease_seconds`, unless another owner's lease runs; or, `again`, if
-        another had the key since, whose lease may be over: then nobody is told that it is wanted.
+        """Claims the key for `lease_seconds`, unless another owner's lease runs.
 
-        An owner that claims what it has itself gets a new claim, and its old one is not current
-        any more; so a claim whose answer was lost can be made again.
+        With `again`, the store instead refuses if another owner has had the key since `owner` had
+        it, even after the end of the other owner's lease. Such a refusal does not mark the key as
+        wanted.
+
+        An owner may claim its own key. The owner then gets a new claim, and the old claim is no
+        longer current. So a claim can be repeated after its answer was lost.
         """
         ...
 
     async def peek(self, key: str) -> bytes | None:
-        """The checkpoint of a key, whoever has it."""
+        """Returns the checkpoint of a key, whoever owns the key."""
         ...
 
     async def renew(self, claims: Collection[Claim], *, lease_seconds: float) -> Renewal:
-        """Has the leases run for `lease_seconds` from now, those that have run out too if nobody
-        has claimed the key since."""
+        """Extends the leases to `lease_seconds` from now. An expired lease is extended too, unless
+        another owner has claimed the key since."""
         ...
 
     async def save(self, checkpoints: Mapping[Claim, bytes], *, ttl: float) -> frozenset[Claim]:
-        """Keeps each checkpoint, in place of the last one of its key, for `ttl` seconds.
+        """Stores each checkpoint for `ttl` seconds, in place of the key's previous checkpoint.
 
-        A lease is neither asked for nor prolonged. Returns the claims whose checkpoints were
-        refused because they are not current any more.
+        A save neither requires a running lease nor extends the lease. Returns the outdated
+        claims; the store has refused their checkpoints.
         """
         ...
 
     async def release(self, *claims: Claim) -> frozenset[Claim]:
-        """Gives keys up and keeps their checkpoints. Returns the claims that were not current any
-        more, for which nothing was done."""
+        """Gives keys up and keeps their checkpoints. Returns the outdated claims; their keys stay
+        unchanged."""
         ...
 
     async def drop(self, *claims: Claim) -> frozenset[Claim]:
-        """Gives keys up and deletes their checkpoints. Returns the claims that were not current
-        any more, for which nothing was done."""
+        """Gives keys up and deletes their checkpoints. Returns the outdated claims; their keys stay
+        unchanged."""
         ...
 
     async def close(self) -> None:
-        """Ends connections and threads; claims and checkpoints stay."""
+        """Closes connections and ends threads. Claims and checkpoints stay in the store."""
         ...
