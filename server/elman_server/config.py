@@ -1,7 +1,7 @@
-"""The server's settings, checked where they are made.
+"""The server's settings, with validation.
 
-Each field of `ServerConfig` is a flag of `elman serve`, an environment variable `ELMAN_*` and a
-key of the optional TOML file; this module knows nothing of where a value came from.
+Each field of `ServerConfig` is a flag of `elman serve`, an environment variable `ELMAN_*` and a key
+of the optional TOML file. This module does not know the source of a value.
 """
 
 import re
@@ -15,161 +15,166 @@ _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 class ConfigError(ValueError):
-    """A setting out of range; the message names it, what came and what is allowed."""
+    """A setting is out of range. The message names the setting, its value and the allowed
+    values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     repository: Path | None = None
-    """A folder of models as `NAME/VERSION/model.onnx`, or one step model's file."""
+    """A folder of models as `NAME/VERSION/model.onnx`, or the file of one step model."""
     demo: bool = False
-    """Serve the bundled models, beside those of `repository` if there is one."""
+    """Serve the bundled models, in addition to the models of `repository`."""
     strict: bool = False
     """Refuse to start if any model does not load, instead of serving the others."""
     reload_interval: float = 0.0
-    """Seconds between two looks at the repository for versions that came or went; 0 looks on SIGHUP
-    alone."""
+    """Seconds between two scans of the repository for new and removed versions; 0 scans on SIGHUP
+    only."""
     keep_versions: int = 0
-    """How many versions of a model are served: the newest of those that load; 0 serves all that the
-    repository has."""
+    """The number of versions served per model: the newest loadable versions; 0 serves every version
+    in the repository."""
     version_grace: float = 600.0
-    """Seconds for which a version that is not to be served any more stays loaded after its last
-    session has ended, or was parked or handed over: for so long it can come back."""
+    """Seconds for which a withdrawn version stays loaded after its last session has ended, or was
+    parked or handed over. Until then, parked and handed-over sessions can come back."""
     max_model_bytes: int = 2**31 - 1
-    """The largest model file, with the constants that lie outside of it, in its folder."""
+    """The largest model file in bytes, including external constants in the model's folder."""
     load_timeout: float = 30.0
-    """Seconds that one step of a load may take, such as opening the graph, or a single run of it; a
-    load as a whole may take ten times as long. A model that needs longer is not served."""
+    """Seconds for one step of a load, such as opening the graph, or a single run of the graph. A
+    whole load may take ten times as long. A slower model is not served."""
     max_load_bytes: int = 0
-    """Memory that a model may take while it is loaded and tried out, in a process of its own; 0:
-    three quarters of what the machine or the container has."""
+    """Bytes of memory for loading and trying out a model, in a separate process; 0: three quarters
+    of the memory of the machine or the container."""
     allow_dependent_rows: bool = False
-    """Batch models even if the load-time probe finds that rows of a batch affect one another."""
+    """Batch models even if the load-time probe finds that rows of a batch affect each other."""
 
     host: str = "127.0.0.1"
     """The address to listen on, for gRPC and metrics."""
     port: int = 50051
-    """gRPC; 0 takes any free port."""
+    """The port for gRPC; 0 takes any free port."""
     metrics_port: int = 9464
-    """HTTP, for `/metrics`; 0 takes any free port."""
+    """The port for HTTP, for `/metrics`; 0 takes any free port."""
 
     workers: int = 1
-    """Server processes on the one port. Each loads the models and has state and limits of its own;
-    a connection stays with the one that it came to."""
+    """Server processes on the shared port. Each process loads the models and has its own state and
+    limits. A connection stays with the process it reached first."""
     max_sessions: int = 100_000
-    """Open sessions of all models together; an open beyond it is refused."""
+    """Open sessions, of all models together; further opens are refused."""
     max_state_bytes: int = 0
-    """Bytes of the state of open sessions, of all models together; an open beyond it is refused. 0:
-    a quarter of the memory that the machine or its control group has, shared by the workers."""
+    """Bytes of state of the open sessions, of all models together; further opens are refused. 0: a
+    quarter of the memory of the machine or its control group, divided among the workers."""
     max_batch_size: int = 256
     """Sessions in one step."""
     max_step_elements: int = 512
-    """Elements in one step, padding included: bounds how long a step takes."""
+    """Elements in one step, including padding; limits the duration of a step."""
     max_chunk: int = 32
     """Elements of one session in one step."""
     step_timeout: float = 5.0
-    """Seconds after which a step is ended, and with it the sessions that make it take so long; 0:
+    """Seconds after which a step is ended, together with the sessions causing the delay; 0:
     never."""
     max_step_bytes: int = 1024 * 1024 * 1024
-    """Bytes of memory that steps may take, beside elements and states, of all models together whose
-    operators' time or size depends on elements; a session whose step needs more is ended."""
+    """Bytes of memory for steps, excluding elements and states, of all models together. Counts only
+    models with operators whose time or size depends on elements. A session whose step needs more is
+    ended."""
     max_pending_elements: int = 1_000_000
-    """Elements that wait for a step, of all models together; above it large pushes wait unread
-    and `Predict` is refused."""
+    """Elements waiting for a step, of all models together. Above the limit, large pushes wait
+    unread and `Predict` is refused."""
     max_pending_bytes: int = 256 * 1024 * 1024
-    """Bytes of elements that wait for a step, with the same effect as their number; and of frames
-    that wait to be taken, beyond which calls are refused."""
+    """Bytes of elements waiting for a step, with the same effect as `max_pending_elements`. Also
+    the bytes of frames waiting for processing; above the limit, calls are refused."""
     max_partial_bytes: int = 256 * 1024 * 1024
-    """Bytes of messages that have begun to come and have not ended, of all connections together;
-    beyond it those connections are closed that hold the most."""
+    """Bytes of partially received messages, of all connections together. Above the limit, the
+    connections with the most such bytes are closed."""
     max_unread_bytes: int = 256 * 1024 * 1024
-    """Bytes that are held for clients that do not read, of all calls together; beyond it those
-    calls are ended for which the most is held. So many again are held of named sessions that wait
-    for the state store; beyond it their calls wait unread."""
+    """Bytes buffered for slow readers, of all calls together. Above the limit, the calls with the
+    most buffered bytes are ended. The same number of bytes is buffered for named sessions waiting
+    for the state store; above this second limit, their calls wait unread."""
     read_timeout: float = 60.0
-    """Seconds after which a call is ended whose client takes nothing of what is written to it; 0:
-    never."""
+    """Seconds after which a call is ended if its client reads no answers; 0: never."""
     max_context_bytes: int = 64 * 1024 * 1024
-    """Bytes of contexts that wait for their sessions to begin, of all models together; a session
-    whose contexts go beyond it is refused."""
+    """Bytes of contexts waiting for their sessions to begin, of all models together. A session
+    whose contexts exceed the limit is refused."""
     window: int = 1024
-    """Elements of one session that may be unanswered before the server stops reading its RPC."""
+    """Unanswered elements of one session above which the server stops reading the session's RPC."""
     max_message_bytes: int = 4 * 1024 * 1024
-    """The largest gRPC message, both ways."""
+    """The largest gRPC message in bytes, in both directions."""
     max_connections: int = 10_000
-    """Connections; a further one is closed at once. Fewer where the system allows fewer open
-    files."""
+    """Open connections; further connections are closed at once. The limit is lower where the system
+    allows fewer open files."""
     max_concurrent_streams: int = 4_096
-    """Calls under way on one connection, as its client is told; further ones wait in the client."""
+    """Concurrent calls on one connection, as announced to the client; further calls wait in the
+    client."""
     max_calls: int = 10_000
-    """Calls under way (a Stream is one, whatever its sessions); a further one is refused."""
-    max_peer_calls: int = 5_000
-    """The same of one address. Behind a proxy all clients have the proxy's."""
-    max_call_rate: float = 5_000.0
-    """Calls a second of one address, ten seconds' worth at once; further ones are refused, and a
-    connection that goes on with them is closed."""
-    max_open_rate: float = 50_000.0
-    """Sessions that one address opens in a second, ten seconds' worth at once; further ones are
+    """Concurrent calls (a Stream is one call, however many sessions it has); further calls are
     refused."""
+    max_peer_calls: int = 5_000
+    """Concurrent calls from one address; further calls are refused. All clients behind a proxy have
+    the proxy's address."""
+    max_call_rate: float = 5_000.0
+    """Calls per second from one address, with bursts of ten seconds' worth. Further calls are
+    refused, and a connection with too many refused calls is closed."""
+    max_open_rate: float = 50_000.0
+    """Sessions opened per second from one address, with bursts of ten seconds' worth; further
+    sessions are refused."""
     max_unary_bytes: int = 256 * 1024 * 1024
-    """Bytes of unary requests and their answers that are under way, half of them of one address;
-    a further request is refused."""
+    """Bytes of unary requests in progress and their answers, at most half of them from one address;
+    further requests are refused."""
     retry_after: float = 1.0
-    """Seconds that a refused client is told to wait."""
+    """Seconds for which a refused client is asked to wait."""
     grace_period: float = 30.0
-    """Seconds after SIGTERM in which what was pushed is finished; and before a connection whose age
-    is over."""
+    """Seconds after SIGTERM for answering the pushed elements. A connection gets the same time at
+    the end of its maximum age."""
     max_connection_age: float = 0.0
-    """Seconds after which a connection's sessions are handed over, a tenth more or less, so that
-    their clients connect anew and spread over the servers that there are; 0: never."""
+    """Seconds after which a connection's sessions are handed over, plus or minus a tenth. Their
+    clients then reconnect and spread over the available servers; 0: never."""
     park_after: float = 300.0
-    """Seconds without an element after which a session is parked: its client gets its ticket, with
-    which the next element brings it back, and the server keeps nothing of it. Only where the client
-    can do that, as the SDK can; 0: never."""
+    """Seconds without an element after which a session is parked. The client gets the session's
+    ticket, and the server frees the session. The next element resumes the session from the ticket.
+    Only for clients with support for parking, such as the SDK; 0: never."""
     ticket_key: tuple[str, ...] = field(default=(), repr=False)
-    """What seals the tickets from which sessions go on elsewhere: 32 bytes in base64 or hex, the
-    same on all servers. Of several the first seals and all open. Without any, one is made and
-    kept in the user's state folder, for all servers of that user on this machine; where it can't be
-    kept, tickets are good until the server ends. Better set in the environment than as a flag,
-    which other users of the machine may see."""
+    """The key for sealing tickets: 32 bytes in base64 or hex, the same on all servers. With several
+    keys, the first key seals and every key opens. Without a key, the server uses a key from the
+    user's state folder, generated once and shared by all servers of the user on this machine. If
+    the folder can't be used, tickets are valid until the server ends. Prefer the environment to the
+    flag: other users of the machine may see a flag."""
     ticket_lifetime: float = 7 * 24 * 3600.0
-    """Seconds for which a ticket is good."""
+    """Seconds for which a ticket is valid."""
     min_ticket_elements: int = 100
-    """A session that asks for a ticket every so many elements gets one no more often than this."""
+    """The smallest number of elements between two automatic tickets of a session."""
     min_ticket_seconds: float = 1.0
-    """The same of seconds."""
+    """The smallest number of seconds between two automatic tickets of a session."""
     state_store: str = field(default="", repr=False)
-    """Where named sessions are kept, so that any server that shares it can go on with them:
+    """The store of named sessions; every server with the same store can resume them.
     redis://HOST[:PORT][/DB] (rediss:// for TLS, unix:// for a socket) or, for the processes of one
-    machine, file:/FOLDER. Needs ticket_key. Without it sessions have no names. A password is better
-    set in the environment than as a flag."""
+    machine, file:/FOLDER. Needs ticket_key. Without a store, sessions have no names. Set a password
+    in the environment rather than as a flag."""
     session_lease: float = 3.0
-    """Seconds after which another server may take over the named sessions of one that died."""
+    """Seconds after which another server may take over the named sessions of a dead server."""
     session_ttl: float = 24 * 3600.0
-    """Seconds for which the state store keeps a named session that nobody uses."""
+    """Seconds for which the state store keeps an unused named session."""
     checkpoint_interval: float = 1.0
-    """Seconds after which the elements of a named session are in the state store, roughly."""
+    """Seconds after which the elements of a named session are in the state store, approximately."""
     store_outage: Literal["wait", "continue"] = "wait"
-    """What named sessions do while the state store can't be reached for longer than session_lease:
-    wait until it can, and go on if no other server has them by then; or continue, at the risk that
-    another server that reaches the store has them too, so that two clients get different
-    predictions for the same position, and what one of them pushed is dropped."""
+    """Behaviour of named sessions while the state store is unreachable for longer than
+    session_lease. wait: sessions pause until the store is back, and resume unless another server
+    has them by then. continue: sessions go on, at the risk of a second server with access to the
+    store also running them. Two clients then get different predictions for the same position, and
+    the elements of one client are dropped."""
     keepalive_time: float = 30.0
-    """Seconds of silence on a connection after which the server asks whether its peer is still
-    there; a peer that does not answer for as long again is gone, and its sessions with it."""
+    """Seconds of silence on a connection after which the server pings the peer. If the peer does
+    not answer for the same time again, the connection and its sessions end."""
 
     threads: int = 1
     """ONNX Runtime's threads within one operator."""
     device: str = "cpu"
-    """Where models run and states are: cpu, cuda or, for another GPU than the first, cuda:1. The
-    CPU takes its place if it is not there."""
+    """The device for models and states: cpu, cuda or, for a GPU other than the first, cuda:1. The
+    CPU is the fallback for a missing device."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    """ONNX Runtime's execution providers for device cpu, first choice first."""
+    """ONNX Runtime's execution providers for device cpu, in order of preference."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is logged; at debug, the end of each session too."""
+    """The lowest logged level; debug also logs the end of each session."""
     log_format: Literal["console", "json"] = "console"
-    """For people, or for machines: one JSON object a line."""
+    """Log format: console for people, json for machines (one JSON object per line)."""
 
     def __post_init__(self) -> None:
         if self.repository is None and not self.demo:
