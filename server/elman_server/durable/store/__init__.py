@@ -1,6 +1,6 @@
-"""The state store: who owns a named session, and the last checkpoint of its state.
+"""The state store: owners of named sessions, and the last checkpoints of their states.
 
-`interface.py` says what a store does; `opening.py` makes one of a URL. `redis.py` is for servers on
-any machines, `file.py` for processes of one. Nothing here knows gRPC, the engine or what is in a
-checkpoint.
+`interface.py` defines a store; `opening.py` opens the store at a URL. `redis.py` is for servers on
+any machines, `file.py` for the processes of one machine. Modules in this folder know neither gRPC
+nor the engine nor the content of a checkpoint.
 """

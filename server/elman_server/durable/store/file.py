@@ -1,7 +1,7 @@
-"""A store in a folder, for the processes of one machine.
+"""A state store in a folder, for the processes of one machine.
 
-Leases are told by that machine's wall clock. One thread of the store's works on the files, in the
-order in which it is asked to; what is in them and how they are locked, `shard.py` knows.
+Leases follow the machine's wall clock. A single thread of the store works on the files, in the
+order of the requests. `shard.py` defines the files' content and locking.
 """
 
 import asyncio
@@ -24,12 +24,13 @@ SWEEP_INTERVAL = 5.0
 
 _T = TypeVar("_T")
 _Change = Callable[[Shard, str, Claim, int], Standing]
-"""What is done for one claim, whose key is named second, at a time; tells how the claim stood."""
+"""A change for one claim at a time. Arguments: shard, digest of the key, claim, time. Returns the
+claim's standing before the change."""
 
 
 class FileStore:
-    """A `StateStore`. While it is used it sweeps a shard every five seconds, one after the other,
-    so that what has expired is gone within some twenty minutes."""
+    """A `StateStore` of files. While in use, the store sweeps one shard every five seconds, in
+    turn, so expired files disappear within about twenty minutes."""
 
     def __init__(
         self,
@@ -38,10 +39,10 @@ class FileStore:
         clock: Callable[[], float] = time.time,
         timeout: float = TIMEOUT,
     ) -> None:
-        """`folder` is made if it isn't there; raises `OSError` if it can't be.
+        """Creates `folder` if it is missing; raises `OSError` if this fails.
 
-        `clock` tells the seconds since 1970, the same to all who use the folder. `timeout`: seconds
-        for the work on one shard, waiting for other processes included.
+        `clock` returns seconds since 1970, and must agree between all users of the folder.
+        `timeout`: seconds for the work on one shard, including the wait for other processes.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.timeout = timeout
@@ -138,7 +139,8 @@ class FileStore:
     async def _change(
         self, claims: Iterable[Claim], change: _Change
     ) -> list[tuple[Claim, Standing]]:
-        """Shard by shard, so that neither others nor this store's other callers wait for all."""
+        """Applies a change shard by shard, so that neither other processes nor other calls wait for
+        the whole change."""
         named: dict[int, list[tuple[str, Claim]]] = defaultdict(list)
         for claim in claims:
             name = digest(claim.key)

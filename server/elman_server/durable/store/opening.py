@@ -1,4 +1,4 @@
-"""Opens the state store that a URL names."""
+"""Opening of the state store at a URL."""
 
 import importlib.util
 import re
@@ -11,9 +11,9 @@ from elman_server.durable.store.interface import StateStore
 ALLOWED = (
     "redis://HOST[:PORT][/DB], rediss://HOST[:PORT][/DB], unix:///SOCKET[?db=DB] and file:/FOLDER"
 )
-"""What a URL may be. The first three may have [USER]:PASSWORD@ and the settings below."""
+"""The allowed URLs. The first three may contain [USER]:PASSWORD@ and the settings below."""
 EXTRA = "redis"
-"""The extra that brings redis-py."""
+"""The optional dependency group with redis-py."""
 
 _REDIS = ("redis", "rediss", "unix")
 _TLS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
@@ -26,15 +26,15 @@ _VALUES = {
 
 
 class OpeningError(Exception):
-    """The store can't be opened: its URL is none, or what it needs is missing. One line, without
-    the URL's password."""
+    """The store can't be opened: the URL is invalid or a dependency is missing. The message is one
+    line, without the URL's password."""
 
 
 def open_store(url: str) -> StateStore:
-    """A store for this process, to be closed by whoever asked for it.
+    """Opens a store for this process. The caller must close the store.
 
-    A Redis is not connected to yet: one that is down now may be there later. A folder is made.
-    Raises `OpeningError`.
+    A connection to Redis starts only at the first call, because a Redis may be down now and up
+    later. A folder is created if it is missing. Raises `OpeningError`.
     """
     try:
         parts = urlsplit(url)
@@ -42,18 +42,18 @@ def open_store(url: str) -> StateStore:
             return _folder(url, parts)
         if parts.scheme in _REDIS:
             return _redis(url, parts)
-    except ValueError as error:  # of urlsplit, or of what reads its parts
+    except ValueError as error:  # from urlsplit or from reading the parts
         raise _refused(url, str(error)) from None
     raise _refused(url, "no such kind of store")
 
 
 def redacted(url: str) -> str:
-    """Without user and password."""
+    """Returns the URL without user and password."""
     return re.sub(r"//.*@", "//***@", url, count=1, flags=re.DOTALL)
 
 
 def _refused(url: str, reason: str) -> OpeningError:
-    if "@" in url:  # what was found there may be a part of the password
+    if "@" in url:  # the reason may contain a part of the password
         reason = "something is wrong with it, or its password is not percent-encoded"
     return OpeningError(f"the state store is {redacted(url)!r}: {reason}; allowed are {ALLOWED}")
 

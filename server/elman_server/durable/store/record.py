@@ -1,7 +1,7 @@
-"""What a store knows of a key, and by which rules it changes. Pure; times are arguments.
+"""The record of a key in a state store, and the rules for its changes. Pure; times are arguments.
 
-The rules of every store: those that run in Python use this module, and `scripts.py` says the same
-in Redis' Lua. Times are whole milliseconds of the store's clock.
+The rules are the same for every store. Stores in Python use this module. `scripts.py` implements
+the rules in Redis' Lua. Times are whole milliseconds of the store's clock.
 """
 
 import math
@@ -12,17 +12,17 @@ from enum import StrEnum
 from elman_server.durable.store.interface import Claim, Renewal
 
 REMEMBERED = 3_600_000
-"""Milliseconds for which a record stays when neither a lease runs nor a checkpoint is kept, so that
-whoever had the key before is still refused, and generations grow if the clock is put back."""
+"""Milliseconds for which a record stays after its lease and its checkpoint have ended. Until then,
+the store still refuses earlier owners, and generations grow even if the clock is set back."""
 
 
 def milliseconds(seconds: float) -> int:
-    """Rounded up, and at least one."""
+    """Converts seconds, rounding up, to at least 1 millisecond."""
     return max(1, math.ceil(seconds * 1000))
 
 
 class Standing(StrEnum):
-    """How a claim stands with the store. The letters are those of the scripts."""
+    """A claim's standing with the store. The values are the letters in the scripts' answers."""
 
     CURRENT = "c"
     WANTED = "w"
@@ -32,30 +32,31 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A key that nobody ever claimed has the record of the defaults."""
+    """The store's knowledge of a key. The default values describe a key without any claim."""
 
     generation: int = 0
     owner: str | None = None
-    """None: the last owner gave it up."""
+    """The current owner; None after a release."""
     last: str | None = None
-    """Who owns it or, if nobody does, who did last."""
+    """The current owner or, after a release, the last owner."""
     until: int = 0
-    """When the lease ends."""
+    """The end of the lease."""
     wanted: bool = False
-    """Whether another owner asked for the key while the lease ran."""
+    """Whether another owner asked for the key during the lease."""
     kept: int = 0
-    """Until when at most there is a checkpoint; or, if later, when the owner gave the key up."""
+    """The latest expiry of the checkpoint, or the time of the release, whichever is later."""
 
     def holds_off(self, owner: str, now: int) -> bool:
-        """Whether a lease of somebody else runs."""
+        """Whether another owner's lease runs."""
         return self.owner is not None and self.owner != owner and self.until > now
 
     def followed(self, owner: str) -> bool:
-        """Whether somebody else has it or was the last to have it."""
+        """Whether another owner has the key, or was the last owner."""
         return self.last is not None and self.last != owner
 
     def standing(self, claim: Claim) -> Standing:
-        """Of generations the highest counts; of the same one, whether its owner still has it."""
+        """Returns the standing of a claim. The highest generation wins; within a generation, the
+        claim must belong to the current owner."""
         if self.generation < claim.generation:
             return Standing.FORGOTTEN
         if self.generation > claim.generation or self.owner != claim.owner:
@@ -67,7 +68,8 @@ class Record:
         return Record(generation=generation, owner=owner, last=owner, until=until, kept=self.kept)
 
     def recalled(self, claim: Claim) -> "Record":
-        """With a claim that is not lost as the current one; without a lease if it was forgotten."""
+        """Returns the record with `claim` as the current claim. A forgotten claim is restored
+        without a lease. The claim must not be lost."""
         if self.standing(claim) is not Standing.FORGOTTEN:
             return self
         return Record(
@@ -81,8 +83,8 @@ class Record:
         return replace(self, wanted=True)
 
     def keeping(self, ttl: int, now: int) -> "Record":
-        """With a checkpoint saved now. Takes some time more than that, so that a store which writes
-        records to files does so once in a while and not at each save."""
+        """Returns the record after a save at `now`. `kept` moves by twice the `ttl`, so a file
+        store rewrites the record only occasionally and not at each save."""
         return self if self.kept >= now + ttl else replace(self, kept=now + 2 * ttl)
 
     def released(self, now: int) -> "Record":
@@ -92,7 +94,7 @@ class Record:
         return Record(generation=self.generation, last=self.last, kept=now)
 
     def outlived(self, now: int) -> bool:
-        """Whether nobody needs to know it any more."""
+        """Whether the record may be deleted."""
         return now > max(self.until, self.kept) + REMEMBERED
 
 

@@ -1,7 +1,9 @@
-"""A store in Redis or Valkey, for servers on any machines. The only module that imports redis.
+"""A state store in Redis or Valkey, for servers on any machines. The only module with a redis
+import.
 
-What a call changes it changes in one script, at Redis' own time. All keys have one tag, so that a
-Redis Cluster has them in one slot: it works there as far as one script may work on several.
+Each change is one script, at the time of Redis' clock. All keys share a hash tag, so a Redis
+Cluster keeps them in the same slot. The store therefore works on a cluster, within the limits for
+scripts with several keys.
 """
 
 import time
@@ -24,13 +26,15 @@ TIMEOUT = 2.0
 CONNECTIONS = 8
 
 _BATCH = 250
-"""Claims in one script: as long as Redis serves nobody else, and this process nothing else."""
+"""Claims per script. During a script, Redis serves no other client. While the script is built, this
+process does no other work."""
 _BATCH_NBYTES = 4 * 1024 * 1024
-"""Bytes of checkpoints in one script, if there is more than one."""
+"""Bytes of checkpoints per script. A larger checkpoint gets its own script."""
 
 
 class RedisStore:
-    """A `StateStore`. Connects when it is first used, and again when a connection is lost."""
+    """A `StateStore` in Redis. Connects at the first call, and reconnects after a connection
+    loss."""
 
     def __init__(
         self,
@@ -40,16 +44,16 @@ class RedisStore:
         timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`url`: as redis-py takes it; raises `ValueError` for another. `prefix`: of all keys,
-        without braces. `timeout`: seconds for one script, its connection included. `clock`: of
-        seconds that never go back, to tell a save that comes late from the one after it."""
+        """`url`: a URL for redis-py; raises `ValueError` for any other. `prefix`: prefix of all
+        keys, without braces. `timeout`: seconds for one script, including the connection. `clock`:
+        a monotonic clock in seconds, for detecting a late save after a newer save."""
         self._client = Redis.from_url(
             url,
             protocol=2,
-            # `Turns` limits the time of all of it together.
+            # `Turns` limits the total time.
             socket_timeout=None,
             socket_connect_timeout=None,
-            # A connection that ended while it was idle is no reason to fail.
+            # The loss of an idle connection is no failure of the store.
             retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         )
         self.timeout = timeout
@@ -137,7 +141,7 @@ class RedisStore:
         keys: Sequence[str],
         arguments: Sequence[str | int | bytes],
     ) -> Iterator[tuple[Claim, Standing]]:
-        """A script that answers with a letter for each claim."""
+        """Runs a script which answers with one letter per claim."""
         letters: bytes = await self._run(script, keys, arguments)
         return zip(claims, map(Standing, letters.decode()), strict=True)
 
@@ -148,14 +152,14 @@ class RedisStore:
             try:
                 return await script(keys=keys, args=arguments)
             except (OSError, exceptions.RedisError) as error:
-                # Whatever it is that Redis does not do: it is for whoever runs it to see to.
+                # The operator has to solve any error of Redis, whatever its kind.
                 raise StoreUnavailable(f"the state store can't be used: {error}") from error
 
         return await self._turns.take(run)
 
 
 def _shown(claims: Iterable[Claim]) -> list[str | int | bytes]:
-    """What the scripts know claims by."""
+    """Returns the claims as arguments for a script: generation and owner of each claim."""
     return [field for claim in claims for field in (claim.generation, claim.owner)]
 
 

@@ -1,9 +1,9 @@
-"""The rules of `record.py` in Redis' Lua; each script changes all that it changes at once.
+"""The rules of `record.py` in Redis' Lua. Each script makes all its changes atomically.
 
-Of a key the store has a hash, its record (`generation`, `owner`, `last`, `until`, `wanted`, `kept`,
-and `saved`, the number of the last save), and a string, its checkpoint. Of all of them it has one
-string, since when it knows them. All times are those of Redis'
-clock, in milliseconds. Scripts for many claims answer with a letter for each.
+The store has two values per key. A hash is the key's record (`generation`, `owner`, `last`,
+`until`, `wanted`, `kept` and `saved`, the number of the last save). A string is the checkpoint. One
+more string, for all keys together, is the time since when the store has its data. All times are
+milliseconds of Redis' clock. Scripts for many claims answer with one letter per claim.
 """
 
 from elman_server.durable.store.record import REMEMBERED

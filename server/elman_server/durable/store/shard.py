@@ -1,13 +1,13 @@
-"""A folder of some keys' records and checkpoints, and the lock of all of them.
+"""A shard: a folder with the records and checkpoints of some keys, and one lock.
 
-A checkpoint is written beside its place and renamed into it, so that whoever dies in between leaves
-the old one. A record, which each renewal changes, is written where it is, in one piece that the
-kernel takes as a whole; renaming takes a disk's file system ten times as long. Nothing is flushed:
-a process that dies loses nothing, since what it wrote is the kernel's by then; a machine that dies
-takes the owners of all leases with it, and the checkpoints of the last half minute or so. What it
-left half written is found out by a checksum, and counts as never written.
+A checkpoint is written to a temporary file and renamed, so a crash leaves the previous checkpoint
+intact. A record changes at each renewal, and is overwritten in place by a single write, which the
+kernel applies as a whole. Renaming takes ten times as long on a disk's file system. The store never
+calls fsync. A dying process loses no data, because the kernel already has the written data. A dying
+machine loses the checkpoints of about the last half minute, and also the owners of all leases. A
+checksum detects partial writes. A partly written file counts as missing.
 
-Files are named by their keys' digests, so any key will do. Times are milliseconds.
+File names are digests of the keys, so a key may have any characters. Times are milliseconds.
 """
 
 import fcntl
@@ -24,20 +24,21 @@ from elman_server.durable.store.record import Record
 SHARDS = 256
 
 _LOCK_SECONDS = 1.9
-"""A little less than a `FileStore` gives its work."""
+"""A little less than the time limit of `FileStore`."""
 _LOCK_PAUSE = 0.5e-3
 _RECORD = ".record"
 _CHECKPOINT = ".checkpoint"
 _UNFINISHED = ".unfinished"
 _RECORD_HEADER = struct.Struct("<4sIQQQBH")
-"""Letters, the CRC-32 of what follows it, generation, until, kept, flags, length of the last
-owner's name. The name follows, and then the key, for people."""
+"""Magic letters, CRC-32 of the following bytes, generation, until, kept, flags, length of the last
+owner's name. The name follows the header, and the key follows the name for human readers."""
 _RECORD_CHECKED = 8
-"""Where that which the CRC-32 is of begins."""
+"""Offset of the first byte covered by the CRC-32."""
 _RECORD_LETTERS = b"ELR1"
 _OWNED, _WANTED, _KNOWN = 1, 2, 4
 _HEADER = struct.Struct("<4sQI")
-"""Of a checkpoint: letters, when it expires, the CRC-32 of its bytes, which follow."""
+"""Header of a checkpoint: magic letters, expiry, CRC-32 of the data. The data follows the
+header."""
 _LETTERS = b"ELC1"
 
 
@@ -46,19 +47,19 @@ def digest(key: str) -> str:
 
 
 def shard_of(name: str) -> int:
-    """The number of the shard in which the key of that digest is, below `SHARDS`."""
+    """Returns the shard number of a key's digest, below `SHARDS`."""
     return int(name[:2], 16)
 
 
 @contextmanager
 def locked(root: str, number: int) -> Iterator["Shard"]:
-    """The shard, for nobody else of any process or thread. Waits for whoever has it."""
+    """Locks a shard against all other processes and threads. Waits until the lock is free."""
     folder = os.path.join(root, f"{number:02x}")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # Of this very descriptor, unlike the locks of lockf, so it keeps other threads out too. The
-        # file is never replaced or removed: there is one to wait for, always the same.
+        # flock locks this descriptor, unlike lockf, and therefore excludes other threads too. The
+        # lock file is never replaced or removed, so all processes wait for the same file.
         _lock(lock)
         yield Shard(folder)
     finally:
@@ -66,8 +67,8 @@ def locked(root: str, number: int) -> Iterator["Shard"]:
 
 
 def _lock(file: int) -> None:
-    """Raises `TimeoutError` if another process has it for long: one that waited for ever could not
-    end either."""
+    """Raises `TimeoutError` if another process holds the lock for too long. An unlimited wait could
+    not be ended."""
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -80,7 +81,8 @@ def _lock(file: int) -> None:
 
 
 class Shard:
-    """Made by `locked`, and not to be used beyond it. Keys are named by their digests."""
+    """Files of one shard, by digest of the key. Made by `locked`, and valid only inside its
+    block."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -97,7 +99,7 @@ class Shard:
             file.write(_encode(record, key))
 
     def checkpoint(self, name: str, now: int) -> bytes | None:
-        """What is kept, if it has not expired."""
+        """Returns the stored checkpoint, unless it has expired or is damaged."""
         try:
             with open(self._path(name, _CHECKPOINT), "rb") as file:
                 header, data = file.read(_HEADER.size), file.read()
@@ -116,7 +118,7 @@ class Shard:
             os.unlink(self._path(name, _CHECKPOINT))
 
     def sweep(self, now: int) -> None:
-        """Deletes checkpoints that have expired and records that nobody needs any more."""
+        """Deletes expired checkpoints, outlived records and unfinished files."""
         for file in os.listdir(self._folder):
             name, kind = os.path.splitext(file)
             if (
@@ -143,7 +145,7 @@ class Shard:
 
 
 def _expiry(header: bytes) -> int:
-    """Of a checkpoint's file; 0 if that is no header of one."""
+    """Returns the expiry from a checkpoint's header; 0 for an invalid header."""
     if len(header) < _HEADER.size or not header.startswith(_LETTERS):
         return 0
     expiry: int = _HEADER.unpack(header)[1]
@@ -166,7 +168,7 @@ def _encode(record: Record, key: str) -> bytes:
 
 
 def _decode(data: bytes) -> Record:
-    """As if there had never been one, if it is damaged."""
+    """Returns the record in `data`; an empty record for damaged data."""
     if len(data) < _RECORD_HEADER.size:
         return Record()
     letters, checksum, generation, until, kept, flags, length = _RECORD_HEADER.unpack_from(data)
@@ -185,7 +187,7 @@ def _decode(data: bytes) -> Record:
 
 
 def _overwriting(path: str, flags: int) -> int:
-    """Keeps what is there until it is written over."""
+    """Opens a file without truncating, so the old content stays until the write."""
     return os.open(path, flags & ~os.O_TRUNC, 0o600)
 
 

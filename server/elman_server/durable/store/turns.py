@@ -1,4 +1,4 @@
-"""How the calls of one store wait for one another, and how long for the store."""
+"""Scheduling and time limits of a store's calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,24 +10,26 @@ from elman_server.durable.store.interface import StoreUnavailable
 _T = TypeVar("_T")
 
 _SLICES = 10
-"""In which a call's time is counted."""
+"""Time slices per call."""
 
 
 class Turns:
-    """A few at a time, each with a limit of time for itself: however many there are, they wait for
-    as long as those before them get on. One that fails fails those behind it, who would only find
-    out the same one after the other."""
+    """A limit on concurrent calls, with a time limit for each running call.
+
+    Any number of calls may wait, as long as the calls before them make progress. A failed call also
+    fails all waiting calls, because they would only fail one after the other.
+    """
 
     def __init__(self, *, at_once: int, timeout: float) -> None:
-        """`timeout` in seconds, of those in which this process runs: one that stands still for
-        longer must not take that for the store's silence."""
+        """`timeout`: seconds during which this process runs. After a pause of the process, the
+        store's silence during the pause must not count as a time-out."""
         self._free = asyncio.Semaphore(at_once)
         self._timeout = timeout
         self._failures = 0
 
     async def take(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Raises `StoreUnavailable`: as `work` does, when it takes too long, or at once when some
-        other did meanwhile."""
+        """Runs `work` after the calls before it. Raises `StoreUnavailable` if `work` does or takes
+        too long, or if another call has failed during the wait."""
         failures = self._failures
         async with self._free:
             if failures != self._failures:
@@ -46,8 +48,9 @@ class Turns:
 
 
 class _Patience:
-    """Like `asyncio.timeout`, but counts slices: however long the process stands still, that is
-    one of them, and what came meanwhile is heard before the next is over."""
+    """A time limit like `asyncio.timeout`, but counted in slices. A pause of the process counts as
+    a single slice, however long the pause is. So answers received during the pause are read before
+    the next slice ends."""
 
     def __init__(self, seconds: float) -> None:
         self._slice = seconds / _SLICES
