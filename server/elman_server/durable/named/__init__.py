@@ -1,7 +1,7 @@
-"""Named sessions: which of them this server has, and what becomes of their checkpoints.
+"""Named sessions of this server, and their checkpoints.
 
-`lease_keeper.py` holds their claims in the state store and `saving.py` saves them behind the step;
-`lease.py` is one of them, `rewinding.py` says which tickets may go behind a checkpoint, and
-`fence.py` knows until when what they answered may be sent. Nothing here knows gRPC or what is in a
-checkpoint.
+`lease_keeper.py` holds the claims in the state store. `checkpoint_writer.py` saves checkpoints in
+the background. `lease.py` is one session's lease. `rewinding.py` decides about tickets older than a
+checkpoint. `fence.py` decides until when answers may be sent. Modules in this folder know neither
+gRPC nor the content of a checkpoint.
 """

@@ -1,7 +1,8 @@
-"""What a server's named sessions have to be saved, and when they have been.
+"""Checkpoints of a server's named sessions: which to save, and when.
 
-Behind the steps: what is saved is the last of each, so a store that is slow has no more to save
-than one that is fast. What the store refuses, somebody else has.
+Saving runs in the background of the steps. Only each session's last snapshot is saved, so a slow
+store has no more to save than a fast one. If the store refuses a checkpoint, another server has the
+session.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ from elman_server.telemetry.metrics import KeeperMetrics
 
 _BATCH = 250
 _BATCH_NBYTES = 4 * 1024 * 1024
-"""Checkpoints that are sealed and saved together, and bytes of them if there is more than one: as
-long as the event loop does nothing else."""
+"""Checkpoints per batch, and bytes at which a batch is full. The event loop does no other work
+while sealing a batch."""
 _MOST_LEAVING = 10_000
 _MOST_LEAVING_NBYTES = 256 * 1024 * 1024
-"""Sessions that have ended whose last checkpoints wait for a store that is down, and their
-bytes."""
+"""Ended sessions whose last checkpoints wait during an outage of the store, and the checkpoints'
+bytes. Above the limits, the oldest are dropped."""
 
 
 class CheckpointWriter:
@@ -34,7 +35,7 @@ class CheckpointWriter:
         clock: Callable[[], float],
         refused: Callable[[Lease, Claim], None],
     ) -> None:
-        """`ttl`: seconds for which the store keeps what is saved."""
+        """`ttl`: seconds for which the store keeps a checkpoint."""
         self._store = store
         self._metrics = metrics
         self._ttl = ttl
@@ -42,30 +43,30 @@ class CheckpointWriter:
         self._refused = refused
         self._log = structlog.get_logger("elman.store")
         self.leaving: dict[Lease, int] = {}
-        """Those that are over, in that order, until they are saved and released; and the bytes that
-        each has to be saved."""
+        """Ended sessions, in order of their end, until they are saved and released. The values are
+        the bytes left to save."""
         self._leaving_nbytes = 0
         self._left: dict[str, Lease] = {}
-        """The last of those of each key."""
+        """The last ended session of each key."""
         self.failing = False
-        """Whether claims can be renewed and nothing can be saved, as in a store that is full."""
+        """Whether renewals succeed but saves fail, as in a full store."""
         self._dirty: dict[Lease, None] = {}
-        """To be saved."""
+        """Sessions to save."""
         self._surplus: list[Claim] = []
-        """To be released, as their sessions never came to be."""
+        """Claims to release, because their sessions were never opened."""
         self._write = asyncio.Event()
         self._dropping = False
-        """Whether some were given up unsaved since the store could be used."""
+        """Whether checkpoints were dropped since the last successful save."""
         self._renewals = 0
         self._failed_at: int | None = None
-        """After how many renewals saving failed, if it did the last time."""
+        """The number of renewals at the last failed save; None after a successful save."""
 
     def add(self, lease: Lease) -> None:
-        """It is saved the next time."""
+        """Marks a session for the next save."""
         self._dirty[lease] = None
 
     def leave(self, lease: Lease) -> None:
-        """It is over: it is saved soon, and then released."""
+        """Takes an ended session, for saving and then releasing it soon."""
         nbytes = 0 if lease.unsaved is None else lease.unsaved.nbytes
         self.leaving[lease] = nbytes
         self._leaving_nbytes += nbytes
@@ -75,7 +76,7 @@ class CheckpointWriter:
         self.wake()
 
     def left(self, key: str) -> Lease | None:
-        """The last session of a key, if it is over and not released yet."""
+        """Returns the last session of a key, if the session has ended and is not released yet."""
         return self._left.get(key)
 
     def forget(self, lease: Lease) -> None:
@@ -88,22 +89,22 @@ class CheckpointWriter:
             del self._left[lease.key]
 
     def release(self, claim: Claim) -> None:
-        """Gives a claim up that nobody holds a session by."""
+        """Releases a claim without a session."""
         self._surplus.append(claim.emptied())
         self.wake()
 
     def wake(self) -> None:
-        """Has all be saved that is to be."""
+        """Starts a save if there is any work."""
         if self._dirty or self.leaving or self._surplus:
             self._write.set()
 
     async def due(self) -> None:
-        """Returns when there is something to be saved."""
+        """Waits until there is work."""
         await self._write.wait()
         self._write.clear()
 
     def renewed(self) -> None:
-        """Claims were, so the store can be used for that."""
+        """Counts a renewal: the store is reachable."""
         self._renewals += 1
 
     async def save_all(self) -> None:
@@ -112,7 +113,7 @@ class CheckpointWriter:
             for batch in _batches(dirty):
                 await self._save(batch)
             self._tell(None)
-        except BaseException as error:  # a stop in the middle of it, too
+        except BaseException as error:  # including a cancellation during a save
             self._dirty = {**dirty, **self._dirty}
             self._tell(error)
             raise
@@ -139,7 +140,7 @@ class CheckpointWriter:
                 lease.saved(snapshot, self._clock())
 
     async def _release(self) -> None:
-        """Those that are over and saved, or of no use any more."""
+        """Releases the ended sessions without unsaved snapshots, and the surplus claims."""
         ready = [each for each in self.leaving if each.unsaved is None]
         claims = [each.claim for each in ready if each.claim is not None]
         surplus, self._surplus = self._surplus, []
@@ -155,7 +156,8 @@ class CheckpointWriter:
             self._forget_left(lease)
 
     def _bound_leaving(self) -> None:
-        """While the store can't be used. Else they are saved, however many end at once."""
+        """Drops the oldest ended sessions above the limits, but only while saves fail. Otherwise
+        the sessions are saved soon, however many end at once."""
         if self._failed_at is None:
             return
         while len(self.leaving) > _MOST_LEAVING or self._leaving_nbytes > _MOST_LEAVING_NBYTES:
@@ -166,7 +168,7 @@ class CheckpointWriter:
                 self._log.warning("checkpoints of sessions that ended are dropped", key=first.key)
 
     def _tell(self, error: BaseException | None) -> None:
-        """Tells, once, if claims can be renewed and nothing can be saved."""
+        """Logs once if renewals succeed but saves fail, and once when saves succeed again."""
         if error is None:
             if self.failing:
                 self._log.info("named sessions are saved again")

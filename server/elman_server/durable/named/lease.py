@@ -1,4 +1,4 @@
-"""A holding: one named session that this server has, from its claim to its release."""
+"""A lease of one named session on this server, from the claim to the release."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,7 +13,7 @@ TAKEN_OVER = Ending(
 
 
 class Sessions(Protocol):
-    """What an engine does with a session."""
+    """The engine's operations on a session."""
 
     def close(self, session: Session, ending: Ending) -> None: ...
     def cut(self, session: Session, ending: Ending) -> None: ...
@@ -22,7 +22,8 @@ class Sessions(Protocol):
 
 
 class Lease:
-    """A `Keeping`: its engine tells it of snapshots and of the session's end."""
+    """The claim and the unsaved snapshot of a named session. Implements `Keeping`: the engine
+    reports snapshots and the session's end."""
 
     def __init__(
         self,
@@ -37,8 +38,8 @@ class Lease:
         now: float,
         floor: int = 0,
     ) -> None:
-        """`claim`: None while the store could not be asked. `changed` is told of snapshots and of
-        the end. `floor`: the position of what is kept, if that is further than the session."""
+        """`claim`: None if the store was unavailable. `changed`: called after each snapshot and at
+        the end. `floor`: the position of the stored checkpoint, if ahead of the session."""
         self.key = key
         self.owner = owner
         self.claim = claim
@@ -46,13 +47,13 @@ class Lease:
         self.over = False
         """Whether the session has ended."""
         self.lost = False
-        """Whether somebody else has it."""
+        """Whether another owner has the session."""
         self.unsaved: Snapshot | None = None
-        """The last one, until it is saved."""
+        """The last snapshot, until it is saved."""
         self.saved_at = self.taken_at = now
         """Seconds on the keeper's clock."""
         self.letting_go = False
-        """Whether it is being released: then its claim may be nobody's at any time."""
+        """Whether a release is in progress. The claim may be outdated at any time from then on."""
         self._given_up_at: float | None = None
         self._saved_position: int | None = None
         self._floor = floor
@@ -73,15 +74,17 @@ class Lease:
         self._changed(self)
 
     def ask(self, *, anyhow: bool) -> None:
-        """Has a snapshot taken if there are elements since the last; or `anyhow`, as nothing may be
-        kept any more."""
+        """Requests a snapshot if there are new elements since the last snapshot, or in any case
+        with `anyhow`. `anyhow` also removes the floor, because the store may have lost the
+        checkpoint."""
         if anyhow:
             self._floor = 0
         if anyhow or self.session.position != self._taken:
             self._engine.snapshot(self.session)
 
     def seal(self, snapshot: Snapshot) -> bytes:
-        """Its checkpoint, which is its client's ticket as well: sealed once for both."""
+        """Returns the sealed snapshot: the checkpoint, and also the client's ticket. Seals each
+        snapshot once."""
         if self._sealed is None or self._sealed[0] is not snapshot:
             self._sealed = snapshot, self._seal(snapshot)
         return self._sealed[1]
@@ -94,12 +97,13 @@ class Lease:
 
     @property
     def done(self) -> bool:
-        """Whether whoever has it next goes on after all that it answered."""
+        """Whether the session has ended and all its answers are in the stored checkpoint."""
         return self.over and self._saved_position == self.session.position
 
     def give_up(self, now: float, *, patience: float) -> None:
-        """Has the session end for somebody else to have: once all that was pushed is answered or,
-        when it is asked for that again after `patience`, as soon as what runs is."""
+        """Ends the session for the benefit of another owner. The first call lets the session answer
+        all pushed elements. A call more than `patience` seconds later ends the session after the
+        running step."""
         if self.over:
             return
         if self._given_up_at is None:
@@ -109,7 +113,8 @@ class Lease:
             self._engine.cut(self.session, TAKEN_OVER)
 
     def revoke(self) -> None:
-        """Somebody else has it: nothing more is told of it or saved."""
+        """Ends the session at once, because another owner has claimed the session. No further
+        answers are sent or saved."""
         self.lost = True
         self._engine.revoke(self.session, TAKEN_OVER)
         self._changed(self)

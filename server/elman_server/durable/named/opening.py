@@ -1,4 +1,4 @@
-"""Makes the keeper that a server's settings ask for."""
+"""Creation of the lease keeper from a server's settings."""
 
 from elman_server.config import ServerConfig
 from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
@@ -8,7 +8,7 @@ from elman_server.telemetry.metrics import Metrics
 
 
 def open_lease_keeper(config: ServerConfig, metrics: Metrics) -> LeaseKeeper | None:
-    """None without a state store. Raises `StartError`."""
+    """Returns a keeper, or None without a state store. Raises `StartError`."""
     if not config.state_store:
         return None
     try:

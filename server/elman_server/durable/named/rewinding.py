@@ -1,9 +1,9 @@
-"""Whether a ticket may take a named session back behind what is kept of it.
+"""The rule for tickets older than a named session's checkpoint.
 
-With a name, what is kept decides. A client that lost its server comes back with a ticket that is
-older than the last checkpoint, and pushes again what came after the ticket: so it gets to the
-checkpoint by itself, with the same state, and nothing is lost. A ticket without those elements
-would undo them.
+For a named session, the checkpoint decides. After the loss of a server, a client reconnects with a
+ticket older than the last checkpoint, and pushes the elements after the ticket again. So the client
+reaches the checkpoint's position with the same state, and no element is lost. A ticket without the
+elements after it would undo them, and is rejected.
 """
 
 from dataclasses import dataclass
@@ -13,31 +13,31 @@ from elman_server.errors import TicketRejected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What is kept of a session."""
+    """A session's stored checkpoint."""
 
     position: int
     attachment: bytes
-    """The id of the client's that had it."""
+    """The attachment id of the checkpoint's client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """A client that comes with a ticket and a name."""
+    """A request to resume with a ticket and a name."""
 
     position: int
-    """The ticket's."""
+    """The ticket's position."""
     attachment: bytes
     replay: int | None
-    """How many elements after the ticket the client has; None if it does not say."""
+    """How many elements after the ticket the client can push again; None if unknown."""
 
     @property
     def reach(self) -> int | None:
-        """The position that the client gets to by itself; None if it is not known."""
+        """The last position within the client's reach; None if unknown."""
         return None if self.replay is None else self.position + self.replay
 
     def check(self, position: int) -> None:
-        """Raises `TicketRejected` if the session has been at a position that the client does not
-        get to by itself."""
+        """Raises `TicketRejected` if `position`, once reached by the session, is beyond the
+        client's reach."""
         if self.reach is not None and position > self.reach:
             raise TicketRejected(
                 f"the ticket is of position {self.position}; the session with this name is at "
@@ -47,11 +47,11 @@ class Resumption:
             )
 
     def floor(self, kept: Checkpoint | None) -> int:
-        """The position before which nothing of the session is to be saved, as what is kept is
-        further. Raises `TicketRejected`.
+        """Returns the position before which snapshots must not be saved, because the stored
+        checkpoint is ahead. Raises `TicketRejected`.
 
-        What another client left is older than this one's attachment: the store has vouched for
-        that when it gave the session out.
+        A checkpoint of a different client is older than the present attachment. The store
+        guarantees this order when it grants the claim.
         """
         if kept is None or kept.attachment != self.attachment or kept.position <= self.position:
             return 0
