@@ -1,2 +1,2 @@
-"""Tickets: snapshots of sessions, sealed, so that clients may hold them and any server with the
-key and the model may go on from them."""
+"""Tickets: sealed snapshots of sessions, held by clients. Any server with the key and the model can
+resume a session from its ticket."""

@@ -1,7 +1,7 @@
-"""What a ticket holds, in bytes.
+"""The content of a ticket, as bytes.
 
-Only who has the key can make such bytes, so their form is trusted; whether they fit the model is
-not.
+Only a holder of the key can make such bytes, so their format is trusted. Their match with the model
+is not trusted.
 """
 
 import json
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _HEAD = struct.Struct("<QdB32sH")
-"""Position, expiry, flags, whose it is, and the length of the model's part."""
+"""Position, expiry, flags, owner, and the length of the origin."""
 _TENSORS, _NAMED = 1, 2
-"""Flags: what follows the model's part. First comes what is of a named session."""
+"""Flags for the parts after the origin. The attachment precedes the tensors."""
 ATTACHMENT_NBYTES = 16
 _NAME = struct.Struct(f"<32s{ATTACHMENT_NBYTES}s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The model that a ticket is of."""
+    """The model of a ticket."""
 
     model: str
     version: str
@@ -28,12 +28,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """Of a named session to a client."""
+    """The attachment of a named session to a client."""
 
     session: bytes
-    """32 bytes that stand for the session."""
+    """32 bytes identifying the session."""
     id: bytes
-    """`ATTACHMENT_NBYTES`, no other client's."""
+    """`ATTACHMENT_NBYTES` bytes, different for every client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +43,11 @@ class Content:
     expires: float
     """Seconds since 1970."""
     owner: bytes
-    """32 bytes that stand for who may use it."""
+    """32 bytes identifying the ticket's legitimate user."""
     tensors: bytes | None
-    """Little-endian numbers, in the order in which the model names them; None for the initial
-    state."""
+    """Little-endian numbers, in the model's order of tensors; None for the initial state."""
     attachment: Attachment | None = None
-    """If it is of a named session."""
+    """The attachment of a named session; None without a name."""
 
     def encode(self) -> bytes:
         model, named = _encoded(self.origin), b""
@@ -61,7 +60,7 @@ class Content:
 
     @staticmethod
     def decode(data: bytes) -> "Content":
-        """What `encode` gave."""
+        """Decodes the result of `encode`."""
         position, expires, flags, owner, length = _HEAD.unpack_from(data)
         stop = _HEAD.size + length
         origin = Origin(**json.loads(data[_HEAD.size : stop]))
@@ -87,5 +86,5 @@ def _encoded(origin: Origin) -> bytes:
 
 
 def overhead_nbytes(origin: Origin) -> int:
-    """What a content takes beside its tensors at most."""
+    """Returns the largest size of a content without its tensors, in bytes."""
     return _HEAD.size + len(_encoded(origin)) + _NAME.size

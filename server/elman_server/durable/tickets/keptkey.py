@@ -1,8 +1,8 @@
-"""A ticket key that is kept in a file, for all servers of one user that have none configured.
+"""A ticket key in a file, shared by all servers of one user if no key is configured.
 
-The file is that user's alone, and is refused if it is not. It comes into its place whole, and the
-first one stays: so servers that start together have the same key. It is written when a server seals
-its first ticket: one that never does leaves nothing behind.
+The file must belong to the user alone; any other file is refused. The file is created atomically,
+and the first file stays, so servers starting at the same time share a key. A server writes the file
+when sealing its first ticket. A server without tickets leaves no file behind.
 """
 
 import contextlib
@@ -24,22 +24,23 @@ _SETTING = "ELMAN_TICKET_KEY"
 
 
 class KeyNotKept(Exception):
-    """A key can't be kept in a file, or the one that is there is not to be used; says why."""
+    """The key can't be stored in a file, or the existing file is unusable. The message gives the
+    reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnKey:
-    """The key of a server that has none configured, and of its workers."""
+    """The key of a server without a configured key, and of the server's workers."""
 
     text: str
     path: Path | None
-    """The file that it is, or will be, kept in; None if it is good until the server ends."""
+    """The present or future file of the key; None if the key is valid until the server ends."""
     problem: str = ""
-    """Why it is not kept."""
+    """The reason why the key can't be stored."""
 
     def keep(self) -> str:
-        """The key to use from the first ticket on: the one that is in the file, where this one is
-        put if there is none. If it can't be, this one."""
+        """Stores the key unless the file holds one, and returns the file's key, for use from the
+        first ticket on. If storing fails, returns this key."""
         if self.path is None:
             return self.text
         try:
@@ -66,8 +67,8 @@ class OwnKey:
 
 
 def own_key() -> OwnKey:
-    """The one that is kept in the user's state folder or, if there is none, a new one that can be
-    kept there; or, where that can't be, one that nobody else has."""
+    """Returns the key in the user's state folder, or a new key to be stored there. If the folder
+    can't be used, returns a new key without a file."""
     try:
         path = Path(platformdirs.user_state_dir("elman", appauthor=False)) / _NAME
         with _told(path):
@@ -77,7 +78,7 @@ def own_key() -> OwnKey:
 
 
 def kept_key(path: Path, new: str) -> str:
-    """The key in a file, which is made of `new` if it is not there. Raises `KeyNotKept`."""
+    """Returns the key in a file, and writes `new` to a missing file first. Raises `KeyNotKept`."""
     with _told(path):
         found = _found(path)
         if found is not None:
@@ -89,7 +90,7 @@ def kept_key(path: Path, new: str) -> str:
 
 
 def _found(path: Path) -> str | None:
-    """The key in a file; None if there is none, and one can be put there as far as can be told."""
+    """Returns the key in a file; None if the file is missing and can probably be created."""
     if os.name != "posix":
         raise KeyNotKept("whose a file is can't be told on this system")
     if not path.is_absolute():
@@ -106,7 +107,7 @@ def _found(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What the system says is wrong is why a key is not kept."""
+    """Converts an `OSError` into `KeyNotKept` with the system's reason."""
     try:
         yield
     except OSError as error:
@@ -114,7 +115,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> str:
-    # Neither what a link points to nor what never ends.
+    # Do not follow symbolic links, and do not block on a FIFO or a device.
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as opened:
         status = os.fstat(opened.fileno())
@@ -138,7 +139,7 @@ def _check(path: Path, status: os.stat_result, *, forbidden: int) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Unless another server does so first."""
+    """Writes the file, unless another server has written it first."""
     file, made = tempfile.mkstemp(prefix=f".{_NAME}-", dir=path.parent)
     try:
         with os.fdopen(file, "w") as opened:

@@ -1,10 +1,10 @@
-"""What seals a ticket: AES-256-GCM under one of several keys.
+"""Sealing of tickets with AES-256-GCM under one of several keys.
 
-A ticket is a version, the key's id, a salt, a nonce and the ciphertext with its tag. The key that
-encrypts is not the configured one but derived from it (HKDF-SHA256, RFC 5869) and the salt, which
-every process chooses at random when it starts; its nonces count from 0. So no nonce is ever used
-twice under one key, however many tickets however many servers seal: random nonces under the
-configured key itself would be safe for 2^32 tickets only (NIST SP 800-38D, section 8.3).
+A ticket is a version, the key's id, a salt, a nonce and the ciphertext with its tag. The encryption
+key is derived from the configured key and the salt (HKDF-SHA256, RFC 5869). Every process chooses a
+random salt at its start, and counts nonces from 0. So no nonce repeats under the same key, for any
+number of tickets and servers. Random nonces under the configured key would be safe for 2^32 tickets
+only (NIST SP 800-38D, section 8.3).
 """
 
 import hashlib
@@ -25,16 +25,16 @@ _VERSION = 1
 _ID_NBYTES, _SALT_NBYTES, _NONCE_NBYTES, _TAG_NBYTES = 4, 16, 12, 16
 _HEAD_NBYTES = 1 + _ID_NBYTES + _SALT_NBYTES
 SEAL_NBYTES = _HEAD_NBYTES + _NONCE_NBYTES + _TAG_NBYTES
-"""What a sealed content takes beside itself."""
+"""Bytes added to the content by sealing."""
 _KNOWN_SALTS = 1024
 
 
 class Keyring:
-    """The first key seals, all of them open."""
+    """Ticket keys. The first key seals; every key opens."""
 
     def __init__(self, keys: Sequence[bytes], *, keep: Callable[[], bytes] | None = None) -> None:
-        """At least one, as `keys.parse_key` gives them. `keep` is called before the first ticket is
-        sealed, and gives the key to use from then on."""
+        """`keys`: at least one key, from `keys.parse_key`. `keep` is called before the first ticket
+        is sealed, and returns the key to use from then on."""
         self._keep = keep
         self._opening = lru_cache(_KNOWN_SALTS)(_derived)
         self._use(keys)
@@ -58,7 +58,7 @@ class Keyring:
         return self._head + nonce + self._cipher.encrypt(nonce, content, self._head)
 
     def open(self, sealed: bytes) -> bytes:
-        """What `seal` was given. Raises `TicketRejected`, whatever came."""
+        """Returns the content of a sealed ticket. Raises `TicketRejected` for any invalid input."""
         if len(sealed) < SEAL_NBYTES:
             raise TicketRejected(
                 f"the ticket has {len(sealed)} bytes; the shortest has {SEAL_NBYTES}",
@@ -72,7 +72,7 @@ class Keyring:
         head, rest = sealed[:_HEAD_NBYTES], sealed[_HEAD_NBYTES:]
         key = self._keys.get(head[1 : 1 + _ID_NBYTES])
         if key is None and self._keep is not None:
-            # Another server may have kept its own meanwhile.
+            # Another server may have stored its own key in the meantime.
             self._settle()
             key = self._keys.get(head[1 : 1 + _ID_NBYTES])
         if key is None:

@@ -1,4 +1,4 @@
-"""The keys that seal tickets, as they are configured."""
+"""The format of configured ticket keys."""
 
 import base64
 import binascii
@@ -12,8 +12,8 @@ def new_key() -> str:
 
 
 def parse_key(text: str) -> bytes:
-    """32 bytes from base64 or hex. Raises `ValueError`, which says what is allowed and not what
-    came."""
+    """Decodes 32 bytes from base64 or hex. Raises `ValueError`, with the allowed format but without
+    the given text."""
     try:
         key = bytes.fromhex(text) if len(text) == 2 * KEY_NBYTES else _from_base64(text)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The tickets of one model: from snapshots to sealed bytes, and back."""
+"""Tickets of one model: conversion of snapshots to sealed bytes, and back."""
 
 import hashlib
 import time
@@ -18,9 +18,9 @@ from elman_server.model.spec import ModelSpec
 
 
 class Tickets:
-    """Issues and takes tickets of one model.
+    """Issues and redeems the tickets of one model.
 
-    An identity is whom the transport has authenticated, or empty where it authenticates nobody.
+    An identity is the caller's authenticated identity, or empty without authentication.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Tickets:
         max_nbytes: float = inf,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`lifetime`: seconds for which a ticket is good; `named_lifetime`: the same of a named
-        session's, if that is longer. `least`: no session gets one more often.
-        `max_nbytes`: of a ticket. `clock` gives seconds since 1970."""
+        """`lifetime`: seconds for which a ticket is valid. `named_lifetime`: the same for named
+        sessions, if longer. `least`: the smallest interval between a session's tickets.
+        `max_nbytes`: the largest size of a ticket. `clock` returns seconds since 1970."""
         self.least = least
         self._origin = origin
         self._keyring = keyring
@@ -51,9 +51,9 @@ class Tickets:
         ]
         tensors = sum(prod(shape) * dtype.itemsize for dtype, shape in self._layout)
         self.nbytes = SEAL_NBYTES + overhead_nbytes(origin) + tensors
-        """Of a ticket, at most."""
+        """The largest size of a ticket, in bytes."""
         self.available = self.nbytes <= max_nbytes
-        """Whether there are any: the state may be too large for one."""
+        """Whether tickets are issued; false if the state is too large for a ticket."""
 
     def issue(
         self,
@@ -61,7 +61,7 @@ class Tickets:
         identity: str,
         attachment: Attachment | None = None,
     ) -> bytes:
-        """`attachment`: of a named session."""
+        """Seals a snapshot as a ticket. `attachment`: only for a named session."""
         tensors = None
         if snapshot.tensors is not None:
             tensors = b"".join(
@@ -81,15 +81,15 @@ class Tickets:
         return self._keyring.seal(content.encode())
 
     def redeem(self, ticket: bytes, identity: str) -> Snapshot:
-        """The snapshot that a ticket is of. Raises `TicketRejected` or, if it was issued to
-        somebody else, `ForeignTicket`."""
+        """Returns the snapshot of a ticket. Raises `TicketRejected`, or `ForeignTicket` for a
+        ticket of a different identity."""
         return self._snapshot(self._opened(ticket, identity))
 
     def redeem_named(
         self, ticket: bytes, identity: str, session: bytes
     ) -> tuple[Snapshot, Attachment]:
-        """The same of a ticket that is of a named session, the one that `session` stands for, and
-        to whom the session was attached. Raises as `redeem` does."""
+        """Returns the snapshot and the attachment of a ticket for the named session `session`.
+        Raises as `redeem` does, and `TicketRejected` for a different session."""
         content = self._opened(ticket, identity)
         attachment = content.attachment
         if attachment is None or attachment.session != session:
@@ -102,11 +102,11 @@ class Tickets:
         return self._snapshot(content), attachment
 
     def content(self, ticket: bytes, identity: str) -> Content:
-        """What is in a ticket, whichever version it is of. Raises as `redeem` does."""
+        """Returns the content of a ticket for any version of the model. Raises as `redeem` does."""
         return self._opened(ticket, identity)
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Raises `TicketRejected` unless it is the model's."""
+        """Raises `TicketRejected` unless `fingerprint` is the model's."""
         own = self._origin.fingerprint
         if fingerprint != own:
             raise TicketRejected(
@@ -117,7 +117,7 @@ class Tickets:
             )
 
     def origin(self, ticket: bytes, identity: str) -> Origin:
-        """The model that a ticket is of, whichever version. Raises as `redeem` does."""
+        """Returns the origin of a ticket for any version of the model. Raises as `redeem` does."""
         return self.content(ticket, identity).origin
 
     def _snapshot(self, content: Content) -> Snapshot:
@@ -128,7 +128,7 @@ class Tickets:
 
     def _opened(self, ticket: bytes, identity: str) -> Content:
         content = Content.decode(self._keyring.open(ticket))
-        # First of all: to somebody else nothing of it is told.
+        # Check the owner first, so that errors reveal no details to other identities.
         if content.owner != _owner(identity):
             raise ForeignTicket("the ticket was issued to another identity", reason="identity")
         if content.origin.model != self._origin.model:
