@@ -1,1 +1,1 @@
-"""This process: its memory, its CPU time, its threads, the limits on it, and its end."""
+"""The process: memory, CPU time, threads, limits and end."""

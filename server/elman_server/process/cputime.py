@@ -1,11 +1,11 @@
-"""CPU time that a thread spends on what it was asked to do, and not on the garbage collector."""
+"""CPU time of a thread, without garbage collection."""
 
 import gc
 import time
 
 
 class _Collecting:
-    """Seconds that full collections took, on whichever thread; the others are short."""
+    """Seconds spent in full collections, on all threads. Other collections are short."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -25,6 +25,7 @@ gc.callbacks.append(_collecting)
 
 
 def cpu_seconds() -> float:
-    """Of the thread that calls. A collection looks at all sessions that there are, and comes
-    whenever enough objects were made: what runs then has no part in how long it takes."""
+    """Returns the CPU seconds of the calling thread, without full collections. A collection scans
+    all sessions and starts after a certain number of allocations, on any thread. Its duration does
+    not depend on the work of this thread."""
     return time.thread_time() - _collecting.seconds

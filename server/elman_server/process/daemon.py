@@ -1,5 +1,4 @@
-"""Work on a thread that nothing has to wait for: neither who asked for it, nor the end of the
-process."""
+"""Work on a daemon thread. Neither the caller nor the process's exit has to wait for the thread."""
 
 import asyncio
 import contextlib
@@ -12,8 +11,8 @@ T = TypeVar("T")
 
 
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
-    """The function's result, or what it raises, in the running event loop. If nobody waits for it
-    any more when it comes, it is dropped."""
+    """Runs a function on a new thread. Returns a future of the running event loop with the
+    function's result or exception. A result for a cancelled future is dropped."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -30,7 +29,7 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio
             outcome = function(*args, **kwargs), None
         except BaseException as error:
             outcome = None, error  # type: ignore[assignment]
-        with contextlib.suppress(RuntimeError):  # the loop has ended
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=work, daemon=True, name="elman-load").start()

@@ -1,4 +1,4 @@
-"""The process's memory: how much it may have, and what was freed given back to the system."""
+"""The process's memory limit, and the return of freed memory to the system."""
 
 import contextlib
 import ctypes
@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 _GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
-"""Where control groups of version 2 are, and those of version 1 that bound memory."""
+"""Root folders of control groups of version 2, and of the memory controller of version 1."""
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUP_LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""Where a control group says what it may have: of version 2, and of version 1."""
+"""Files with a control group's memory limit: version 2, version 1."""
 
 
 def limit() -> int:
-    """Bytes of memory that the machine has or, if that is less, that the process or one of its
-    control groups may use."""
+    """Returns the memory limit in bytes: the smallest of the machine's memory, the process's limits
+    and the limits of the process's control groups."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         most, _ = resource.getrlimit(kind)
@@ -24,14 +24,14 @@ def limit() -> int:
             limits.append(most)
     for group in _groups():
         for name in _GROUP_LIMITS:
-            # A group without a limit says "max".
+            # The limit of an unlimited group is the word "max".
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((group / name).read_text()))
     return min(limits)
 
 
 def _groups() -> set[Path]:
-    """The control groups that the process is in."""
+    """Returns the process's control groups and their parents."""
     groups = set(_GROUPS)
     with contextlib.suppress(OSError):
         for line in _OWN_GROUPS.read_text().splitlines():
@@ -43,8 +43,9 @@ def _groups() -> set[Path]:
 
 
 def give_back() -> None:
-    """The C library keeps what is freed for whoever asks next. After a model is gone that is much:
-    its weights, and what the runtime made of them. Only glibc is known to do what is asked here."""
+    """Returns freed memory to the system. The C library otherwise keeps freed memory for later
+    allocations. After a model is unloaded, the amount is large: the weights, and the runtime's data
+    made from them. Works with glibc only; does nothing elsewhere."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

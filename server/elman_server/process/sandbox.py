@@ -1,6 +1,6 @@
-"""Bounds that a process puts on itself before it runs what a stranger made.
+"""Limits which a process sets on itself before running untrusted code.
 
-It is no jail: such a process may still do what its user may.
+The limits are no jail: the process keeps all rights of its user.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ _FIRST_TO_GO = "1000"
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """A parent that is killed can't end its child, which may never end by itself. `parent`: its
-    id, where it may have been killed already."""
+    """Kills this process when its parent dies. A killed parent can't end its child, and the child
+    might run forever. `parent`: the parent's id, if the parent may already be dead."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
@@ -24,19 +24,18 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def go_first() -> None:
-    """Where the machine, or the container, runs out of memory, this process is the one that the
-    system ends."""
+    """Makes this process the system's first choice to kill when the machine or the container runs
+    out of memory."""
     with contextlib.suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
 
 
 def limit_memory(nbytes: int) -> None:
-    """Bounds the memory that is written to; that of threads' stacks and libraries is not counted
-    before it is used, so that pools of threads can start. Where the system can't (macOS), nothing
-    is bounded."""
-    # A core of gigabytes would only fill the disk.
+    """Limits writable memory. Unused memory of thread stacks and libraries does not count, so
+    thread pools can start. Does nothing on systems without such a limit (macOS)."""
+    # A core dump of gigabytes would only fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     bound = nbytes if hard == resource.RLIM_INFINITY else min(nbytes, hard)
-    with contextlib.suppress(OSError, ValueError):  # not on this system
+    with contextlib.suppress(OSError, ValueError):  # not supported by this system
         resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))

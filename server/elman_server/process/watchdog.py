@@ -1,4 +1,4 @@
-"""The watchdog of a stop: the process is gone in time, whatever hangs."""
+"""The watchdog of a stop: ends the process in time, whatever hangs."""
 
 import contextlib
 import os
@@ -16,23 +16,24 @@ import structlog
 from elman_server.stopping import SIGNALS
 
 PATIENCE = 3.75
-"""Seconds beyond the grace period after which a process that was told to stop ends anyhow."""
+"""Seconds after the grace period until the watchdog ends a stopping process."""
 _KERNEL_SECONDS = 0.5
-"""What the watchdog's own thread gets to end the process, before the kernel does."""
+"""Seconds for the watchdog's own thread to end the process, before the kernel does."""
 _EXIT_CODE = 1
 _NO_SIGNAL = b"\0"
 _RETRY_SECONDS = 0.01
 
 
 class Watchdog:
-    """A thread that hears the signals that stop the server beside the event loop, and ends the
-    process when the stop is overdue: with the loop frozen in a step, with threads that never
-    return, without memory.
+    """A thread which receives stop signals in parallel to the event loop, and ends the process when
+    the stop is overdue. The watchdog also works if a step blocks the loop, if threads never return,
+    or if memory is exhausted.
 
-    Python's C-level handler writes each signal to the descriptor of `signal.set_wakeup_fd`, which
-    needs no free interpreter. The watchdog reads it there and passes it on to the event loop. From
-    the first signal on a timer of the kernel runs, too (SIGALRM, at its default: the process ends),
-    for what even a thread can't do, as when the interpreter is not given back or is finalized.
+    Python's C-level handler writes each signal to the descriptor of `signal.set_wakeup_fd`, without
+    the interpreter lock. The watchdog reads the signal there and forwards it to the event loop. A
+    kernel timer also starts with the first signal (SIGALRM with its default action: the process
+    ends). The timer covers cases beyond any thread's power: the interpreter lock is never released,
+    or the interpreter is finalizing.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Watchdog:
         peer: socket.socket | None = None,
         last: Callable[[], None] = lambda: None,
     ) -> None:
-        """`grace`: the grace period in seconds. `patience`: seconds beyond it. `heard`: signals
-        that stop the server, a second one at once. `peer`: whose end, if any, stops it as well.
-        `last`: called before the process is ended."""
+        """`grace`: the grace period in seconds. `patience`: seconds after the grace period.
+        `heard`: stop signals; the second signal ends the grace period. `peer`: an optional socket;
+        the end of its connection also stops the server. `last`: called before the process is
+        ended."""
         self._grace = grace
         self._patience = patience
         self._heard = frozenset(heard)
@@ -60,21 +62,22 @@ class Watchdog:
         self._poll.register(self._read, select.POLLIN)
         self._peer = -1 if peer is None else os.dup(peer.fileno())
         if peer is not None:
-            self._poll.register(self._peer, 0)  # nothing but its end
+            self._poll.register(self._peer, 0)  # no events except the end of the connection
         self._thread = threading.Thread(target=self._run, name="elman-watchdog", daemon=True)
 
     def watch(self) -> None:
-        """Starts, on the main thread. To be called again after each `loop.add_signal_handler`, as
-        that may take the signals away."""
+        """Starts the watchdog. Must be called on the main thread, and again after each
+        `loop.add_signal_handler`, because the loop may take over the signals."""
         before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         if before not in (-1, self._write):
-            # A duplicate: a number that the loop closes may soon be another file's.
+            # A duplicate, because the number may belong to a different file after the loop closes
+            # its own.
             self._loop_descriptor = os.dup(before)
         if not self._thread.is_alive():
             self._thread.start()
 
     def end_within(self, seconds: float) -> None:
-        """The process is to be gone by then; what was said before stands if that is earlier."""
+        """Sets a deadline for the end of the process. An earlier deadline stays."""
         end = time.monotonic() + seconds
         if self._end is None or end < self._end:
             self._end = end
@@ -83,7 +86,7 @@ class Watchdog:
                 os.write(self._write, _NO_SIGNAL)
 
     def stop_within(self) -> None:
-        """A stop begins that no signal told of."""
+        """Starts the deadline of a stop without a signal."""
         self.end_within(self._grace + self._patience)
 
     def _run(self) -> None:
@@ -126,7 +129,7 @@ class Watchdog:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process without waiting for its threads, as the interpreter's own exit would."""
+    """Ends the process without waiting for its threads. The interpreter's own exit would wait."""
     with contextlib.suppress(Exception):
         sys.stderr.flush()
         sys.stdout.flush()
@@ -134,7 +137,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _running() -> list[str]:
-    """What each thread is at."""
+    """Returns the name and current position of each other thread."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     own = threading.get_ident()
     return [
