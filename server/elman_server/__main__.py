@@ -1,4 +1,4 @@
-"""`python -m elman_server ...` is `elman serve ...`."""
+"""The command `python -m elman_server ...`, the same as `elman serve ...`."""
 
 import sys
 

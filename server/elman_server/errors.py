@@ -1,29 +1,30 @@
-"""What can go wrong in the server, in its own words; `transport.status` maps it to gRPC.
+"""The server's errors, independent of gRPC; `frontend.grpcio.status` maps them to gRPC codes.
 
 ServerError
 ├── ModelNotFound       no such model or version
-├── ModelUnavailable    a version takes no sessions: it is not loaded yet, or was unloaded
-├── InvalidElement      an element, or a payload of elements, does not fit the model
-├── InvalidRequest      a request asks for what the model or the protocol does not have
-├── Overloaded          no room for another session; says when to try again
-├── TicketRejected      a ticket can't be used here, or not any more; says why
-│   ├── ForeignTicket   it was issued to somebody else
-│   └── SessionTaken    another client has opened the named session that it is of
-├── SessionHeld         another server does not let go of a named session
-├── StoreDown           what named sessions are kept in can't be used
+├── ModelUnavailable    a version takes no sessions: not loaded yet, or unloaded
+├── InvalidElement      an element, or a payload of elements, does not match the model
+├── InvalidRequest      the model or the protocol does not support the request
+├── Overloaded          no capacity for a session or a call; has the time of a retry
+├── TicketRejected      a ticket can't be used; has the reason
+│   ├── ForeignTicket   the ticket was issued to a different identity
+│   └── SessionTaken    a different client has opened the ticket's named session
+├── SessionHeld         a different server does not release a named session
+├── StoreDown           the store of named sessions can't be used
 ├── ShuttingDown        the server takes no more work
-├── SlowClient          a call's client does not read what is written to it
-├── RequestTimeout      a call was begun, and what it asks for did not come
-├── AnswerTooLarge      the predictions asked for do not fit into a message
+├── SlowClient          a call's client does not read its answers
+├── RequestTimeout      a call began, and its request did not arrive
+├── AnswerTooLarge      the requested predictions exceed the message size
 ├── StepFailed          the runtime failed in a step
 └── ModelLoadError      a model file can't be served
 
-StartError, of which no client ever hears: the server can't start.
+StartError, never sent to a client: the server can't start.
 """
 
 
 class ServerError(Exception):
-    """The message names the field, what came and what is allowed."""
+    """The base class of the server's errors. The message names the field, its value and the allowed
+    values."""
 
 
 class ModelNotFound(ServerError):
@@ -44,20 +45,20 @@ class InvalidRequest(ServerError):
 
 class Overloaded(ServerError):
     reason = "overloaded"
-    """Of a session that was refused, in the metrics."""
+    """The label of a refused session in the metrics."""
 
     def __init__(self, message: str, *, retry_after: float, reason: str = "overloaded") -> None:
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
-        """Seconds."""
+        """Seconds until a retry."""
 
 
 class TicketRejected(ServerError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
-        """In the metrics."""
+        """The label in the metrics."""
 
 
 class ForeignTicket(TicketRejected):
@@ -102,4 +103,4 @@ class ModelLoadError(ServerError):
 
 
 class StartError(Exception):
-    """The server can't start; the message is one line."""
+    """The server can't start. The message is one line."""

@@ -1,4 +1,4 @@
-"""The server's life: bind, load, serve, drain, stop."""
+"""The server's life cycle: bind, load, serve, drain, stop."""
 
 import asyncio
 import contextlib
@@ -33,8 +33,8 @@ from elman_server.telemetry.exposition import exposed
 from elman_server.telemetry.metrics import Metrics
 
 _SWITCH_INTERVAL = 0.5e-3
-"""Seconds. A step's thread that comes back from ONNX Runtime waits for at most this long for the
-interpreter while the event loop is busy; Python's own 5 ms is as long as many steps."""
+"""Seconds. While the event loop is busy, a step's thread returning from ONNX Runtime waits at most
+this long for the interpreter lock. Python's default, 5 ms, is as long as many steps."""
 
 _STOPPING = Ending(reason=EndReason.SHUTDOWN, message="the server is stopping")
 _MOVED = Ending(
@@ -42,21 +42,22 @@ _MOVED = Ending(
     message="the server is stopping; the session goes on elsewhere from its ticket",
 )
 _STATE_SHARE = 0.25
-"""Of the memory, for the state of sessions: it is copied when it grows, so it takes twice that."""
+"""Share of the memory for the state of sessions. Growing copies the state, and so needs twice the
+share."""
 _CLOSE_SECONDS = 1.0
-"""How long RPCs get after their sessions have ended, to take what is still written to them."""
+"""Seconds for RPCs to deliver their last messages after their sessions have ended."""
 _AFTER_SECONDS = 3.0
-"""What all that follows on the grace period may take, the last of the drain included. The watchdog
-has a little more patience."""
+"""Seconds for the whole stop after the grace period, including the end of the drain. The watchdog
+waits a little longer."""
 _LEAST_SECONDS = 0.25
-"""What a stage of the stop gets, however late it is."""
+"""The shortest time limit of a stop's stage, however late the stage begins."""
 _CALLS, _LOADING = "calls", "loading"
 _HARMLESS = {_CALLS, _LOADING}
-"""Stages that may be left behind without loss: no session is left by then."""
+"""Stages which may be left running without loss, because no session is left by then."""
 
 
 def run(config: ServerConfig, children: Children) -> int:
-    """Serves until SIGTERM or SIGINT, then stops gracefully; a second signal stops at once.
+    """Serves until SIGTERM or SIGINT, then stops gracefully. A second signal stops at once.
 
     `children` load the models. Returns the exit code. Raises `StartError`.
     """
@@ -65,18 +66,18 @@ def run(config: ServerConfig, children: Children) -> int:
 
 
 def exit_code(late: Collection[str]) -> int:
-    """Of a stop that left those stages behind."""
+    """Returns the exit code of a stop with the given late stages."""
     return int(not _HARMLESS.issuperset(late))
 
 
 def runner() -> asyncio.Runner:
-    """What serves on this process's main thread."""
+    """Returns a runner of the serving event loop, for the main thread."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     return asyncio.Runner(loop_factory=_loop_factory())
 
 
 async def _alone(config: ServerConfig, children: Children) -> int:
-    """The server as the only one on its port."""
+    """Runs a server as the only process on its port."""
     log = structlog.get_logger("elman.server")
     stopping = Stopping()
     stopping.heed_signals(config.grace_period)
@@ -118,7 +119,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
 
 
 class Server:
-    """The gRPC server of one process. To be made within the event loop that serves it."""
+    """The gRPC server of one process. Must be created in the serving event loop."""
 
     def __init__(
         self,
@@ -129,8 +130,8 @@ class Server:
         own: OwnKey | None = None,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`config` has a ticket key, which is `own` if none was configured. `changed` is called
-        when other versions are served than before. Raises `StartError` if there is nothing to
+        """`config` must have a ticket key. `own` is this key, if none was configured. `changed` is
+        called after a change of the served versions. Raises `StartError` if there is nothing to
         serve."""
         self._config = config
         self._loading: asyncio.Task[None] | None = None
@@ -172,7 +173,7 @@ class Server:
         )
 
     async def bind(self) -> int:
-        """Takes the port, and returns it. Raises `StartError`."""
+        """Binds the port, and returns its number. Raises `StartError`."""
         if self._lease_keeper is not None:
             self._lease_keeper.start()
         try:
@@ -183,11 +184,12 @@ class Server:
             ) from None
 
     async def load(self, stopping: Stopping) -> Sequence[str] | None:
-        """Loads the models and says which they are; or None if it is to stop before.
+        """Loads the models, and returns their identities; None if a stop begins before the end of
+        the load.
 
         Raises `StartError`.
         """
-        # The models load beside the signals, so that a stop is heard at any time.
+        # Load the models concurrently with the signals, so that a stop works at any time.
         self._loading = asyncio.create_task(self._load())
         told = asyncio.create_task(stopping.drain.wait())
         await asyncio.wait({self._loading, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -200,24 +202,26 @@ class Server:
 
     @property
     def models(self) -> list[str]:
-        """Those that take sessions. They differ where the models do."""
+        """Identities of the models open for sessions. Different models have different
+        identities."""
         return [_identity(model) for model in self._catalog.current()]
 
     def look(self) -> None:
-        """Has it see what came into the repository, and what went."""
+        """Rescans the repository for new and removed versions."""
         self._manager.look()
 
     async def ready(self) -> None:
-        """Tells whoever asks for its health."""
+        """Reports the server as healthy to health checks."""
         await self._endpoint.ready()
 
     @property
     def late(self) -> Collection[str]:
-        """The stages of its stop that were left behind, as they took too long."""
+        """The stages of the stop which exceeded their time."""
         return self._stages.late
 
     async def stop_when_told(self, stopping: Stopping) -> None:
-        """Returns when it has stopped: `_AFTER_SECONDS` after the grace period at the latest."""
+        """Waits for a stop, and stops the server. Returns `_AFTER_SECONDS` after the grace period
+        at the latest."""
         await stopping.drain.wait()
         clock = asyncio.get_running_loop().time
         grace = self._config.grace_period
@@ -244,7 +248,7 @@ class Server:
         await self._end_loading()
 
     async def close(self) -> None:
-        """Frees what it holds, however far it came."""
+        """Frees all resources, at any stage of the start or the stop."""
         await self._within(_CLOSE_SECONDS, _CALLS, self._endpoint.stop(0))
         await self._within(_AFTER_SECONDS, "named sessions", self._give_up_names())
         await self._end_loading()
@@ -272,14 +276,14 @@ class Server:
             await lease_keeper.stop()
 
     async def _load(self) -> None:
-        """Raises `StartError`."""
+        """Loads the models. Raises `StartError`."""
         await self._manager.load()
-        # What is there now stays: the collector need not look at it again.
+        # All present objects stay: the collector need not scan them again.
         gc.collect()
         gc.freeze()
 
     async def _drain(self, grace: float) -> None:
-        """Answers what was pushed and hands the sessions over to their clients, or gives up after
+        """Answers the pushed elements and hands the sessions over to their clients. Gives up after
         `grace` seconds."""
         end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(
@@ -304,6 +308,6 @@ def _identity(model: ServedModel) -> str:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
-    except ImportError:  # there is none for Windows
+    except ImportError:  # uvloop does not support Windows
         return asyncio.new_event_loop
     return uvloop.new_event_loop

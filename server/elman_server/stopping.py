@@ -1,5 +1,4 @@
-"""How a running server is told to stop, to finish what was pushed and then at once; and to look at
-its repository."""
+"""Signals to a running server: drain, stop at once, and rescan the repository."""
 
 import asyncio
 import errno
@@ -13,8 +12,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def heed_hangup(look: Callable[[], None]) -> None:
-    """From now on SIGHUP calls `look`. If the server's terminal is gone, SIGHUP ends the server as
-    it ends any program, wherever stderr goes; unless it was started to ignore it, as by `nohup`."""
+    """Installs a SIGHUP handler which calls `look`. If the server's terminal is gone, SIGHUP
+    instead ends the server, as it ends any program, wherever stderr goes. A server started with
+    SIGHUP ignored, as by `nohup`, never ends on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     loop = asyncio.get_running_loop()
 
@@ -28,28 +28,29 @@ def heed_hangup(look: Callable[[], None]) -> None:
 
 
 def _has_terminal() -> bool:
-    """Whether the process has a controlling terminal. The kernel takes it from all processes of a
-    session when the terminal is closed or the session's leader, the shell, ends."""
+    """Whether the process has a controlling terminal. The kernel removes the terminal from all
+    processes of a session when the terminal is closed or the session's leader, the shell, ends."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError as error:
-        # Too many open files tell nothing of the terminal.
+        # With too many open files, nothing is known about the terminal.
         return error.errno in (errno.EMFILE, errno.ENFILE)
     return True
 
 
 class Stopping:
-    """Two events of the loop in which it is made; neither is ever taken back."""
+    """Two events of a stop, for the running event loop. Events are never cleared."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()
-        """Finish what was pushed, within the grace period."""
+        """Set when the server has to answer the pushed elements within the grace period, and
+        stop."""
         self.at_once = asyncio.Event()
-        """Do not wait any longer."""
+        """Set when the server must not wait any longer."""
 
     def heed_signals(self, grace_period: float) -> None:
-        """From now on the first SIGTERM or SIGINT drains and the second stops at once, and the log
-        says so."""
+        """Installs handlers for SIGTERM and SIGINT. The first signal drains, the second stops at
+        once. The log reports both."""
         log = structlog.get_logger("elman.server")
 
         def heed(received: signal.Signals) -> None:
@@ -66,15 +67,15 @@ class Stopping:
 
 
 class Stages:
-    """The stages of a stop. None of them takes longer than it may."""
+    """The stages of a stop, each with a time limit."""
 
     def __init__(self) -> None:
         self.late: list[str] = []
-        """Those that were left behind, and still run."""
+        """Names of stages which exceeded their time and still run."""
 
     async def within(self, seconds: float, stage: str, work: Coroutine[None, None, object]) -> None:
-        """Runs a stage to its end or, after `seconds`, cancels it and waits no longer, then or
-        later. Raises what it raises."""
+        """Runs a stage. After `seconds`, cancels the stage and never waits for it again. Raises the
+        stage's exceptions."""
         if stage in self.late:
             work.close()
             return
@@ -92,6 +93,6 @@ class Stages:
 
 
 def _seen(task: "asyncio.Task[object]") -> None:
-    """What comes of a stage that was left behind is of no use, and no bug."""
+    """Discards the result of a late stage. Its exception is not a bug."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Limits which a process sets on itself before running untrusted code.
+"""Limits for a process running untrusted code, set by the process.
 
 The limits are no jail: the process keeps all rights of its user.
 """
@@ -15,7 +15,7 @@ _FIRST_TO_GO = "1000"
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Kills this process when its parent dies. A killed parent can't end its child, and the child
+    """Kills the process when its parent dies. A killed parent can't end its child, and the child
     might run forever. `parent`: the parent's id, if the parent may already be dead."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -24,7 +24,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def go_first() -> None:
-    """Makes this process the system's first choice to kill when the machine or the container runs
+    """Makes the process the system's first choice to kill when the machine or the container runs
     out of memory."""
     with contextlib.suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
@@ -32,7 +32,7 @@ def go_first() -> None:
 
 def limit_memory(nbytes: int) -> None:
     """Limits writable memory. Unused memory of thread stacks and libraries does not count, so
-    thread pools can start. Does nothing on systems without such a limit (macOS)."""
+    thread pools can start. Without effect on systems without such a limit (macOS)."""
     # A core dump of gigabytes would only fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -24,13 +24,13 @@ SWEEP_INTERVAL = 5.0
 
 _T = TypeVar("_T")
 _Change = Callable[[Shard, str, Claim, int], Standing]
-"""A change for one claim at a time. Arguments: shard, digest of the key, claim, time. Returns the
-claim's standing before the change."""
+"""A change for a claim. Arguments: shard, digest of the key, claim, time. Returns the claim's
+standing before the change."""
 
 
 class FileStore:
-    """A `StateStore` of files. While in use, the store sweeps one shard every five seconds, in
-    turn, so expired files disappear within about twenty minutes."""
+    """A `StateStore` of files. While in use, the store sweeps a shard every five seconds, in turn,
+    so expired files disappear within about twenty minutes."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class FileStore:
         clock: Callable[[], float] = time.time,
         timeout: float = TIMEOUT,
     ) -> None:
-        """Creates `folder` if it is missing; raises `OSError` if this fails.
+        """Creates a missing `folder`. Raises `OSError` on failure.
 
         `clock` returns seconds since 1970, and must agree between all users of the folder.
         `timeout`: seconds for the work on one shard, including the wait for other processes.
@@ -139,8 +139,8 @@ class FileStore:
     async def _change(
         self, claims: Iterable[Claim], change: _Change
     ) -> list[tuple[Claim, Standing]]:
-        """Applies a change shard by shard, so that neither other processes nor other calls wait for
-        the whole change."""
+        """Applies a change shard by shard. So neither other processes nor other calls wait for the
+        whole change."""
         named: dict[int, list[tuple[str, Claim]]] = defaultdict(list)
         for claim in claims:
             name = digest(claim.key)

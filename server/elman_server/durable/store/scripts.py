@@ -1,9 +1,9 @@
-"""The rules of `record.py` in Redis' Lua. Each script makes all its changes atomically.
+"""The rules of `record.py` in Redis' Lua. Each script makes its changes atomically.
 
 The store has two values per key. A hash is the key's record (`generation`, `owner`, `last`,
-`until`, `wanted`, `kept` and `saved`, the number of the last save). A string is the checkpoint. One
-more string, for all keys together, is the time since when the store has its data. All times are
-milliseconds of Redis' clock. Scripts for many claims answer with one letter per claim.
+`until`, `wanted`, `kept` and `saved`, the number of the last save). A string is the checkpoint. An
+additional string, for all keys together, is the time at which the store's data begins. All times
+are milliseconds of Redis' clock. Scripts for many claims answer with a letter per claim.
 """
 
 from elman_server.durable.store.record import REMEMBERED
