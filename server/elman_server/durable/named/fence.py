@@ -34,8 +34,8 @@ class Fence:
         outage, the previous owners get a lease to renew their claims first."""
 
     def lapsed(self, now: float) -> bool:
-        """Whether another owner may have a session by now. Only a renewal can then show the real
-        owner."""
+        """Whether another owner may have a session by now, and no renewal has shown the owner
+        since."""
         return now > self._open_until
 
     def claimed(self, asked: float) -> None:

@@ -2,8 +2,8 @@
 
 For a named session, the checkpoint decides. After the loss of a server, a client reconnects with a
 ticket older than the last checkpoint, and pushes the elements after the ticket again. So the client
-reaches the checkpoint's position with the same state, and no element is lost. A ticket without the
-elements after it would undo them, and is rejected.
+reaches the checkpoint's position with the same state, and no element is lost. If the client does
+not have those elements, the ticket would undo them, and is rejected.
 """
 
 from dataclasses import dataclass

@@ -46,10 +46,10 @@ class Claim:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """The refusal of a claim: another owner has the key, or may have the key. Unless `again` was
-    given, the store has marked the key as wanted."""
+    given, the store has marked a known key as wanted."""
 
     generation: int
-    """0 if the store does not know the key, and therefore refuses every claim for now."""
+    """0 if the store does not know the key, and therefore refuses all claims of the key for now."""
     remaining: float
     """Seconds until the current lease ends without a renewal; 0 after the lease's end."""
 

@@ -53,7 +53,8 @@ def shard_of(name: str) -> int:
 
 @contextmanager
 def locked(root: str, number: int) -> Iterator["Shard"]:
-    """Locks a shard against all other processes and threads. Waits until the lock is free."""
+    """Locks a shard against all other processes and threads. Waits for the lock, and raises
+    `TimeoutError` after `_LOCK_SECONDS`."""
     folder = os.path.join(root, f"{number:02x}")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
