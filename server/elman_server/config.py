@@ -111,7 +111,7 @@ class ServerConfig:
     the proxy's address."""
     max_call_rate: float = 5_000.0
     """Calls per second from one address, with bursts of ten seconds' worth. Further calls are
-    refused, and a connection with too many refused calls is closed."""
+    refused, and a connection is closed if its calls keep exceeding the rate."""
     max_open_rate: float = 50_000.0
     """Sessions opened per second from one address, with bursts of ten seconds' worth; further
     sessions are refused."""

@@ -130,9 +130,8 @@ class Server:
         own: OwnKey | None = None,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`config` must have a ticket key. `own` is this key, if none was configured. `changed` is
-        called after a change of the served versions. Raises `StartError` if there is nothing to
-        serve."""
+        """`config` must have a ticket key: `own`, if none was configured. `changed` is called after
+        a change of the served versions. Raises `StartError` if there is nothing to serve."""
         self._config = config
         self._loading: asyncio.Task[None] | None = None
         self._stages = Stages()

@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def heed_hangup(look: Callable[[], None]) -> None:
-    """Installs a SIGHUP handler which calls `look`. If the server's terminal is gone, SIGHUP
-    instead ends the server, as it ends any program, wherever stderr goes. A server started with
-    SIGHUP ignored, as by `nohup`, never ends on SIGHUP."""
+    """Installs a SIGHUP handler which calls `look`. After the loss of the server's terminal, SIGHUP
+    instead ends the server, like any program, wherever stderr goes. A server started with SIGHUP
+    ignored, as by `nohup`, never ends on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     loop = asyncio.get_running_loop()
 
@@ -39,7 +39,7 @@ def _has_terminal() -> bool:
 
 
 class Stopping:
-    """Two events of a stop, for the running event loop. Events are never cleared."""
+    """Two events of a stop, for the running event loop. The events are never cleared."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()

@@ -1,1 +1,1 @@
-"""Sessions that outlive their server: tickets, the state store, named sessions."""
+"""Sessions with a life beyond their server: tickets, the state store, named sessions."""
