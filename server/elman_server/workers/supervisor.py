@@ -291,9 +291,9 @@ class Supervisor:
         finally:
             for wait in waits:
                 wait.cancel()
-        for lease_keeper in self._keepers:
-            if lease_keeper.done():
-                lease_keeper.result()
+        for keeper in self._keepers:
+            if keeper.done():
+                keeper.result()
 
 
 def supervised(*, serving: int, restarts: int) -> tuple[Family, ...]:
