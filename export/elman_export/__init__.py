@@ -1,6 +1,6 @@
 """Export of trained recurrent networks to ONNX step models, and recipes that train some.
 
-torch is loaded with `export`, and not before: an ONNX graph is exported without it.
+torch is loaded only with `export`. An ONNX graph is exported without torch.
 """
 
 from typing import TYPE_CHECKING, Any

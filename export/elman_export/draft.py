@@ -1,4 +1,4 @@
-"""A step model that is not proved yet, and what it has to be equal to."""
+"""A step model before the proof, with a reference for the comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from elman_server.model.spec import DType, ModelSpec, OutputSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A step model, and the module that it was made of."""
+    """A step model and the exported module's behavior."""
 
     model: onnx.ModelProto
     spec: ModelSpec
     initial: onnx.ModelProto | None = None
     """The initial-state network, if there is one."""
     dtype: torch.dtype
-    """The type that the module computes in."""
+    """Number type of the module's computation."""
     answer: Callable[[Sequences], Arrays]
-    """What the module says to whole sequences, `[batch, time, *shape]` by output name."""
+    """Returns the module's outputs for whole sequences, `[batch, time, *shape]` by output name."""
     twin: Callable[[Sequences], Arrays] | None = None
-    """What the module would say in float32; None for a module that computes in it."""
+    """Returns the outputs of the module's float32 twin; `None` for a float32 module."""
     explain: Callable[[], str]
-    """Which submodule is why the proof fails, if one is found."""
+    """Returns the reason for a failed proof, with the submodule; empty if unknown."""
 
     def cases(self, sequences: Sequence[Sequences]) -> list[Case]:
         return answered(sequences, self.answer)
@@ -40,8 +40,8 @@ class Draft:
     def prove(self, cases: Sequence[Case], *, seed: int, tolerance: float | None) -> Proof:
         """Proves the step model on `cases` of this draft; see `elman_export.proof.proof.prove`.
 
-        `tolerance` is by default what the module's type allows. A module of another type than
-        float32 is compared in float32 first, to float32's tolerance.
+        The default `tolerance` depends on the module's type. A module of another type than float32
+        is first compared in float32, to float32's tolerance.
         """
         model = StepModel.of(self.model, self.spec, self.initial)
         if tolerance is None:
@@ -58,8 +58,8 @@ class Draft:
 def output_specs(
     outputs: Sequence[Output], found: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[OutputSpec, ...]:
-    """What is given for one element: `found` are `[batch, *shape]`, of a module that computes in
-    `dtype`. Raises `UnsupportedModule` for other floating types than that."""
+    """Returns specs for `found`, the outputs `[batch, *shape]` for one element. The module computes
+    in `dtype`. Raises `UnsupportedModule` for floating types other than `dtype` and float32."""
     specs = []
     for output in outputs:
         value = found[output.name]
@@ -84,7 +84,7 @@ def output_specs(
 
 
 def spec(**fields: Any) -> ModelSpec:
-    """A `ModelSpec` whose tensors have names of their own. Raises `ExportError` for a misfit."""
+    """Returns a `ModelSpec`. Raises `ExportError` if an input and an output have the same name."""
     made = ModelSpec(**fields)
     taken = {made.input.name, made.lengths, *(state.input for state in made.states)}
     taken.update(context.name for context in made.contexts)

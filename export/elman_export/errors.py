@@ -1,4 +1,4 @@
-"""What can go wrong in an export.
+"""Errors of an export.
 
 ```
 ExportError            nothing was written; the message says what to change
@@ -15,24 +15,25 @@ from pydantic import ValidationError
 
 
 class ExportError(Exception):
-    """An export that wrote no file; the message says why and, where one can, what to do."""
+    """A failed export that wrote no file. The message gives the reason and, if possible,
+    a remedy."""
 
 
 class UnsupportedModule(ExportError):
-    """A module that can't become a step model; the message names the submodule and the reason."""
+    """A module that can't become a step model. The message names the submodule and the reason."""
 
 
 class UnsupportedGraph(ExportError):
-    """An ONNX graph that can't become a step model; the message names the node and the reason."""
+    """An ONNX graph that can't become a step model. The message names the node and the reason."""
 
 
 class ProofFailed(ExportError):
-    """A step model whose outputs are not the module's, or depend on how a sequence is cut up."""
+    """A step model whose outputs differ from the module's, or depend on the cuts of a sequence."""
 
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Raises `ExportError` for a spec, made inside, that breaks its own rules."""
+    """Raises `ExportError` for an invalid spec, created inside of the context."""
     try:
         yield
     except ValidationError as error:
@@ -40,7 +41,8 @@ def fitting() -> Iterator[None]:
 
 
 def misfit(error: ValidationError) -> str:
-    """What a spec's own rules found, in their words; other misfits with the field and what came."""
+    """Returns the messages of a validation error. Messages of a spec's own rules are unchanged;
+    other messages name the field and the value."""
     said = []
     for each in error.errors():
         message = each["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""`export`: from a trained module to a step model's file, proved before it is kept."""
+"""`export`: writes a trained module as a step model, after a proof."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,39 +31,41 @@ def export(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes `module` as a step model to `path`, after proving that it is the same network.
+    """Writes `module` as a step model to `path`, after a proof that both are the same network.
 
-    `module(x)` takes whole sequences, `[batch, time, *shape]`, or `[time, batch, *shape]` where its
-    layers are not `batch_first`; it returns a tensor, a sequence or a dict of tensors with those
-    two axes first. An output that is `[batch, *shape]` is taken for that of the last element; the
-    step model gives it for every element. The module's state lives in `nn.RNN`, `nn.LSTM` and
-    `nn.GRU` submodules, each run once per sequence; everything else treats each element by itself.
-    Final states that it returns beside its outputs are left out.
+    `module(x)` takes whole sequences `[batch, time, *shape]`, or `[time, batch, *shape]` if the
+    layers are not `batch_first`. It returns a tensor, a sequence of tensors or a dict of tensors,
+    with the same two axes first. An output `[batch, *shape]` counts as the output for the last
+    element; the step model returns this output for every element. The module's state lives in
+    `nn.RNN`, `nn.LSTM` and `nn.GRU` submodules, each run once per sequence. Everything else must
+    treat each element separately. Final states returned beside the outputs are left out.
 
-    With `states`, the module takes one element of each row and keeps no state itself:
-    `module(x, *states)`, with `x [batch, *shape]`, returns outputs and then the new states. States
-    that it takes as a tuple are named in a tuple: `states=[h]` for `forward(x, h)`, `[(h, c)]` for
-    `forward(x, (h, c))`, `[(h0, c0), (h1, c1)]` for `forward(x, first, second)`, where each is made
-    by `elman_export.state`. They come back in the same order behind the outputs, nested or not, or
-    by name in the dict of the outputs. Such a module computes its state however it likes.
+    With `states`, the module takes one element per row and keeps no state: `module(x, *states)`,
+    with `x [batch, *shape]`, returns the outputs and then the new states. `elman_export.state`
+    makes each state. A tuple in `states` describes a tuple argument: `states=[h]` for
+    `forward(x, h)`, `[(h, c)]` for `forward(x, (h, c))`, `[(h0, c0), (h1, c1)]` for
+    `forward(x, first, second)`. The module returns the states behind the outputs in the same order,
+    nested or not, or by name in the dict of the outputs. Such a module may compute the states in
+    any way.
 
-    The module is run in evaluation mode, and left in the mode that it was in. It may be in float64,
-    float16 or bfloat16; its step model computes in float32.
+    The module runs in evaluation mode and then gets back the mode from before. It may be in
+    float64, float16 or bfloat16; the step model computes in float32.
 
-    `input` and `outputs` say what the tensors mean (`elman_export.text`, `elman_export.logits`,
-    ...); a dict's outputs are found by name, others by order. `contexts` are what a session is
-    given once: the module is called with them behind all else, each `[batch, *shape]`. Where a
-    module of whole sequences makes initial states of them, that part of it becomes the
-    initial-state network, which runs when a session is opened. `batch_first` is taken from the
-    layers unless given. `examples`, `[batch, time, *shape]`, an array or what numpy makes one of,
-    are compared beside seeded random sequences. `tolerance` bounds the difference from the module,
-    by default as its type allows (see `elman_export.original.precision`); the step model's own
-    answers must be equal however a sequence is cut up. `quantized`: with 8-bit weights
+    `input` and `outputs` give the meaning of the tensors (`elman_export.text`,
+    `elman_export.logits`, ...). The outputs in a dict are found by name, others by order.
+    `contexts` are given once per session. The module takes contexts as the last arguments, each
+    `[batch, *shape]`. If a module of whole sequences computes initial states from contexts, this
+    part of the module becomes the initial-state network, which runs when a session is opened. By
+    default, `batch_first` is taken from the layers. `examples` are an array
+    `[batch, time, *shape]`, or convertible to an array by numpy. They are compared in addition to
+    seeded random sequences. `tolerance` bounds the difference from the module; the default depends
+    on the module's type (see `elman_export.original.precision`). The step model's own results must
+    be equal for all cuts of a sequence. `quantized` writes 8-bit weights
     (`elman_export.quantization`).
 
     Raises `UnsupportedModule` for a module that can't become a step model, `ProofFailed` for a step
-    model that is not the same network, and `ExportError` for names, labels or examples that don't
-    fit. Nothing is written then, and a file that was there before stays.
+    model that is not the same network, and `ExportError` for invalid names, labels or examples. On
+    an error, nothing is written, and an existing file stays.
     """
     _check_kinds(outputs=outputs, states=states, contexts=contexts)
     if states and batch_first is not None:
@@ -115,7 +117,8 @@ _KINDS: Mapping[str, tuple[type, str]] = {
 
 
 def _check_kinds(**given: object) -> None:
-    """Raises `ExportError` for what is no list of its kind; states may be nested."""
+    """Raises `ExportError` for an argument that is not a list of the expected type. States may be
+    nested."""
     for name, value in given.items():
         kind, example = _KINDS[name]
         if not isinstance(value, list | tuple):
@@ -136,7 +139,7 @@ def _check_kinds(**given: object) -> None:
 
 @contextmanager
 def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Puts every submodule in evaluation mode, and back in its own mode afterwards."""
+    """Puts every submodule in evaluation mode, and restores each submodule's mode afterwards."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""The end of every export: what was proved is quantized, if that is wanted, and kept."""
+"""End of every export: quantization if requested, then writing."""
 
 import os
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from elman_export.proof.stepmodel import StepModel
 from elman_server.model.spec import ModelSpec
 
 _TYPICAL = 0.5
-"""How far a quantized step model's values may be from the original's in the median, beside the
-median of their size. It only catches a broken one: a single value of a recurrent network that is
-fed with noise may be anywhere, and what rounding costs is told by figures of the task, accuracy or
-perplexity."""
+"""Allowed median difference between a quantized step model and the original, times the median size
+of the original's values. The limit only detects a broken model: with noise as input, a single value
+of a recurrent network may be anywhere. The cost of rounding is measured by the task's own metrics,
+such as accuracy or perplexity."""
 
 
 def finish(
@@ -32,10 +32,11 @@ def finish(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Keeps a proved step model; or, `quantized`, one of 8-bit weights in its place.
+    """Writes a proved step model or, with `quantized`, a version with 8-bit weights.
 
-    The quantized one is compared anew on the same `cases`, and must be equal to the last
-    bit in every way if the proved one was. Raises `ProofFailed` if it is not, or if it is far off.
+    The quantized model is compared again on the same `cases`. If the proved model was equal to the
+    last bit in all ways, the quantized model must be too. Raises `ProofFailed` if it is not, or if
+    the values are far off.
     """
     notes: list[str] = []
     if quantized:

@@ -1,8 +1,8 @@
-"""What the caller says about a module's tensors, in words as short as the thing said.
+"""Short functions to describe a module's tensors.
 
-`text`, `tokens` and `features` describe the input; `values`, `logits` and `probabilities` an
-output, whose shape and type are not said but found by running the module; `state` a state that the
-module takes and returns itself. This module knows neither torch nor ONNX.
+`text`, `tokens` and `features` describe the input. `values`, `logits` and `probabilities` describe
+an output; shape and type are found by running the module. `state` describes a state that the module
+takes and returns. This module depends on neither torch nor ONNX.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from elman_server.model.spec import ContextSpec, DType, InputKind, InputSpec, Ou
 _Spec = TypeVar("_Spec", InputSpec, ContextSpec, StateSpec)
 
 States: TypeAlias = "StateSpec | Sequence[States]"
-"""States nested as a module takes and returns them."""
+"""States, nested as in the module's arguments and return value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A name and a meaning for one of the tensors that a module returns."""
+    """Name and meaning of a tensor returned by the module."""
 
     name: str
     kind: OutputKind
@@ -33,11 +33,13 @@ class Output:
 def text(
     vocabulary: Sequence[str], *, unknown: str | None = None, name: str = "input"
 ) -> InputSpec:
-    """An input of characters: the module takes int64 ids `[batch, time]`, ids being indices here.
+    """An input of characters: the module takes int64 ids `[batch, time]`, indices into
+    `vocabulary`.
 
-    `vocabulary` holds one character for each id. `unknown` is the one of them that stands for every
-    character outside the vocabulary; without it such characters are refused.
-    Raises `ValueError` for an entry that is doubled or not one character, or a foreign `unknown`.
+    `vocabulary` holds one character for each id. `unknown` is the character of the vocabulary that
+    replaces every character outside the vocabulary. Without `unknown`, such characters are
+    rejected. Raises `ValueError` for a duplicate entry, for an entry that is not a single
+    character, and for an `unknown` outside the vocabulary.
     """
     if unknown is not None and unknown not in vocabulary:
         raise ValueError(f"unknown is {unknown!r}, which the vocabulary does not hold")
@@ -55,8 +57,8 @@ def text(
 def tokens(size: int, *, names: Sequence[str] = (), name: str = "input") -> InputSpec:
     """An input of ids 0 to `size - 1`: the module takes int64 `[batch, time]`.
 
-    `names` says what the ids stand for: none, or one for each.
-    Raises `ValueError` for a size under 1 or a wrong number of names.
+    `names` gives the meaning of the ids: empty, or a name for each id. Raises `ValueError` for a
+    size under 1 or a wrong number of names.
     """
     return _made(
         InputSpec,
@@ -74,17 +76,17 @@ def features(*shape: int, name: str = "input") -> InputSpec:
 
 
 def context(name: str, *shape: int, dtype: str = "float32") -> ContextSpec:
-    """An input that a session is given once: the module takes it, `[batch, *shape]`, behind `x`."""
+    """An input given once per session: the module takes `[batch, *shape]` behind `x`."""
     return _made(ContextSpec, name=name, dtype=cast(DType, dtype), shape=shape)
 
 
 def state(
     name: str, *shape: int, initial: Any = None, dtype: str = "float32", batch_axis: int = 0
 ) -> StateSpec:
-    """A state that a module takes beside an element and returns anew: `[batch, *shape]`, or with
+    """A state that a module takes beside an element and returns updated: `[batch, *shape]`, or with
     the batch at another axis.
 
-    `initial` are one session's first values, an array or tensor of `shape`; zeros if not given.
+    `initial` holds a session's first values, an array or tensor of `shape`; zeros by default.
     Raises `ValueError` for an initial value of another shape or type.
     """
     first = None
@@ -113,7 +115,7 @@ def values(name: str, *, labels: Sequence[str] = ()) -> Output:
 
 
 def logits(name: str, *, labels: Sequence[str] = ()) -> Output:
-    """An output to take a softmax of over its last axis, whose entries `labels` name."""
+    """An output for a softmax over the last axis; `labels` name the entries of this axis."""
     return Output(name=name, kind=OutputKind.LOGITS, labels=tuple(labels))
 
 
@@ -123,7 +125,7 @@ def probabilities(name: str, *, labels: Sequence[str] = ()) -> Output:
 
 
 def _made(part: type[_Spec], /, **fields: Any) -> _Spec:
-    """A spec's part. Raises `ValueError` in the words of its own rules."""
+    """Creates a part of a spec. Raises `ValueError` with the messages of the spec's own rules."""
     try:
         return part(**fields)
     except ValidationError as error:

@@ -1,6 +1,5 @@
-"""Keeping a proved step model: its spec, fingerprint and proof go into the file, and the file into
-its place.
-"""
+"""Writing of a proved step model: spec, fingerprint and proof go into the file, then the file moves
+into place."""
 
 import base64
 import os
@@ -17,18 +16,18 @@ from elman_server.model.spec import FINGERPRINT_KEY, INITIAL_KEY, SPEC_KEY, Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was written, and how it compared with the original."""
+    """The written file, and the comparison with the original."""
 
     path: Path
     size: int
-    """Bytes."""
+    """In bytes."""
     spec: ModelSpec
     fingerprint: str
     proof: Proof
     replaced: bool = False
-    """Whether there was a file in its place."""
+    """Whether an older file was replaced."""
     notes: tuple[str, ...] = ()
-    """What to know of it beside, as which operators were to become int8 and did not."""
+    """Further remarks, such as operators that could not become int8."""
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -37,7 +36,7 @@ class Report:
 
     @property
     def elements(self) -> int:
-        """How many elements were compared, in each way of cutting them up."""
+        """Number of elements compared in each way."""
         return self.proof.elements
 
 
@@ -49,7 +48,7 @@ def keep(
     *,
     initial: onnx.ModelProto | None = None,
 ) -> Report:
-    """Writes a step model, and its initial-state network if it has one, to `path`."""
+    """Writes a step model, and the initial-state network if given, to `path`."""
     path = Path(path)
     properties = {SPEC_KEY: spec.to_json(), PROOF_KEY: proof.to_json()}
     network = None if initial is None else initial.SerializeToString()
@@ -70,7 +69,8 @@ def keep(
 
 
 def _write(model: onnx.ModelProto, path: Path) -> None:
-    """Writes the file beside its place, reads it as a server would, then moves it there."""
+    """Writes a temporary file beside `path`, reads the file like a server, then moves it into
+    place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

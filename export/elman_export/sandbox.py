@@ -1,8 +1,8 @@
-"""Running an export in a process of its own, so that a graph made to do harm only ends that one.
+"""Running an export in a child process, so that a malicious graph can only end the child.
 
-A graph may ask for any amount of memory, or run into a bug of a native library. In a child with a
-bound on its memory the first fails and the second kills the child; either becomes one line. It is
-no jail: the child may do what its user may.
+A graph may ask for any amount of memory, or trigger a bug of a native library. In a child with a
+memory limit, the request for memory fails, and the bug kills only the child. Either becomes a
+one-line error. The sandbox is not a jail: the child has the user's permissions.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from elman_server.process import sandbox
 T = TypeVar("T")
 
 _SHARE = 0.75
-"""Of the machine's memory, by default."""
+"""Default share of the machine's memory."""
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from elman_export.sandbox import serve; serve({out})"
 
@@ -31,13 +31,15 @@ _CHILD = "import sys; sys.path[:] = {path!r}; from elman_export.sandbox import s
 def run(
     function: Callable[..., T], *arguments: Any, memory: int | None = None, **options: Any
 ) -> T:
-    """`function(*arguments, **options)` in a child process; what it returns or raises.
+    """Runs `function(*arguments, **options)` in a child process. Returns or raises the function's
+    result.
 
-    The function is found by its module and name, and what goes in and comes out is pickled.
-    `memory` bounds what the child may ask for, in bytes; by default three quarters of the
-    machine's. Where the system can't bound it (macOS), only crashes are caught.
+    The function is found by module and name. Arguments and result are pickled. `memory` limits the
+    child's memory, in bytes; the default is three quarters of the machine's memory. On systems
+    without such a limit (macOS), only crashes are caught.
 
-    Raises what the function raises; `ExportError` if the child dies or asks for too much.
+    Raises the function's own `ExportError` or `OSError`; `ExportError` if the child dies or asks
+    for too much memory; `RuntimeError` for any other exception in the child.
     """
     memory = memory or int(_SHARE * system.limit())
     task = pickle.dumps((function, arguments, options, memory))
@@ -47,7 +49,7 @@ def run(
         child = subprocess.Popen(
             [sys.executable, "-c", _CHILD.format(path=path, out=write)],
             stdin=subprocess.PIPE,
-            # What native libraries say as they die is told in fewer words.
+            # Replaces the last messages of native libraries by a single line.
             stderr=subprocess.DEVNULL,
             pass_fds=[write],
         )
@@ -56,7 +58,7 @@ def run(
     with child, os.fdopen(read, "rb") as answers:
         try:
             assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died; how is told below
+            with contextlib.suppress(BrokenPipeError):  # the child died; the reason is reported below
                 child.stdin.write(task)
                 child.stdin.close()
             answer = answers.read()
@@ -86,8 +88,8 @@ def _death(code: int, memory: int) -> str:
 
 
 def serve(out: int) -> None:
-    """The child: reads a task from its standard input and writes the answer to `out`."""
-    # An interrupt at the terminal is the parent's, who ends its child.
+    """Runs in the child: reads a task from standard input and writes the answer to `out`."""
+    # An interrupt at the terminal goes to the parent, which ends the child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sandbox.die_with_parent()
     function, arguments, options, memory = pickle.load(sys.stdin.buffer)

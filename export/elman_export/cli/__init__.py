@@ -1,1 +1,1 @@
-"""`elman export`."""
+"""The `elman export` command."""

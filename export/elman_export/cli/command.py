@@ -1,6 +1,6 @@
-"""`elman export`: from what somebody has to a step model's file, and what was proved of it.
+"""`elman export`: writes a step model and prints the results of the proof.
 
-Training and torch load only where they are needed.
+Training code and torch are loaded only when needed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ RECIPES = ("sentiment", "shakespeare", "weather")
 
 
 def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
-    # As a path, nothing is the current folder: what a shell's unset variable does not mean.
+    # As a path, an empty text is the current folder; an unset shell variable does not mean this.
     if not value:
         raise click.BadParameter("it is empty; allowed is a file or a model repository")
     return Path(value)
@@ -127,7 +127,7 @@ def export(source: str, target: Path, **options: Any) -> None:
     elman export shakespeare --data tinyshakespeare.txt -o models/
     """
     try:
-        # A recipe shows its training itself.
+        # A recipe shows the progress of its training.
         with nullcontext() if source in RECIPES else _working(f"exporting {source}"):
             report = _export(source, target, Options(**options))
     except (ExportError, OSError) as error:
@@ -139,7 +139,7 @@ def export(source: str, target: Path, **options: Any) -> None:
 
 @contextmanager
 def _working(what: str) -> Iterator[None]:
-    """How long it takes already, on a terminal: a training or a proof may take minutes."""
+    """Shows the elapsed time on a terminal: training or a proof may take minutes."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     progress = Progress(
@@ -176,14 +176,14 @@ class Options:
     data: Path | None
 
     def refuse(self, source: str, *names: str) -> None:
-        """Raises `ExportError` for an option that was given and means nothing for this source."""
+        """Raises `ExportError` for a given option without meaning for this source."""
         for name in names:
             if getattr(self, name) not in (None, "", ()):
                 option = _OPTION_NAMES.get(name, name)
                 raise ExportError(f"--{option} means nothing for {source}")
 
     def common(self) -> dict[str, Any]:
-        """What every export but a recipe's takes."""
+        """Arguments of every export except a recipe's."""
         found: dict[str, Any] = {
             "description": self.description,
             "quantized": self.quantize == "int8",
@@ -241,7 +241,7 @@ def _export(source: str, target: Path, options: Options) -> Report:
 
 
 def _place(target: Path, name: str | None, usual: str) -> Path:
-    """The file itself, or a model's place in a repository."""
+    """Returns `target` if it is a file, otherwise the model's path in the repository."""
     if target.suffix == ".onnx":
         if name is not None:
             raise ExportError(
@@ -271,7 +271,7 @@ def _module(source: str, target: Path, options: Options) -> Report:
         "contexts": [declare.context(each) for each in options.contexts],
         **options.common(),
     }
-    # What torch is not needed for was checked: importing it takes seconds.
+    # Checks without torch come first: importing torch takes seconds.
     from elman_export.exporter import export as export_module
     from elman_export.original import factory
 
@@ -287,7 +287,7 @@ def _graph(source: Path, target: Path, options: Options) -> Report:
     from elman_export import sandbox
     from elman_export.original.graphfile import export_graph
 
-    # A file of somebody else's may ask for any memory, or crash the runtime.
+    # A user's file may ask for any amount of memory, or crash the runtime.
     return sandbox.run(
         export_graph,
         source,

@@ -1,7 +1,7 @@
-"""What `elman export`'s options say, read from their short forms.
+"""Parsing of the short forms in `elman export`'s options.
 
-Each function takes an option's text and raises `ExportError` naming the option, what came and what
-is allowed.
+Each function takes an option's text. It raises `ExportError` with the option, the text and the
+allowed forms.
 """
 
 import json
@@ -24,9 +24,11 @@ _KINDS: Mapping[str, Callable[..., Output]] = {
 
 
 def input(text: str, *, unknown: str | None = None) -> InputSpec:
-    """`text:FILE`: a vocabulary, in id order: JSON (a list of characters, or an object from
-    characters to ids), or else each of the file's characters. `tokens:SIZE`, or `tokens:FILE` with
-    a name for each id, line by line or as JSON. `features:SHAPE`; a scalar is `features:`.
+    """Parses `text:FILE`, `tokens:SIZE`, `tokens:FILE` or `features:SHAPE`.
+
+    In `text:FILE`, the file is a vocabulary in id order: JSON (a list of characters, or an object
+    from characters to ids), or plain text with all characters. In `tokens:FILE`, the file has a
+    name for each id, line by line or as JSON. A scalar is `features:`.
     """
     kind, colon, rest = text.partition(":")
     if unknown is not None and kind != "text":
@@ -46,8 +48,8 @@ def input(text: str, *, unknown: str | None = None) -> InputSpec:
 
 
 def output(text: str, vocabulary: Sequence[str] = ()) -> Output:
-    """`NAME=KIND`, or with labels for the entries of the last axis: `NAME=KIND:FILE`, as `tokens`
-    has names, or `NAME=KIND:input`, those of the input's `vocabulary`."""
+    """Parses `NAME=KIND`, with optional labels for the entries of the last axis: `NAME=KIND:FILE`
+    (a file as in `tokens:FILE`), or `NAME=KIND:input` (the input's `vocabulary`)."""
     name, _, rest = text.partition("=")
     kind, _, labels = rest.partition(":")
     if not name or kind not in _KINDS:
@@ -64,7 +66,7 @@ def output(text: str, vocabulary: Sequence[str] = ()) -> Output:
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
-    """`IN:OUT`; `IN=OUT` for names that have colons themselves."""
+    """Parses `IN:OUT`, or `IN=OUT` for names with colons."""
     separator = "=" if "=" in text else ":"
     before, _, after = text.partition(separator)
     if not before or not after or separator in after:
@@ -76,21 +78,22 @@ def pair(option: str, text: str) -> tuple[str, str]:
 
 
 def state(text: str) -> StateSpec:
-    """`NAME:SHAPE` of a state that a torch module takes and returns itself, as `h:128`."""
+    """Parses `NAME:SHAPE` of a state that a torch module takes and returns, as `h:128`."""
     name, sizes = _named_shape("--state", text, "h:128")
     with _one_line("--state", text):
         return interface.state(name, *sizes)
 
 
 def context(text: str) -> ContextSpec:
-    """`NAME:SHAPE` of what a session of a torch module is given once, as `picture:12x12`."""
+    """Parses `NAME:SHAPE` of a torch module's context, given once per session, as
+    `picture:12x12`."""
     name, sizes = _named_shape("--context", text, "picture:12x12")
     with _one_line("--context", text):
         return interface.context(name, *sizes)
 
 
 def value(option: str, text: str) -> tuple[str, np.ndarray]:
-    """`NAME=VALUE`: a number, several with commas between them, or an .npy file."""
+    """Parses `NAME=VALUE`: a number, several numbers with commas between them, or an .npy file."""
     name, _, rest = text.partition("=")
     if not name or not rest:
         raise ExportError(
@@ -109,13 +112,13 @@ def value(option: str, text: str) -> tuple[str, np.ndarray]:
 
 
 def array(option: str, path: Path) -> np.ndarray:
-    """The numbers in an .npy file."""
+    """Reads the numbers in an .npy file."""
     try:
         with open(path, "rb") as file:
             found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise ExportError(f"{option}: {path}: {error.strerror}") from None
-    except Exception:  # whatever numpy's parsers of a broken header meet
+    except Exception:  # any error of numpy's parsers on a broken header
         raise ExportError(f"{option}: {path}: no .npy file of numbers") from None
     if found.dtype.kind not in "biuf":
         raise ExportError(f"{option}: {path} holds {found.dtype}; allowed are numbers")
@@ -123,7 +126,7 @@ def array(option: str, path: Path) -> np.ndarray:
 
 
 class _one_line:
-    """Turns what the file system and the spec's rules raise into an `ExportError`."""
+    """Converts errors of the file system and of the spec's rules to `ExportError`."""
 
     def __init__(self, option: str, text: str) -> None:
         self._said = f"{option} {text}"
@@ -153,7 +156,7 @@ def _named_shape(option: str, text: str, example: str) -> tuple[str, Sequence[in
 
 
 def _sizes(text: str) -> Sequence[int]:
-    """`3x4`; nothing for a scalar."""
+    """Parses `3x4`; an empty text is a scalar."""
     sizes = text.split("x") if text else []
     if not all(_is_number(size) and int(size) for size in sizes):
         raise ValueError("a shape is sizes with x between, as 3x4")
@@ -161,7 +164,7 @@ def _sizes(text: str) -> Sequence[int]:
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is written in the digits 0 to 9 alone: others, as in `²`, are digits too."""
+    """Whether the text has only the digits 0 to 9. Other digits, as in `²`, are excluded."""
     return text.isascii() and text.isdecimal()
 
 
@@ -177,7 +180,7 @@ def _entries(path: Path) -> Sequence[str]:
     text = _text(path)
     found = _json(text)
     if found is None:
-        # Not splitlines, which also cuts at characters that a vocabulary may hold.
+        # Not splitlines, which also splits at characters that a vocabulary may hold.
         found = text.removesuffix("\n").split("\n") if text else []
     if not found:
         raise ValueError("it holds no names")
@@ -185,10 +188,10 @@ def _entries(path: Path) -> Sequence[str]:
 
 
 def _text(path: Path) -> str:
-    """As it stands, but for the byte order mark and the line ends of Windows.
+    """Reads the text without the byte order mark, and with Windows line ends converted.
 
-    The latter are taken for line ends only where there are no others, since a vocabulary may hold a
-    carriage return.
+    Windows line ends are converted only if the file has no other line ends, since a vocabulary may
+    hold a carriage return.
     """
     text = path.read_bytes().decode("utf-8-sig")
     ends = text.count("\r\n")
@@ -196,8 +199,7 @@ def _text(path: Path) -> str:
 
 
 def _json(text: str) -> Sequence[str] | None:
-    """A list of strings, or the keys of an object whose values are their places; None for a text
-    that is no list and no object."""
+    """Parses a list of strings, or an object from strings to indices; `None` for any other text."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the command prints of an export."""
+"""Printed summary of an export."""
 
 from rich.table import Table
 
@@ -6,7 +6,7 @@ from elman_export.keep import Report
 
 
 def table(report: Report) -> Table:
-    """The proof: the largest difference from the original, by output, input and way."""
+    """The proof as a table: the largest difference from the original, by output, input and way."""
     table = Table(title="Differences from the original", title_justify="left")
     for column in ("output", "on", "the step model is asked", "largest", "allowed"):
         table.add_column(column)

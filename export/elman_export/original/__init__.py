@@ -1,1 +1,1 @@
-"""The network that is exported: a torch module or an ONNX graph, read, run and traced."""
+"""Reading, running and tracing of the network to export: a torch module or an ONNX graph."""

@@ -1,4 +1,4 @@
-"""Running somebody's module: where in it an error came from."""
+"""Calls of a user's module, with errors traced to a submodule."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from elman_export.errors import UnsupportedModule
 from elman_export.original.recurrence import kind
 
 _Running = tuple[str, nn.Module, Sequence[Any]]
-"""A submodule that is being run: its name, and what it was given by place."""
+"""A running submodule: its name, the module and the positional arguments."""
 
 
 class CallFailed(UnsupportedModule):
-    """A module that raised an error of its own; `culprit`, called `name`, is the innermost
-    submodule that did."""
+    """An error raised by the module's own code. `culprit`, registered as `name`, is the innermost
+    submodule that failed."""
 
     def __init__(self, message: str, name: str, culprit: nn.Module) -> None:
         super().__init__(message)
@@ -27,10 +27,10 @@ class CallFailed(UnsupportedModule):
 
 
 def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
-    """What `module(*arguments)` returns; no gradients are kept.
+    """Returns the result of `module(*arguments)`, without gradients.
 
-    `given` says for people what the arguments are. Raises `CallFailed` naming the submodule for an
-    error of the module's own.
+    `given` describes the arguments in messages. Raises `CallFailed` with the submodule's name for
+    an error in the module's own code.
     """
     running: list[_Running] = []
     with ExitStack() as hooks, torch.no_grad():
@@ -44,7 +44,7 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
             return module(*arguments)
         except UnsupportedModule:
             raise
-        except Exception as error:  # whatever the module's own code raises
+        except Exception as error:  # any error of the module's own code
             name, culprit, taken = running[-1] if running else ("", module, ())
             where = f", in {name!r} ({kind(culprit)})" if name else ""
             said = _foreign_id(culprit, taken) or " ".join(str(error).split())
@@ -55,7 +55,7 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
 
 
 def _foreign_id(culprit: nn.Module, taken: Sequence[Any]) -> str:
-    """What is wrong with what an embedding is given, if it is an id that it has no row for."""
+    """Returns an error text for an id without a row in an embedding; empty if all ids are valid."""
     ids = taken[0] if taken else None
     if not isinstance(culprit, nn.Embedding | nn.EmbeddingBag) or not isinstance(ids, Tensor):
         return ""
@@ -67,13 +67,13 @@ def _foreign_id(culprit: nn.Module, taken: Sequence[Any]) -> str:
 
 
 def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """The array as a tensor, in the module's floating type where it is of one."""
+    """The array as a tensor. A floating array gets the module's type."""
     made = torch.from_numpy(np.ascontiguousarray(array))
     return made.to(dtype) if made.dtype.is_floating_point else made
 
 
 def array(value: Tensor) -> np.ndarray:
-    """The tensor as an array; float16 and bfloat16 become float32, which holds them exactly."""
+    """The tensor as an array. float16 and bfloat16 become float32, without rounding."""
     value = value.detach()
     half = value.dtype in (torch.float16, torch.bfloat16)
     found: np.ndarray = (value.float() if half else value).numpy()
@@ -81,7 +81,7 @@ def array(value: Tensor) -> np.ndarray:
 
 
 def described(tensors: Sequence[Tensor]) -> str:
-    """Types and shapes, for people."""
+    """Types and shapes as text, for messages."""
     return ", ".join(
         f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in tensors
     )

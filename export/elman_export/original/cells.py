@@ -1,4 +1,4 @@
-"""From a module that takes one element and its state to the draft of its step model."""
+"""Draft of a step model from a module that takes an element and a state."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from elman_export.surgery.initial import split
 from elman_server.model.spec import ContextSpec, InputSpec, StateSpec
 
 _BATCHES = (2, 5)
-"""Batch sizes of the runs that show what the module returns."""
+"""Batch sizes of the runs that observe the module's outputs."""
 
 Answer = tuple[Mapping[str, Tensor], list[Tensor]]
 """Outputs by name, and the new states in order."""
@@ -33,24 +33,25 @@ Answer = tuple[Mapping[str, Tensor], list[Tensor]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellSubject:
-    """A module in evaluation mode that takes one element, `module(x, *states, *contexts)`."""
+    """A module in evaluation mode for single elements: `module(x, *states, *contexts)`."""
 
     module: nn.Module
     outputs: tuple[Output, ...]
     states: Sequence[States]
-    """Nested as the module takes them."""
+    """Nested as in the module's arguments."""
 
     @property
     def flat(self) -> tuple[StateSpec, ...]:
         return tuple(_flat(self.states))
 
     def arguments(self, states: Sequence[Tensor]) -> list[Any]:
-        """The states in the nesting that the module takes."""
+        """Nests the states as in the module's arguments."""
         waiting = iter(states)
         return [_nested(each, waiting) for each in self.states]
 
     def run(self, x: Tensor, states: Sequence[Tensor], contexts: Sequence[Tensor]) -> Answer:
-        """One step of `x [batch, *shape]`. Raises `UnsupportedModule` for what is no step."""
+        """Runs a step on `x [batch, *shape]`. Raises `UnsupportedModule` if a state changes shape
+        or type."""
         given = described([x, *states, *contexts])
         arguments = [x, *self.arguments(states), *contexts]
         outputs, new = self.take(call(self.module, arguments, given))
@@ -63,10 +64,11 @@ class CellSubject:
         return outputs, new
 
     def take(self, returned: Any) -> Answer:
-        """What the module returned, told apart.
+        """Splits the module's return value into outputs and states.
 
-        Raises `UnsupportedModule` where that is not one output after another, or a dict of them,
-        and then the states.
+        The module returns the outputs in order, or a dict of outputs, and then the states.
+        Alternatively, a single dict holds outputs and states. Raises `UnsupportedModule` for any
+        other value.
         """
         flat = self.flat
         if isinstance(returned, Mapping) and all(each.name in returned for each in flat):
@@ -75,7 +77,7 @@ class CellSubject:
             return select(found, self.outputs, ()), states
         leaves = list(_leaves(returned))
         if isinstance(self.module, nn.RNNCellBase):
-            leaves.insert(0, leaves[0])  # its hidden state is its output
+            leaves.insert(0, leaves[0])  # a cell's hidden state is also the output
         values, states = leaves[: -len(flat)], leaves[-len(flat) :]
         if not values or not all(isinstance(state, Tensor) for state in states):
             raise UnsupportedModule(
@@ -88,7 +90,7 @@ class CellSubject:
         return select(values, self.outputs, ()), states
 
     def answer(self, sequences: Sequences) -> Arrays:
-        """What the module says to each element in turn, `[batch, time, *shape]` by name."""
+        """Runs the module on every element in turn. Returns `[batch, time, *shape]` by output."""
         x = sequences.elements
         dtype = precision.of(self.module)
         contexts = [tensor(each, dtype) for each in sequences.contexts.values()]
@@ -111,7 +113,7 @@ class CellSubject:
 
 
 class CellStep(nn.Module):
-    """The module as a step: `(x, *states, *contexts)` to `(*outputs, *states)`."""
+    """The module as a step, from `(x, *states, *contexts)` to `(*outputs, *states)`."""
 
     def __init__(self, subject: CellSubject) -> None:
         super().__init__()
@@ -134,7 +136,8 @@ def make(
     contexts: Sequence[ContextSpec],
     description: str,
 ) -> Draft:
-    """The draft of a module in evaluation mode; `elman_export.export` says what it takes."""
+    """Returns the draft of a module in evaluation mode. `elman_export.export` documents the
+    arguments."""
     subject = CellSubject(module=module, outputs=tuple(outputs), states=states)
     dtype = precision.of(module)
     spec = draft.spec(
@@ -174,7 +177,7 @@ def make(
 
 
 def _operators(module: nn.Module) -> Iterator[tuple[int, nn.Module]]:
-    """What `copy.deepcopy` is to take for copies of the recurrent submodules, by their id."""
+    """Replacements for recurrent submodules by id, as the memo of `copy.deepcopy`."""
     for name, each in module.named_modules():
         if isinstance(each, nn.LSTMCell | nn.GRUCell) and plain(each):
             yield id(each), CellOperator(each)
@@ -185,7 +188,8 @@ def _operators(module: nn.Module) -> Iterator[tuple[int, nn.Module]]:
 def _observe(
     subject: CellSubject, input: InputSpec, contexts: Sequence[ContextSpec]
 ) -> Mapping[str, Tensor]:
-    """The outputs for one element, after seeing that they are one for each row."""
+    """Returns the outputs for one element per row. Raises `UnsupportedModule` unless every row has
+    an output."""
     found = [_run(subject, input, contexts, batch, seed) for seed, batch in enumerate(_BATCHES)]
     for name, value in found[0].items():
         again = found[1][name]
@@ -202,7 +206,7 @@ def _observe(
 def _run(
     subject: CellSubject, input: InputSpec, contexts: Sequence[ContextSpec], batch: int, seed: int
 ) -> Mapping[str, Tensor]:
-    """The outputs for one random element of each row."""
+    """Returns the outputs for a random element in each row."""
     rng = np.random.default_rng(seed)
     dtype = precision.of(subject.module)
     x = tensor(random_elements(input, batch, 1, rng)[:, 0], dtype)
@@ -212,7 +216,7 @@ def _run(
 
 
 def _rows(state: StateSpec, batch: int) -> np.ndarray:
-    """The first values of a state for each row, laid out as the module takes them."""
+    """First values of a state for each row, in the module's layout."""
     axis = state.batch_axis
     return np.repeat(np.expand_dims(state.initial_value(), axis), batch, axis)
 

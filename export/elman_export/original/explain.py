@@ -1,9 +1,9 @@
-"""Why a module can't answer element by element: which of its submodules mixes steps or rows.
+"""Search for the submodule that mixes steps or rows, so that a module can't answer per element.
 
-A proof finds that a step model is not its module, but not why. So each submodule outside of the
-recurrent layers is run by itself on what it was given, once as it was and once with one step (or
-row) of it changed: what changes in others shows that it mixes them. Nothing here is needed for a
-module that is proved.
+A proof shows the difference between a step model and the module, but not the cause. So each
+submodule outside of the recurrent layers runs alone on recorded arguments: first unchanged, then
+with a single step (or row) changed. If the result changes at other steps or rows, the submodule
+mixes them. A proved module needs none of these functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _LONGEST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """One call of a submodule."""
+    """A call of a submodule."""
 
     name: str
     module: nn.Module
@@ -38,7 +38,7 @@ class _Use:
 
 
 def sizes(module: nn.Module) -> tuple[int, int]:
-    """A batch size and a number of steps that no axis of the module's weights has."""
+    """A batch size and a number of steps, both different from every axis length of the weights."""
     taken = {size for tensor in module.state_dict().values() for size in tensor.shape}
     free = [prime for prime in _PRIMES if prime not in taken]
     batch, time = (free + list(_PRIMES))[:2]
@@ -46,7 +46,7 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 
 
 def changing(run: Callable[[], Mapping[str, Tensor]]) -> str:
-    """That a module says something else to the same input, as a sentence; empty if it does not.
+    """Error text for a module with different outputs for the same input; otherwise empty.
 
     `run` runs the module on the same input every time and returns its outputs.
     """
@@ -65,9 +65,10 @@ def changing(run: Callable[[], Mapping[str, Tensor]]) -> str:
 
 
 def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int = 1) -> str:
-    """Which submodule mixes steps or rows, as a sentence; empty if none does so by itself.
+    """Error text with the submodule that mixes steps or rows; empty if no submodule mixes by
+    itself.
 
-    `run` runs the module on `batch` sequences of `time` elements (or one element of each row).
+    `run` runs the module on `batch` sequences of `time` elements (or on one element per row).
     """
     rows = ("rows of a batch", batch, "so that sessions would meet")
     steps = ("time steps", time, _NO_STATE)
@@ -81,7 +82,7 @@ def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int =
 
 @contextmanager
 def explained(explain: Callable[[], str]) -> Iterator[None]:
-    """Puts the explanation, if there is one, in front of what an error says."""
+    """Puts the explanation, if there is one, in front of the error's message."""
     try:
         yield
     except (ProofFailed, UnsupportedModule) as error:
@@ -93,9 +94,9 @@ def explained(explain: Callable[[], str]) -> Iterator[None]:
 
 
 def fixed_length(culprit: nn.Module, runs: Callable[[int], bool]) -> int | None:
-    """The only number of steps that the module runs on, if it is that which ails `culprit`.
+    """Returns the only number of steps accepted by the module, if `culprit` has a fixed length.
 
-    `runs` says whether the module runs on sequences of a length.
+    `runs` reports whether the module runs on sequences of a given length.
     """
     lengths: set[int] = set(getattr(culprit, "normalized_shape", ()))
     lengths.update(size for tensor in culprit.state_dict().values() for size in tensor.shape)
@@ -106,8 +107,8 @@ def fixed_length(culprit: nn.Module, runs: Callable[[int], bool]) -> int | None:
 
 
 def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
-    """What each submodule was given, innermost first, without the recurrent ones and those around
-    them."""
+    """Records the calls of each submodule, innermost first, except recurrent submodules and modules
+    around them."""
     found: list[_Use] = []
 
     def note(name: str) -> Any:
@@ -123,13 +124,13 @@ def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
                 continue
             handle = submodule.register_forward_hook(note(name), with_kwargs=True)
             hooks.callback(handle.remove)
-        with suppress(UnsupportedModule):  # what ran before is worth a look all the same
+        with suppress(UnsupportedModule):  # calls before the error are worth a check too
             run()
     return found
 
 
 def _mixes(use: _Use, length: int) -> bool:
-    """Whether a change at one place of the axes of this length shows at others."""
+    """Whether a change at one index of the axes of this length shows at other indices."""
     place = length // 2
     changed = _Change(length, place)
     try:
@@ -146,7 +147,7 @@ def _mixes(use: _Use, length: int) -> bool:
 
 
 class _Change:
-    """Changes tensors at one place along their axes of a length."""
+    """Changes tensors at one index of every axis of a given length."""
 
     def __init__(self, length: int, place: int) -> None:
         self._length = length
@@ -168,7 +169,7 @@ class _Change:
                 noise = torch.randn(part.shape, generator=self._generator)
                 part.add_(noise.to(part.dtype))
             else:
-                part.copy_(part.flatten().roll(1).view(part.shape))  # ids that are in use
+                part.copy_(part.flatten().roll(1).view(part.shape))  # only ids already in use
         self.any = True
         return value
 
@@ -178,7 +179,7 @@ def _leaks(before: Tensor, after: Tensor, length: int, place: int) -> bool:
         return True
     axes = _axes(before, length)
     if not axes:
-        return not _close(before, after)  # not even one for each: it sees them all
+        return not _close(before, after)  # the module merged all steps or rows
     others = torch.arange(length) != place
     for axis in axes:
         at = others.nonzero().flatten()

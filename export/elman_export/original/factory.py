@@ -1,4 +1,4 @@
-"""A torch module by its name: `package.module:factory`, and its weights from a file."""
+"""A torch module by name, `package.module:factory`, with weights from a file."""
 
 import importlib
 import pickle
@@ -13,19 +13,19 @@ from torch import nn
 from elman_export.errors import ExportError
 
 _KEYS = ("state_dict", "model_state_dict", "model")
-"""Under which checkpoints hold a state dict; the second is that of torch's own tutorials."""
+"""Keys of the state dict in a checkpoint. torch's own tutorials use the second key."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+"""Prefixes added to every name by DataParallel and torch.compile."""
 
 
 def build(name: str, weights: Path | None = None) -> nn.Module:
-    """The module that `package.module:factory` makes or is, with the weights of a state dict.
+    """Returns the module `package.module:factory`, or the module made by this factory, with the
+    weights of a state dict.
 
-    The current folder is searched first, as `python -m` does. The weights file holds what
-    `torch.save(module.state_dict(), file)` wrote, or a dict with it under `state_dict`,
-    `model_state_dict` or `model`; it is read without running code that is in it.
-    Raises `ExportError`.
+    The current folder is searched first, as in `python -m`. The weights file holds the result of
+    `torch.save(module.state_dict(), file)`, or a dict with the state dict under `state_dict`,
+    `model_state_dict` or `model`. Code in the weights file is never run. Raises `ExportError`.
     """
     path, _, attribute = name.partition(":")
     if not path or not attribute or path.startswith("."):
@@ -39,7 +39,7 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
         if path.endswith(".py"):
             said += f"; allowed is its name, as {path.removesuffix('.py').replace('/', '.')!r}"
         raise ExportError(said) from None
-    except (Exception, SystemExit) as error:  # somebody's code, which may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ExportError(f"{name!r}: importing {path} raises {_first_line(error)}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -64,7 +64,7 @@ def _called(name: str, factory: Callable[[], object]) -> object:
 
 
 def _without_wrapper(module: nn.Module, saved: dict[str, object]) -> dict[str, object]:
-    """The same under the names of the module itself, where it was saved inside of a wrapper."""
+    """Removes a wrapper's prefix from the saved names, if the names then match the module's own."""
     own = module.state_dict()
     for prefix in _WRAPPERS:
         inner = {name.removeprefix(prefix): value for name, value in saved.items()}
@@ -81,7 +81,8 @@ def _first_line(error: BaseException) -> str:
 def _load(module: nn.Module, path: Path) -> None:
     try:
         with warnings.catch_warnings():
-            # Of pickles that torch does not write; whether it reads them is told below.
+            # Warnings about pickles from other programs. Failures to read the file are reported
+            # below.
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -91,7 +92,7 @@ def _load(module: nn.Module, path: Path) -> None:
             f"--weights {path} holds no state dict that can be read without running code in it; "
             "write one with torch.save(module.state_dict(), file)"
         ) from None
-    except Exception as error:  # torch raises what its unpickler meets
+    except Exception as error:  # any error of torch's unpickler
         raise ExportError(f"--weights {path} holds no state dict: {_first_line(error)}") from None
     if isinstance(saved, dict):
         saved = next((saved[key] for key in _KEYS if key in saved), saved)

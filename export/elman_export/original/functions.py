@@ -1,13 +1,14 @@
-"""Recurrent layers that are ONNX functions of ours: a Scan over time instead of one operator.
+"""Recurrent layers as ONNX functions of this package: a Scan over time instead of one operator.
 
-A layer stands here because ONNX has no operator for it (an LSTM with a projection), or because ONNX
-Runtime's rounds a batch of one otherwise than larger ones (its RNN). A product with a constant
-matrix does not, and the elements go through theirs all at once. While a graph is worked on, such a
-layer is one node that is called as the operator is; `inline` puts the Scan in its place at last.
+A layer is a function here for one of two reasons. ONNX has no operator for the layer (an LSTM with
+a projection), or ONNX Runtime's operator rounds a batch of one row differently from larger batches
+(an RNN). A product with a constant matrix rounds all batch sizes alike, so a single product
+computes the input part for all elements. During editing, a layer is one node, called like the
+operator. At the end, `inline` replaces the node with the Scan.
 
-Each takes `X [time, batch, in]`, `W [in, gates]`, `R [hidden, gates]`, `B [gates]`, int32 `lengths
-[batch]` and the states `[1, batch, size]`, and gives `Y [time, batch, hidden]` and the states at
-each row's own end. What a row gives behind its end is undefined.
+Each function takes `X [time, batch, in]`, `W [in, gates]`, `R [hidden, gates]`, `B [gates]`, int32
+`lengths [batch]` and the states `[1, batch, size]`. It returns `Y [time, batch, hidden]` and the
+states at each row's own end. Values of a row behind its end are undefined.
 """
 
 import onnx
@@ -15,10 +16,10 @@ import onnx.inliner
 import onnx.parser
 
 RNN = {"tanh": "elman.tanh", "relu": "elman.relu"}
-"""The domains of `RNN`, by activation."""
+"""Domains of `RNN`, by activation."""
 
 PROJECTED = "elman.projected"
-"""The domain of an `LSTM` whose hidden state is a product of its output with `P [hidden, size]`."""
+"""Domain of an `LSTM` whose hidden state is the product of its output with `P [hidden, size]`."""
 
 _OURS = frozenset((*RNN.values(), PROJECTED))
 
@@ -55,7 +56,7 @@ RNN (X, W, R, B, lengths, h) => (Y, Y_h) {{
 }}
 """
 
-# The gates stand in torch's order: input, forget, cell, output.
+# Gates in torch's order: input, forget, cell, output.
 _LSTM = """
 <opset_import: ["" : {opset}], domain: "{domain}">
 LSTM (X, W, R, B, lengths, h, c, P) => (Y, Y_h, Y_c) {{
@@ -88,12 +89,12 @@ LSTM (X, W, R, B, lengths, h, c, P) => (Y, Y_h, Y_c) {{
 
 
 def is_ours(node: onnx.NodeProto) -> bool:
-    """Whether a node is a call of one of these."""
+    """Whether a node calls a function of this module."""
     return node.domain in _OURS
 
 
 def attach(model: onnx.ModelProto) -> None:
-    """Gives the model the functions that it calls, so that it runs as it is."""
+    """Adds the called functions to the model, which can then run as it is."""
     called = {node.domain for node in model.graph.node}
     (opset,) = {each.version for each in model.opset_import if not each.domain}
     for activation, domain in RNN.items():
@@ -104,7 +105,8 @@ def attach(model: onnx.ModelProto) -> None:
 
 
 def inline(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with the functions' nodes where they were called, and no functions."""
+    """Returns the model with every function call replaced by the function's nodes, and no
+    functions."""
     model = onnx.inliner.inline_local_functions(model)
     kept = [each for each in model.opset_import if each.domain not in _OURS]
     del model.opset_import[:]
@@ -119,5 +121,5 @@ def _parse(text: str, domain: str, opset: int, activation: str = "") -> onnx.Fun
     for node in made.node:
         for attribute in node.attribute:
             for value in (*attribute.g.input, *attribute.g.output):
-                value.type.tensor_type.ClearField("shape")  # or else "float" says a scalar
+                value.type.tensor_type.ClearField("shape")  # otherwise "float" declares a scalar
     return made

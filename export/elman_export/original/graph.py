@@ -1,7 +1,7 @@
-"""One step, a torch module, traced to the ONNX graph that a spec describes.
+"""Tracing of a step (a torch module) to the ONNX graph described by a spec.
 
-`build` owns how a step is traced and what its tensors are called. It does not check that the graph
-computes what the module does: that is `elman_export.proof.proof`'s.
+`build` traces a step and names the tensors. It does not compare the graph's results with the
+module's; `elman_export.proof.proof` does.
 """
 
 import logging
@@ -29,15 +29,15 @@ _BATCH, _TIME = 2, 3
 def build(
     step: nn.Module, spec: ModelSpec, original: nn.Module, last_only: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """The graph of one step, its tensors called as `spec` says.
+    """Returns the graph of a step, with the tensor names of `spec`.
 
-    `step` takes the elements, lengths where the spec has them, the states and the contexts, and
-    returns the outputs, the new states and the first states that are computed from contexts, which
-    are called as `first` says. Outputs in `last_only` have no time axis yet. What the graph calls
-    of `elman_export.original.functions` comes with it; `finish` has to follow.
+    `step` takes the elements, the lengths if the spec has them, the states and the contexts. It
+    returns the outputs, the new states and the first states computed from contexts, which `first`
+    names. Outputs in `last_only` have no time axis yet. The graph includes the functions of
+    `elman_export.original.functions` that it calls. The caller must call `finish` afterwards.
 
-    Raises `UnsupportedModule`, which speaks of `original`, where torch can't trace the step for
-    every batch size and length.
+    Raises `UnsupportedModule` with the name of `original` if torch can't trace the step for every
+    batch size and length.
     """
     arguments, axes = _arguments(spec)
     name = type(original).__name__
@@ -47,7 +47,7 @@ def build(
             traced = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
     except (ImportError, UnsupportedModule):
         raise
-    except Exception as error:  # whatever the module's own code raises on symbolic tensors
+    except Exception as error:  # any error of the module's own code on symbolic tensors
         if "Constraints violated" in str(error) and "specialized it" not in str(error):
             raise UnsupportedModule(
                 f"{name} does not do the same for sequences of every length, or batches of every "
@@ -70,7 +70,8 @@ def build(
 
 
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph as it goes into the file: plain operators that compute each row by itself."""
+    """Returns the graph as written to the file: plain operators that compute each row
+    independently."""
     model = functions.inline(model)
     rounding.settle(model)
     _check(model)
@@ -78,7 +79,7 @@ def finish(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def declare(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Gives the graph's outputs the shapes that the spec says."""
+    """Sets the shapes of the graph's outputs from the spec."""
     shapes = _outputs(spec)
     for value in model.graph.output:
         _shape(value, value.name, shapes[value.name])
@@ -92,7 +93,7 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the error that all others came of."""
+    """First line of the root cause's message."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -100,12 +101,12 @@ def _cause(error: BaseException) -> str:
 
 
 def first(state: str) -> str:
-    """What the first value of a state is called in a graph that computes it."""
+    """Name of a state's first value in a graph that computes the value."""
     return f"{state}.first"
 
 
 def _arguments(spec: ModelSpec) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-    """What a step is traced with, and its axes that are of any length."""
+    """Arguments for tracing a step, and their axes of variable length."""
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     front = (_BATCH, _TIME) if spec.time_axis else (_BATCH,)
     arguments = [zeros((*front, *spec.input.shape), spec.input.dtype)]
@@ -128,7 +129,7 @@ def _laid_out(state: StateSpec, batch: Any) -> list[Any]:
 
 
 def _inputs(spec: ModelSpec) -> dict[str, list[Any]]:
-    """Shapes by name, in the order in which a step takes them."""
+    """Shapes by name, in the order of a step's inputs."""
     front = ["batch", "time"] if spec.time_axis else ["batch"]
     found: dict[str, list[Any]] = {spec.input.name: [*front, *spec.input.shape]}
     if spec.lengths is not None:
@@ -138,7 +139,7 @@ def _inputs(spec: ModelSpec) -> dict[str, list[Any]]:
 
 
 def _outputs(spec: ModelSpec, last_only: Collection[str] = ()) -> dict[str, list[Any]]:
-    """Shapes by name, in the order in which a step gives them."""
+    """Shapes by name, in the order of a step's outputs."""
     front = ["batch", "time"] if spec.time_axis else ["batch"]
     found: dict[str, list[Any]] = {
         output.name: [*(front[:1] if output.name in last_only else front), *output.shape]
@@ -153,7 +154,8 @@ def _outputs(spec: ModelSpec, last_only: Collection[str] = ()) -> dict[str, list
 
 
 def _name(graph: onnx.GraphProto, spec: ModelSpec, last_only: Collection[str]) -> None:
-    """Gives the graph's inputs and outputs the spec's names and shapes; others keep clear."""
+    """Gives the graph's inputs and outputs the names and shapes in the spec. Other tensors get a
+    prefix."""
     inputs, outputs = _inputs(spec), _outputs(spec, last_only)
     inner = [name for node in graph.node for name in (*node.input, *node.output) if name]
     names = {name: f"inner/{name}" for name in inner}
@@ -166,7 +168,7 @@ def _name(graph: onnx.GraphProto, spec: ModelSpec, last_only: Collection[str]) -
     for value, shape in zip(graph.input, inputs.values(), strict=True):
         _shape(value, names[value.name], shape)
     for value, (name, shape) in zip(graph.output, outputs.items(), strict=True):
-        # Through a node of its own, as one tensor may be several outputs, or an input too.
+        # An Identity for each output, since a tensor may be several outputs, or also an input.
         graph.node.append(helper.make_node("Identity", [names[value.name]], [name]))
         _shape(value, name, shape)
 
@@ -177,7 +179,7 @@ def _shape(value: onnx.ValueInfoProto, name: str, shape: list[Any]) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drops what only tells of the machine and the code that made the graph."""
+    """Removes metadata about the machine and the code that made the graph."""
     graph = model.graph
     graph.name = "step"
     del graph.value_info[:]
@@ -192,9 +194,9 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _symbolic_len(module: nn.Module) -> Iterator[None]:
-    """Has `len(x)` stay variable in the files that the module's classes are written in.
+    """Keeps `len(x)` variable in the Python modules that define the module's classes.
 
-    Python's own makes a number of what it is given, which ties the graph to one batch size.
+    Python's own `len` returns a number, which ties the graph to one batch size.
     """
     namespaces = [
         vars(sys.modules[cls.__module__])
@@ -217,7 +219,7 @@ def _len(value: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps to itself what torch's exporter says about its own packages."""
+    """Silences messages of torch's exporter about its own packages."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)  # "torchvision is not installed"

@@ -1,4 +1,4 @@
-"""An ONNX file of any kind to a step model: adopted where it has states, else by surgery."""
+"""Export of any ONNX file as a step model: adoption for graphs with states, otherwise surgery."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ def export_graph(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes the ONNX file `path` as a step model to `output`, after proving that it is the same.
+    """Writes the ONNX file `path` as a step model to `output`, after a proof of equality.
 
-    A graph with states among its inputs and outputs is adopted (`original/adoption`), one
-    of whole sequences is operated on (`elman_export.surgery.whole`); the arguments are theirs.
-    `quantized`: with 8-bit weights.
+    A graph with states among its inputs and outputs is adopted (`original/adoption`). A graph of
+    whole sequences is changed by `elman_export.surgery.whole`. Both document the arguments.
+    `quantized` writes 8-bit weights.
 
-    The file may be hostile: run this in `elman_export.sandbox` where that matters, as the command
-    line does. Raises `ExportError`; nothing is written then.
+    The file may be hostile. Where this matters, run the function in `elman_export.sandbox`, as the
+    command line does. Raises `ExportError`; then nothing is written.
     """
     common: dict[str, Any] = {
         "input": input,

@@ -1,7 +1,7 @@
-"""What a module does when it runs: which recurrent layers, from which states, to which outputs.
+"""Observation of a running module: recurrent layers, their initial states and the outputs.
 
-`observe` runs a module on two small batches of different sizes and refuses what can't answer
-element by element. It knows nothing of ONNX.
+`observe` runs a module on two small batches of different sizes. It rejects modules that can't
+answer element by element. This module does not depend on ONNX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,36 +19,34 @@ from elman_export.proof.sample import random_contexts, random_elements
 from elman_server.model.spec import ContextSpec, InputSpec
 
 _SIZES = ((2, 3), (4, 5))
-"""(batch, time) of the runs: four different numbers, so that axes can't be taken for one another.
-"""
+"""(batch, time) of the runs: four different numbers, so that no axes can be confused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What a module was seen to do, the same in every run."""
+    """Behavior of a module, equal in every run."""
 
     layers: tuple[RecurrentLayers, ...]
-    """Those that ran, in the order in which they did."""
+    """Layers that ran, in the order of execution."""
     initial: Mapping[str, np.ndarray]
-    """By state name, `[hidden]`: the initial states that the module gives its layers, if not zeros.
-    """
+    """Initial states given to the layers, if not zeros: `[hidden]` by state name."""
     outputs: Mapping[str, Tensor]
-    """By output name, `[batch, *shape]`: those for the last element of one run, for their shapes
-    and types."""
+    """`[batch, *shape]` by output name: outputs for the last element of a run, for shapes and
+    types."""
     last_only: tuple[str, ...]
-    """The outputs that the module gives for the last element of a sequence only."""
+    """Outputs given only for the last element of a sequence."""
     computed: tuple[RecurrentLayers, ...]
-    """Those that get initial states that the module makes of the contexts."""
+    """Layers with initial states computed from the contexts."""
 
 
 def observe(
     subject: Subject, input: InputSpec, contexts: Sequence[ContextSpec] = ()
 ) -> Observation:
-    """Runs the module and says what it saw.
+    """Runs the module and returns an observation.
 
     Raises `UnsupportedModule` for a layer that runs twice or along another axis than time, for
-    initial states that differ between rows, and for outputs that are neither one per element nor
-    one per sequence.
+    initial states that differ between rows, and for outputs given neither per element nor per
+    sequence.
     """
     runs = []
     for seed, (batch, time) in enumerate(_SIZES):
@@ -109,9 +107,9 @@ def _check_axes(call: Call, batch: int, time: int) -> None:
 
 
 def _last_only(subject: Subject, name: str, runs: Sequence[Run]) -> bool:
-    """Whether an output is `[batch, *shape]`, not one for each element.
+    """Whether an output is `[batch, *shape]`, without an axis for the elements.
 
-    Raises `UnsupportedModule` where it is neither.
+    Raises `UnsupportedModule` if the output has neither shape.
     """
     shapes = [tuple(run.outputs[name].shape) for run in runs]
     fronts = [size if subject.batch_first else size[::-1] for size in _SIZES]
@@ -128,7 +126,7 @@ def _last_only(subject: Subject, name: str, runs: Sequence[Run]) -> bool:
 
 
 def _constant(*calls: Call) -> bool:
-    """Whether all rows of all calls were given the same initial states."""
+    """Whether all rows of all calls got the same initial states."""
     parts = zip(*(call.initial for call in calls), strict=True)
     return all(_alike(torch.cat(rows, dim=1)) for rows in parts)
 
@@ -138,7 +136,7 @@ def _alike(rows: Tensor) -> bool:
 
 
 def _initial(*calls: Call) -> Mapping[str, np.ndarray]:
-    """The initial states that every row of every call was given, where they are not zeros."""
+    """Initial states given to every row of every call, if not zeros."""
     initial: dict[str, np.ndarray] = {}
     layers = calls[0].layers
     for index, part in enumerate(layers.parts if calls[0].initial else ()):

@@ -1,9 +1,8 @@
-"""Reading an ONNX file that may be anything: damaged, cut off, or made to do harm.
+"""Reading of an ONNX file that may be damaged, cut off or malicious.
 
-`load` reads the file itself and, for constants that are kept outside of it, files in its own
-folder; nothing else. What it returns holds all its constants, is put in an order in which it can
-be run, and was taken by ONNX Runtime. Running it may still take any time and memory: that is
-`elman_export.sandbox`'s.
+`load` reads only the file itself and, for external constants, files in the same folder. The
+returned model holds all constants, has sorted nodes, and was accepted by ONNX Runtime. Running the
+model may still take any time and memory; `elman_export.sandbox` is for this case.
 """
 
 import os
@@ -25,18 +24,18 @@ from elman_server.model.ordinaryfile import open_ordinary
 from elman_server.runner.ort import onnxruntime
 
 _MAX_VALUES = 2**31
-"""Of a tensor that goes in or comes out, as far as its declared shape says."""
+"""Maximum number of values in an input or output, by the declared shape."""
 
 _DEEPEST = 100
-"""Messages inside messages that protobuf reads."""
+"""Maximum depth of nested messages, as in protobuf."""
 
 _MAX_MESSAGE = 400
 
 
 def load(path: str | os.PathLike[str]) -> ModelProto:
-    """The model in a file, with all its constants.
+    """Returns the model in a file, with all constants.
 
-    Raises `ExportError` with one line that names the file and what is wrong with it.
+    Raises `ExportError` with a single line: the file and the problem.
     """
     path = Path(path)
     try:
@@ -49,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> ModelProto:
             _sort(graph)
         _check_runs(model)
     except ExportError as error:
-        # What a file calls its parts may hold anything, line ends included.
+        # Names in a file may hold any characters, including line ends.
         line = " ".join(str(error).split())
         if len(line) > _MAX_MESSAGE:
             line = f"{line[:_MAX_MESSAGE]}..."
@@ -83,13 +82,13 @@ def _parse(data: bytes) -> ModelProto:
         raise ExportError("not an ONNX file, or a damaged one") from None
     if not model.ir_version or not model.graph.node:
         raise ExportError("not an ONNX file, or one without any operator")
-    # Of no use here, and nobody checks it.
+    # Unused here, and not validated by any checker.
     del model.training_info[:]
     return model
 
 
 def _depth(data: bytes) -> int:
-    """How deep the messages of graphs, nodes and attributes in a serialized model go."""
+    """Nesting depth of graphs, nodes and attributes in a serialized model."""
     inside = {"model": {7: "graph"}, "graph": {1: "node"}, "node": {5: "attribute"}}
     inside["attribute"] = {6: "graph", 11: "graph"}
     deepest = 0
@@ -104,7 +103,7 @@ def _depth(data: bytes) -> int:
 
 
 def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The number and the place of each length-delimited field, as far as there is sense in it."""
+    """Yields number, start and end of each length-delimited field, up to the first invalid byte."""
     while start < stop:
         tag, start = _varint(data, start, stop)
         match tag & 7:
@@ -137,7 +136,7 @@ def _varint(data: bytes, start: int, stop: int) -> tuple[int, int]:
 
 
 def _check_ports(graph: GraphProto) -> None:
-    """Raises `ExportError` for inputs and outputs of shapes that no machine has room for."""
+    """Raises `ExportError` for inputs and outputs with negative or impossibly large shapes."""
     for side, values in (("input", graph.input), ("output", graph.output)):
         for value in values:
             dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -149,9 +148,9 @@ def _check_ports(graph: GraphProto) -> None:
 
 
 def _sort(graph: GraphProto) -> None:
-    """Puts nodes behind those that they read from, where they are not.
+    """Puts nodes behind the nodes that they read from.
 
-    Raises `ExportError` for names that are made twice, and for a graph that goes in circles.
+    Raises `ExportError` for names made twice and for a cyclic graph.
     """
     makers: dict[str, int] = {}
     taken = {each.name for each in graph.initializer} | {each.name for each in graph.input}
@@ -187,7 +186,7 @@ def _sort(graph: GraphProto) -> None:
 
 
 def _reads(node: NodeProto) -> set[str]:
-    """The names that a node reads, also from inside its graphs; a few more do no harm."""
+    """Names read by a node, including reads in its subgraphs. A few extra names do no harm."""
     found = set(filter(None, node.input))
     waiting = [node]
     while waiting:
@@ -202,23 +201,23 @@ def _reads(node: NodeProto) -> set[str]:
 
 
 def _check_runs(model: ModelProto) -> None:
-    """Raises `ExportError` for what the format or ONNX Runtime does not allow."""
+    """Raises `ExportError` for a model rejected by the ONNX checker or by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    # Optimizing runs parts of the graph.
+    # Optimization would run parts of the graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         onnx.checker.check_model(_declared(model))
         data = model.SerializeToString()
         onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # both raise classes of many modules, protobuf a ValueError
+    except Exception as error:  # both raise many classes; protobuf raises ValueError
         raise ExportError(_explain(model, " ".join(str(error).split()))) from None
 
 
 def _declared(model: ModelProto) -> bytes:
-    """The model with a shape for each output. The format asks for one, ONNX Runtime does not, and
-    many exporters leave it out."""
+    """Returns the model with a shape for each output. The format requires a shape, ONNX Runtime
+    does not, and many exporters leave it out."""
     copy = ModelProto.FromString(model.SerializeToString())
     for graph in onnxnodes.graphs(copy):
         for value in graph.output:
@@ -228,7 +227,7 @@ def _declared(model: ModelProto) -> bytes:
 
 
 def _explain(model: ModelProto, message: str) -> str:
-    """What a checker or the runtime says, in fewer words where its meaning is known."""
+    """Shortens known messages of the checker or the runtime. Other messages stay unchanged."""
     opset = re.search(
         r"Opset (\d+) is under development.* domain (\S+) is till opset (\d+)", message
     )

@@ -1,8 +1,8 @@
-"""What stands in for torch's recurrent layers while a step is traced to ONNX.
+"""Replacements for torch's recurrent layers while a step is traced to ONNX.
 
-`RecurrentOperator` is called as its layers are and returns the same tensors, but each layer is one
-ONNX operator (or a function of `elman_export.original.functions`), with its state and the rows'
-lengths taken from a `Carry`. `CellOperator` does the same for a cell whose state its module keeps.
+`RecurrentOperator` is called like the replaced layers and returns the same tensors. Each layer
+becomes one ONNX operator (or a function of `elman_export.original.functions`). States and row
+lengths come from a `Carry`. `CellOperator` replaces a cell, whose state is kept by the module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ from elman_export.original import functions
 from elman_export.original.recurrence import RecurrentLayers
 
 OPSET = 20
-"""The ONNX operator set of every step model: ONNX Runtime 1.17 and newer run it."""
+"""ONNX operator set of every step model, supported by ONNX Runtime 1.17 and newer."""
 
 _ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
-"""ONNX has the gates in other orders than torch: LSTM i,o,f,c for i,f,g,o; GRU z,r,h for r,z,n."""
+"""Gate order of ONNX as indices into torch's order: LSTM i,o,f,c for i,f,g,o; GRU z,r,h for r,z,n.
+"""
 
 Attribute = (
     int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
@@ -29,30 +30,30 @@ _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 @dataclass(slots=True)
 class Carry:
-    """The state that one step is handed and hands on: `[1, batch, size]` by state name."""
+    """States before and after a step: `[1, batch, size]` by state name."""
 
     lengths: Tensor | None
-    """int32 `[batch]`: how many elements each row has; None in a step of one element."""
+    """int32 `[batch]`: number of elements in each row; `None` in a step of one element."""
     taken: dict[str, Tensor]
     given: dict[str, Tensor] = field(default_factory=dict)
 
 
 class RecurrentOperator(nn.Module):
-    """Stands in for `layers` in a step: called the same way, it returns the same tensors.
+    """Replaces `layers` in a step. Calls and returned tensors are the same.
 
-    With a `carry`, the state comes from there, and an initial state in the call is noted only: the
-    first one of a session is part of the spec or computed apart. Without, the state is the call's,
-    and the number of steps is fixed.
+    With a `carry`, states come from the carry. An initial state in the call is only recorded, since
+    a session's first state is part of the spec or computed separately. Without a `carry`, states
+    come from the call, and the number of steps is fixed.
 
-    The final hidden state is the output at the last step, which is the same where no row is padded,
-    and can be told for every other step too.
+    The final hidden state is the output at the last step. The two are equal if no row is padded,
+    and the output is also available for every other step.
     """
 
     carry: Carry | None = None
     final: tuple[Tensor, ...] = ()
-    """What the last call returned beside the outputs."""
+    """Final states returned by the last call."""
     first: tuple[Tensor, ...] = ()
-    """The initial states that the last call was given, `[layers, batch, size]` by part."""
+    """Initial states given to the last call, `[layers, batch, size]` by part."""
 
     def __init__(self, layers: RecurrentLayers) -> None:
         super().__init__()
@@ -66,7 +67,8 @@ class RecurrentOperator(nn.Module):
     def forward(
         self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """`input` is `[batch, time, features]`, `[time, batch, features]` without `batch_first`."""
+        """`input` is `[batch, time, features]`; without `batch_first`,
+        `[time, batch, features]`."""
         x = input.transpose(0, 1) if self.batch_first else input
         if hx is not None:
             self.first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
@@ -83,7 +85,7 @@ class RecurrentOperator(nn.Module):
         return x, self.final if len(self.final) > 1 else self.final[0]
 
     def flatten_parameters(self) -> None:
-        """Does nothing: it is torch's, and of graphics processors."""
+        """Does nothing: in torch, the method only matters on GPUs."""
 
     def _run(self, number: int, layer: nn.Module, x: Tensor) -> Sequence[Tensor]:
         if self.carry is None:
@@ -98,7 +100,7 @@ class RecurrentOperator(nn.Module):
 
 
 class CellOperator(nn.Module):
-    """Stands in for an `nn.LSTMCell` or `nn.GRUCell`: one ONNX operator for its many."""
+    """Replaces an `nn.LSTMCell` or `nn.GRUCell` with a single ONNX operator."""
 
     def __init__(self, cell: nn.LSTMCell | nn.GRUCell) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class CellOperator(nn.Module):
 
 
 def _resemble(operator: nn.Module, layer: nn.Module) -> None:
-    """Gives the operator what modules ask their layers for: `hidden_size`, `num_layers`, ..."""
+    """Copies the layer's attributes that modules may read: `hidden_size`, `num_layers`, ..."""
     for name, value in vars(layer).items():
         if not name.startswith("_"):
             setattr(operator, name, value)
@@ -133,12 +135,12 @@ def _layer(module: nn.RNNBase, layer: int) -> nn.Module:
 
 
 def _fixed(weight: Tensor) -> nn.Parameter:
-    # A parameter, as modules take their type and device from next(self.parameters()).
+    # A parameter, since modules take their type and device from next(self.parameters()).
     return nn.Parameter(weight, requires_grad=False)
 
 
 def _weights(module: nn.RNNBase | nn.RNNCellBase, suffix: str) -> Mapping[str, Tensor]:
-    """In float32; biases are zeros where there are none."""
+    """Weights in float32. Missing biases are zeros."""
     found: dict[str, Tensor] = {}
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
         value = getattr(module, f"{name}{suffix}", None)
@@ -149,7 +151,8 @@ def _weights(module: nn.RNNBase | nn.RNNCellBase, suffix: str) -> Mapping[str, T
 
 
 class _Operator(nn.Module):
-    """A layer that is one LSTM or GRU operator: `[time, batch, in]` and states to the same."""
+    """A layer as one LSTM or GRU operator, from `[time, batch, in]` and states to
+    `[time, batch, size]` and states."""
 
     def __init__(self, operator: str, size: int, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -182,7 +185,7 @@ class _Operator(nn.Module):
 
 
 class _Ours(nn.Module):
-    """The weights of a layer that is a function of ours, as `functions.py` has them."""
+    """Weights of a layer in the layout of `functions.py`."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The number type that a module computes in, and the same module in float32.
+"""Number type of a module's computation, and conversion of a module to float32.
 
-A step model computes in float32 whatever its module does. Where that is another type, it is
-compared twice: with the module itself, to what its own type can tell apart, and with the module's
-twin in float32, to what float32 can. The second sees a swapped state that the first might take for
-rounding.
+A step model always computes in float32. For a module of another type, the step model is compared
+twice: with the module, to the precision of the module's type, and with the module's float32 twin,
+to float32 precision. The second comparison detects a swapped state, which the first could mistake
+for rounding.
 """
 
 import copy
@@ -23,12 +23,12 @@ from elman_export.proof.stepmodel import Arrays
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 COARSE = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
-"""How far a step model may be from a module of such a type by default, times the largest value in
-an output: what a type rounds off does not shrink with the results.
+"""Default tolerance by the module's type, times the largest value in an output: rounding errors do
+not shrink with the results.
 
-Measured on untrained RNNs, GRUs and LSTMs (1 and 3 layers of 16 to 256, weights as torch draws them
-and twice as large, 40 steps), a module in float16 is up to 4e-3 of its largest output away
-from float32, one in bfloat16 up to 4e-2.
+Measured on untrained RNNs, GRUs and LSTMs (1 and 3 layers of 16 to 256 units, torch's initial
+weights and twice these weights, 40 steps): a float16 module is up to 4e-3 of its largest output
+away from float32, a bfloat16 module up to 4e-2.
 """
 
 _OTHERS = frozenset(TYPES) - {torch.float32}
@@ -36,9 +36,9 @@ _CASTS = (Tensor.double, Tensor.half, Tensor.bfloat16)
 
 
 def of(module: nn.Module) -> torch.dtype:
-    """The type of the module's parameters; float32 if it has none.
+    """Returns the type of the module's parameters; float32 for a module without parameters.
 
-    Raises `UnsupportedModule` if they are of several types, or of one that is not supported.
+    Raises `UnsupportedModule` for several types or an unsupported type.
     """
     named: dict[torch.dtype, str] = {}
     for name, parameter in module.named_parameters():
@@ -56,7 +56,7 @@ def of(module: nn.Module) -> torch.dtype:
 
 
 def tolerance(dtype: torch.dtype, answers: Sequence[Arrays]) -> float:
-    """What `proof.prove` is to allow a module of this type that gave these answers."""
+    """Tolerance of `proof.prove` for a module of this type with these answers."""
     if dtype not in COARSE:
         return TOLERANCE
     reach = 1.0
@@ -70,10 +70,11 @@ def tolerance(dtype: torch.dtype, answers: Sequence[Arrays]) -> float:
 
 
 def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A copy that computes in float32 inside of `float32`; `memo` is `copy.deepcopy`'s."""
+    """Returns a copy that computes in float32 inside of `float32`. `memo` is the memo of
+    `copy.deepcopy`."""
     try:
         made = copy.deepcopy(module, memo)
-    except Exception as error:  # whatever an attribute of somebody's module raises
+    except Exception as error:  # an attribute of a user's module may raise anything
         said = " ".join(str(error).split())
         raise UnsupportedModule(
             f"{_uncopied(module) or type(module).__name__} can't be copied ({said}), and a step "
@@ -90,7 +91,7 @@ def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 
 def _uncopied(module: nn.Module) -> str:
-    """The attribute of a submodule that `copy.deepcopy` fails on."""
+    """The submodule attribute on which `copy.deepcopy` fails."""
     for name, submodule in module.named_modules():
         for attribute, value in vars(submodule).items():
             if attribute.startswith("_") or isinstance(value, nn.Module):
@@ -103,9 +104,9 @@ def _uncopied(module: nn.Module) -> str:
 
 
 def float32(module: nn.Module) -> AbstractContextManager[object]:
-    """Has torch make float32 where `module`'s twin asks for another floating type.
+    """Makes torch create float32 where `module`'s twin asks for another floating type.
 
-    Nothing changes for a module that computes in float32: what it asks for beside is its own.
+    A float32 module runs unchanged: it may use other types on purpose.
     """
     return nullcontext() if of(module) is torch.float32 else _Float32()
 

@@ -1,8 +1,8 @@
-"""The recurrent layers of a module: which there are, and what each hands from step to step.
+"""Recurrent layers of a module, and the state of each layer.
 
-`find` lists a module's `nn.RNN`, `nn.LSTM` and `nn.GRU` submodules and refuses those that can't
-carry a stream. Nothing here knows ONNX: what stands in for the layers in a graph is
-`elman_export.original.operators`'s.
+`find` lists a module's `nn.RNN`, `nn.LSTM` and `nn.GRU` submodules and rejects layers that can't
+process a stream. This module does not depend on ONNX. `elman_export.original.operators` has the
+layers' replacements in a graph.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ CELLS: tuple[type[nn.RNNCellBase], ...] = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentLayers:
-    """A `nn.RNN`, `nn.LSTM` or `nn.GRU` (of one or more layers) and its name in the module."""
+    """An `nn.RNN`, `nn.LSTM` or `nn.GRU` (of one or more layers) and its name in the module."""
 
     name: str
-    """Dotted, as in `named_modules`; a module that is itself recurrent has its type's name."""
+    """Dotted, as in `named_modules`. A module that is itself recurrent has its type's name."""
     module: nn.RNNBase
 
     @property
     def parts(self) -> Mapping[str, int]:
-        """The tensors of its state and their sizes: the hidden one and, for an LSTM, the cell."""
+        """The state's tensors and their sizes: the hidden state and, for an LSTM, the
+        cell state."""
         hidden = self.module.proj_size or self.module.hidden_size
         if isinstance(self.module, nn.LSTM):
             return {"h": hidden, "c": self.module.hidden_size}
@@ -34,7 +35,7 @@ class RecurrentLayers:
 
     @property
     def states(self) -> Mapping[str, int]:
-        """Sizes by name, by layer, then part: `lstm.0.h`, `lstm.0.c`, `lstm.1.h`, ..."""
+        """State sizes by name, by layer, then part: `lstm.0.h`, `lstm.0.c`, `lstm.1.h`, ..."""
         return {
             f"{self.name}.{layer}.{part}": size
             for layer in range(self.module.num_layers)
@@ -43,10 +44,11 @@ class RecurrentLayers:
 
 
 def find(module: nn.Module) -> tuple[RecurrentLayers, ...]:
-    """The recurrent submodules of `module`, outermost and first registered first.
+    """Returns the recurrent submodules of `module`, outermost first, then in the order of
+    registration.
 
-    Raises `UnsupportedModule` for one that can't carry a stream, for a cell, and where there is
-    none at all.
+    Raises `UnsupportedModule` for a layer that can't process a stream, for a cell, and for a module
+    without recurrent layers.
     """
     found = []
     for path, submodule in module.named_modules():
@@ -67,13 +69,13 @@ def find(module: nn.Module) -> tuple[RecurrentLayers, ...]:
 
 
 def plain(module: nn.RNNBase | nn.RNNCellBase) -> bool:
-    """Whether torch's own forward computes it, step after step."""
+    """Whether torch's own forward computes the module, step after step."""
     ours = {each.forward for each in (*KINDS, *CELLS)}
     return type(module).forward in ours and not getattr(module, "bidirectional", False)
 
 
 def kind(module: nn.Module) -> str:
-    """The class for people: `nn.LSTM`, or the name of a class that is not torch's."""
+    """Class name for messages: `nn.LSTM`, or the bare name of a class outside torch."""
     cls = type(module)
     return f"nn.{cls.__name__}" if cls.__module__.startswith("torch.nn.") else cls.__name__
 

@@ -1,4 +1,4 @@
-"""From a module that takes whole sequences to the draft of its step model."""
+"""Draft of a step model from a module that takes whole sequences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +37,8 @@ def make(
     description: str,
     batch_first: bool | None,
 ) -> Draft:
-    """The draft of a module in evaluation mode; `elman_export.export` says what it takes."""
+    """Returns the draft of a module in evaluation mode. `elman_export.export` documents the
+    arguments."""
     subject = _subject(module, outputs, batch_first)
     observation = _observe(subject, input, contexts)
     subject = replace(subject, last_only=observation.last_only)
@@ -115,8 +116,9 @@ def _run(
 def _step(
     subject: Subject, observation: Observation, spec: ModelSpec
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The graph of one step: of many elements, or of one where the module answers for the last
-    only and its head can't be told to answer for each."""
+    """Returns the graph of a step, and its spec. The step takes many elements. It takes one element
+    if the module answers only for the last element and its head can't be changed to answer for
+    each."""
     step = SequenceStep(subject, observation.layers, observation.computed)
     model = graph.build(step, spec, subject.module, subject.last_only)
     if not subject.last_only:
@@ -132,7 +134,8 @@ def _step(
             time_axis=1,
         )
     except (UnsupportedGraph, heads.HeadError, RuntimeFailed):
-        # The last: with all steps as rows, a head that reads a context too is given more rows.
+        # RuntimeFailed: with all steps as rows, a head that also reads a context gets too many
+        # rows.
         spec = replace(spec, time_axis=False, lengths=None)
         step = ElementStep(subject, observation.layers, observation.computed)
         return graph.build(step, spec, subject.module), spec
@@ -157,7 +160,8 @@ def _feed(spec: ModelSpec, batch: int, time: int) -> Arrays:
 
 
 def _twin(subject: Subject) -> Callable[[Sequences], Arrays] | None:
-    """What the module would say in float32, unless it computes in that."""
+    """Returns a function that computes the module's outputs in float32; `None` for a float32
+    module."""
     if precision.of(subject.module) is torch.float32:
         return None
     module = precision.twin(subject.module)

@@ -1,8 +1,8 @@
-"""One step of a module that takes whole sequences, as a torch module to be traced.
+"""A step of a module that takes whole sequences, as a torch module for tracing.
 
-Each takes the elements, lengths where it takes a time axis, the states and the contexts, and
-returns the outputs, the new states and the first states that are computed from contexts, all laid
-out as the step model's spec says.
+Each step takes the elements, the lengths if there is a time axis, the states and the contexts. It
+returns the outputs, the new states and the first states computed from contexts. The tensors have
+the layout of the step model's spec.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ from elman_export.original.subject import Subject, select
 class SequenceStep(nn.Module):
     """A step of any number of elements: `x [batch, time, *shape]` and `lengths [batch]`.
 
-    `layers` are those that run, in the order of the states; those in `computed` have their first
-    states computed from the contexts.
+    `layers` run in the order of the states. The first states of layers in `computed` are computed
+    from the contexts.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SequenceStep(nn.Module):
         self.computed = tuple(operators[each.module] for each in computed)
         self.operators = tuple(operators.values())
         self.states = tuple(name for each in layers for name in each.states)
-        # To deepcopy they are the copies of the layers that it has made already.
+        # With this memo, deepcopy uses the operators as copies of the layers.
         self.module = precision.twin(
             subject.module, {id(layer): operator for layer, operator in operators.items()}
         )
@@ -47,8 +47,8 @@ class SequenceStep(nn.Module):
     def run(
         self, x: Tensor, lengths: Tensor | None, *others: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The outputs, in the module's own layout but for their order of batch and time, and the
-        new states."""
+        """Returns the outputs and the new states. Outputs have the module's own layout, but always
+        batch before time."""
         states, contexts = others[: len(self.states)], others[len(self.states) :]
         carry = Carry(lengths=lengths, taken=dict(zip(self.states, states, strict=True)))
         for operator in self.operators:
@@ -70,9 +70,10 @@ class SequenceStep(nn.Module):
 
 
 class ElementStep(SequenceStep):
-    """A step of one element, `x [batch, *shape]`, of a module that answers for the last one only.
+    """A step of one element, `x [batch, *shape]`, for a module that answers only for the last
+    element.
 
-    To it, the element is a sequence of its own.
+    The module sees each element as a sequence of length 1.
     """
 
     def forward(self, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
@@ -85,5 +86,5 @@ class ElementStep(SequenceStep):
 
 
 def zeros(shape: Sequence[int], dtype: str) -> Tensor:
-    """A tensor of a spec's type to trace with."""
+    """A tensor of zeros in a spec's type, for tracing."""
     return torch.zeros(*shape, dtype=getattr(torch, dtype))

@@ -1,7 +1,7 @@
-"""The module that is exported, as seen from outside: run it, and see what its layers did.
+"""The exported module seen from outside: its outputs and its layers' calls.
 
-`Subject.run` gives a module whole sequences and returns its outputs by name and every call of its
-recurrent layers. What may be wrong with them is `elman_export.original.observation`'s to say.
+`Subject.run` runs a module on whole sequences. It returns the outputs by name and every call of the
+recurrent layers. `elman_export.original.observation` checks the results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,54 +18,54 @@ from elman_export.original.calling import array, call, described, tensor
 from elman_export.original.recurrence import RecurrentLayers
 
 _PARAMETERS = ("input", "hx")
-"""What torch's recurrent layers call what they are given."""
+"""Parameter names of torch's recurrent layers."""
 
 _BEGINNINGS = 32
-"""On how many beginnings of a sequence a module runs that answers for the last element only."""
+"""Maximum number of prefixes per sequence, for modules that answer only for the last element."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of a recurrent layer: what it was given and what it returned."""
+    """A call of a recurrent layer: arguments and results."""
 
     layers: RecurrentLayers
     given: Tensor
     initial: tuple[Tensor, ...]
-    """Each `[layers, batch, hidden]`; none where the layer starts from zeros by itself."""
+    """Each `[layers, batch, hidden]`; empty if the layer starts from zeros by itself."""
     final: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What came of one run."""
+    """Results of a run."""
 
     calls: tuple[Call, ...]
-    """In the order in which they were made."""
+    """In the order of execution."""
     outputs: Mapping[str, Tensor]
     """By output name, in the module's own layout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A module in evaluation mode, its recurrent layers and what its tensors are called."""
+    """A module in evaluation mode, with its recurrent layers and outputs."""
 
     module: nn.Module
     layers: tuple[RecurrentLayers, ...]
     outputs: tuple[Output, ...]
     batch_first: bool
-    """Whether the module takes and returns `[batch, time, ...]`, or else `[time, batch, ...]`."""
+    """Whether the module's layout is `[batch, time, ...]`; otherwise `[time, batch, ...]`."""
     last_only: tuple[str, ...] = ()
-    """Outputs that it gives for the last element of a sequence only: `[batch, *shape]`."""
+    """Outputs given only for the last element of a sequence: `[batch, *shape]`."""
 
     def arrange(self, tensor: Tensor) -> Tensor:
-        """From `[batch, time, ...]` to the module's own layout, or back: it is its own inverse."""
+        """Converts `[batch, time, ...]` to the module's own layout, or back."""
         return tensor if self.batch_first else tensor.transpose(0, 1)
 
     def run(self, x: np.ndarray, contexts: Sequence[np.ndarray] = ()) -> Run:
         """Runs the module on `x [batch, time, *shape]` and contexts `[batch, *shape]`.
 
-        Raises `UnsupportedModule` where it can't take them, doesn't return the named outputs, or
-        gives a layer something else than a tensor.
+        Raises `UnsupportedModule` if the module fails on the arguments, does not return the named
+        outputs, or gives a layer a value other than a tensor.
         """
         batch, time = x.shape[:2]
         dtype = precision.of(self.module)
@@ -88,10 +88,11 @@ class Subject:
     def answer(
         self, x: np.ndarray, contexts: Sequence[np.ndarray] = ()
     ) -> Mapping[str, np.ndarray]:
-        """The outputs for `x [batch, time, *shape]`, by name, as `[batch, time, *shape]` too.
+        """Returns the outputs for `x [batch, time, *shape]` by name, also as
+        `[batch, time, *shape]`.
 
-        For those in `last_only` the module runs on all beginnings of `x`, or on some of them where
-        there are many; then the others are masked.
+        For outputs in `last_only`, the module runs on all prefixes of `x`. For long sequences, it
+        runs on some prefixes only, and the other time steps are masked.
         """
         outputs = self.run(x, contexts).outputs
         found = {
@@ -125,11 +126,11 @@ class Subject:
 def select(
     returned: Any, outputs: Sequence[Output], states: Sequence[Tensor]
 ) -> Mapping[str, Tensor]:
-    """The tensors that a module returned, by output name.
+    """Returns the tensors in a module's return value, by output name.
 
-    A dict is matched by name, a tensor or sequence by order. `states`, the layers' own final
-    states, may stand among what is returned (the customary `return logits, hidden`) and are left
-    out. Raises `UnsupportedModule` where what was returned and `outputs` do not match one to one.
+    A dict is matched by name, a tensor or sequence by order. `states` are the layers' own final
+    states. They may be part of the return value (the common `return logits, hidden`) and are left
+    out. Raises `UnsupportedModule` unless the return value and `outputs` match one to one.
     """
     names = [output.name for output in outputs]
     if isinstance(returned, Mapping):
@@ -184,7 +185,7 @@ def _states(states: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _is_state(value: Any, states: Sequence[Tensor]) -> bool:
-    """Whether `value` is nothing but final states of recurrent layers."""
+    """Whether `value` consists of final states of recurrent layers only."""
     if isinstance(value, tuple | list):
         return bool(value) and all(_is_state(part, states) for part in value)
     return any(value is state for state in states)

@@ -1,1 +1,1 @@
-"""The proof that a step model computes what its original computes."""
+"""The proof that a step model computes the same as the original."""

@@ -1,10 +1,10 @@
-"""The proof that a step model is the network that it was made from.
+"""The proof that a step model is the same network as the original.
 
-The same sequences go through the original as a whole, and through the step model whole, one element
-at a time, in random chunks, in ragged batches with lengths, and each row alone. Every way must
-agree with the original to a tolerance: kernels of two runtimes add up in another order. Where the
-step model's operators are our own choice its answers must also be equal to the last bit, final
-states included, whichever way they were asked for.
+The original runs on whole sequences. The step model runs on the same sequences whole, one element
+at a time, in random chunks, in ragged batches with lengths, and with each row alone. All results
+must agree with the original within a tolerance, because the kernels of two runtimes add in
+different orders. If the step model's operators were chosen by this package, the results in all ways
+must also be equal to the last bit, including final states.
 """
 
 import json
@@ -18,15 +18,15 @@ from elman_export.errors import ExportError, ProofFailed
 from elman_export.proof.stepmodel import Answer, Arrays, RuntimeFailed, StepModel
 
 TOLERANCE = 1e-4
-"""Allowed difference from the original, times the scale of its output."""
+"""Allowed difference from the original, times the scale of the original's output."""
 
 _FLOOR = 1e-6
-"""What is always allowed: rounding of values around 1 on the way to smaller ones."""
+"""Difference that is always allowed: rounding of intermediate values around 1."""
 
 _ROUNDING = 1e-5
 
 PADDED = "padded"
-"""The source of sequences with elements that people pad with."""
+"""Source of sequences with padding elements."""
 
 _MIXES = (
     "the {original} mixes time steps or rows outside of its recurrent layers, or keeps a state "
@@ -40,31 +40,31 @@ _ROUNDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
-    """Sequences that a proof runs on."""
+    """Sequences for a proof."""
 
     elements: np.ndarray
     """`[batch, time, *shape]`."""
     source: str = "random"
-    """Where they come from, for people: `random`, `padded` or `examples`."""
+    """Origin, for messages: `random`, `padded` or `examples`."""
     contexts: Arrays = field(default_factory=dict)
     """`[batch, *shape]` by context name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Sequences, and what the original says to them as a whole."""
+    """Sequences, and the original's outputs for the whole sequences."""
 
     sequences: Sequences
     expected: Arrays
-    """`[batch, time, *shape]` by output name; what is masked is not compared."""
+    """`[batch, time, *shape]` by output name. Masked values are not compared."""
 
 
 def answered(sequences: Sequence[Sequences], answer: Callable[[Sequences], Arrays]) -> list[Case]:
-    """What the original says to each.
+    """Returns the original's outputs for each set of sequences.
 
-    Padded ones are left out where it says nothing finite: a network that divides by the size of
-    its elements is none of zeros. Raises `RuntimeFailed` where it can't run at all, as on ids that
-    it has no row for.
+    Padded sequences are left out if the outputs are not finite: a network that divides by the size
+    of the elements has no result for zeros. Raises `RuntimeFailed` if the original can't run at
+    all, for example on ids without a row in a table.
     """
     found = []
     for each in sequences:
@@ -84,47 +84,47 @@ def answered(sequences: Sequence[Sequences], answer: Callable[[Sequences], Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How far one output was from the original's, the step model being asked in one way."""
+    """Difference of an output from the original's, for one way to run the step model."""
 
     output: str
     input: str
-    """The source of the sequences."""
+    """Source of the sequences."""
     way: str
     maximum: float
-    """The largest absolute difference."""
+    """Largest absolute difference."""
     exact: bool
-    """Whether outputs and states were equal, to the last bit, to those of the first way."""
+    """Whether outputs and states are equal, to the last bit, to the results of the first way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far a step model's output was from the original's, over everything that was compared."""
+    """Difference of a step model's output from the original's, over all comparisons."""
 
     output: str
     maximum: float
-    """The largest absolute difference."""
+    """Largest absolute difference."""
     scale: float
-    """The median size of the values in the original's output, zeros aside: a few that are huge, as
-    masks are, or an output of small values only must not hide a difference."""
+    """Median absolute value in the original's output, without zeros. With the median, a few huge
+    values (as in masks) can't hide a difference, nor can an output with only small values."""
     tolerance: float | None
-    """What `maximum` may be at most; None where it may be anything."""
+    """Largest allowed `maximum`; `None` for no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What was compared, and what came of it."""
+    """Comparisons and results of a proof."""
 
     differences: tuple[Difference, ...]
     """By output, in the spec's order."""
     comparisons: tuple[Comparison, ...]
     """By output, then input, then way."""
     elements: int
-    """How many elements were compared in each way."""
+    """Number of elements compared in each way."""
     seed: int
 
     @property
     def exact(self) -> bool:
-        """Whether the step model said the same to the last bit whichever way it was asked."""
+        """Whether the step model's results are equal, to the last bit, in all ways."""
         return all(comparison.exact for comparison in self.comparisons)
 
     def to_json(self) -> str:
@@ -132,7 +132,7 @@ class Proof:
 
 
 class _Tally:
-    """The largest of what was seen, by output, input and way."""
+    """Largest differences by output, input and way."""
 
     def __init__(self) -> None:
         self.maximum: dict[tuple[str, str, str], float] = {}
@@ -145,7 +145,7 @@ class _Tally:
         self.exact[key] = self.exact.get(key, True) and exact
 
     def see(self, output: str, values: np.ndarray) -> None:
-        """Remembers how large the original's values are."""
+        """Records the magnitudes of the original's values."""
         sizes = np.abs(values.astype(float))
         self.sizes.setdefault(output, []).append(sizes[sizes > 0])
 
@@ -177,13 +177,14 @@ def prove(
     exact: bool = True,
     original: str = "module",
 ) -> Proof:
-    """Compares `model` with what its original said, by output.
+    """Compares `model` with the original's outputs.
 
-    With `exact` the step model's own answers must be equal to the last bit in every way; without,
-    it is only told whether they were. Without a `tolerance` differences are only told as well.
-    `original` is what the original is called in messages.
+    With `exact`, the step model's results must be equal to the last bit in all ways. Without
+    `exact`, the proof only reports equality. Without a `tolerance`, the proof also only reports
+    differences. `original` is the original's name in messages.
 
-    Raises `ProofFailed` with the largest difference that is not allowed, saying what was compared.
+    Raises `ProofFailed` for the largest difference above the limit, with the sequences and the way;
+    `ExportError` for an invalid tolerance.
     """
     if tolerance is not None and not 0 <= tolerance < np.inf:
         raise ExportError(f"tolerance is {tolerance}; allowed is a number from 0 up")
@@ -235,7 +236,7 @@ def prove(
 def _answers(
     model: StepModel, sequences: Sequences, rng: np.random.Generator
 ) -> Iterator[tuple[str, Answer]]:
-    """The same sequences, cut up and put together in every way that the model can be asked."""
+    """Runs the sequences in every way that the model supports, with different cuts and batches."""
     x, contexts, spec = sequences.elements, sequences.contexts, model.spec
     batch, time = x.shape[:2]
     singles = [[1] * time] * batch
@@ -260,7 +261,7 @@ def _is_finite(value: np.ndarray) -> bool:
 
 
 def _cut(time: int, parts: int, rng: np.random.Generator) -> Sequence[int]:
-    """`parts` random lengths of at least 1 that add up to `time`."""
+    """Returns `parts` random lengths of at least 1 with the sum `time`."""
     inner = np.sort(rng.choice(np.arange(1, time), parts - 1, replace=False))
     return [int(length) for length in np.diff([0, *inner, time])]
 
@@ -276,7 +277,7 @@ def _equal(one: Answer, two: Answer) -> bool:
 def _check_equal(
     way: str, answer: Answer, others: Sequence[tuple[str, Answer]], original: str
 ) -> None:
-    """Raises `ProofFailed` with the largest difference of another way from `way`, if any."""
+    """Raises `ProofFailed` with the largest difference between `way` and the other ways, if any."""
     worst, message, rounding = 0.0, "", 0.0
     for other_way, other in others:
         for kind, one, two in (

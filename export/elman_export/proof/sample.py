@@ -1,4 +1,4 @@
-"""Random elements for a described input: what modules are run on where no data is given."""
+"""Random elements for an input, used to run modules without given data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,17 +12,19 @@ _PADDED_ROWS, _PADDED_TIME = 4, 12
 def random_elements(
     input: InputSpec, batch: int, time: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`[batch, time, *shape]` of the input's type: even ids, or standard normal features."""
+    """Random `[batch, time, *shape]` in the input's type: uniform ids, or standard normal
+    features."""
     if input.kind is InputKind.FEATURES:
         return rng.standard_normal((batch, time, *input.shape)).astype(input.dtype)
     return rng.integers(0, input.size, (batch, time)).astype(input.dtype)
 
 
 def padded_elements(input: InputSpec, rng: np.random.Generator) -> np.ndarray:
-    """`[batch, time, *shape]`: random elements and those that people pad sequences with, behind,
-    in front, in between and nothing else: frames of zeros, or the first and the last id.
+    """`[batch, time, *shape]`: random elements, and sequences with padding behind, in front, in
+    between and everywhere. Padding is a frame of zeros, or the first or last id.
 
-    Among the ids of a large vocabulary these are hardly ever drawn, zeros among features never.
+    Random ids of a large vocabulary hardly ever include padding ids. Random features never include
+    zeros.
     """
     fills = (0,) if input.kind is InputKind.FEATURES else (0, input.size - 1)
     elements = random_elements(input, _PADDED_ROWS * len(fills) + 1, _PADDED_TIME, rng)
@@ -38,7 +40,7 @@ def padded_elements(input: InputSpec, rng: np.random.Generator) -> np.ndarray:
 def random_contexts(
     contexts: Sequence[ContextSpec], batch: int, rng: np.random.Generator
 ) -> Mapping[str, np.ndarray]:
-    """`[batch, *shape]` by name: standard normal values, or 0 and 1 for whole numbers."""
+    """Random `[batch, *shape]` by name: standard normal values, or 0 and 1 for whole numbers."""
     return {
         each.name: (
             rng.standard_normal((batch, *each.shape))

@@ -1,4 +1,4 @@
-"""A step model in ONNX Runtime, run by its spec: what a proof compares with the original."""
+"""A step model in ONNX Runtime, run as described by the spec, for a proof."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _PADDING_SEED = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a step model said to some sequences, and the states that it was left with."""
+    """Outputs of a step model for some sequences, and the final states."""
 
     outputs: Arrays
     """By output name, `[batch, time, *shape]`."""
@@ -27,14 +27,15 @@ class Answer:
 
 
 class RuntimeFailed(ExportError):
-    """ONNX Runtime can't load a graph or run it; the message is its own, in one line."""
+    """A failure of ONNX Runtime to load or run a graph. The message is ONNX Runtime's, in
+    one line."""
 
 
 class Session:
-    """A graph in ONNX Runtime as a server would run it: on the CPU, with one thread."""
+    """A graph in ONNX Runtime, run like in a server: on the CPU, with one thread."""
 
     def __init__(self, model: bytes) -> None:
-        """Raises `RuntimeFailed`."""
+        """Loads the graph. Raises `RuntimeFailed`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -46,7 +47,7 @@ class Session:
         self.outputs = [each.name for each in self._session.get_outputs()]
 
     def run(self, names: Sequence[str], feed: Arrays) -> Arrays:
-        """The outputs named. Raises `RuntimeFailed`."""
+        """Returns the named outputs. Raises `RuntimeFailed`."""
         with _failures():
             return dict(zip(names, self._session.run(list(names), feed), strict=True))
 
@@ -60,7 +61,7 @@ def _failures() -> Iterator[None]:
 
 
 class StepModel:
-    """A serialized step model, and its initial-state network if it has one."""
+    """A serialized step model, with an initial-state network if present."""
 
     def __init__(self, model: bytes, spec: ModelSpec, initial: bytes | None = None) -> None:
         self.spec = spec
@@ -71,19 +72,19 @@ class StepModel:
     def of(
         model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None = None
     ) -> "StepModel":
-        """The same of protos. Raises `RuntimeFailed`."""
+        """Creates a step model from protos. Raises `RuntimeFailed`."""
         network = None if initial is None else initial.SerializeToString()
         return StepModel(model.SerializeToString(), spec, network)
 
     def run(
         self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None
     ) -> Answer:
-        """Feeds `x [batch, time, *shape]` in as many steps as each row has cuts.
+        """Runs `x [batch, time, *shape]` in chunks: one step for each chunk of a row.
 
-        `cuts[row]` are the numbers of elements that the row's chunks have, in order, each at least
-        1; rows have equally many chunks. In a step, rows with shorter chunks are padded with noise.
-        `contexts` are `[batch, *shape]` by name. A model that takes one row only gets the rows one
-        after another.
+        `cuts[row]` lists the numbers of elements in the row's chunks, in order, each at least 1.
+        All rows have equally many chunks. In a step, shorter chunks are padded with noise.
+        `contexts` are `[batch, *shape]` by name. A model without batches gets one row after
+        another.
         """
         contexts = contexts or {}
         if not self.spec.batched and len(x) > 1:
@@ -111,7 +112,7 @@ class StepModel:
     def run_alone(
         self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None
     ) -> Answer:
-        """`run` for each row by itself."""
+        """Calls `run` for each row alone."""
         rows = [
             self.run(
                 x[row : row + 1],
@@ -131,7 +132,7 @@ class StepModel:
         )
 
     def _initial_states(self, batch: int, contexts: Arrays) -> Arrays:
-        """By state name, in the state's own layout."""
+        """First states by name, in the state's own layout."""
         states = {
             state.name: _spread(state.initial_value(), state, batch) for state in self.spec.states
         }
@@ -160,7 +161,8 @@ class StepModel:
         return outputs, {state.name: found[state.output] for state in spec.states}
 
     def _pad(self, x: np.ndarray, position: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """`[batch, longest, *shape]`: each row's next elements, then elements of other places."""
+        """Returns `[batch, longest, *shape]`: each row's next elements, then elements from other
+        places."""
         longest = int(lengths.max())
         noise = np.random.default_rng(_PADDING_SEED).permutation(x.reshape(-1, *x.shape[2:]))
         chunk = np.resize(noise, (len(x), longest, *x.shape[2:]))

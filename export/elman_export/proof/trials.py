@@ -1,4 +1,4 @@
-"""What a proof runs on where nothing else is said: random sequences, and the caller's examples."""
+"""Sequences for a proof: random sequences, and the caller's examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from elman_server.model.spec import ContextSpec, InputKind, InputSpec
 _SIZES = ((13, 20), (2, 1), (1, 7))
 """(batch, time) of the random sequences."""
 _LARGE = ((2, 300), (40, 3))
-"""The same for originals that take whole sequences, or count their elements: they may do otherwise
-beyond some length or number of rows."""
+"""(batch, time) of more random sequences, for originals that take whole sequences or count the
+elements. Such originals may behave differently beyond some length or number of rows."""
 
 
 def trials(
@@ -25,9 +25,9 @@ def trials(
     seed: int,
     large: bool = True,
 ) -> list[Sequences]:
-    """Seeded random sequences, padded ones, and `examples [batch, time, *shape]` behind them.
+    """Returns seeded random sequences, padded sequences and `examples [batch, time, *shape]`.
 
-    Contexts are random for all. Raises `ExportError` for examples that do not fit the input.
+    All sequences get random contexts. Raises `ExportError` for examples that do not fit the input.
     """
     rng = np.random.default_rng(seed)
     sizes = (*_SIZES, *_LARGE) if large else _SIZES
@@ -46,10 +46,10 @@ def trials(
 
 
 def numbers(examples: Any) -> np.ndarray:
-    """What numpy makes an array of. Raises `ExportError` where that holds no numbers."""
+    """Converts examples to a numpy array. Raises `ExportError` if the examples are not numbers."""
     try:
         made = np.asarray(examples)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's, for what has a gradient
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor with gradients
         raise ExportError(f"examples are no array: {' '.join(str(error).split())}") from None
     if not made.size or made.dtype.kind not in "buif":
         raise ExportError(
@@ -60,7 +60,7 @@ def numbers(examples: Any) -> np.ndarray:
 
 
 def _fitting(input: InputSpec, examples: np.ndarray) -> np.ndarray:
-    """The examples in the input's type."""
+    """Converts the examples to the input's type. Raises `ExportError` for invalid examples."""
     if examples.ndim != 2 + len(input.shape) or examples.shape[2:] != input.shape:
         raise ExportError(
             f"examples have shape {list(examples.shape)}; expected is "

@@ -1,1 +1,1 @@
-"""Adoption: a ready-made streaming ONNX graph becomes a step model, whatever its layout."""
+"""Adoption of a ready-made streaming ONNX graph as a step model, in any layout."""

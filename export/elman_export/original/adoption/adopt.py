@@ -1,4 +1,4 @@
-"""From a ready-made streaming ONNX graph to a step model: the order in which it is done."""
+"""Adoption of a streaming ONNX graph as a step model: all parts in order."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,11 @@ from elman_server.model.spec import InputSpec, OutputKind
 __all__ = ["adopt", "has_states"]
 
 _BY_RUN = frozenset(["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"])
-"""Operators that round by all the values of one run, so that steps must not share one."""
+"""Operators that round by all values of one run. Steps must not share a run."""
 
 _LOOSE = 0.25
-"""How far such a model's whole sequences may be from its steps, beside the largest value."""
+"""Allowed difference between whole sequences and single steps for a graph with such operators,
+times the largest value."""
 
 
 def adopt(
@@ -52,28 +53,30 @@ def adopt(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes a streaming graph, an ONNX file or its model, as a step model to `output`.
+    """Writes a streaming graph (an ONNX file or its model) as a step model to `output`.
 
-    The graph has states among its inputs and their next values among its outputs. `states` are such
-    pairs, `{input: output}`; those whose names or shapes leave no doubt need not be given.
-    `constants` are inputs that are the same always, by name; `contexts` names inputs that a session
-    is given once. The one input that is left takes the elements. `input` says what they are where
-    the graph does not (names of characters, a shape that is left open), and `outputs` which outputs
-    are wanted and what they mean; without it, all that are no states are `values`. Where rows and
-    steps are is found by running the graph. Axes of length 1 are left out of an element's shape.
+    A streaming graph has states among its inputs and their next values among its outputs. `states`
+    holds these pairs, `{input: output}`. Pairs with unambiguous names or shapes can be left out.
+    `constants` gives inputs with a fixed value, by name. `contexts` names inputs given once per
+    session. The one remaining input takes the elements. `input` describes the elements where the
+    graph does not (names of characters, an open shape). `outputs` selects outputs and gives their
+    meaning; by default, all outputs except the states are `values`. The graph is run to find its
+    batch and time axes. Axes of length 1 are left out of an element's shape.
 
-    With `overlap`, each of the graph's elements begins with the last `overlap` values of the one
-    before it, along the last axis, and with zeros at first: clients push what is new.
+    With `overlap`, each element of the graph starts with the last `overlap` values of the previous
+    element, along the last axis. The first element starts with zeros. Clients push only the new
+    values.
 
-    `examples` are sequences `[batch, time, *shape]`, or one, `[time, *shape]`, compared beside
-    seeded random ones; `expected` says what outputs must be for them, `[batch, time, *shape]`, by
-    name. `tolerance` bounds the difference from the graph itself, run alone in ONNX Runtime, one
-    element after another, and as a whole where it takes several at once. `quantized`: with 8-bit
-    weights.
+    `examples` are sequences `[batch, time, *shape]`, or one sequence `[time, *shape]`. They are
+    compared in addition to seeded random sequences. `expected` gives the required outputs for the
+    examples, `[batch, time, *shape]` by name. `tolerance` bounds the difference from the graph
+    itself, run alone in ONNX Runtime, one element after another. If the graph takes several
+    elements at once, `tolerance` also bounds the graph's difference between whole sequences and
+    single elements. `quantized` writes 8-bit weights.
 
-    Raises `ExportError` for a file that can't be read, for names that don't fit and where something
-    is not certain; `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for
-    a step model that is not the same network. Nothing is written then.
+    Raises `ExportError` for an unreadable file, for wrong names and for an ambiguous graph;
+    `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for a step model
+    that is not the same network. On an error, nothing is written.
     """
     model = graph if isinstance(graph, onnx.ModelProto) else onnxfile.load(graph)
     open_zeros([*model.graph.input, *model.graph.output])
@@ -99,7 +102,7 @@ def adopt(
         )
     expectation = Expectation.of(spec, examples, expected or {})
     original = Original(model, found, arranged, overlap=overlap)
-    # The original is given one sequence at a time, and perhaps all its beginnings.
+    # Small trials: the original runs one sequence at a time, and perhaps on all prefixes.
     sequences = trials(
         spec.input, spec.contexts, examples=expectation.examples, seed=seed, large=False
     )
@@ -136,7 +139,7 @@ def _arranged(
     overlap: int,
     tolerance: float,
 ) -> tuple[InputSpec, Layout]:
-    """The element as clients push it, and the graph's layout."""
+    """Returns the element as clients push it, and the graph's layout."""
     described = element.describe(model, found.element, input)
     shape = None if input is None else input.shape
     if overlap and found.lengths is not None:
@@ -176,10 +179,10 @@ def _rounds_by_run(model: onnx.ModelProto) -> bool:
 def _reference(
     original: Original, sequences: Sequences, arranged: Layout, tolerance: float, loose: bool
 ) -> Arrays:
-    """What the graph itself says, one element after another.
+    """Returns the graph's own outputs, computed one element after another.
 
-    Raises `ProofFailed` if it says something else to the sequence as a whole: then the states are
-    not handed on as they are inside.
+    Raises `ProofFailed` if the graph's outputs for whole sequences differ: then the paired outputs
+    do not carry the states that the graph uses inside.
     """
     steps = original.stepwise(sequences)
     if arranged.element.time is not None:
@@ -190,7 +193,7 @@ def _reference(
         whole = None
     for name, values in (whole or {}).items():
         if not np.isfinite(values).all():
-            continue  # the proof itself says so
+            continue  # the proof itself reports this
         difference = float(np.abs(values.astype(float) - steps[name]).max(initial=0))
         scale = max(1.0, float(np.abs(values.astype(float)).max(initial=0)))
         allowed = (_LOOSE if loose else tolerance) * scale

@@ -1,4 +1,4 @@
-"""Where a tensor of the graph has its rows, its steps and its element, and how it is rearranged."""
+"""Axes of a graph's tensor for rows, steps and element, and conversion between layouts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from elman_export.original.adoption.port import Dims
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Of the graph's tensor, by their numbers there; those that are neither are the element's."""
+    """Axis numbers in the graph's tensor. All other axes belong to the element."""
 
     rank: int
     batch: int | None
     time: int | None
     units: tuple[int, ...] = ()
-    """Axes of length 1 that a client does not see."""
+    """Axes of length 1, hidden from clients."""
     shape: tuple[int, ...]
-    """Of one element, without the units."""
+    """Shape of one element, without the units."""
 
     @property
     def element(self) -> tuple[int, ...]:
@@ -28,11 +28,11 @@ class Axes:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The graph's axes but for the units, as they come where rows are first, then steps."""
+        """The graph's axes without the units, in the order rows, steps, element."""
         return tuple(a for a in (self.batch, self.time, *self.element) if a is not None)
 
     def sizes(self, batch: int, time: int) -> tuple[int, ...]:
-        """The graph's shape for so many rows and steps."""
+        """Returns the graph's shape for a number of rows and steps."""
         by_axis = {axis: 1 for axis in self.units}
         by_axis |= dict(zip(self.element, self.shape, strict=True))
         if self.batch is not None:
@@ -42,7 +42,8 @@ class Axes:
         return tuple(by_axis[axis] for axis in range(self.rank))
 
     def arrange(self, x: np.ndarray) -> np.ndarray:
-        """`[batch, time, *shape]` as the graph takes it; an axis that it lacks must be 1 long."""
+        """Converts `[batch, time, *shape]` to the graph's layout. An axis missing there must have
+        length 1."""
         if self.time is None:
             x = np.squeeze(x, 1)
         if self.batch is None:
@@ -52,7 +53,7 @@ class Axes:
         return np.asarray(np.expand_dims(x, self.units), order="C")
 
     def normal(self, y: np.ndarray) -> np.ndarray:
-        """`[batch, time, *shape]` of what the graph gives; an axis that it lacks is 1 long."""
+        """Converts a tensor of the graph to `[batch, time, *shape]`. Missing axes get length 1."""
         y = np.squeeze(y, self.units)
         kept = sorted(self.order)
         y = y.transpose([kept.index(axis) for axis in self.order])
@@ -65,18 +66,18 @@ class Axes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A way in which the graph may take elements."""
+    """A possible layout of the graph's elements."""
 
     axes: Axes
     batched: bool
     opened: bool
-    """Whether the batch axis is declared as 1 and would have to be opened."""
+    """Whether the batch axis is declared as 1 and must be opened."""
     open_units: int
-    """How many open axes would always be given 1."""
+    """Number of open axes that always get length 1."""
 
     @property
     def cost(self) -> tuple[int, ...]:
-        """What is wanted most comes first: many rows, many steps, nothing changed."""
+        """Sort key. Preferred first: many rows, many steps, nothing changed."""
         kind = 2 if not self.batched else 1 if self.opened else 0
         axes = self.axes
         place = [-1 if axis is None else axis for axis in (axes.batch, axes.time)]
@@ -85,9 +86,9 @@ class Candidate:
 
 
 def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
-    """Every way to take elements of `shape` that fits what is declared, the best first.
+    """Returns every layout for elements of `shape` that fits the declared sizes, best first.
 
-    Without `shape` the element has the axes whose size is declared, those of 1 left out.
+    Without `shape`, the element has the axes of declared size, except axes of size 1.
     """
     found = []
     axes = range(len(dims))
@@ -112,7 +113,7 @@ def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
 def _elements(
     dims: Dims, rest: list[int], shape: tuple[int, ...] | None
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The units among the axes in `rest`, and the shape of the element in the others."""
+    """Yields the units among the axes in `rest`, and the element's shape on the other axes."""
     if shape is None:
         sizes = tuple(dims[axis] for axis in rest)
         found = tuple(size for size in sizes if size is not None and size != 1)

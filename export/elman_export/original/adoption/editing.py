@@ -1,4 +1,4 @@
-"""A graph around which nodes are put: before its inputs and behind its outputs."""
+"""Adding of nodes around a graph: before its inputs and behind its outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from elman_export.surgery.onnxnodes import Names
 
 
 class Editing:
-    """Changes a model in place; `finish` puts the new nodes in."""
+    """Changes a model in place. `finish` inserts the new nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -32,9 +32,11 @@ class Editing:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
 
     def rename(self, old: str, new: str) -> None:
-        """Everywhere but in nodes that were put before the graph: those read what is outside.
+        """Renames a tensor in the graph, its subgraphs and the nodes behind the graph.
 
-        Names mean the same in a graph and in those inside of it."""
+        Nodes before the graph read outer tensors and stay unchanged. A name means the same tensor
+        in a graph and in its subgraphs.
+        """
         for graph in onnxnodes.graphs(self.model):
             for node in graph.node:
                 node.input[:] = [new if name == old else name for name in node.input]
@@ -49,7 +51,7 @@ class Editing:
             node.input[:] = [new if name == old else name for name in node.input]
 
     def before(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:
-        """A node that runs before those of the graph."""
+        """Adds a node before the graph's nodes. Returns the name of its output."""
         return self._node(self._before, operator, given, output, options)
 
     def behind(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:
@@ -90,7 +92,7 @@ class Editing:
         return node("Transpose", [given], perm=list(order))
 
     def sliced(self, given: str, axis: int, start: int, stop: int) -> str:
-        """A part of a tensor before the graph."""
+        """Slices a tensor before the graph's nodes."""
         if self._opset < 10:
             return self.before("Slice", [given], axes=[axis], starts=[start], ends=[stop])
         parts = [self._numbers([number]) for number in (start, stop, axis)]

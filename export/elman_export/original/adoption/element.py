@@ -1,4 +1,4 @@
-"""What an element is: from what the caller says, the graph declares and its operators show."""
+"""Description of an element, from the caller, the graph's declarations and its operators."""
 
 from dataclasses import replace
 from typing import cast
@@ -17,11 +17,11 @@ _IDS = ("int32", "int64")
 
 
 def describe(model: onnx.ModelProto, port: Port, input: InputSpec | None) -> InputSpec:
-    """The input's kind, type and number of ids, under the graph's name; the shape is only that
-    which `input` says.
+    """Returns the input's kind, type and number of ids, under the graph's name. The shape comes
+    from `input` only.
 
-    Raises `ExportError` where `input` contradicts the graph, and where the number of ids is said
-    nowhere; `UnsupportedGraph` for a type that no element can have.
+    Raises `ExportError` if `input` contradicts the graph, or if the number of ids is unknown;
+    `UnsupportedGraph` for a type that is not supported for elements.
     """
     if port.dtype not in (*_FLOATS, *_IDS):
         raise UnsupportedGraph(
@@ -48,11 +48,11 @@ def describe(model: onnx.ModelProto, port: Port, input: InputSpec | None) -> Inp
 
 
 def _ids(model: onnx.ModelProto, name: str) -> int | None:
-    """How many rows the table has in which the ids are looked up."""
+    """Returns the number of rows in the lookup table of the ids, None if unknown."""
     names = {name}
     tables = {each.name: each.dims[0] for each in model.graph.initializer if len(each.dims) > 1}
     found = None
-    # Nodes stand behind those that they read from.
+    # Nodes are sorted: each stands behind the nodes that it reads from.
     for node in onnxnodes.nodes(model):
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             dims = node.attribute[0].t.dims

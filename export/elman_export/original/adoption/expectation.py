@@ -1,4 +1,4 @@
-"""What the caller knows the outputs to be for some sequences."""
+"""The caller's expected outputs for given sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,8 @@ class Expectation:
     def of(
         spec: ModelSpec, examples: np.ndarray | None, expected: Mapping[str, np.ndarray]
     ) -> "Expectation":
-        """Raises `ExportError` for what does not fit the spec or the examples."""
+        """Checks examples and expected outputs. Raises `ExportError` if they do not fit the spec or
+        each other."""
         if examples is None:
             if expected:
                 raise ExportError("expected outputs need the examples that they are for")
@@ -55,7 +56,8 @@ class Expectation:
         return Expectation(examples=elements.astype(spec.input.dtype), outputs=outputs)
 
     def compare(self, found: Arrays, tolerance: float) -> list[Comparison]:
-        """How far `found` is from what was expected. Raises `ProofFailed` if it is too far."""
+        """Compares `found` with the expected outputs. Raises `ProofFailed` if the difference is too
+        large."""
         comparisons = []
         for name, value in self.outputs.items():
             scale = max(1.0, float(np.abs(value.astype(float)).max(initial=0)))

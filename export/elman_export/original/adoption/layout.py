@@ -1,7 +1,7 @@
-"""Where a streaming graph has its rows and its steps: found by running it.
+"""Search for the rows and steps of a streaming graph, by running it.
 
-What the graph declares says which layouts are tried, and in which order; what is believed is what
-comes out of runs with one, two and three rows and with several steps.
+The graph's declarations decide which layouts are tried, and in which order. A layout is accepted
+only after runs with one, two and three rows and with several steps.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ _USUAL_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How every tensor of a step is laid out in the graph."""
+    """Layout of every tensor of a step in the graph."""
 
     element: Axes
     states: Mapping[str, Axes]
-    """By the state's input; units stay in the state's shape."""
+    """By the state's input name. Units stay in the state's shape."""
     contexts: Mapping[str, Axes]
     outputs: Mapping[str, Axes]
     batched: bool
     many_steps: bool
-    """Whether an axis of the input has open length, though it is always given one step."""
+    """Whether the input has an open axis that always gets one step."""
 
 
 def find(
@@ -46,11 +46,12 @@ def find(
     one_step: bool,
     tolerance: float,
 ) -> Layout:
-    """The first layout under which runs give what a step model has to.
+    """Returns the first layout whose runs fit a step model.
 
-    `shape` is that of the graph's own elements, None if only the graph says it; outputs in `whole`
-    keep a last axis of 1. With `one_step` a time axis is not looked for. Raises `UnsupportedGraph`
-    if there is no layout, with the reason that the last one failed for.
+    `shape` is the shape of the graph's own elements; None if only the graph declares it. Outputs in
+    `whole` keep a last axis of length 1. With `one_step`, layouts with a time axis are skipped.
+    Raises `UnsupportedGraph` if no layout fits, with the reason for the last one; `ExportError` if
+    the declarations are ambiguous.
     """
     reasons: list[str] = []
     sessions = Sessions(model, roles)
@@ -99,7 +100,7 @@ def _element_candidates(
     if port.dims is not None:
         found = candidates(port.dims, shape)
         if shape is None and None in port.dims:
-            # An open axis may be that of rows or of steps; two or more may also be the element's.
+            # An open axis may hold rows or steps. With two or more, one may belong to the element.
             opened = port.dims.count(None)
             fixed = [size for size in port.dims if size not in (None, 1)]
             if opened > 1 and not fixed:
@@ -120,7 +121,8 @@ def _open_shape(dims: Dims | None, name: str) -> str:
 def _state_candidates(
     model: onnx.ModelProto, roles: Roles, batched: bool
 ) -> Iterator[Iterator[dict[str, Axes]]]:
-    """Axes for each state; several where the sizes of some are not known."""
+    """Yields a group of layouts for each choice of batch axes. A group has several layouts if the
+    sizes of some states are unknown."""
     inferred = _inferred(model)
     options = []
     for state in roles.states:
@@ -153,14 +155,14 @@ def _known(state: State, inferred: Mapping[str, Dims]) -> Dims:
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, Dims]:
-    """Sizes of outputs by what the operators say, whatever is declared of the outputs."""
+    """Returns output sizes inferred from the operators, ignoring the outputs' declared shapes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
         copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception:  # a library's own errors; then nothing is known
+    except Exception:  # the library's own errors; then no size is known
         return {}
     return {
         value.name: tuple(d.dim_value or None for d in value.type.tensor_type.shape.dim)
@@ -170,7 +172,7 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Dims]:
 
 
 def _batch_axes(dims: Dims, batched: bool) -> list[int | None]:
-    """Where the rows may be, what is declared open first."""
+    """Returns the axes that may hold the rows, open axes first."""
     found: list[int | None] = [axis for axis, size in enumerate(dims) if size is None]
     found += [axis for axis, size in enumerate(dims) if size == 1]
     if batched:
@@ -181,7 +183,7 @@ def _batch_axes(dims: Dims, batched: bool) -> list[int | None]:
 def _sized(
     model: onnx.ModelProto, choice: tuple[tuple[str, Dims, int | None], ...]
 ) -> Iterator[dict[str, Axes]]:
-    """Every way to give a size to axes that are open and not that of rows."""
+    """Yields every choice of sizes for open axes other than the batch axis."""
     gaps = [
         (name, axis)
         for name, dims, batch in choice

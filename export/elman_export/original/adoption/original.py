@@ -1,7 +1,7 @@
-"""The graph as it came, in plain ONNX Runtime, under its own names: what a step model must equal.
+"""The original graph in plain ONNX Runtime, under its own names: the reference for a step model.
 
-It is given one sequence at a time, one element at a time, and states are handed on by their pairs.
-Where it takes several steps at once it is given the whole sequence.
+The graph runs one sequence at a time and one element at a time. The states' pairs connect the runs.
+If the graph takes several steps at once, it also runs on whole sequences.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ class Original:
 
     @property
     def pairs(self) -> str:
-        """The states' pairs, for people."""
+        """The states' pairs, for messages."""
         return ", ".join(f"{s.input.name}:{s.output.name}" for s in self._roles.states)
 
     def stepwise(self, sequences: Sequences) -> Arrays:
-        """`[batch, time, *shape]` by output, an element at a time."""
+        """Runs one element at a time. Returns `[batch, time, *shape]` by output."""
         return _joined(
             [
                 _joined(list(self._steps(x, contexts)), axis=1)
@@ -40,14 +40,14 @@ class Original:
         )
 
     def whole(self, sequences: Sequences) -> Arrays:
-        """The same in one call for each sequence."""
+        """Runs each sequence in one call. Returns `[batch, time, *shape]` by output."""
         return _joined(
             [self._run(x, self._first(), contexts)[0] for x, contexts in self._rows(sequences)]
         )
 
     def prefixes(self, sequences: Sequences) -> Arrays | None:
-        """The same of a graph that answers a sequence once: after the first element, the first
-        two, and so on. None if it does not take several elements."""
+        """Runs on every prefix of a sequence, for a graph that answers once per sequence. Returns
+        `[batch, time, *shape]` by output, or None if the graph does not take several elements."""
         units = self._layout.element.units
         found = []
         for x, contexts in self._rows(sequences):
@@ -63,14 +63,14 @@ class Original:
         return _joined(found)
 
     def _rows(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, Arrays]]:
-        """Each sequence as the graph's elements `[1, time, *shape]`, with its contexts."""
+        """Yields each sequence as the graph's elements `[1, time, *shape]`, with its contexts."""
         for row in range(len(sequences.elements)):
             x = sequences.elements[row : row + 1]
             contexts = {name: v[row : row + 1] for name, v in sequences.contexts.items()}
             yield self._overlapping(x), contexts
 
     def _overlapping(self, x: np.ndarray) -> np.ndarray:
-        """Each element behind the last values of the stream before it, at first zeros."""
+        """Puts the previous last values of the stream in front of each element, at first zeros."""
         if not self._overlap:
             return x
         before = np.zeros((*x[:, 0].shape[:-1], self._overlap), x.dtype)
@@ -105,7 +105,8 @@ class Original:
         *,
         units: tuple[int, ...] = (),
     ) -> tuple[Arrays, Arrays]:
-        """`units`: axes of the element's tensor that take the steps, where none is for them."""
+        """Runs the graph once. `units` are the element's axes that may hold the steps if the graph
+        has no time axis."""
         roles, layout = self._roles, self._layout
         steps = x.shape[1]
         if steps > 1 and layout.element.time is None:
@@ -125,7 +126,7 @@ class Original:
         try:
             found = self._session.run(wanted, feed)
             normal = {name: layout.outputs[name].normal(found[name]) for name in outputs}
-        except (RuntimeFailed, ValueError) as error:  # numpy's, for axes of other sizes
+        except (RuntimeFailed, ValueError) as error:  # ValueError: numpy's, for axes of other sizes
             raise ExportError(f"the graph can't run {steps} elements in a row: {error}") from None
         return normal, {s.input.name: found[s.output.name] for s in roles.states}
 

@@ -1,6 +1,6 @@
-"""Which output is the next value of which input, where that is certain.
+"""Pairing of state inputs with the outputs that hold their next values.
 
-It is by names that say the same but for words like *in*, *out*, *next* and *prev*, or where no
+A pair is certain if the names differ only in words like *in*, *out*, *next* and *prev*, or if no
 other pair fits. This module does not run the graph.
 """
 
@@ -41,17 +41,16 @@ _WORDS = frozenset(
         "returned",
     ]
 )
-"""What names of a state's two ends differ in."""
+"""Words that distinguish the names of a state's input and output."""
 
 
 def find(
     inputs: Sequence[Port], outputs: Sequence[Port], given: Mapping[str, str]
 ) -> dict[str, str]:
-    """Outputs by the inputs that they are the next values of.
+    """Returns the output with the next value for each state input.
 
-    `inputs` are those that may be a state or the elements; one of them must stay for the elements.
-    `given` pairs are taken as they are. Raises `ExportError` listing the options to choose from
-    where pairs are not certain.
+    `inputs` are possible states or elements; one must remain for the elements. The `given` pairs
+    are kept. Raises `ExportError` with the possible options if pairs are uncertain.
     """
     _check_given(inputs, outputs, given)
     left = [each for each in inputs if each.name not in given]
@@ -96,7 +95,7 @@ def _names(ports: Sequence[Port]) -> str:
 
 
 def may_pair(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
-    """Whether any of these inputs can have a next value among the outputs."""
+    """Whether any of the outputs can be the next value of any of the inputs."""
     return bool(_candidates(inputs, outputs))
 
 
@@ -143,14 +142,14 @@ def _same(port: Port, others: Sequence[Port], key: Callable[[str], str]) -> list
 
 
 def _plain(name: str) -> str:
-    """The name without the words that tell a state's two ends apart, and without signs."""
+    """The name without punctuation and without `_WORDS`."""
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     tokens = [token for token in re.split(r"[^a-z0-9]+", split) if token]
     return "_".join(token for token in tokens if token not in _WORDS)
 
 
 def _bare(name: str) -> str:
-    """The same without a last n, 0 or 1 behind letters: h0, h1 and hn are h."""
+    """The plain name without a final n, 0 or 1 after a letter: h0, h1 and hn become h."""
     return re.sub(r"(?<=[a-z])[n01]$", "", _plain(name))
 
 

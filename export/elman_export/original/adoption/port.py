@@ -1,4 +1,4 @@
-"""What a graph declares of its inputs and outputs."""
+"""Inputs and outputs as declared by a graph."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from onnx import helper
 from elman_export.errors import UnsupportedGraph
 
 Dims = tuple[int | None, ...]
-"""Sizes by axis, None where one is open."""
+"""Sizes by axis; None for an open axis."""
 
 SUPPORTED = (
     *("float16", "float32", "float64"),
@@ -24,7 +24,7 @@ class Port:
     name: str
     dtype: str
     dims: Dims | None
-    """None: not even the number of axes is said."""
+    """None if even the number of axes is undeclared."""
 
     def __str__(self) -> str:
         return f"{self.name} {shape_text(self.dims)}"
@@ -37,7 +37,8 @@ def shape_text(dims: Sequence[int | None] | None) -> str:
 
 
 def read(value: onnx.ValueInfoProto) -> Port:
-    """Raises `UnsupportedGraph` for what is no tensor of a type that a step model can have."""
+    """Reads a declaration. Raises `UnsupportedGraph` unless it is a tensor of a type that step
+    models support."""
     kind = value.type
     if not kind.HasField("tensor_type"):
         raise UnsupportedGraph(f"{value.name!r} is no tensor, but {kind.WhichOneof('value')}")
@@ -62,8 +63,8 @@ def read(value: onnx.ValueInfoProto) -> Port:
 
 
 def open_zeros(values: Iterable[onnx.ValueInfoProto]) -> None:
-    """Leaves axes open that are declared as 0: some exporters write it for a size that varies, and
-    ONNX Runtime would take nothing else."""
+    """Opens axes declared as 0. Some exporters write 0 for a variable size, but ONNX Runtime would
+    accept only the size 0."""
     for value in values:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value == 0:
@@ -75,14 +76,15 @@ def ports(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Port]:
 
 
 def compatible(one: Port, other: Port) -> bool:
-    """Whether one can be the other's next value, as far as is declared."""
+    """Whether one port can hold the other's next value, by the declarations."""
     if one.dtype != other.dtype:
         return False
     return merged(one.dims, other.dims) is not None or None in (one.dims, other.dims)
 
 
 def merged(one: Dims | None, other: Dims | None) -> Dims | None:
-    """What both say; None if they say nothing or contradict each other."""
+    """Merges the sizes of both ports. None if both are undeclared, or if they contradict each
+    other."""
     if one is None or other is None:
         return one if other is None else other
     if len(one) != len(other):

@@ -1,4 +1,4 @@
-"""What each input and output of a streaming graph is for."""
+"""Roles of the inputs and outputs of a streaming graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,30 +18,30 @@ from elman_export.surgery.onnxnodes import RANDOM, before_casts, describe, maker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """An input and the output that is its next value."""
+    """A state: an input, and the output with its next value."""
 
     input: Port
     output: Port
     initial: np.ndarray | None = None
-    """What the graph itself says to begin with; None for zeros."""
+    """First value in the graph; None for zeros."""
 
     @property
     def declared(self) -> Port:
-        """What is known from both ends."""
+        """The state's port, with the shapes of input and output merged."""
         dims = merged(self.input.dims, self.output.dims)
         return Port(name=self.input.name, dtype=self.input.dtype, dims=dims)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """All of a graph's inputs, and the outputs that are wanted."""
+    """All inputs of a graph, and the requested outputs."""
 
     element: Port
     states: tuple[State, ...]
     contexts: tuple[Port, ...]
     lengths: Port | None
     constants: Mapping[str, np.ndarray]
-    """In the types that the graph declares."""
+    """In the graph's declared types."""
     outputs: tuple[Port, ...]
 
 
@@ -53,8 +53,11 @@ def assign(
     contexts: Sequence[str],
     outputs: Sequence[str],
 ) -> Roles:
-    """Raises `ExportError` for names that the graph lacks, and where a role is not certain;
-    `UnsupportedGraph` for a graph that draws random numbers."""
+    """Assigns a role to each input and output.
+
+    Raises `ExportError` for names missing in the graph and for uncertain roles; `UnsupportedGraph`
+    for a graph without states, or one that draws random numbers.
+    """
     for node in onnxnodes.nodes(model):
         if node.op_type in RANDOM:
             raise UnsupportedGraph(
@@ -69,7 +72,7 @@ def assign(
         if name in states or name in contexts:
             raise ExportError(f"{name!r} can't be a constant and something else as well")
     named = {*states, *contexts, *constants}
-    # Old graphs list their weights as inputs, and newer ones values that may be left out.
+    # Old graphs list weights as inputs. Newer graphs list inputs with default values.
     asked = {name: port for name, port in inputs.items() if name not in initial or name in named}
     lengths = _lengths(model, asked, named)
     others = {*constants, *contexts, *([lengths] if lengths else [])}
@@ -103,9 +106,10 @@ def assign(
 def has_states(
     model: onnx.ModelProto, *, constants: Sequence[str] = (), contexts: Sequence[str] = ()
 ) -> bool:
-    """Whether a graph may hand on states by inputs and outputs of its own, as far as is declared.
+    """Whether a graph may pass states through its inputs and outputs, by the declarations.
 
-    Without, its recurrent operators begin anew with each run: `elman_export.surgery` lifts those.
+    Otherwise its recurrent operators start anew in each run, and `elman_export.surgery` lifts their
+    states.
     """
     initial = {each.name for each in model.graph.initializer}
     asked = {
@@ -119,7 +123,7 @@ def has_states(
     left = [port for name, port in asked.items() if name != lengths]
     found = [port for value in model.graph.output if (port := _port(value)) is not None]
     carried = feeding_states(model)
-    # One input takes the elements, even where a first state is computed from them.
+    # One input takes the elements, even if a first state is computed from the elements.
     states = left if carried is None else [port for port in left if port.name in carried]
     return len(left) > 1 and pairs.may_pair(states, found)
 
@@ -141,7 +145,7 @@ def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], inputs: ob
 
 
 def _lengths(model: onnx.ModelProto, asked: Mapping[str, Port], named: set[str]) -> str | None:
-    """The input that tells recurrent operators how many elements each row has."""
+    """Returns the input with the number of elements in each row, as used by recurrent operators."""
     by_made = makers(model.graph)
     for node in onnxnodes.nodes(model):
         if not recurrent.is_recurrent(node):

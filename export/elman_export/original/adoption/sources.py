@@ -1,4 +1,4 @@
-"""Where recurrent operators have their first states from."""
+"""Sources of the first states of recurrent operators."""
 
 import onnx
 
@@ -8,8 +8,8 @@ from elman_export.surgery.onnxnodes import SIZES_ONLY
 
 
 def feeding_states(model: onnx.ModelProto) -> set[str] | None:
-    """The names that the first states of recurrent operators are computed from, their sizes aside;
-    None if the graph has no such operators."""
+    """Returns the names used to compute the first states of recurrent operators. Names used only
+    for sizes are left out. None if the graph has no recurrent operators."""
     reads: dict[str, set[str]] = {}
     waiting: list[str] = []
     found_any = False

@@ -1,4 +1,4 @@
-"""Runs of a streaming graph in one layout, to see whether it is the right one."""
+"""Trial runs of a streaming graph, to check one layout."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,14 +17,14 @@ _STEPS = (4, 5)
 
 
 class Failed(Exception):
-    """A layout that is not the graph's; the message says why."""
+    """A layout that does not fit the graph. The message gives the reason."""
 
 
 def with_open_axes(
     model: onnx.ModelProto, axes: Mapping[str, int | None], dims: Mapping[str, Sequence[int | None]]
 ) -> onnx.ModelProto:
-    """A copy that takes any number of rows on these axes of its inputs, and in which nothing is
-    declared of the shapes of anything else."""
+    """Returns a copy with a variable number of rows on the given axes of its inputs. Outputs and
+    inner tensors have no declared shapes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -45,7 +45,7 @@ def with_open_axes(
 
 
 class Sessions:
-    """The graph in ONNX Runtime, with this or that axis open; and what was seen to grow in it."""
+    """Sessions of the graph in ONNX Runtime by open axes, and messages about states that grow."""
 
     def __init__(self, model: onnx.ModelProto, roles: Roles) -> None:
         self.model = model
@@ -54,7 +54,8 @@ class Sessions:
         self._made: dict[tuple[tuple[str, int | None], ...], Session | Failed] = {}
 
     def get(self, axes: Mapping[str, int | None]) -> Session:
-        """Raises `Failed` if the graph can't have these axes open."""
+        """Returns the session with these axes open. Raises `Failed` if the graph does not allow
+        this."""
         key = tuple(sorted(axes.items()))
         if key not in self._made:
             ports = [self.roles.element, *self.roles.contexts]
@@ -73,7 +74,7 @@ class Sessions:
 
 
 class Trial:
-    """One layout."""
+    """Check of one layout."""
 
     def __init__(
         self,
@@ -93,8 +94,11 @@ class Trial:
         self._rng = np.random.default_rng(0)
 
     def outputs(self, whole: frozenset[str]) -> dict[str, Axes]:
-        """The outputs' layouts. Raises `Failed` if they, or states, come in other shapes than one
-        for each row and step; `UnsupportedGraph` for an output that does not come for each row."""
+        """Returns the layouts of the outputs.
+
+        Raises `Failed` if the shapes of outputs or states do not follow the numbers of rows and
+        steps; `UnsupportedGraph` for an output without a value per row.
+        """
         time = self.candidate.axes.time is not None
         one = self._shapes(1, 1)
         rows = [self._shapes(count, 1) for count in _ROWS] if self.candidate.batched else []
@@ -135,7 +139,7 @@ class Trial:
         return found
 
     def check_rows(self, outputs: Mapping[str, Axes], tolerance: float) -> None:
-        """Raises `Failed` if a row is given something else in company than alone."""
+        """Raises `Failed` if a row's results in a batch differ from its results alone."""
         time = 1 if self.candidate.axes.time is None else _STEPS[-1]
         count = _ROWS[-1]
         given = self._given(count, time)
@@ -170,7 +174,7 @@ class Trial:
         return {name: value.shape for name, value in answer.items()}
 
     def _given(self, batch: int, time: int) -> dict[str, np.ndarray]:
-        """`[batch, time, *shape]` for each input, one step for those that have no steps."""
+        """Random `[batch, time, *shape]` for each input; one step for inputs without steps."""
         shape = self.candidate.axes.shape
         rng = self._rng
         if self._input.size:
@@ -189,7 +193,7 @@ class Trial:
         return given
 
     def _run(self, given: Arrays, batch: int, time: int) -> Arrays:
-        """The graph's own outputs by name, in its own layout."""
+        """Runs the graph. Returns its own outputs by name, in the graph's layout."""
         roles = self._roles
         axes = {roles.element.name: self.candidate.axes, **self.states, **self.contexts}
         feed = {name: axes[name].arrange(value) for name, value in given.items()}
@@ -214,8 +218,8 @@ def _axis(
     sizes: Sequence[int],
     what: str,
 ) -> int | None:
-    """The axis that is 1 long in `one`, and as long as `sizes` in the others; None if nothing
-    changes. Raises `Failed` if it is not so simple."""
+    """Returns the axis with length 1 in `one` and lengths `sizes` in the others; None if all shapes
+    are equal. Raises `Failed` for any other difference."""
     if not others or all(shape == one for shape in others):
         return None
     if all(len(shape) == len(one) for shape in others):

@@ -1,7 +1,7 @@
-"""The graph in the form that every step model has: rows first, then steps, then the element.
+"""The graph in the form of every step model: rows first, then steps, then the element.
 
-What the graph itself computes stays as it is; around it come the few nodes that lay its inputs and
-outputs out otherwise, and the state that keeps what elements overlap by.
+The graph's own computation stays unchanged. A few nodes around the graph rearrange its inputs and
+outputs. An additional state keeps the overlap between elements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def wrap(
     meanings: Mapping[str, Output],
     description: str,
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The step model and its spec. `input` describes the element as clients push it."""
+    """Returns the step model and its spec. `input` describes the element as clients push it."""
     wrapper = _Wrapper(model, roles, layout, overlap)
     spec = ModelSpec(
         description=description,
@@ -80,7 +80,8 @@ class _Wrapper:
         self._fix()
 
     def _fix(self) -> None:
-        """Constants become initializers, first values of states part of the spec."""
+        """Turns constants into initializers. Removes the states' first values, which the spec
+        holds."""
         graph = self._editing.graph
         gone = {*self._roles.constants, *(state.input.name for state in self._roles.states)}
         kept = [each for each in graph.initializer if each.name not in gone]
@@ -91,7 +92,7 @@ class _Wrapper:
         self._editing.model.ir_version = max(self._editing.model.ir_version, 8)
 
     def element(self, input: InputSpec) -> tuple[StateSpec, ...]:
-        """Lays the elements out; gives the state that keeps what they overlap by."""
+        """Rearranges the elements. Returns the state for the overlap, if there is one."""
         axes = self._layout.element
         inner = self._inner(input.name)
         time = ["time"] if axes.time is not None else []
@@ -103,7 +104,7 @@ class _Wrapper:
         return states
 
     def _joined(self, input: InputSpec) -> tuple[str, tuple[StateSpec, ...]]:
-        """Each element behind the end of the one before it."""
+        """Puts the end of the previous element in front of each element."""
         editing, overlap = self._editing, self._overlap
         name = editing.fresh("overlap")
         following = editing.fresh("overlap.next")
@@ -138,7 +139,8 @@ class _Wrapper:
             name, target = state.input.name, state.output.name
             axes = self._layout.states[name]
             if target in wanted or axes.batch is None:
-                # The graph's own name is the prediction's, or that of a tensor without rows.
+                # A requested output keeps its name for the prediction. A tensor without rows gets
+                # an inner name.
                 inner = target if target in wanted else self._inner(target)
                 target = editing.fresh(f"{target}.next") if target in wanted else target
                 found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
@@ -218,13 +220,14 @@ class _Wrapper:
         return model
 
     def _inner(self, name: str) -> str:
-        """What a tensor of the graph is called from now on; its name is free for the outside."""
+        """Renames a tensor inside the graph and returns the new name. The old name is free for the
+        step model's own inputs and outputs."""
         inner = self._editing.fresh(f"{name}/inner")
         self._editing.rename(name, inner)
         return inner
 
     def _enter(self, given: str, axes: Axes, inner: str) -> None:
-        """From `[batch, time, *shape]` to how the graph takes it."""
+        """Converts `[batch, time, *shape]` to the graph's layout."""
         editing = self._editing
         if axes.batch is None:
             given = editing.squeezed("before", given, [0])
@@ -240,7 +243,7 @@ def _dims(roles: Roles) -> dict[str, Sequence[int | None]]:
 
 
 def of_stream(input: InputSpec, shape: tuple[int, ...], overlap: int) -> InputSpec:
-    """The element as clients push it, of a graph that takes elements of `shape`."""
+    """Describes the element as clients push it, for a graph with elements of `shape`."""
     if overlap:
         shape = (*shape[:-1], shape[-1] - overlap)
     return replace(input, shape=shape)
