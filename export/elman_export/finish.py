@@ -35,8 +35,8 @@ def finish(
     """Writes a proved step model or, with `quantized`, a version with 8-bit weights.
 
     The quantized model is compared again on the same `cases`. If the proved model was equal to the
-    last bit in all ways, the quantized model must be too. Raises `ProofFailed` if it is not, or if
-    the values are far off.
+    last bit in all ways, this is also required of the quantized model. Raises `ProofFailed`
+    otherwise, or for values far off.
     """
     notes: list[str] = []
     if quantized:

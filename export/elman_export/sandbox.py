@@ -58,7 +58,7 @@ def run(
     with child, os.fdopen(read, "rb") as answers:
         try:
             assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # the child died; the reason is reported below
+            with contextlib.suppress(BrokenPipeError):  # the child died; reported below
                 child.stdin.write(task)
                 child.stdin.close()
             answer = answers.read()

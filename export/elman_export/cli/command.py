@@ -157,7 +157,7 @@ def _working(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was said beside the source and the target."""
+    """Options of the command besides source and target."""
 
     name: str | None
     description: str

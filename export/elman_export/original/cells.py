@@ -188,8 +188,8 @@ def _operators(module: nn.Module) -> Iterator[tuple[int, nn.Module]]:
 def _observe(
     subject: CellSubject, input: InputSpec, contexts: Sequence[ContextSpec]
 ) -> Mapping[str, Tensor]:
-    """Returns the outputs for one element per row. Raises `UnsupportedModule` unless every row has
-    an output."""
+    """Returns the outputs for one element per row. Raises `UnsupportedModule` for outputs without a
+    batch axis."""
     found = [_run(subject, input, contexts, batch, seed) for seed, batch in enumerate(_BATCHES)]
     for name, value in found[0].items():
         again = found[1][name]

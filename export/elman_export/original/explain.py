@@ -1,9 +1,9 @@
-"""Search for the submodule that mixes steps or rows, so that a module can't answer per element.
+"""Reasons why a module can't answer element by element: a submodule mixes steps or rows.
 
 A proof shows the difference between a step model and the module, but not the cause. So each
 submodule outside of the recurrent layers runs alone on recorded arguments: first unchanged, then
-with a single step (or row) changed. If the result changes at other steps or rows, the submodule
-mixes them. A proved module needs none of these functions.
+with a single step (or row) changed. If the result also changes at other steps or rows, the
+submodule mixes steps or rows. A proved module does not need these functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,8 +65,7 @@ def changing(run: Callable[[], Mapping[str, Tensor]]) -> str:
 
 
 def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int = 1) -> str:
-    """Error text with the submodule that mixes steps or rows; empty if no submodule mixes by
-    itself.
+    """Error text with the submodule that mixes steps or rows; empty if no single submodule does.
 
     `run` runs the module on `batch` sequences of `time` elements (or on one element per row).
     """
@@ -82,7 +81,7 @@ def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int =
 
 @contextmanager
 def explained(explain: Callable[[], str]) -> Iterator[None]:
-    """Puts the explanation, if there is one, in front of the error's message."""
+    """Puts the explanation, if any, in front of the error's message."""
     try:
         yield
     except (ProofFailed, UnsupportedModule) as error:
@@ -107,8 +106,8 @@ def fixed_length(culprit: nn.Module, runs: Callable[[int], bool]) -> int | None:
 
 
 def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
-    """Records the calls of each submodule, innermost first, except recurrent submodules and modules
-    around them."""
+    """Records the calls of submodules, innermost first, except recurrent submodules and modules
+    around recurrent submodules."""
     found: list[_Use] = []
 
     def note(name: str) -> Any:
@@ -130,7 +129,7 @@ def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
 
 
 def _mixes(use: _Use, length: int) -> bool:
-    """Whether a change at one index of the axes of this length shows at other indices."""
+    """Whether a change at a single index, on axes of this length, changes other indices."""
     place = length // 2
     changed = _Change(length, place)
     try:
@@ -141,13 +140,13 @@ def _mixes(use: _Use, length: int) -> bool:
         with torch.no_grad():
             before = list(_tensors(use.module(*use.args, **use.kwargs)))
             after = list(_tensors(use.module(*args, **kwargs)))
-    except Exception:  # it is somebody's module, and this but a guess at what is wrong with it
+    except Exception:  # a user's module; the check only guesses the cause
         return False
     return any(_leaks(*pair, length, place) for pair in zip(before, after, strict=False))
 
 
 class _Change:
-    """Changes tensors at one index of every axis of a given length."""
+    """Changes tensors at a single index of every axis of a given length."""
 
     def __init__(self, length: int, place: int) -> None:
         self._length = length

@@ -56,7 +56,7 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
 def _called(name: str, factory: Callable[[], object]) -> object:
     try:
         return factory()
-    except (Exception, SystemExit) as error:  # as above
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ExportError(
             f"{name!r} raises {_first_line(error)}; it is called without arguments: give a "
             "function that makes the module with its own"
@@ -81,8 +81,7 @@ def _first_line(error: BaseException) -> str:
 def _load(module: nn.Module, path: Path) -> None:
     try:
         with warnings.catch_warnings():
-            # Warnings about pickles from other programs. Failures to read the file are reported
-            # below.
+            # Warnings about pickles from other programs. Failed reads are reported below.
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -217,7 +217,7 @@ def _check_runs(model: ModelProto) -> None:
 
 def _declared(model: ModelProto) -> bytes:
     """Returns the model with a shape for each output. The format requires a shape, ONNX Runtime
-    does not, and many exporters leave it out."""
+    does not, and many exporters omit shapes."""
     copy = ModelProto.FromString(model.SerializeToString())
     for graph in onnxnodes.graphs(copy):
         for value in graph.output:

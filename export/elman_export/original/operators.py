@@ -1,8 +1,8 @@
 """Replacements for torch's recurrent layers while a step is traced to ONNX.
 
 `RecurrentOperator` is called like the replaced layers and returns the same tensors. Each layer
-becomes one ONNX operator (or a function of `elman_export.original.functions`). States and row
-lengths come from a `Carry`. `CellOperator` replaces a cell, whose state is kept by the module.
+becomes a single ONNX operator (or a function of `elman_export.original.functions`). States and row
+lengths come from a `Carry`. `CellOperator` replaces a cell; the module passes the cell's state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -151,7 +151,7 @@ def _weights(module: nn.RNNBase | nn.RNNCellBase, suffix: str) -> Mapping[str, T
 
 
 class _Operator(nn.Module):
-    """A layer as one LSTM or GRU operator, from `[time, batch, in]` and states to
+    """A layer as a single LSTM or GRU operator, from `[time, batch, in]` and states to
     `[time, batch, size]` and states."""
 
     def __init__(self, operator: str, size: int, weights: Mapping[str, Tensor]) -> None:

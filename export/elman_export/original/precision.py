@@ -91,14 +91,14 @@ def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 
 def _uncopied(module: nn.Module) -> str:
-    """The submodule attribute on which `copy.deepcopy` fails."""
+    """Name of the submodule attribute that `copy.deepcopy` can't copy."""
     for name, submodule in module.named_modules():
         for attribute, value in vars(submodule).items():
             if attribute.startswith("_") or isinstance(value, nn.Module):
                 continue
             try:
                 copy.deepcopy(value)
-            except Exception:  # as above
+            except Exception:  # an attribute of a user's module may raise anything
                 return repr(f"{name}.{attribute}" if name else attribute)
     return ""
 

@@ -21,12 +21,12 @@ class RecurrentLayers:
     """An `nn.RNN`, `nn.LSTM` or `nn.GRU` (of one or more layers) and its name in the module."""
 
     name: str
-    """Dotted, as in `named_modules`. A module that is itself recurrent has its type's name."""
+    """Dotted, as in `named_modules`. For a recurrent layer without a path: the name of the type."""
     module: nn.RNNBase
 
     @property
     def parts(self) -> Mapping[str, int]:
-        """The state's tensors and their sizes: the hidden state and, for an LSTM, the
+        """Tensors of the state and their sizes: the hidden state and, for an LSTM, the
         cell state."""
         hidden = self.module.proj_size or self.module.hidden_size
         if isinstance(self.module, nn.LSTM):

@@ -116,9 +116,9 @@ def _run(
 def _step(
     subject: Subject, observation: Observation, spec: ModelSpec
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Returns the graph of a step, and its spec. The step takes many elements. It takes one element
-    if the module answers only for the last element and its head can't be changed to answer for
-    each."""
+    """Returns the graph and the spec of a step. The step takes many elements. It takes a single
+    element if the module answers only for the last element, and the head can't be changed to answer
+    for each."""
     step = SequenceStep(subject, observation.layers, observation.computed)
     model = graph.build(step, spec, subject.module, subject.last_only)
     if not subject.last_only:
@@ -134,8 +134,7 @@ def _step(
             time_axis=1,
         )
     except (UnsupportedGraph, heads.HeadError, RuntimeFailed):
-        # RuntimeFailed: with all steps as rows, a head that also reads a context gets too many
-        # rows.
+        # RuntimeFailed: with steps as rows, a head with a context gets too many rows.
         spec = replace(spec, time_axis=False, lengths=None)
         step = ElementStep(subject, observation.layers, observation.computed)
         return graph.build(step, spec, subject.module), spec

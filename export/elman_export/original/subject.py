@@ -1,4 +1,4 @@
-"""The exported module seen from outside: its outputs and its layers' calls.
+"""The exported module seen from outside: outputs, and calls of the recurrent layers.
 
 `Subject.run` runs a module on whole sequences. It returns the outputs by name and every call of the
 recurrent layers. `elman_export.original.observation` checks the results.
@@ -31,7 +31,7 @@ class Call:
     layers: RecurrentLayers
     given: Tensor
     initial: tuple[Tensor, ...]
-    """Each `[layers, batch, hidden]`; empty if the layer starts from zeros by itself."""
+    """Each `[layers, batch, hidden]`; empty if the layer starts from zeros by default."""
     final: tuple[Tensor, ...]
 
 
@@ -91,8 +91,8 @@ class Subject:
         """Returns the outputs for `x [batch, time, *shape]` by name, also as
         `[batch, time, *shape]`.
 
-        For outputs in `last_only`, the module runs on all prefixes of `x`. For long sequences, it
-        runs on some prefixes only, and the other time steps are masked.
+        For outputs in `last_only`, the module runs on all prefixes of `x`. For long sequences, the
+        module runs on a selection of prefixes, and the remaining time steps are masked.
         """
         outputs = self.run(x, contexts).outputs
         found = {

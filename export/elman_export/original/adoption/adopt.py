@@ -53,26 +53,26 @@ def adopt(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes a streaming graph (an ONNX file or its model) as a step model to `output`.
+    """Writes a streaming graph (an ONNX file or a loaded model) as a step model to `output`.
 
-    A streaming graph has states among its inputs and their next values among its outputs. `states`
-    holds these pairs, `{input: output}`. Pairs with unambiguous names or shapes can be left out.
+    A streaming graph has inputs for states and outputs for the states' next values. `states` holds
+    the pairs, `{input: output}`. Pairs with unambiguous names or shapes can be left out.
     `constants` gives inputs with a fixed value, by name. `contexts` names inputs given once per
-    session. The one remaining input takes the elements. `input` describes the elements where the
+    session. The single remaining input takes the elements. `input` describes the elements where the
     graph does not (names of characters, an open shape). `outputs` selects outputs and gives their
-    meaning; by default, all outputs except the states are `values`. The graph is run to find its
+    meaning; by default, all outputs except the states are `values`. The graph is run to find the
     batch and time axes. Axes of length 1 are left out of an element's shape.
 
     With `overlap`, each element of the graph starts with the last `overlap` values of the previous
     element, along the last axis. The first element starts with zeros. Clients push only the new
     values.
 
-    `examples` are sequences `[batch, time, *shape]`, or one sequence `[time, *shape]`. They are
+    `examples` are sequences `[batch, time, *shape]`, or a single sequence `[time, *shape]`,
     compared in addition to seeded random sequences. `expected` gives the required outputs for the
-    examples, `[batch, time, *shape]` by name. `tolerance` bounds the difference from the graph
-    itself, run alone in ONNX Runtime, one element after another. If the graph takes several
-    elements at once, `tolerance` also bounds the graph's difference between whole sequences and
-    single elements. `quantized` writes 8-bit weights.
+    examples, `[batch, time, *shape]` by name. `tolerance` bounds the difference from the original
+    graph, run alone in ONNX Runtime, element by element. If the graph takes several elements at
+    once, `tolerance` also bounds the graph's difference between whole sequences and single
+    elements. `quantized` writes 8-bit weights.
 
     Raises `ExportError` for an unreadable file, for wrong names and for an ambiguous graph;
     `UnsupportedGraph` for a graph that can't become a step model; `ProofFailed` for a step model
@@ -179,10 +179,10 @@ def _rounds_by_run(model: onnx.ModelProto) -> bool:
 def _reference(
     original: Original, sequences: Sequences, arranged: Layout, tolerance: float, loose: bool
 ) -> Arrays:
-    """Returns the graph's own outputs, computed one element after another.
+    """Returns the original graph's outputs, computed element by element.
 
     Raises `ProofFailed` if the graph's outputs for whole sequences differ: then the paired outputs
-    do not carry the states that the graph uses inside.
+    do not carry the states used inside of the graph.
     """
     steps = original.stepwise(sequences)
     if arranged.element.time is not None:
@@ -193,7 +193,7 @@ def _reference(
         whole = None
     for name, values in (whole or {}).items():
         if not np.isfinite(values).all():
-            continue  # the proof itself reports this
+            continue  # the proof reports infinite values
         difference = float(np.abs(values.astype(float) - steps[name]).max(initial=0))
         scale = max(1.0, float(np.abs(values.astype(float)).max(initial=0)))
         allowed = (_LOOSE if loose else tolerance) * scale

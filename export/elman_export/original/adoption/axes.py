@@ -19,7 +19,7 @@ class Axes:
     units: tuple[int, ...] = ()
     """Axes of length 1, hidden from clients."""
     shape: tuple[int, ...]
-    """Shape of one element, without the units."""
+    """Shape of an element, without the units."""
 
     @property
     def element(self) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ class Candidate:
 
 
 def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
-    """Returns every layout for elements of `shape` that fits the declared sizes, best first.
+    """Returns every layout with the declared sizes for elements of `shape`, best first.
 
     Without `shape`, the element has the axes of declared size, except axes of size 1.
     """
@@ -113,7 +113,7 @@ def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
 def _elements(
     dims: Dims, rest: list[int], shape: tuple[int, ...] | None
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Yields the units among the axes in `rest`, and the element's shape on the other axes."""
+    """Yields the units among the axes in `rest`, and the element's shape on the remaining axes."""
     if shape is None:
         sizes = tuple(dims[axis] for axis in rest)
         found = tuple(size for size in sizes if size is not None and size != 1)

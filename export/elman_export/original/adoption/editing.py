@@ -1,4 +1,4 @@
-"""Adding of nodes around a graph: before its inputs and behind its outputs."""
+"""Adding of nodes to a graph, before the inputs and behind the outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ class Editing:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
 
     def rename(self, old: str, new: str) -> None:
-        """Renames a tensor in the graph, its subgraphs and the nodes behind the graph.
+        """Renames a tensor in the graph, in subgraphs and in the nodes behind the graph.
 
         Nodes before the graph read outer tensors and stay unchanged. A name means the same tensor
         in a graph and in its subgraphs.
@@ -51,7 +51,7 @@ class Editing:
             node.input[:] = [new if name == old else name for name in node.input]
 
     def before(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:
-        """Adds a node before the graph's nodes. Returns the name of its output."""
+        """Adds a node before the graph's nodes. Returns the output's name."""
         return self._node(self._before, operator, given, output, options)
 
     def behind(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Description of an element, from the caller, the graph's declarations and its operators."""
+"""Description of an element, from the caller, the graph's declarations and operators."""
 
 from dataclasses import replace
 from typing import cast
@@ -21,7 +21,7 @@ def describe(model: onnx.ModelProto, port: Port, input: InputSpec | None) -> Inp
     from `input` only.
 
     Raises `ExportError` if `input` contradicts the graph, or if the number of ids is unknown;
-    `UnsupportedGraph` for a type that is not supported for elements.
+    `UnsupportedGraph` for an unsupported type.
     """
     if port.dtype not in (*_FLOATS, *_IDS):
         raise UnsupportedGraph(
@@ -48,11 +48,11 @@ def describe(model: onnx.ModelProto, port: Port, input: InputSpec | None) -> Inp
 
 
 def _ids(model: onnx.ModelProto, name: str) -> int | None:
-    """Returns the number of rows in the lookup table of the ids, None if unknown."""
+    """Returns the number of rows in the lookup table of the ids, `None` if unknown."""
     names = {name}
     tables = {each.name: each.dims[0] for each in model.graph.initializer if len(each.dims) > 1}
     found = None
-    # Nodes are sorted: each stands behind the nodes that it reads from.
+    # Nodes are sorted: a node stands behind the makers of its inputs.
     for node in onnxnodes.nodes(model):
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             dims = node.attribute[0].t.dims

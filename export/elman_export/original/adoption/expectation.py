@@ -22,8 +22,8 @@ class Expectation:
     def of(
         spec: ModelSpec, examples: np.ndarray | None, expected: Mapping[str, np.ndarray]
     ) -> "Expectation":
-        """Checks examples and expected outputs. Raises `ExportError` if they do not fit the spec or
-        each other."""
+        """Checks examples and expected outputs. Raises `ExportError` for a mismatch with the spec,
+        or between examples and outputs."""
         if examples is None:
             if expected:
                 raise ExportError("expected outputs need the examples that they are for")

@@ -1,7 +1,7 @@
-"""Search for the rows and steps of a streaming graph, by running it.
+"""Search for the rows and steps of a streaming graph, in trial runs.
 
-The graph's declarations decide which layouts are tried, and in which order. A layout is accepted
-only after runs with one, two and three rows and with several steps.
+The graph's declarations decide the layouts to try, and the order. A layout is accepted only after
+runs with one, two and three rows and with several steps.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,12 +46,12 @@ def find(
     one_step: bool,
     tolerance: float,
 ) -> Layout:
-    """Returns the first layout whose runs fit a step model.
+    """Returns the first layout with runs that fit a step model.
 
-    `shape` is the shape of the graph's own elements; None if only the graph declares it. Outputs in
-    `whole` keep a last axis of length 1. With `one_step`, layouts with a time axis are skipped.
-    Raises `UnsupportedGraph` if no layout fits, with the reason for the last one; `ExportError` if
-    the declarations are ambiguous.
+    `shape` is the shape of the graph's own elements, `None` if only the graph declares the shape.
+    Outputs in `whole` keep a last axis of length 1. With `one_step`, layouts with a time axis are
+    skipped. Raises `UnsupportedGraph` if no layout fits, with the reason for the last failure;
+    `ExportError` if the declarations are ambiguous.
     """
     reasons: list[str] = []
     sessions = Sessions(model, roles)
@@ -172,7 +172,7 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Dims]:
 
 
 def _batch_axes(dims: Dims, batched: bool) -> list[int | None]:
-    """Returns the axes that may hold the rows, open axes first."""
+    """Returns possible axes of the rows, open axes first."""
     found: list[int | None] = [axis for axis, size in enumerate(dims) if size is None]
     found += [axis for axis, size in enumerate(dims) if size == 1]
     if batched:
@@ -183,7 +183,7 @@ def _batch_axes(dims: Dims, batched: bool) -> list[int | None]:
 def _sized(
     model: onnx.ModelProto, choice: tuple[tuple[str, Dims, int | None], ...]
 ) -> Iterator[dict[str, Axes]]:
-    """Yields every choice of sizes for open axes other than the batch axis."""
+    """Yields every choice of sizes for open axes, except the batch axis."""
     gaps = [
         (name, axis)
         for name, dims, batch in choice

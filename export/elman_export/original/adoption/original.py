@@ -1,7 +1,8 @@
-"""The original graph in plain ONNX Runtime, under its own names: the reference for a step model.
+"""The original graph in plain ONNX Runtime, with the original names: the reference for a step
+model.
 
-The graph runs one sequence at a time and one element at a time. The states' pairs connect the runs.
-If the graph takes several steps at once, it also runs on whole sequences.
+The graph runs on a single sequence, element by element. The states' pairs connect the runs. If the
+graph takes several steps at once, it also runs on whole sequences.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ class Original:
         return ", ".join(f"{s.input.name}:{s.output.name}" for s in self._roles.states)
 
     def stepwise(self, sequences: Sequences) -> Arrays:
-        """Runs one element at a time. Returns `[batch, time, *shape]` by output."""
+        """Runs element by element. Returns `[batch, time, *shape]` by output."""
         return _joined(
             [
                 _joined(list(self._steps(x, contexts)), axis=1)
@@ -40,14 +41,15 @@ class Original:
         )
 
     def whole(self, sequences: Sequences) -> Arrays:
-        """Runs each sequence in one call. Returns `[batch, time, *shape]` by output."""
+        """Runs each sequence in a single call. Returns `[batch, time, *shape]` by output."""
         return _joined(
             [self._run(x, self._first(), contexts)[0] for x, contexts in self._rows(sequences)]
         )
 
     def prefixes(self, sequences: Sequences) -> Arrays | None:
-        """Runs on every prefix of a sequence, for a graph that answers once per sequence. Returns
-        `[batch, time, *shape]` by output, or None if the graph does not take several elements."""
+        """Runs on every prefix of a sequence, for a graph with a single answer per sequence.
+        Returns `[batch, time, *shape]` by output, or `None` if the graph does not take several
+        elements."""
         units = self._layout.element.units
         found = []
         for x, contexts in self._rows(sequences):
@@ -105,8 +107,8 @@ class Original:
         *,
         units: tuple[int, ...] = (),
     ) -> tuple[Arrays, Arrays]:
-        """Runs the graph once. `units` are the element's axes that may hold the steps if the graph
-        has no time axis."""
+        """Runs the graph once. Without a time axis in the graph, several steps go to an open axis
+        in `units`."""
         roles, layout = self._roles, self._layout
         steps = x.shape[1]
         if steps > 1 and layout.element.time is None:

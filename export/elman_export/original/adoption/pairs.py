@@ -1,4 +1,4 @@
-"""Pairing of state inputs with the outputs that hold their next values.
+"""Pairing of state inputs with outputs that hold the next values.
 
 A pair is certain if the names differ only in words like *in*, *out*, *next* and *prev*, or if no
 other pair fits. This module does not run the graph.
@@ -41,7 +41,7 @@ _WORDS = frozenset(
         "returned",
     ]
 )
-"""Words that distinguish the names of a state's input and output."""
+"""Words that differ between the names of a state's input and output."""
 
 
 def find(

@@ -9,7 +9,7 @@ from onnx import helper
 from elman_export.errors import UnsupportedGraph
 
 Dims = tuple[int | None, ...]
-"""Sizes by axis; None for an open axis."""
+"""Sizes by axis; `None` for an open axis."""
 
 SUPPORTED = (
     *("float16", "float32", "float64"),
@@ -24,7 +24,7 @@ class Port:
     name: str
     dtype: str
     dims: Dims | None
-    """None if even the number of axes is undeclared."""
+    """`None` if even the number of axes is undeclared."""
 
     def __str__(self) -> str:
         return f"{self.name} {shape_text(self.dims)}"
@@ -37,8 +37,7 @@ def shape_text(dims: Sequence[int | None] | None) -> str:
 
 
 def read(value: onnx.ValueInfoProto) -> Port:
-    """Reads a declaration. Raises `UnsupportedGraph` unless it is a tensor of a type that step
-    models support."""
+    """Reads a declaration. Raises `UnsupportedGraph` for a type not supported in step models."""
     kind = value.type
     if not kind.HasField("tensor_type"):
         raise UnsupportedGraph(f"{value.name!r} is no tensor, but {kind.WhichOneof('value')}")
@@ -83,8 +82,7 @@ def compatible(one: Port, other: Port) -> bool:
 
 
 def merged(one: Dims | None, other: Dims | None) -> Dims | None:
-    """Merges the sizes of both ports. None if both are undeclared, or if they contradict each
-    other."""
+    """Merges the sizes of both ports; `None` if both are undeclared or contradict each other."""
     if one is None or other is None:
         return one if other is None else other
     if len(one) != len(other):

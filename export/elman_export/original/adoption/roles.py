@@ -18,12 +18,12 @@ from elman_export.surgery.onnxnodes import RANDOM, before_casts, describe, maker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A state: an input, and the output with its next value."""
+    """A state: an input, and the output with the next value."""
 
     input: Port
     output: Port
     initial: np.ndarray | None = None
-    """First value in the graph; None for zeros."""
+    """First value in the graph; `None` for zeros."""
 
     @property
     def declared(self) -> Port:
@@ -56,7 +56,7 @@ def assign(
     """Assigns a role to each input and output.
 
     Raises `ExportError` for names missing in the graph and for uncertain roles; `UnsupportedGraph`
-    for a graph without states, or one that draws random numbers.
+    for a graph without states or with random numbers.
     """
     for node in onnxnodes.nodes(model):
         if node.op_type in RANDOM:
@@ -106,9 +106,9 @@ def assign(
 def has_states(
     model: onnx.ModelProto, *, constants: Sequence[str] = (), contexts: Sequence[str] = ()
 ) -> bool:
-    """Whether a graph may pass states through its inputs and outputs, by the declarations.
+    """Whether the declarations allow states among a graph's inputs and outputs.
 
-    Otherwise its recurrent operators start anew in each run, and `elman_export.surgery` lifts their
+    Otherwise the recurrent operators start anew in each run, and `elman_export.surgery` lifts their
     states.
     """
     initial = {each.name for each in model.graph.initializer}

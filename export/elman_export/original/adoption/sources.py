@@ -8,8 +8,8 @@ from elman_export.surgery.onnxnodes import SIZES_ONLY
 
 
 def feeding_states(model: onnx.ModelProto) -> set[str] | None:
-    """Returns the names used to compute the first states of recurrent operators. Names used only
-    for sizes are left out. None if the graph has no recurrent operators."""
+    """Returns the names used to compute the first states of recurrent operators, except names used
+    only for sizes; `None` if the graph has no recurrent operators."""
     reads: dict[str, set[str]] = {}
     waiting: list[str] = []
     found_any = False

@@ -1,4 +1,4 @@
-"""Trial runs of a streaming graph, to check one layout."""
+"""Trial runs of a streaming graph in a given layout."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,8 +23,8 @@ class Failed(Exception):
 def with_open_axes(
     model: onnx.ModelProto, axes: Mapping[str, int | None], dims: Mapping[str, Sequence[int | None]]
 ) -> onnx.ModelProto:
-    """Returns a copy with a variable number of rows on the given axes of its inputs. Outputs and
-    inner tensors have no declared shapes."""
+    """Returns a copy of the model with a variable number of rows on the given input axes. Outputs
+    and inner tensors have no declared shapes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -54,8 +54,8 @@ class Sessions:
         self._made: dict[tuple[tuple[str, int | None], ...], Session | Failed] = {}
 
     def get(self, axes: Mapping[str, int | None]) -> Session:
-        """Returns the session with these axes open. Raises `Failed` if the graph does not allow
-        this."""
+        """Returns the session with the given axes open. Raises `Failed` if the graph does not allow
+        open axes."""
         key = tuple(sorted(axes.items()))
         if key not in self._made:
             ports = [self.roles.element, *self.roles.contexts]
@@ -74,7 +74,7 @@ class Sessions:
 
 
 class Trial:
-    """Check of one layout."""
+    """Check of a single layout."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Trial:
         return found
 
     def check_rows(self, outputs: Mapping[str, Axes], tolerance: float) -> None:
-        """Raises `Failed` if a row's results in a batch differ from its results alone."""
+        """Raises `Failed` if a row's results differ between a batch and a run alone."""
         time = 1 if self.candidate.axes.time is None else _STEPS[-1]
         count = _ROWS[-1]
         given = self._given(count, time)
@@ -174,7 +174,7 @@ class Trial:
         return {name: value.shape for name, value in answer.items()}
 
     def _given(self, batch: int, time: int) -> dict[str, np.ndarray]:
-        """Random `[batch, time, *shape]` for each input; one step for inputs without steps."""
+        """Random `[batch, time, *shape]` for each input; a single step for inputs without steps."""
         shape = self.candidate.axes.shape
         rng = self._rng
         if self._input.size:
@@ -193,7 +193,7 @@ class Trial:
         return given
 
     def _run(self, given: Arrays, batch: int, time: int) -> Arrays:
-        """Runs the graph. Returns its own outputs by name, in the graph's layout."""
+        """Runs the graph. Returns outputs by name, in the graph's layout."""
         roles = self._roles
         axes = {roles.element.name: self.candidate.axes, **self.states, **self.contexts}
         feed = {name: axes[name].arrange(value) for name, value in given.items()}
@@ -218,7 +218,7 @@ def _axis(
     sizes: Sequence[int],
     what: str,
 ) -> int | None:
-    """Returns the axis with length 1 in `one` and lengths `sizes` in the others; None if all shapes
+    """Returns the axis with length 1 in `one` and lengths `sizes` in `others`; `None` if all shapes
     are equal. Raises `Failed` for any other difference."""
     if not others or all(shape == one for shape in others):
         return None

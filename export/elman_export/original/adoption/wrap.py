@@ -1,6 +1,6 @@
 """The graph in the form of every step model: rows first, then steps, then the element.
 
-The graph's own computation stays unchanged. A few nodes around the graph rearrange its inputs and
+The graph's own computation stays unchanged. A few nodes around the graph rearrange inputs and
 outputs. An additional state keeps the overlap between elements.
 """
 
@@ -39,7 +39,7 @@ def wrap(
     meanings: Mapping[str, Output],
     description: str,
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Returns the step model and its spec. `input` describes the element as clients push it."""
+    """Returns the step model and the spec. `input` describes the element as pushed by clients."""
     wrapper = _Wrapper(model, roles, layout, overlap)
     spec = ModelSpec(
         description=description,
@@ -80,8 +80,8 @@ class _Wrapper:
         self._fix()
 
     def _fix(self) -> None:
-        """Turns constants into initializers. Removes the states' first values, which the spec
-        holds."""
+        """Turns constants into initializers. Drops the states' first values, now part of
+        the spec."""
         graph = self._editing.graph
         gone = {*self._roles.constants, *(state.input.name for state in self._roles.states)}
         kept = [each for each in graph.initializer if each.name not in gone]
@@ -92,7 +92,7 @@ class _Wrapper:
         self._editing.model.ir_version = max(self._editing.model.ir_version, 8)
 
     def element(self, input: InputSpec) -> tuple[StateSpec, ...]:
-        """Rearranges the elements. Returns the state for the overlap, if there is one."""
+        """Rearranges the elements. Returns the state for the overlap, if any."""
         axes = self._layout.element
         inner = self._inner(input.name)
         time = ["time"] if axes.time is not None else []
@@ -139,8 +139,8 @@ class _Wrapper:
             name, target = state.input.name, state.output.name
             axes = self._layout.states[name]
             if target in wanted or axes.batch is None:
-                # A requested output keeps its name for the prediction. A tensor without rows gets
-                # an inner name.
+                # A requested output keeps its name for the prediction. Tensors without rows are
+                # renamed.
                 inner = target if target in wanted else self._inner(target)
                 target = editing.fresh(f"{target}.next") if target in wanted else target
                 found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
@@ -243,7 +243,7 @@ def _dims(roles: Roles) -> dict[str, Sequence[int | None]]:
 
 
 def of_stream(input: InputSpec, shape: tuple[int, ...], overlap: int) -> InputSpec:
-    """Describes the element as clients push it, for a graph with elements of `shape`."""
+    """Describes the element as pushed by clients, for a graph with elements of `shape`."""
     if overlap:
         shape = (*shape[:-1], shape[-1] - overlap)
     return replace(input, shape=shape)
