@@ -19,7 +19,7 @@ from elman_server.model.spec import DType, ModelSpec, OutputSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A step model and the exported module's behavior."""
+    """A step model and the behaviour of the exported module."""
 
     model: onnx.ModelProto
     spec: ModelSpec

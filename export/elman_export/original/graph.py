@@ -32,9 +32,10 @@ def build(
     """Returns the graph of a step, with the tensor names of `spec`.
 
     `step` takes the elements, the lengths if the spec has them, the states and the contexts. It
-    returns the outputs, the new states and the first states computed from contexts, which `first`
-    names. Outputs in `last_only` have no time axis yet. The graph includes the functions of
-    `elman_export.original.functions` that it calls. The caller must call `finish` afterwards.
+    returns the outputs, the new states and the first states computed from contexts. `first` gives
+    the names of first states. Outputs in `last_only` have no time axis yet. The graph includes the
+    functions of `elman_export.original.functions` that it calls. The caller must call `finish`
+    afterwards.
 
     Raises `UnsupportedModule` with the name of `original` if torch can't trace the step for every
     batch size and length.

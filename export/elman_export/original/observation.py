@@ -24,7 +24,7 @@ _SIZES = ((2, 3), (4, 5))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Behavior of a module, equal in every run."""
+    """Behaviour of a module, equal in every run."""
 
     layers: tuple[RecurrentLayers, ...]
     """Layers that ran, in the order of execution."""

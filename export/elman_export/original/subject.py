@@ -58,7 +58,8 @@ class Subject:
     """Outputs given only for the last element of a sequence: `[batch, *shape]`."""
 
     def arrange(self, tensor: Tensor) -> Tensor:
-        """Converts `[batch, time, ...]` to the module's own layout, or back."""
+        """Converts `[batch, time, ...]` to the module's own layout, or back, by the same exchange
+        of axes."""
         return tensor if self.batch_first else tensor.transpose(0, 1)
 
     def run(self, x: np.ndarray, contexts: Sequence[np.ndarray] = ()) -> Run:
@@ -129,8 +130,8 @@ def select(
     """Returns the tensors in a module's return value, by output name.
 
     A dict is matched by name, a tensor or sequence by order. `states` are the layers' own final
-    states. They may be part of the return value (the common `return logits, hidden`) and are left
-    out. Raises `UnsupportedModule` unless the return value and `outputs` match one to one.
+    states. Final states in the return value (the common `return logits, hidden`) are left out.
+    Raises `UnsupportedModule` unless the return value and `outputs` match one to one.
     """
     names = [output.name for output in outputs]
     if isinstance(returned, Mapping):

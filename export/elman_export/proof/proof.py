@@ -104,8 +104,8 @@ class Difference:
     maximum: float
     """Largest absolute difference."""
     scale: float
-    """Median absolute value in the original's output, without zeros. With the median, a few huge
-    values (as in masks) can't hide a difference, nor can an output with only small values."""
+    """Median absolute value in the original's output, without zeros. A few huge values, as in
+    masks, must not hide a difference. Nor must an output of small values only."""
     tolerance: float | None
     """Largest allowed `maximum`; `None` for no limit."""
 

@@ -83,8 +83,8 @@ class StepModel:
 
         `cuts[row]` lists the numbers of elements in the row's chunks, in order, each at least 1.
         All rows have equally many chunks. In a step, shorter chunks are padded with noise.
-        `contexts` are `[batch, *shape]` by name. A model without batches gets one row after
-        another.
+        `contexts` are `[batch, *shape]` by name. If the model takes only a single row, the rows run
+        one after another.
         """
         contexts = contexts or {}
         if not self.spec.batched and len(x) > 1:

@@ -193,7 +193,7 @@ def _reference(
         whole = None
     for name, values in (whole or {}).items():
         if not np.isfinite(values).all():
-            continue  # the proof reports infinite values
+            continue  # the proof reports non-finite values
         difference = float(np.abs(values.astype(float) - steps[name]).max(initial=0))
         scale = max(1.0, float(np.abs(values.astype(float)).max(initial=0)))
         allowed = (_LOOSE if loose else tolerance) * scale

@@ -139,8 +139,7 @@ class _Wrapper:
             name, target = state.input.name, state.output.name
             axes = self._layout.states[name]
             if target in wanted or axes.batch is None:
-                # A requested output keeps its name for the prediction. Tensors without rows are
-                # renamed.
+                # A requested output keeps its name. A tensor without rows is renamed.
                 inner = target if target in wanted else self._inner(target)
                 target = editing.fresh(f"{target}.next") if target in wanted else target
                 found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
