@@ -1,8 +1,8 @@
 """Running an export in a child process, so that a malicious graph can only end the child.
 
 A graph may ask for any amount of memory, or trigger a bug of a native library. In a child with a
-memory limit, the request for memory fails, and the bug kills only the child. Either becomes a
-one-line error. The sandbox is not a jail: the child has the user's permissions.
+memory limit, the request for memory fails, and the bug kills only the child. Both become a one-line
+error. The sandbox is not a jail: the child has the user's permissions.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 `load` reads only the file itself and, for external constants, files in the same folder. The
 returned model holds all constants, has sorted nodes, and was accepted by ONNX Runtime. Running the
-model may still take any time and memory; `elman_export.sandbox` is for this case.
+model may still take any time and memory: run it in `elman_export.sandbox`.
 """
 
 import os

@@ -21,7 +21,8 @@ class RecurrentLayers:
     """An `nn.RNN`, `nn.LSTM` or `nn.GRU` (of one or more layers) and its name in the module."""
 
     name: str
-    """Dotted, as in `named_modules`. For a recurrent layer without a path: the name of the type."""
+    """Dotted, as in `named_modules`. If the module itself is recurrent: the type's name in lower
+    case."""
     module: nn.RNNBase
 
     @property
