@@ -1,4 +1,4 @@
-"""Lengths that an exporter wrote into a graph whose input it declared to be open."""
+"""Lengths that an exporter wrote into a graph with an input declared as open."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,14 +11,14 @@ from elman_export.surgery.loosen import SHAPED
 from elman_export.surgery.onnxnodes import nodes
 
 _TIME = 11
-"""As good as any that no graph was exported with."""
+"""An arbitrary length, unlikely in an export."""
 
 
 def length(model: onnx.ModelProto, runs: Callable[[int], object]) -> int | None:
-    """The only number of steps for which the graph runs; None if it runs for others.
+    """The only number of steps for which the graph runs; None if the graph runs for others too.
 
-    `runs(time)` runs it, and raises `RuntimeFailed`. Raises `UnsupportedGraph` if it runs for none
-    of the numbers that stand in its shapes either.
+    `runs(time)` runs the graph, and raises `RuntimeFailed` on failure. Raises `UnsupportedGraph` if
+    the graph fails for every number in its shapes too.
     """
     try:
         runs(_TIME)

@@ -1,7 +1,8 @@
-"""An ONNX graph that is being changed: its nodes and names, and new ones.
+"""An editor for ONNX graphs: nodes, names, constants and order.
 
-Nothing here knows what a graph computes. Subgraphs (the branches of an If) read names of the graphs
-around them, so every name is unique in the whole model and a use is looked for in all of them.
+The editor does not know what a graph computes. Subgraphs (the branches of an If) read names of the
+graphs around them. So every name is unique in the whole model, and uses are searched in all
+subgraphs.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from elman_export.surgery.onnxnodes import Names, describe
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A subgraph and the node that holds it."""
+    """A subgraph and the node around it."""
 
     node: onnx.NodeProto
     attribute: str
@@ -27,7 +28,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A node and where it stands: the branches that it is in, outermost first."""
+    """A node, its graph, and the branches around it, outermost first."""
 
     node: onnx.NodeProto
     graph: onnx.GraphProto
@@ -43,7 +44,7 @@ def branches(node: onnx.NodeProto) -> Iterator[Branch]:
 
 
 def places(graph: onnx.GraphProto) -> Iterator[Place]:
-    """Every node, those of subgraphs included, in file order."""
+    """Every node in file order, including nodes of subgraphs."""
     waiting = [Place(node, graph) for node in reversed(graph.node)]
     while waiting:
         place = waiting.pop()
@@ -69,7 +70,7 @@ def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
 
 
 def inputs(node: onnx.NodeProto, index: int) -> str:
-    """The name of an input, empty where an optional one is not given."""
+    """The name of an input; empty for an omitted optional input."""
     return node.input[index] if index < len(node.input) else ""
 
 
@@ -78,7 +79,7 @@ def outputs(node: onnx.NodeProto, index: int) -> str:
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
-    """The names that a node reads, those that its subgraphs read from around them included."""
+    """The names of a node's inputs, and of the outer tensors read in its subgraphs."""
     found = {name for name in node.input if name}
     for branch in branches(node):
         found |= _free(branch.graph)
@@ -86,7 +87,7 @@ def reads(node: onnx.NodeProto) -> set[str]:
 
 
 def _free(graph: onnx.GraphProto) -> set[str]:
-    """The names that a graph reads and does not make."""
+    """Names read in a graph and made outside."""
     read: set[str] = {value.name for value in graph.output}
     made: set[str] = {value.name for value in graph.input}
     for place in places(graph):
@@ -115,7 +116,10 @@ class Editor:
         return unique
 
     def node(self, operator: str, given: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """A node of one output at the graph's end; `sort` puts it in its place."""
+        """Adds a node with one output at the graph's end; returns the output's name.
+
+        `sort` moves the node to its place.
+        """
         name = self.fresh(f"elman/{operator}")
         made = output or name
         self._names.take(made)
@@ -123,24 +127,24 @@ class Editor:
         return made
 
     def replace(self, old: str, new: str) -> None:
-        """Has whatever reads `old` read `new`."""
+        """Makes every reader of `old` read `new`."""
         for place in places(self.graph):
             place.node.input[:] = [new if name == old else name for name in place.node.input]
             for branch in branches(place.node):
                 for value in branch.graph.output:
                     if value.name == old:
-                        # A branch gives a name of its own, so it goes through a node.
+                        # A branch must make its outputs itself, so `new` goes through an Identity.
                         branch.graph.node.append(
                             helper.make_node("Identity", [new], [self.fresh(f"{old}/out")])
                         )
                         value.name = branch.graph.node[-1].output[0]
 
     def constants(self) -> dict[str, np.ndarray]:
-        """The values of the main graph's initializers."""
+        """The values of the main graph's initializers, by name."""
         return {each.name: numpy_helper.to_array(each) for each in self.graph.initializer}
 
     def lift_constants(self) -> None:
-        """Makes initializers of the main graph's Constant nodes."""
+        """Turns the main graph's Constant nodes into initializers."""
         kept = []
         for node in self.graph.node:
             value = _constant_value(node) if node.op_type == "Constant" else None
@@ -151,7 +155,7 @@ class Editor:
         _refill(self.graph.node, kept)
 
     def fix(self, name: str, value: np.ndarray) -> None:
-        """Makes a constant of an input of the graph."""
+        """Turns an input of the graph into a constant."""
         self.drop_inputs({name})
         self.graph.initializer.append(numpy_helper.from_array(value, name))
 
@@ -159,14 +163,14 @@ class Editor:
         _refill(self.graph.input, [each for each in self.graph.input if each.name not in names])
 
     def needed(self) -> set[str]:
-        """The names that nodes and the graph's outputs read."""
+        """The names of all node inputs and of the graph's outputs."""
         found = {value.name for value in self.graph.output}
         for node in self.graph.node:
             found |= reads(node)
         return found
 
     def prune(self) -> None:
-        """Drops nodes and initializers that no output needs."""
+        """Removes nodes and initializers not needed for any output."""
         needed = {value.name for value in self.graph.output}
         kept = []
         for node in reversed(self.graph.node):
@@ -179,9 +183,9 @@ class Editor:
         del self.graph.value_info[:]
 
     def sort(self) -> None:
-        """Puts nodes behind those that they read from, and else leaves their order.
+        """Moves each node behind the makers of its inputs; otherwise keeps the order.
 
-        Raises `UnsupportedGraph` for a graph that goes in circles.
+        Raises `UnsupportedGraph` for a cyclic graph.
         """
         nodes = list(self.graph.node)
         made_at = {name: at for at, node in enumerate(nodes) for name in node.output if name}

@@ -1,4 +1,4 @@
-"""The inputs of a whole-sequence graph: which takes the sequence, and what its elements are."""
+"""The inputs of a whole-sequence graph: the sequence, lengths, contexts and constants."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ from elman_server.model.spec import ContextSpec, DType, InputKind, InputSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """An input of the original that takes the rows' numbers of elements."""
+    """The original's input for the number of elements in each row."""
 
     name: str
     dtype: str
 
 
 def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
-    """Makes constants of inputs, in the types that they are declared with."""
+    """Turns inputs into constants of their declared types."""
     by_name = {value.name: value for value in editor.graph.input}
     initialized = {each.name for each in editor.graph.initializer}
     for name, value in constants.items():
@@ -36,12 +36,12 @@ def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
         editor.fix(name, _constant(by_name[name], value))
     for name in by_name:
         if name in initialized and name not in constants:
-            # Old graphs list their weights among their inputs.
+            # Old graphs list weights as inputs too.
             editor.drop_inputs({name})
 
 
 def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
-    """A value in the type and shape of an input. Raises `ExportError` where it does not fit."""
+    """A value in the type and shape of an input. Raises `ExportError` for an unfitting value."""
     kind = helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
     given = np.asarray(value)
     dims = layout.dims(declared)
@@ -69,7 +69,7 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
 
 
 def lengths_input(model: onnx.ModelProto) -> Lengths | None:
-    """The graph's input that says how long each row is, if recurrent operators read one."""
+    """The graph's input for the length of each row; None if no recurrent operator reads one."""
     by_made = makers(model.graph)
     by_name = {value.name: value for value in model.graph.input}
     for operator in recurrent.find(model.graph):
@@ -81,9 +81,9 @@ def lengths_input(model: onnx.ModelProto) -> Lengths | None:
 
 
 def contexts(model: onnx.ModelProto, names: Sequence[str]) -> tuple[ContextSpec, ...]:
-    """Inputs `[batch, *shape]` that come once for a session.
+    """Inputs `[batch, *shape]`, given once per session.
 
-    Raises `ExportError` for one that the graph lacks, or whose shape it leaves open.
+    Raises `ExportError` for an unknown name, or for an input with an open shape.
     """
     by_name = {value.name: value for value in model.graph.input}
     found = []
@@ -109,7 +109,7 @@ def contexts(model: onnx.ModelProto, names: Sequence[str]) -> tuple[ContextSpec,
 def element(
     model: onnx.ModelProto, lengths: Lengths | None, others: Sequence[ContextSpec]
 ) -> onnx.ValueInfoProto:
-    """The input that takes the sequence: the only one that is nothing else."""
+    """The sequence input: the only input besides lengths and contexts."""
     taken = {each.name for each in others}
     if lengths is not None:
         taken.add(lengths.name)
@@ -127,7 +127,9 @@ def element(
 def element_spec(
     model: onnx.ModelProto, value: onnx.ValueInfoProto, said: InputSpec | None
 ) -> InputSpec:
-    """What an element is: as said, under the graph's own name, or as the graph shows it."""
+    """The element's spec: `said` under the graph's own name and type, or the spec found in the
+    graph.
+    """
     kind = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
     if said is not None:
         return replace(said, name=value.name, dtype=cast(DType, kind))
@@ -156,7 +158,7 @@ def element_spec(
 
 
 def _table_size(model: onnx.ModelProto, name: str) -> int | None:
-    """How many rows the table has that an input picks from."""
+    """The number of rows in the table indexed by an input; None if no table is found."""
     tables = {each.name: each for each in model.graph.initializer}
     by_made = makers(model.graph)
     aliases = {name}

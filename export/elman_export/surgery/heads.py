@@ -1,7 +1,7 @@
-"""Heads that read the last step only, made to answer at every step.
+"""Heads with only the last step as input, changed to answer at every step.
 
-Such a head treats each row of its batch by itself. So the steps become rows: in front of the head
-time is folded into the batch, and behind it taken out again.
+Such a head treats each row of its batch independently. So the steps become rows: time is folded
+into the batch in front of the head, and unfolded behind the head.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from elman_export.surgery.trace import Traced
 
 
 class HeadError(ExportError):
-    """A head that can't answer at every step of a chunk; it still can if steps come one by one."""
+    """A head without answers at every step of a chunk. Steps of one element still work."""
 
 
 _H, _C = 1, 2
-"""Which outputs of a recurrent operator are its final states."""
+"""Output indices of a recurrent operator's final states."""
 
 
 def answer_at_every_step(
@@ -36,14 +36,14 @@ def answer_at_every_step(
     batch_axis: int,
     time_axis: int,
 ) -> None:
-    """Has `outputs` that depend on the last step only come out for every step, in place.
+    """Makes `outputs` of the last step come out for every step, in place.
 
-    `element` is the input with the sequence and its axes; `kept` are outputs that stay as they are
-    (the states). An output that answers at every step already is left alone; the others become
-    `[batch, time, *shape]`.
+    `element` is the sequence input, with axes `batch_axis` and `time_axis`. `kept` are outputs to
+    leave unchanged (the states). An output with an answer at every step stays unchanged too; the
+    others become `[batch, time, *shape]`.
 
-    Raises `UnsupportedGraph` for a node that mixes steps, and `HeadError` where a head can't be
-    told from the rest or reads what is known of the last step only (an LSTM's cell).
+    Raises `UnsupportedGraph` for a node that mixes steps. Raises `HeadError` for a head that can't
+    be separated from the rest, or reads a value known for the last step only (an LSTM's cell).
     """
     traced = trace.track(model, feed)
     last = timeline.check(model, traced)
@@ -72,7 +72,7 @@ def check(model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: tra
 
 
 def _fold(editor: Editor, last: LastStep, traced: Traced) -> None:
-    """Has what reads the last step read all steps, as further rows of the batch."""
+    """Gives every reader of the last step all steps, as further rows of the batch."""
     found = traced.axes[last.data]
     if found.time != (last.axis,) or len(found.batch) != 1:
         raise HeadError(
@@ -96,7 +96,10 @@ def _fold(editor: Editor, last: LastStep, traced: Traced) -> None:
 
 
 def _fold_final_states(editor: Editor, kept: Sequence[str], traced: Traced) -> bool:
-    """The same for heads that read a layer's final state instead of its last output."""
+    """Folds heads with a layer's final state as input instead of its last output.
+
+    Returns whether any head was folded.
+    """
     carried = {
         name: node.input[0]
         for node in editor.graph.node
@@ -150,7 +153,7 @@ def _fold_behind(editor: Editor, y: str, h: str, traced: Traced, kept: Sequence[
 def _unfold(
     editor: Editor, name: str, traced: Traced, element: str, batch_axis: int, time_axis: int
 ) -> None:
-    """`[batch x time, *shape]` as `[batch, time, *shape]`, under the same name."""
+    """Turns `[batch x time, *shape]` into `[batch, time, *shape]`, under the same name."""
     shape = traced.values[name].shape
     rows = traced.axes[name].folded[0]
     inner = editor.fresh(f"{name}/rows")

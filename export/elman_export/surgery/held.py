@@ -1,7 +1,8 @@
-"""Plain RNN operators, written as GRUs whose gates are held.
+"""Plain RNN operators, rewritten as GRUs with constant gates.
 
-ONNX Runtime's RNN operator rounds a batch of one otherwise than larger ones; its GRU does not. With
-its update gate held shut and its reset gate open, a GRU computes `f(Wx + Rh + b)`, as an RNN does.
+ONNX Runtime's RNN operator rounds a batch of one row differently from larger batches; ONNX
+Runtime's GRU does not. With the update gate held shut and the reset gate held open, a GRU computes
+`f(Wx + Rh + b)`, as an RNN does.
 """
 
 from collections.abc import Mapping
@@ -15,13 +16,13 @@ from elman_export.surgery.editor import Editor, attributes, inputs
 
 _BIAS = 10.0
 _SLOPE = 1000.0
-"""Steep enough for a gate to be 0 or 1 also where the operator clips what goes into it."""
+"""Steep enough for a gate to be 0 or 1, even if the operator clips the gate's input."""
 _WITH_ALPHA = ("Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu")
 _WITH_BETA = ("Affine", "ScaledTanh", "HardSigmoid")
 
 
 def hold_gates(editor: Editor) -> None:
-    """Rewrites the RNN operators of the main graph whose weights are constants, in place."""
+    """Rewrites the main graph's RNN operators with constant weights, in place."""
     constants = editor.constants()
     for operator in recurrent.find(editor.graph):
         node = operator.node

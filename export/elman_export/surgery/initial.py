@@ -1,4 +1,4 @@
-"""The initial-state network: the part of a graph that makes first states of contexts."""
+"""The initial-state network: the part of a graph from contexts to initial states."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from elman_server.model.spec import ContextSpec, ModelSpec, StateSpec
 
 
 def sources(graph: onnx.GraphProto, name: str) -> set[str]:
-    """The inputs of the graph that a tensor depends on; sizes of inputs do not count."""
+    """The graph inputs on which a tensor depends; sizes of inputs do not count."""
     makers = {made: node for node in graph.node for made in node.output if made}
     inner = {made: place.node for place in places(graph) for made in place.node.output if made}
     given = {value.name for value in graph.input}
@@ -38,10 +38,11 @@ def sources(graph: onnx.GraphProto, name: str) -> set[str]:
 def split(
     model: onnx.ModelProto, spec: ModelSpec, tensors: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, ModelSpec, onnx.ModelProto | None]:
-    """The graph of one step without what makes first states of contexts, its spec, and what does.
+    """Splits a graph into the graph of one step, its spec, and the initial-state network.
 
-    `tensors` says in which tensors of `model`'s graph states are computed at first. Contexts that
-    no step reads lose their input. Raises `ExportError` for a context that nothing reads.
+    `tensors` names, for each computed state, the tensor in `model`'s graph with the initial state.
+    A context without a reader in the step loses its input. Raises `ExportError` for a context
+    without any reader.
     """
     initial = extract(model, tensors, spec.states, spec.contexts) if tensors else None
     for value in [each for each in model.graph.output if each.name in tensors.values()]:
@@ -52,8 +53,11 @@ def split(
 def trim(
     model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The graph of one step without what it does not need; contexts that no step reads lose their
-    input. Raises `ExportError` for a context that nothing reads."""
+    """The graph of one step without unneeded parts, and its spec.
+
+    A context without a reader in the step loses its input. Raises `ExportError` for a context
+    without any reader.
+    """
     editor = Editor(model)
     editor.prune()
     needed = editor.needed()
@@ -73,10 +77,10 @@ def extract(
     states: Sequence[StateSpec],
     contexts: Sequence[ContextSpec],
 ) -> onnx.ModelProto:
-    """A model from contexts, `[batch, *shape]`, to states, `[batch, *shape]` by name.
+    """A model from contexts, `[batch, *shape]`, to initial states by name, `[batch, *shape]`.
 
-    `tensors` says which tensor of `model`'s graph is which state at first, laid out as its spec
-    says. Raises `UnsupportedGraph` where one needs the sequence.
+    `tensors` names, for each computed state, the tensor in `model`'s graph with the initial state,
+    in the layout of the state's spec. Raises `UnsupportedGraph` for a dependence on the sequence.
     """
     network = onnx.ModelProto()
     network.CopyFrom(model)
@@ -110,7 +114,7 @@ def extract(
         editor.graph.input.append(
             helper.make_tensor_value_info(context.name, kind, ["batch", *context.shape])
         )
-    # Only now: the step's graph has an input of that name.
+    # Rename only now: before, the step's graph had an input with the state's name.
     for node in editor.graph.node:
         node.output[:] = [made[name].name if name in made else name for name in node.output]
     for value in editor.graph.output:

@@ -1,8 +1,8 @@
-"""Ifs that always go one way: their branch takes their place.
+"""Replaces each If that always takes the same branch with its branch.
 
-Exporters write an If wherever a script asks for a rank or an option. Where the answer does not
-depend on the values of the sequence, and is the same for every size that was tried, the branch that
-is taken is put in its place.
+Exporters write an If wherever a script asks for a rank or an option. The taken branch replaces the
+If where the condition does not depend on values of the sequence, and is the same for every tried
+size.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from elman_export.surgery.onnxnodes import SIZES_ONLY
 
 
 def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:
-    """Inlines what it can in place; `feeds` are inputs of the graph, of several sizes."""
+    """Inlines branches in place; `feeds` are inputs of the graph, of several sizes."""
     while True:
         fixed = _fixed(editor)
         conditions = {
@@ -44,7 +44,7 @@ def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:
 
 
 def _fixed(editor: Editor) -> set[str]:
-    """The names that depend on nothing but constants and on sizes of inputs."""
+    """The names dependent only on constants and on sizes of inputs."""
     fixed = {each.name for each in editor.graph.initializer}
     for node in editor.graph.node:
         if node.op_type in SIZES_ONLY or reads(node) <= fixed:

@@ -1,4 +1,4 @@
-"""Where a whole-sequence graph has its rows and its steps: found by running it."""
+"""Finds the batch and time axes of a whole-sequence graph by running the graph."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _BATCH, _TIME = 3, 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The axes of the input that takes the sequence, and what the file fixes of them."""
+    """The axes of the sequence input, and the sizes fixed in the file."""
 
     batch: int | None
-    """None: the graph takes one sequence, without an axis for the batch."""
+    """None: the graph takes one sequence, without a batch axis."""
     time: int
     fixed_batch: int | None
     fixed_time: int | None
 
     def arrange(self, x: np.ndarray) -> np.ndarray:
-        """`[batch, time, *shape]` as the graph takes it; without a batch axis, `batch` is 1."""
+        """`[batch, time, *shape]` in the graph's layout. Without a batch axis, `batch` is 1."""
         if self.batch is None:
             only: np.ndarray = x[0]
             return only
@@ -35,7 +35,7 @@ class Layout:
 
 
 def dims(value: onnx.ValueInfoProto) -> list[int | None]:
-    """The declared shape, None for what is open or not said."""
+    """The declared shape; None for an open or undeclared size."""
     return [
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
         for dim in value.type.tensor_type.shape.dim
@@ -48,10 +48,10 @@ def find(
     input: InputSpec,
     feed: Callable[[np.ndarray], Arrays],
 ) -> Layout:
-    """The layout under which the first recurrent operator sees `[time, batch, ...]`.
+    """The layout with which the first recurrent operator reads `[time, batch, ...]`.
 
-    `feed(x)` is what the graph is given for a sequence in its own layout. Raises `UnsupportedGraph`
-    where no layout runs, or where none has as many steps inside as outside.
+    `feed(x)` returns the graph's inputs for a sequence in the graph's layout. Raises
+    `UnsupportedGraph` if no layout runs, or if no layout has as many steps inside as outside.
     """
     declared = dims(value)
     operators = recurrent.find(model.graph)
@@ -70,7 +70,7 @@ def find(
                 said = said or str(error)
                 break
             if not given.size:
-                continue  # in a branch that was not taken
+                continue  # the operator is in a branch that was not taken
             if given.shape[:2] == (time, batch):
                 _check_names(value, layout, operator.node)
                 return layout
@@ -97,7 +97,7 @@ def _check_names(value: onnx.ValueInfoProto, layout: Layout, node: onnx.NodeProt
 
 
 def _candidates(declared: Sequence[int | None], input: InputSpec) -> list[Layout]:
-    """In the order in which they are tried."""
+    """Possible layouts, in the order of trial."""
     axes = len(declared) - len(input.shape)
     found = []
     for batch, time in ((0, 1), (1, 0)) if axes == 2 else ((None, 0),) if axes == 1 else ():

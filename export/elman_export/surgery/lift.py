@@ -1,5 +1,6 @@
-"""Lifting states: what a recurrent operator starts from, and what it ends with, become an input and
-an output of the graph, wherever the operator stands.
+"""Lifts states: the initial and final states of recurrent operators become inputs and outputs.
+
+An operator may stand in the main graph or in a branch.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from elman_export.surgery.recurrent import Recurrent, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifted:
-    """A state that the graph takes and gives, each `[1, batch, hidden]`."""
+    """A state as an input and an output of the graph, each `[1, batch, hidden]`."""
 
     name: str
     input: str
@@ -29,18 +30,19 @@ class Lifted:
     initial: np.ndarray | None
     """`[1, hidden]`, or None for zeros."""
     computed: str | None
-    """The tensor, of the graph as it was, that the first state is computed in from contexts."""
+    """The tensor, in the graph before lifting, with the initial state computed from contexts."""
 
 
 def lift(
     editor: Editor, lengths: str, feeds: Sequence[Arrays], contexts: Sequence[str] = ()
 ) -> list[Lifted]:
-    """Lifts the states of every recurrent operator, and has them all read `lengths`.
+    """Lifts the states of every recurrent operator, and makes every operator read `lengths`.
 
-    First states may be computed from `contexts`, inputs that come once for a session.
+    Initial states may be computed from `contexts`, inputs given once per session.
 
-    `feeds` are inputs of the graph as it is, with different sequences, of which several have more
-    than one row where the graph takes them: on them it is found out what the operators start from.
+    `feeds` are inputs of the graph before lifting, with different sequences. Several feeds have
+    more than one row, where the graph allows it. Runs on these feeds show the operators' initial
+    states.
 
     Raises `UnsupportedGraph` for initial states that depend on the sequence.
     """
@@ -88,9 +90,9 @@ def lift(
 
 
 def seen(model: onnx.ModelProto, index: int, name: str, feed: Arrays) -> np.ndarray:
-    """The value of a tensor that recurrent operator `index` reads, wherever the operator stands.
+    """The value of a tensor read by recurrent operator `index`, wherever the operator stands.
 
-    Empty where the operator stands in a branch that was not taken.
+    Empty if the operator stands in a branch not taken.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -120,14 +122,14 @@ def _pass_out(
     name: str,
     otherwise: Callable[[Branch], onnx.NodeProto],
 ) -> str:
-    """Makes a tensor of a nested branch known in the main graph; returns its name there.
+    """Makes a tensor of a nested branch available in the main graph; returns its name there.
 
-    `otherwise` makes the node that gives a value in its stead where another branch is taken.
+    `otherwise` makes the node for a replacement value in runs through another branch.
     """
     for branch in reversed(inside):
         for each in branches(branch.node):
             if each.attribute == branch.attribute:
-                # A branch's output is made in that branch, and not only known there.
+                # A branch must make its outputs itself; a name from outside is not allowed.
                 out = editor.fresh(f"{name}/out")
                 node = helper.make_node("Identity", [name], [out])
             else:
@@ -149,7 +151,7 @@ def _nothing(branch: Branch) -> onnx.NodeProto:
 def _initial(
     model: onnx.ModelProto, index: int, state: State, feeds: Sequence[Arrays]
 ) -> np.ndarray | None:
-    """What an operator starts from: `[1, hidden]`, or None for zeros."""
+    """The initial state of an operator: `[1, hidden]`, or None for zeros."""
     operator = recurrent.find(model.graph)[index]
     name = inputs(operator.node, state.given)
     if not name:

@@ -1,8 +1,8 @@
-"""Sizes that were written into a graph when it was exported, made to follow its input.
+"""Replaces sizes that an exporter wrote into a graph with sizes of the input.
 
-An exporter that traces one example writes its length and its batch size into the shapes that
-Reshape, Expand and Slice are given. Node by node, in the graph's order, such numbers are replaced
-by sizes that are read from the input, wherever the tensors that come in show that they must be.
+An exporter traces an example, and writes the example's length and batch size into the shapes for
+Reshape, Expand and Slice. Node by node, in the graph's order, such numbers become sizes read from
+the input, wherever the incoming tensors show the need.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ from elman_export.surgery.editor import Editor
 from elman_export.surgery.onnxnodes import describe
 
 SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
-"""Operators that are given a shape, and as which input."""
+"""The index of the shape among the inputs, by operator."""
 _END = 2**62
 _MOST_WAYS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many rows and steps a run has."""
+    """The numbers of rows and steps in a run."""
 
     batch: int
     time: int
 
     def of(self, kind: str, number: int) -> int:
-        """The size that a kind (see `_follow`) stands for; a number stands for itself."""
+        """The size of a kind (see `_follow`); for the kind `number`, the number itself."""
         sizes = {"time": self.time, "batch": self.batch, "rows": self.batch * self.time}
         return sizes.get(kind, number)
 
@@ -49,18 +49,18 @@ def loosen(
     feed: Arrays,
     other_feed: Arrays,
 ) -> None:
-    """Makes a graph that was exported for `fixed` sizes run for others, in place.
+    """Makes a graph exported for `fixed` sizes run for other sizes, in place.
 
-    `axes` are those of batch and time in the input `element`. With `open_batch` the number of rows
-    was open already, and so stands nowhere in the graph. Raises `UnsupportedGraph` at the
-    first node that can't be made to follow.
+    `axes` are the batch and time axes of the input `element`. With `open_batch`, the number of rows
+    was open already, so the graph does not contain it. Raises `UnsupportedGraph` at the first node
+    that can't follow the input's sizes.
     """
     constants = editor.constants()
     known = trace.run(editor.model, feed)
     sizes: dict[str, str] = {}
 
     def size(kind: str) -> str:
-        """The name of a tensor that holds one number: the input's batch, time, or both."""
+        """The name of a tensor with a single number: the input's batch, time, or batch x time."""
         if kind not in sizes:
             shape = editor.node("Shape", [element])
             if kind == "rows" and axes[0] is not None:
@@ -105,7 +105,7 @@ def _follow(
     model: onnx.ModelProto,
     other_feed: Arrays,
 ) -> Sequence[str]:
-    """What each number of a shape stands for: `number`, `batch`, `time` or `rows` (both)."""
+    """The kind of each number in a shape: `number`, `batch`, `time` or `rows` (batch x time)."""
     if node.op_type != "Reshape":
         return ways[0]
     data = trace.run(model, other_feed, [node.input[0]])[node.input[0]]
@@ -127,7 +127,7 @@ def _follow(
 
 
 def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tuple[str, ...]]:
-    """What a shape's numbers may stand for, the likeliest first."""
+    """Possible kinds for the numbers of a shape, the likeliest first."""
     choices = []
     for number in written:
         kinds = []
@@ -140,7 +140,7 @@ def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tu
         choices.append([*kinds, "number"])
     ways = product(*choices)
     found = [kinds for kinds, _ in zip(ways, range(_MOST_WAYS**2), strict=False)]
-    # A size stands in a shape once; and what may follow the input does, rather than not.
+    # A size stands in a shape only once, and a number that may follow the input probably does.
     found.sort(
         key=lambda kinds: (
             max(kinds.count("time"), kinds.count("batch"), kinds.count("rows")) > 1,
@@ -153,7 +153,7 @@ def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tu
 def _loosen_slices(
     editor: Editor, constants: dict[str, np.ndarray], known: Arrays, fixed: Sizes
 ) -> None:
-    """A slice that ends where the sequence did goes to its end."""
+    """Extends slices from the exported length to the end of the sequence."""
     for node in editor.graph.node:
         if node.op_type != "Slice" or len(node.input) < 3 or node.input[2] not in constants:
             continue

@@ -1,7 +1,7 @@
-"""Which operators mix the steps of a sequence, and how that is said.
+"""Operators that mix the steps of a sequence, and the reasons for a refusal.
 
-`reason` knows what each operator reads of its inputs. One that it does not know is refused too: a
-proof on some sequences can't tell that an operator never looks at another step.
+`reason` knows how each operator reads its inputs. An unknown operator is refused too: a proof on
+some sequences can't show the absence of looks at other steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,19 +26,24 @@ _BY_VALUE = frozenset(
         *("ThresholdedRelu", "Where", "Xor"),
     )
 )
-"""Each value of the output is made of those in its place, whatever the axes mean."""
+"""Operators with each output value computed from the input values at the same place, whatever the
+axes mean.
+"""
 _BY_LAYOUT = frozenset(
     ("Expand", "Flatten", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )
-"""They move values. The axes of the result, and the proof, show where."""
+"""Operators for moving values. The axes of the result, and the proof, show where."""
 _BY_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
-"""By value, with constants for each channel."""
+"""Operators with a result by value, with constants for each channel."""
 _BY_RUN = frozenset(("DynamicQuantizeLinear",))
-"""They take a scale from all that comes together. The proof tells whether that is close enough."""
+"""Operators with one scale for all values of a run. The proof decides if the result is close
+enough.
+"""
 
 
 def reason(view: View) -> str:
-    """Why the node, which reads something that has steps, can't be part of one; empty if it can."""
+    """The reason to refuse a node with the sequence among its inputs; empty for an accepted node.
+    """
     operator = view.node.op_type
     if operator in _RULES:
         return _RULES[operator](view)
@@ -143,7 +148,7 @@ def _einsum(view: View) -> str:
 
 
 def _letters(term: str, rank: int) -> str:
-    """A letter for each axis, dots for those that an ellipsis stands for."""
+    """A letter for each axis; a dot for each axis of an ellipsis."""
     before, _, after = term.partition("...")
     return before + "." * (rank - len(before) - len(after)) + after
 

@@ -1,7 +1,7 @@
-"""The form that every step model has: rows first, then steps, then the element.
+"""The form of every step model: rows first, then steps, then the element.
 
-`chunks` gives a lifted graph the inputs and outputs `[batch, time, *shape]`; `single` gives it
-`[batch, *shape]` and runs one step at a time.
+`chunks` gives a lifted graph the inputs and outputs `[batch, time, *shape]`. `single` gives a
+lifted graph `[batch, *shape]` and runs one step at a time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,10 @@ def chunks(
     layout: Layout,
     axes: Mapping[str, tuple[int | None, int]],
 ) -> None:
-    """`axes` are those of batch and time in each output, as the graph gives it."""
+    """Gives a lifted graph inputs and outputs `[batch, time, *shape]`.
+
+    `axes` are the batch and time axes of each output in the lifted graph.
+    """
     old = _inner(editor, input, ["batch", "time"])
     if layout.batch is None:
         _reshape(editor, input.name, [-1, *input.shape], old)
@@ -49,7 +52,11 @@ def single(
     layout: Layout,
     lengths: str,
 ) -> None:
-    """Also has every recurrent operator take its one step whatever `lengths` were said."""
+    """Gives a lifted graph inputs and outputs `[batch, *shape]`.
+
+    Also removes the input `lengths`: every recurrent operator takes one step, and other readers of
+    `lengths` read 1 for each row.
+    """
     old = _inner(editor, input, ["batch"])
     if layout.batch is None:
         _reshape(editor, input.name, [1, *input.shape], old)
@@ -72,7 +79,7 @@ def single(
 
 
 def _inner(editor: Editor, input: InputSpec, axes: Sequence[str]) -> str:
-    """Takes the input's name for the new one; returns what the old one is called now."""
+    """Gives the input's name to a new input with `axes`; returns the old tensor's new name."""
     old = editor.fresh(f"{input.name}/inner")
     editor.replace(input.name, old)
     value = next(each for each in editor.graph.input if each.name == input.name)
@@ -85,7 +92,7 @@ def _inner(editor: Editor, input: InputSpec, axes: Sequence[str]) -> str:
 
 
 def _renamed(editor: Editor, output: OutputSpec, axes: Sequence[str]) -> str:
-    """The same for an output."""
+    """Gives the output's name to a new output with `axes`; returns the old tensor's new name."""
     inner = editor.fresh(f"{output.name}/inner")
     for node in editor.graph.node:
         node.output[:] = [inner if name == output.name else name for name in node.output]
@@ -111,7 +118,7 @@ def _finish(editor: Editor) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Drops what tells of the tool and the machine that made the graph."""
+    """Removes text and metadata about the tool and machine behind the graph."""
     model.graph.doc_string = model.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:

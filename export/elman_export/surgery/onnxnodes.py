@@ -1,22 +1,22 @@
-"""The nodes of an ONNX model, those inside of others too, and the names that are taken in it."""
+"""The nodes of an ONNX model, including nodes of subgraphs, and the names in use."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto
 
 SIZES_ONLY = ("Shape", "Size")
-"""Operators that do not read the values of what they are given."""
+"""Operators without a look at the values of their inputs."""
 RANDOM = frozenset(
     {
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
         *("Bernoulli", "Multinomial"),
     }
 )
-"""Operators that draw random numbers."""
+"""Operators with random results."""
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The model's graph and every graph inside of a node, whatever their depth."""
+    """The model's graph and every graph inside a node, at any depth."""
     waiting = [model.graph]
     bodies: list[NodeProto] = [node for each in model.functions for node in each.node]
     waiting.extend(_inside(bodies))
@@ -27,7 +27,7 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
 
 
 def nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Every node, those inside of others and those of functions included."""
+    """Every node, including nodes of subgraphs and functions."""
     for each in model.functions:
         yield from each.node
     for graph in graphs(model):
@@ -45,25 +45,25 @@ def _inside(nodes: Iterable[NodeProto]) -> list[GraphProto]:
 
 
 def describe(node: NodeProto) -> str:
-    """The node for people: its operator and its name, or an output's where it has none."""
+    """The node for people: its operator and its name, or an output's name for a nameless node."""
     name = node.name or next((output for output in node.output if output), "")
     return f"{node.op_type} {name!r}"
 
 
 def makers(graph: GraphProto) -> Mapping[str, NodeProto]:
-    """The nodes of a graph by what they make."""
+    """The nodes of a graph by the names of their outputs."""
     return {name: node for node in graph.node for name in node.output if name}
 
 
 def before_casts(makers: Mapping[str, NodeProto], name: str) -> str:
-    """What a tensor is but for its type: the name that comes into its Casts and Identities."""
+    """The name of the tensor in front of a chain of Casts and Identities."""
     while name in makers and makers[name].op_type in ("Cast", "Identity"):
         name = makers[name].input[0]
     return name
 
 
 class Names:
-    """The names that are taken in a model, and new ones."""
+    """The names in use in a model, and a source of new names."""
 
     def __init__(self, model: ModelProto) -> None:
         self._taken: set[str] = set()
@@ -74,7 +74,7 @@ class Names:
             self._taken.update(each.name for each in graph.initializer)
 
     def fresh(self, name: str) -> str:
-        """`name`, or that with a number, if it is taken."""
+        """`name`, or `name` with a number if `name` is in use."""
         unique, number = name, 1
         while unique in self._taken:
             unique, number = f"{name}.{number}", number + 1

@@ -1,8 +1,7 @@
-"""The constants in an ONNX model: every one, wherever it stands, with its values in the model.
+"""All constants of an ONNX model, with their values in the model.
 
-The values of a constant may lie in another file, which the model names. `inline` has them fetched
-from the model's own folder, and from nowhere else. `check` finds constants that say another shape
-than they have values for.
+The values of a constant may lie in another file, named by the model. `inline` loads values from the
+model's own folder only. `check` finds constants with a shape that does not match their values.
 """
 
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ _PACKED = (
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every constant: initializers and attributes, sparse ones as their parts."""
+    """Every constant: initializers and attributes; a sparse constant as values and indices."""
     for graph in graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -50,10 +49,10 @@ def _of(attribute: AttributeProto) -> Iterator[TensorProto]:
 
 
 def inline(model: ModelProto, path: Path, nbytes: int) -> None:
-    """Brings the values of every constant into the model in the file `path`, which takes
-    `nbytes` bytes so far.
+    """Loads the values of every constant into the model.
 
-    Raises `ExportError` for a constant whose values do not lie inside of a file in its folder.
+    `path` is the model's file, and `nbytes` its size so far. Raises `ExportError` for values
+    outside the files in the model's folder.
     """
     try:
         externaldata.inline(tensors(model), Folder.of(path), MAX_BYTES - nbytes)
@@ -62,7 +61,7 @@ def inline(model: ModelProto, path: Path, nbytes: int) -> None:
 
 
 def check(model: ModelProto) -> None:
-    """Raises `ExportError` for a constant that has not as many values as its shape says."""
+    """Raises `ExportError` for a constant with more or fewer values than its shape."""
     for tensor in tensors(model):
         try:
             _check(tensor)

@@ -1,4 +1,4 @@
-"""The whole-sequence graph as it came, in ONNX Runtime: what a step model is compared with."""
+"""The original whole-sequence graph in ONNX Runtime: the reference for step models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from elman_server.model.spec import ContextSpec, InputSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """An output as it came out of runs of different sizes."""
+    """An output, with its shape and axes from runs of different sizes."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    """For one element."""
+    """The shape for one element."""
     batch: int | None
     time: int | None
-    """Its axes; no time: it is of the whole sequence, read at its last step."""
+    """The time axis. None: an output of the whole sequence, read at the last step."""
 
 
 class Original:
@@ -46,8 +46,10 @@ class Original:
         self._session = Session(model.SerializeToString())
 
     def feed(self, x: np.ndarray, contexts: Arrays | None = None) -> Arrays:
-        """What the graph is given for `x`, which is laid out as the graph takes it, and contexts
-        `[batch, *shape]`, zeros where none are given."""
+        """The graph's inputs for `x`, in the graph's layout, and contexts, `[batch, *shape]`.
+
+        Missing contexts are zeros.
+        """
         layout = self.layout
         rows = 1 if layout.batch is None else x.shape[layout.batch]
         feed = {self._input.name: x}
@@ -59,20 +61,20 @@ class Original:
         return feed
 
     def run(self, x: np.ndarray, contexts: Arrays | None = None) -> Arrays:
-        """`x` is `[batch, time, *shape]`; outputs come as the graph gives them."""
+        """Runs `x`, `[batch, time, *shape]`; returns outputs in the graph's layout."""
         return self._session.run(self._session.outputs, self.feed(self.layout.arrange(x), contexts))
 
     def try_length(self, time: int) -> None:
-        """Raises `RuntimeFailed` if it does not run for so many steps."""
-        # A shape of [8, -1] takes 4 steps too, for 2 rows; but not for these and for those.
+        """Raises `RuntimeFailed` if the graph does not run for `time` steps."""
+        # A shape of [8, -1] also takes 4 steps of 2 rows, but not both 5 rows and 7 rows.
         for rows in (self.layout.fixed_batch,) if self.layout.fixed_batch else (5, 7):
             self.run(np.zeros((rows, time, *self._input.shape), self._input.dtype))
 
     def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
-        """The outputs, and where they have rows and steps.
+        """The outputs, with their batch and time axes.
 
-        `sizes` are (batch, time) of runs: one, one longer, one wider. Raises `UnsupportedGraph` for
-        an output with an axis that grows otherwise.
+        `sizes` are the (batch, time) of three runs: a first, a longer and a wider run. Raises
+        `UnsupportedGraph` for an axis with any other growth.
         """
         zeros = [
             np.zeros((batch, time, *self._input.shape), self._input.dtype) for batch, time in sizes
@@ -97,11 +99,14 @@ class Original:
         return found
 
     def answer(self, sequences: Sequences, outputs: Mapping[str, Seen]) -> Arrays:
-        """`[batch, time, *shape]` by output. One that is of the whole sequence is asked for the
-        first element, the first two, and so on."""
+        """Outputs by name, each `[batch, time, *shape]`.
+
+        An output of the whole sequence is computed for the first element, the first two elements,
+        and so on. For a long sequence, some positions are left out and masked.
+        """
         x, contexts = sequences.elements, sequences.contexts
         rows = self.layout.fixed_batch or len(x)
-        # What is missing from a batch of fixed size is its last row again.
+        # The last row is repeated until a batch of fixed size is full.
         chosen = np.minimum(np.arange(-(-len(x) // rows) * rows), len(x) - 1)
         parts = []
         for start in range(0, len(chosen), rows):
@@ -137,14 +142,14 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _asked(time: int) -> list[int]:
-    """The positions at which a head on the last step is asked: all, or some of a long sequence."""
+    """The positions at which a head on the last step runs: all, or some of a long sequence."""
     if time <= 32:
         return list(range(time))
     return sorted({*range(8), *(int(each) for each in np.geomspace(8, time - 1, 16))})
 
 
 def _normal(value: np.ndarray, seen: Seen) -> np.ndarray:
-    """`[batch, time, *shape]`, one step where the output has no time axis."""
+    """`[batch, time, *shape]`; a single step for an output without a time axis."""
     if seen.time is None:
         moved = value[None] if seen.batch is None else np.moveaxis(value, seen.batch, 0)
         return moved[:, None]
@@ -156,7 +161,7 @@ def _normal(value: np.ndarray, seen: Seen) -> np.ndarray:
 def _grown(
     name: str, one: tuple[int, ...], other: tuple[int, ...], size: int, other_size: int
 ) -> int | None:
-    """The axis that is `size` long in one run and `other_size` in another."""
+    """The axis with length `size` in one run and `other_size` in the other; None if unchanged."""
     if size == other_size or one == other:
         return None
     changed = [

@@ -1,4 +1,4 @@
-"""The recurrent operators of a graph, and those that can't carry a stream."""
+"""The recurrent operators of a graph. Operators unable to carry a stream are refused."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,25 +16,27 @@ _OPERATORS = frozenset(
         ("com.microsoft", "DynamicQuantizeLSTM"),
     }
 )
-"""By domain and operator."""
+"""Recurrent operators, as (domain, operator)."""
 _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
-"""Where ONNX's recurrent operators, and ONNX Runtime's quantized LSTM, have these inputs."""
+"""Indices of these inputs in ONNX's recurrent operators and in ONNX Runtime's quantized LSTM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A state of a recurrent operator: where it comes in and where it goes out."""
+    """A state of a recurrent operator, with the indices of its input and output."""
 
     part: str
     """`h` or `c`."""
     given: int
     """Index of the operator's input."""
     made: int
-    """Index of its output."""
+    """Index of the operator's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
+    """A recurrent operator and its place in the graph."""
+
     place: Place
 
     @property
@@ -82,14 +84,15 @@ def states(node: onnx.NodeProto) -> tuple[State, ...]:
 
 
 def lengths(node: onnx.NodeProto) -> str:
-    """The name of a recurrent operator's input of lengths, empty if it has none."""
+    """The name of a recurrent operator's input of lengths; empty if absent."""
     return inputs(node, _LENGTHS)
 
 
 def find(graph: onnx.GraphProto) -> list[Recurrent]:
-    """The recurrent operators, those inside If branches included.
+    """The recurrent operators, including operators inside If branches.
 
-    Raises `UnsupportedGraph` for one that reads a stream from its end, or stands in a loop.
+    Raises `UnsupportedGraph` for an operator in a loop, with layout=1, or with a direction other
+    than forward.
     """
     found = [Recurrent(place) for place in places(graph) if is_recurrent(place.node)]
     for each in found:
@@ -124,7 +127,7 @@ def _check(recurrent: Recurrent) -> None:
 
 
 def names(recurrents: list[Recurrent]) -> Iterator[str]:
-    """A short name for each: its kind and number, as `lstm0`, `gru1`."""
+    """Short names from kind and number, such as `lstm0`, `gru1`."""
     for number, each in enumerate(recurrents):
         yield f"{each.node.op_type.removeprefix('DynamicQuantize').lower()}{number}"
 

@@ -1,10 +1,14 @@
-"""Operators that ONNX Runtime rounds by how much they are given, said in others that it does not.
+"""Replaces operators whose rounding in ONNX Runtime depends on the batch.
 
-Its element-wise kernels from Eigen treat the last few numbers of a tensor otherwise than the rest
-(Sin, Elu, Log, ...), its sums and means of a last axis add up in an order that depends on the rows,
-and a convolution of width 1 is a product of the steps, not of the weights. Each row of a batch
-would depend on its company by a last bit. Its own kernels (Exp, Tanh, Tan, ...), LayerNormalization
-and products with a constant matrix do not: see tests/export/surgery/test_rounding.py.
+A row's result must not depend on the rows beside it, not even in the last bit. In ONNX Runtime,
+three kinds of operators break this rule:
+- Element-wise kernels from Eigen (Sin, Elu, Log, ...) compute the last few numbers of a tensor
+  differently from the rest.
+- Sums and means over the last axis add up in an order dependent on the rows.
+- A convolution of width 1 is a product of the steps, not of the weights.
+
+ONNX Runtime's own kernels (Exp, Tanh, Tan, ...), LayerNormalization and products with a constant
+matrix keep the rule: see tests/export/surgery/test_rounding.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +21,14 @@ from onnx import helper, numpy_helper
 from elman_export.surgery.editor import Editor, attributes, inputs
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
-"""alpha and gamma, as ONNX has them."""
+"""ONNX's defaults for alpha and gamma."""
 
 
 def settle(model: onnx.ModelProto) -> None:
-    """Puts others in the place of such operators, wherever one is known; else leaves them."""
+    """Replaces operators whose rounding depends on the batch, in place.
+
+    An operator without a known replacement stays.
+    """
     editor = Editor(model)
     editor.lift_constants()
     tensors = _tensors(model)
@@ -34,7 +41,7 @@ def settle(model: onnx.ModelProto) -> None:
         site = _Site(editor, node, tensors, shapes, constants)
         kind = site.kind
         short = kind in _SHORT and node.op_type in _OF_ONE
-        if short:  # torch computes these in float32 too, and rounds once
+        if short:  # torch too computes in float32 and rounds once
             site.x, site.kind = site.cast(site.x, onnx.TensorProto.FLOAT), onnx.TensorProto.FLOAT
         result = rule(site)
         if result is not None:
@@ -48,7 +55,7 @@ def settle(model: onnx.ModelProto) -> None:
 
 
 class _Site:
-    """A node that is to be replaced, and what is known of its tensors."""
+    """A node to replace, with the types, shapes and constants of its tensors."""
 
     def __init__(
         self,
@@ -78,8 +85,10 @@ class _Site:
     def add(
         self, operator: str, *given: str | float | Sequence[int] | np.ndarray, **more: Any
     ) -> str:
-        """A node of one output; a float (of the kind of `x`), whole numbers and an array are
-        constants."""
+        """Adds a node with one output; returns the output's name.
+
+        A float (in the type of `x`), a sequence of integers and an array become constants.
+        """
         return self._editor.node(operator, [self._name(each) for each in given], **more)
 
     def cast(self, x: str, kind: int) -> str:
@@ -97,7 +106,7 @@ def _log(site: _Site) -> str | None:
 
 
 def _log_of(site: _Site, x: str) -> str:
-    # Of one number, the logarithm of the sum is that of the number.
+    # For a single number, the logarithm of the sum is the logarithm of the number.
     return site.add("ReduceLogSum", site.add("Unsqueeze", x, [-1]), [-1], keepdims=0)
 
 
@@ -146,9 +155,9 @@ def _cos(site: _Site) -> str | None:
 
 
 def _half_tangent(site: _Site) -> tuple[str, str]:
-    """tan(x/2), of which sine and cosine are fractions, and its square."""
+    """tan(x/2) and the square of tan(x/2). Sine and cosine are fractions of both."""
     angle = site.add("Mul", site.x, 0.5)
-    if site.kind == onnx.TensorProto.DOUBLE:  # of which ONNX Runtime has no tangent
+    if site.kind == onnx.TensorProto.DOUBLE:  # ONNX Runtime has no Tan for float64
         half = site.cast(
             site.add("Tan", site.cast(angle, onnx.TensorProto.FLOAT)), onnx.TensorProto.DOUBLE
         )
@@ -166,7 +175,7 @@ def _mean(site: _Site) -> str | None:
 
 
 def _total(site: _Site, *, mean: bool) -> str | None:
-    """A sum over features as a product with ones."""
+    """A sum or mean over features, as a product with ones."""
     axes, shape = site.constant(1), site.shape
     if axes is None or shape is None or not axes.size:
         return None
@@ -187,7 +196,7 @@ def _total(site: _Site, *, mean: bool) -> str | None:
 
 
 def _instance_norm(site: _Site) -> str | None:
-    """Each channel of each row as a layer of its own."""
+    """A LayerNormalization for each channel of each row."""
     scale, bias, shape = site.constant(1), site.constant(2), site.shape
     if scale is None or bias is None or shape is None:
         return None
@@ -202,7 +211,7 @@ def _instance_norm(site: _Site) -> str | None:
 
 
 def _convolution(site: _Site) -> str | None:
-    """One of width 1, channels last, as the product that it is."""
+    """A convolution of width 1, as a product with channels last."""
     weights, bias = site.constant(1), site.constant(2)
     if weights is None or weights[0, 0].size != 1 or site.attributes.get("group", 1) != 1:
         return None
@@ -219,7 +228,7 @@ def _convolution(site: _Site) -> str | None:
 
 
 def _einsum(site: _Site) -> str | None:
-    """A product of a tensor and a constant that share no axis of the result."""
+    """The product of a tensor and a constant without a shared axis in the result, as a MatMul."""
     terms, _, result = str(site.attributes["equation"]).replace(" ", "").partition("->")
     both = terms.split(",")
     if len(both) != 2 or not result or "." in terms:
@@ -264,13 +273,13 @@ _RULES: Mapping[str, Callable[[_Site], str | None]] = {
 
 
 _OF_ONE = frozenset(("Log", "Softplus", "Mish", "Elu", "Celu", "Selu", "Sin", "Cos"))
-"""Those that make a number of a number."""
+"""Element-wise operators with a single input."""
 
 _SHORT = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def _product(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
-    """How many numbers lie along the axes; None where one of them is of any length."""
+    """The number of values along the axes; None if an axis has an open length."""
     count = 1
     for axis in axes:
         size = shape[axis]
@@ -281,7 +290,7 @@ def _product(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
 
 
 def _tensors(model: onnx.ModelProto) -> Mapping[str, onnx.TypeProto.Tensor]:
-    """The types of tensors, and their shapes as far as they can be told."""
+    """Tensor types by name, with the shapes found by shape inference."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
         value.name: value.type.tensor_type
@@ -292,7 +301,7 @@ def _tensors(model: onnx.ModelProto) -> Mapping[str, onnx.TypeProto.Tensor]:
 def _shapes(
     tensors: Mapping[str, onnx.TypeProto.Tensor],
 ) -> Mapping[str, Sequence[int | None]]:
-    """The shapes of float32 tensors; None is any length."""
+    """Shapes of float32 tensors by name; None is an open length."""
     return {
         name: [axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim]
         for name, tensor in tensors.items()

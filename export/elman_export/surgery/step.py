@@ -1,5 +1,6 @@
-"""The graph of one step, made from a whole-sequence graph: states lifted, sizes open, heads that
-answer at every step.
+"""Makes the graph of one step from a whole-sequence graph.
+
+States are lifted, sizes are opened, and heads answer at every step.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +30,12 @@ _LENGTHS = "lengths"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step model that is not proved yet."""
+    """A step model before its proof."""
 
     model: onnx.ModelProto
     spec: ModelSpec
     initial: onnx.ModelProto | None
-    """Its initial-state network."""
+    """The initial-state network."""
 
 
 def chunked(subject: WholeGraph, description: str) -> Step:
@@ -77,17 +78,17 @@ def single(subject: WholeGraph, description: str) -> Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Working:
-    """A copy of the graph with its states lifted."""
+    """A copy of the graph with lifted states."""
 
     editor: Editor
     before: onnx.ModelProto
-    """The graph before its states were lifted."""
+    """The graph before lifting."""
     states: Sequence[Lifted]
     lengths: str
-    """Its input of lengths."""
+    """The name of the input of lengths."""
     layout: Layout
     feed: Callable[[int, int], Arrays]
-    """Zeros for (batch, time), states and lengths included."""
+    """Zeros for (batch, time), including states, lengths and contexts."""
 
 
 def _lifted(subject: WholeGraph) -> _Working:
@@ -98,7 +99,7 @@ def _lifted(subject: WholeGraph) -> _Working:
             work = _lift(subject, copy(subject.closed), opened)
             _open_batch(work, subject)
         except ExportError:
-            pass  # A size that can't be told, or does not run: the batch stays as it was.
+            pass  # The sizes can't be found or do not run: the batch size stays fixed.
         else:
             return work
     return _lift(subject, copy(subject.model), found)
@@ -142,7 +143,10 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
 
 
 def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
-    """A new input of lengths, int32; an old one is made from it."""
+    """Adds an int32 input of lengths; returns its name.
+
+    An existing input of lengths becomes a cast of the new input.
+    """
     name = lengths.name if lengths is not None else editor.fresh(_LENGTHS)
     if lengths is not None:
         old = editor.fresh(f"{lengths.name}/inner")
@@ -156,7 +160,7 @@ def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
 
 
 def _open_batch(work: _Working, subject: WholeGraph) -> None:
-    """Opens the batch size of a lifted graph, and its number of steps, in place."""
+    """Opens the batch size and the number of steps of a lifted graph, in place."""
     found = subject.layout
     assert found.fixed_batch is not None and found.batch is not None
     editor = work.editor

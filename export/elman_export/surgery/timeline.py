@@ -1,8 +1,8 @@
-"""The time axis on its way through a graph: which nodes leave the steps alone, and which do not.
+"""The time axis on its way through a graph: are the steps kept apart or mixed?
 
-A step model can answer element by element only if nothing but its recurrent operators looks at more
-than one step at a time. `check` goes through the nodes, knowing where each tensor has its time
-axis, refuses those that mix steps, and returns those that pick the last one.
+A step model can answer element by element only if no node except its recurrent operators reads more
+than one step at a time. `check` goes through the nodes, with the time axis of each tensor known.
+Nodes that mix steps are refused; nodes that pick the last step are returned.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from elman_export.surgery.trace import Traced
 from elman_export.surgery.view import View
 
 _FAR = 2**31
-"""Slices to the end name it by a number at least this large, or by the length itself."""
+"""In a slice, a number at least this large means the end. The length itself does too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastStep:
-    """A node that picks the last step: its output has no time axis, or one of length 1."""
+    """A node for the last step only: its output has no time axis, or a time axis of length 1."""
 
     output: str
     data: str
@@ -34,7 +34,7 @@ class LastStep:
 
 
 def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
-    """The nodes that pick the last step. Raises `UnsupportedGraph` for those that mix steps."""
+    """The nodes that pick the last step. Raises `UnsupportedGraph` for a node that mixes steps."""
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
@@ -56,7 +56,7 @@ def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
 
 
 def _computed(graph: onnx.GraphProto, traced: Traced) -> set[str]:
-    """The tensors that depend on values of the sequence; sizes do not count."""
+    """The tensors dependent on values of the sequence; sizes do not count."""
     found = {value.name for value in graph.input if traced.axes[value.name].timed}
     for node in graph.node:
         if node.op_type not in SIZES_ONLY and reads(node) & found:
@@ -105,7 +105,7 @@ def _sliced(view: View, data: str) -> Sequence[LastStep]:
         length = view.values[data].shape[axis]
         if stride < 0:
             raise UnsupportedGraph(f"{describe(view.node)} {mixing.REVERSES}")
-        # A number that happens to be the length of this run is not the end of every sequence.
+        # A constant equal to the length of this run is not the end of every sequence.
         written = view.opset < 10 or view.input(2) in view.constants
         to_end = end >= (_FAR if written else length)
         begins = view.opset < 10 or view.input(1) in view.constants

@@ -1,7 +1,7 @@
-"""What a graph computes on the way: every tensor of a run, and which axes are time and batch.
+"""All tensors of a run, with their batch and time axes.
 
-An axis is told by its length: the graph runs with another batch size and another number of steps,
-and the axes that grow with them are those of batch and time.
+An axis is found by its length. The graph runs with another batch size, and with another number of
+steps. Batch axes grow with the batch size, time axes with the steps.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,23 +15,23 @@ from elman_export.proof.stepmodel import Arrays, Session
 from elman_export.surgery.editor import Editor
 
 SIZES = ((3, 11), (3, 13), (5, 11))
-"""(batch, time) of the runs: different numbers, of which none is a multiple of another."""
+"""(batch, time) of the runs: different numbers, none a multiple of another."""
 ONE_ROW = ((1, 11), (1, 13), (1, 11))
-"""The same for a graph that takes one row only: no axis of it is told as the batch's."""
+"""(batch, time) of the runs for a graph that takes one row only; no axis counts as a batch axis."""
 
 Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """The axes of a tensor that are as long as there are rows or steps."""
+    """The axes of a tensor with a length dependent on rows or steps."""
 
     time: tuple[int, ...]
     batch: tuple[int, ...]
     folded: tuple[int, ...]
-    """Those that are batch times time, or another multiple of the number of steps."""
+    """Axes of length batch x time, or of another multiple of the number of steps."""
     odd: tuple[int, ...]
-    """Those that grow with the number of steps, but not in proportion."""
+    """Axes that grow with the number of steps, but not in proportion."""
 
     @property
     def timed(self) -> bool:
@@ -40,15 +40,18 @@ class Axes:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """The tensors of a graph's main part, by name."""
+    """The tensors of the main graph, by name."""
 
     axes: Mapping[str, Axes]
     values: Mapping[str, np.ndarray]
-    """In the first run."""
+    """The values in the first run."""
 
 
 def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None) -> Arrays:
-    """The tensors of the main graph by name: all, or those named and no more than they need."""
+    """Tensors of the main graph by name: all, or only `names`.
+
+    With `names`, only the necessary nodes run.
+    """
     seeing = onnx.ModelProto()
     seeing.CopyFrom(model)
     graph = seeing.graph
@@ -79,7 +82,7 @@ def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None
 def track(
     model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES
 ) -> Traced:
-    """Runs the graph in three sizes; `feed(batch, time)` is what it is given."""
+    """Runs the graph in three sizes; `feed(batch, time)` returns its inputs."""
     feeds = [feed(*size) for size in sizes]
     runs = [{**given, **run(model, given)} for given in feeds]
     axes = {

@@ -1,4 +1,4 @@
-"""A node of a graph, and what is known of its tensors."""
+"""A node of a graph, with the axes and values of its tensors."""
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class View:
     opset: int
     constants: Container[str]
     computed: Container[str]
-    """The tensors that depend on values of the sequence."""
+    """Tensors dependent on values of the sequence."""
 
     def timed(self, name: str) -> tuple[int, ...]:
-        """The axes of a tensor that hold the steps, also together with something else."""
+        """The axes of a tensor with steps, alone or merged with another axis."""
         axes = self.axes.get(name)
         return () if axes is None else (*axes.time, *axes.folded, *axes.odd)
 
@@ -44,7 +44,9 @@ class View:
         return axis % max(1, self.rank(self.input(0)))
 
     def listed(self, attribute: str, index: int) -> list[int] | None:
-        """Whole numbers that are an attribute in old operator sets and an input in new ones."""
+        """Whole numbers from an attribute (old operator sets) or an input (new ones); None if
+        absent.
+        """
         found = self.attribute(attribute)
         if found is None and self.input(index):
             found = np.atleast_1d(self.values[self.input(index)]).tolist()

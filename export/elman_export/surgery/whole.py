@@ -1,4 +1,4 @@
-"""From a whole-sequence ONNX graph to a step model: the order in which it is done."""
+"""From a whole-sequence ONNX graph to a step model: the order of the work."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,21 +33,22 @@ def lift(
     quantized: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Writes a whole-sequence graph as a step model to `output`; `model` is changed.
+    """Writes a whole-sequence graph as a step model to `output`; changes `model`.
 
-    It has RNN, LSTM or GRU operators and no states among its inputs. Their states become
-    inputs and outputs; sizes that its exporter wrote into it become dynamic; a head that reads the
-    last step answers at every step. `input` says what the elements are where the graph does not
-    (names of characters, a shape that is left open); `outputs` which outputs are wanted and what
-    they mean; without it, all that come for each element are `values`. `constants` are inputs that
-    are the same always, by name; `contexts` are inputs, `[batch, *shape]`, that a session is given
-    once: where first states are computed from them, that part of the graph becomes the
-    initial-state network. `examples`, `[batch, time, *shape]`, are compared beside seeded
-    random sequences. `quantized`: with 8-bit weights.
+    The graph has RNN, LSTM or GRU operators and no states among its inputs. The states become
+    inputs and outputs. Sizes written by the exporter become dynamic. A head on the last step
+    answers at every step.
+
+    `input` describes the elements where the graph does not (names of characters, an open shape).
+    `outputs` lists the wanted outputs and their meanings; by default, all outputs with a value for
+    each element are `values`. `constants` are inputs with fixed values, by name. `contexts` are
+    inputs, `[batch, *shape]`, given once per session. The part of the graph from contexts to
+    initial states becomes the initial-state network. `examples`, `[batch, time, *shape]`, are
+    compared beside seeded random sequences. `quantized` means 8-bit weights.
 
     Raises `UnsupportedGraph` with the node that can't be part of a step, `ProofFailed` for a step
-    model that is not the same network, and `ExportError` for names that don't fit. Nothing is
-    written then.
+    model that differs from the graph, and `ExportError` for unfitting names. After an error, no
+    file is written.
     """
     with fitting():
         subject = WholeGraph.of(model, input, outputs, constants or {}, contexts)

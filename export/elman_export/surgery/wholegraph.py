@@ -1,4 +1,4 @@
-"""A whole-sequence graph, and what was found out about it by looking at it and running it."""
+"""A whole-sequence graph, with the findings from inspecting and running it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,17 +29,19 @@ _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Resh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeGraph:
-    """A graph that is exported, and what was found out about it."""
+    """A whole-sequence graph to export, with its layout, inputs and outputs."""
 
     model: onnx.ModelProto
-    """Its inputs are the sequence and, perhaps, the lengths; its number of steps is open."""
+    """The graph with an open number of steps. Its inputs are the sequence and, if present, lengths
+    and contexts.
+    """
     closed: onnx.ModelProto
-    """The same with the sizes that its exporter wrote into it."""
+    """The graph with the sizes written by its exporter."""
     original: Original
     input: InputSpec
     layout: Layout
     outputs: Mapping[str, Seen]
-    """Those that are wanted, in order."""
+    """The wanted outputs by name, in order."""
     meanings: Mapping[str, Output]
     lengths: Lengths | None
     contexts: tuple[ContextSpec, ...]
@@ -68,7 +70,7 @@ class WholeGraph:
 
         def feed(x: np.ndarray) -> Arrays:
             fed = {value.name: x}
-            # Which axis has the rows is not known yet; nothing before the first layer reads these.
+            # The batch axis is still unknown. No node before the first layer reads lengths or contexts.
             if lengths is not None:
                 fed[lengths.name] = np.ones(len(x), lengths.dtype)
             return fed | {
@@ -113,7 +115,7 @@ class WholeGraph:
 
 
 def sizes(found: Layout) -> trace.Sizes:
-    """The (batch, time) of runs that tell axes apart."""
+    """Run sizes, (batch, time), at which batch and time axes can be distinguished."""
     if found.fixed_batch is None:
         return trace.SIZES
     one, longer, other = ((found.fixed_batch, time) for _, time in trace.ONE_ROW)
@@ -127,8 +129,11 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
-    """Drops what the wanted outputs do not need, and what was declared of the rest: exporters
-    declare sizes of their examples."""
+    """Removes unwanted outputs and the nodes behind them.
+
+    Also clears the declared shapes of the wanted outputs: exporters declare the sizes of their
+    examples.
+    """
     graph = editor.graph
     names = [each.name for each in graph.output]
     for each in outputs:
@@ -148,7 +153,7 @@ def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
 
 
 def _check_repeatable(model: onnx.ModelProto) -> None:
-    """Raises `UnsupportedGraph` for a node that draws random numbers."""
+    """Raises `UnsupportedGraph` for a node with random numbers or in training mode."""
     constants = Editor(model).constants()
     for place in places(model.graph):
         node = place.node
@@ -202,7 +207,7 @@ def _wanted(
 
 
 def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
-    """Whether an output is nothing but final states of recurrent operators, laid out somehow."""
+    """Whether an output holds only final states of recurrent operators, in any layout."""
     by_made = makers(model.graph)
     constants = {each.name for each in model.graph.initializer}
     states = {
@@ -229,7 +234,11 @@ def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
 def _loosen_time(
     model: onnx.ModelProto, value: onnx.ValueInfoProto, input: InputSpec, found: Layout
 ) -> None:
-    """Opens the number of steps, in place, and checks that nothing changed for those there were."""
+    """Opens the number of steps, in place.
+
+    Raises `UnsupportedGraph` if an output changes for the exported number of steps, or if the graph
+    does not run for another number.
+    """
     assert found.fixed_time is not None
     rows, steps = found.fixed_batch or 2, found.fixed_time
     rng = np.random.default_rng(0)
