@@ -1,4 +1,4 @@
-"""Lengths that an exporter wrote into a graph with an input declared as open."""
+"""Hard-coded lengths in a graph whose input is declared open."""
 
 from collections.abc import Callable, Iterator
 

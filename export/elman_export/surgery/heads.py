@@ -1,4 +1,4 @@
-"""Heads with only the last step as input, changed to answer at every step.
+"""Heads that read only the last step, changed to answer at every step.
 
 Such a head treats each row of its batch independently. So the steps become rows: time is folded
 into the batch in front of the head, and unfolded behind the head.
@@ -19,7 +19,7 @@ from elman_export.surgery.trace import Traced
 
 
 class HeadError(ExportError):
-    """A head without answers at every step of a chunk. Steps of one element still work."""
+    """A head that can't answer at every step of a chunk. Steps of one element still work."""
 
 
 _H, _C = 1, 2
@@ -39,8 +39,8 @@ def answer_at_every_step(
     """Makes `outputs` of the last step come out for every step, in place.
 
     `element` is the sequence input, with axes `batch_axis` and `time_axis`. `kept` are outputs to
-    leave unchanged (the states). An output with an answer at every step stays unchanged too; the
-    others become `[batch, time, *shape]`.
+    leave unchanged (the states). An output that already answers at every step stays unchanged too;
+    the others become `[batch, time, *shape]`.
 
     Raises `UnsupportedGraph` for a node that mixes steps. Raises `HeadError` for a head that can't
     be separated from the rest, or reads a value known for the last step only (an LSTM's cell).
@@ -96,7 +96,7 @@ def _fold(editor: Editor, last: LastStep, traced: Traced) -> None:
 
 
 def _fold_final_states(editor: Editor, kept: Sequence[str], traced: Traced) -> bool:
-    """Folds heads with a layer's final state as input instead of its last output.
+    """Folds heads that read a layer's final state instead of its last output.
 
     Returns whether any head was folded.
     """

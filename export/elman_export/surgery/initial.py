@@ -1,4 +1,4 @@
-"""The initial-state network: the part of a graph from contexts to initial states."""
+"""The initial-state network: the part of a graph that computes initial states from contexts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -80,7 +80,8 @@ def extract(
     """A model from contexts, `[batch, *shape]`, to initial states by name, `[batch, *shape]`.
 
     `tensors` names, for each computed state, the tensor in `model`'s graph with the initial state,
-    in the layout of the state's spec. Raises `UnsupportedGraph` for a dependence on the sequence.
+    in the layout of the state's spec. Raises `UnsupportedGraph` for an initial state that needs the
+    sequence.
     """
     network = onnx.ModelProto()
     network.CopyFrom(model)

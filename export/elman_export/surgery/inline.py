@@ -1,8 +1,7 @@
-"""Replaces each If that always takes the same branch with its branch.
+"""Inlines Ifs: a branch that is always taken replaces its If.
 
-Exporters write an If wherever a script asks for a rank or an option. The taken branch replaces the
-If where the condition does not depend on values of the sequence, and is the same for every tried
-size.
+Exporters write an If wherever a script asks for a rank or an option. The If is inlined where the
+condition does not depend on values of the sequence, and is the same for every tried size.
 """
 
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:
 
 
 def _fixed(editor: Editor) -> set[str]:
-    """The names dependent only on constants and on sizes of inputs."""
+    """Names computed only from constants and sizes of inputs."""
     fixed = {each.name for each in editor.graph.initializer}
     for node in editor.graph.node:
         if node.op_type in SIZES_ONLY or reads(node) <= fixed:

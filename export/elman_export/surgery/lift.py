@@ -124,7 +124,7 @@ def _pass_out(
 ) -> str:
     """Makes a tensor of a nested branch available in the main graph; returns its name there.
 
-    `otherwise` makes the node for a replacement value in runs through another branch.
+    `otherwise` makes the node for a replacement value in runs that take another branch.
     """
     for branch in reversed(inside):
         for each in branches(branch.node):

@@ -1,4 +1,4 @@
-"""Replaces sizes that an exporter wrote into a graph with sizes of the input.
+"""Replaces hard-coded sizes in a graph with sizes read from the input.
 
 An exporter traces an example, and writes the example's length and batch size into the shapes for
 Reshape, Expand and Slice. Node by node, in the graph's order, such numbers become sizes read from

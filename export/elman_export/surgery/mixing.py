@@ -1,7 +1,7 @@
 """Operators that mix the steps of a sequence, and the reasons for a refusal.
 
 `reason` knows how each operator reads its inputs. An unknown operator is refused too: a proof on
-some sequences can't show the absence of looks at other steps.
+some sequences can't rule out a read of another step.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,24 +26,19 @@ _BY_VALUE = frozenset(
         *("ThresholdedRelu", "Where", "Xor"),
     )
 )
-"""Operators with each output value computed from the input values at the same place, whatever the
-axes mean.
-"""
+"""Each output value depends only on input values at the same place, whatever the axes mean."""
 _BY_LAYOUT = frozenset(
     ("Expand", "Flatten", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )
-"""Operators for moving values. The axes of the result, and the proof, show where."""
+"""Operators that only move values. The axes of the result, and the proof, show where."""
 _BY_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
-"""Operators with a result by value, with constants for each channel."""
+"""Element-wise operators with constants for each channel."""
 _BY_RUN = frozenset(("DynamicQuantizeLinear",))
-"""Operators with one scale for all values of a run. The proof decides if the result is close
-enough.
-"""
+"""Operators with a single scale for all values of a run. The proof shows if the result is close."""
 
 
 def reason(view: View) -> str:
-    """The reason to refuse a node with the sequence among its inputs; empty for an accepted node.
-    """
+    """Returns why a node with steps in its inputs can't be part of a step; empty if it can."""
     operator = view.node.op_type
     if operator in _RULES:
         return _RULES[operator](view)

@@ -118,7 +118,7 @@ def _finish(editor: Editor) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Removes text and metadata about the tool and machine behind the graph."""
+    """Removes doc strings and metadata: they show the tool and the machine of the export."""
     model.graph.doc_string = model.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from onnx import GraphProto, ModelProto, NodeProto
 
 SIZES_ONLY = ("Shape", "Size")
-"""Operators without a look at the values of their inputs."""
+"""Operators that read only an input's shape."""
 RANDOM = frozenset(
     {
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),

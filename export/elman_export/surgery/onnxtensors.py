@@ -51,8 +51,8 @@ def _of(attribute: AttributeProto) -> Iterator[TensorProto]:
 def inline(model: ModelProto, path: Path, nbytes: int) -> None:
     """Loads the values of every constant into the model.
 
-    `path` is the model's file, and `nbytes` its size so far. Raises `ExportError` for values
-    outside the files in the model's folder.
+    `path` is the model's file, and `nbytes` its size so far. Raises `ExportError` if values do not
+    lie inside a file in the model's folder.
     """
     try:
         externaldata.inline(tensors(model), Folder.of(path), MAX_BYTES - nbytes)

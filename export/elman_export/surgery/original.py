@@ -74,7 +74,7 @@ class Original:
         """The outputs, with their batch and time axes.
 
         `sizes` are the (batch, time) of three runs: a first, a longer and a wider run. Raises
-        `UnsupportedGraph` for an axis with any other growth.
+        `UnsupportedGraph` for an output with an axis that grows in another way.
         """
         zeros = [
             np.zeros((batch, time, *self._input.shape), self._input.dtype) for batch, time in sizes

@@ -1,4 +1,4 @@
-"""The recurrent operators of a graph. Operators unable to carry a stream are refused."""
+"""The recurrent operators of a graph, and a check that they can carry a stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ A row's result must not depend on the rows beside it, not even in the last bit. 
 three kinds of operators break this rule:
 - Element-wise kernels from Eigen (Sin, Elu, Log, ...) compute the last few numbers of a tensor
   differently from the rest.
-- Sums and means over the last axis add up in an order dependent on the rows.
+- Sums and means over the last axis add up in an order that depends on the rows.
 - A convolution of width 1 is a product of the steps, not of the weights.
 
 ONNX Runtime's own kernels (Exp, Tanh, Tan, ...), LayerNormalization and products with a constant

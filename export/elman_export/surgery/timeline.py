@@ -1,4 +1,4 @@
-"""The time axis on its way through a graph: are the steps kept apart or mixed?
+"""Follows the time axis through a graph, and finds nodes that mix or pick steps.
 
 A step model can answer element by element only if no node except its recurrent operators reads more
 than one step at a time. `check` goes through the nodes, with the time axis of each tensor known.
@@ -20,12 +20,15 @@ from elman_export.surgery.trace import Traced
 from elman_export.surgery.view import View
 
 _FAR = 2**31
-"""In a slice, a number at least this large means the end. The length itself does too."""
+"""An end of a slice at or above this number means the end of any sequence.
+
+A computed end that equals the length means the end too.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastStep:
-    """A node for the last step only: its output has no time axis, or a time axis of length 1."""
+    """A node that picks the last step: its output has no time axis, or a time axis of length 1."""
 
     output: str
     data: str
@@ -56,7 +59,7 @@ def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
 
 
 def _computed(graph: onnx.GraphProto, traced: Traced) -> set[str]:
-    """The tensors dependent on values of the sequence; sizes do not count."""
+    """Tensors computed from values of the sequence; sizes do not count."""
     found = {value.name for value in graph.input if traced.axes[value.name].timed}
     for node in graph.node:
         if node.op_type not in SIZES_ONLY and reads(node) & found:

@@ -24,7 +24,7 @@ Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """The axes of a tensor with a length dependent on rows or steps."""
+    """The axes of a tensor that grow with rows or steps."""
 
     time: tuple[int, ...]
     batch: tuple[int, ...]

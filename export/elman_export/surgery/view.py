@@ -21,10 +21,10 @@ class View:
     opset: int
     constants: Container[str]
     computed: Container[str]
-    """Tensors dependent on values of the sequence."""
+    """Tensors computed from values of the sequence."""
 
     def timed(self, name: str) -> tuple[int, ...]:
-        """The axes of a tensor with steps, alone or merged with another axis."""
+        """A tensor's time axes, including axes in which time is merged with rows."""
         axes = self.axes.get(name)
         return () if axes is None else (*axes.time, *axes.folded, *axes.odd)
 

@@ -36,7 +36,7 @@ class WholeGraph:
     and contexts.
     """
     closed: onnx.ModelProto
-    """The graph with the sizes written by its exporter."""
+    """The graph with the sizes hard-coded by the exporter."""
     original: Original
     input: InputSpec
     layout: Layout
@@ -70,7 +70,7 @@ class WholeGraph:
 
         def feed(x: np.ndarray) -> Arrays:
             fed = {value.name: x}
-            # The batch axis is still unknown. No node before the first layer reads lengths or contexts.
+            # The batch axis is still unknown. Nodes before the first layer read no lengths or contexts.
             if lengths is not None:
                 fed[lengths.name] = np.ones(len(x), lengths.dtype)
             return fed | {
@@ -129,7 +129,7 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
-    """Removes unwanted outputs and the nodes behind them.
+    """Removes unwanted outputs, and nodes needed only for them.
 
     Also clears the declared shapes of the wanted outputs: exporters declare the sizes of their
     examples.
@@ -153,7 +153,7 @@ def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
 
 
 def _check_repeatable(model: onnx.ModelProto) -> None:
-    """Raises `UnsupportedGraph` for a node with random numbers or in training mode."""
+    """Raises `UnsupportedGraph` for a node that draws random numbers or learns."""
     constants = Editor(model).constants()
     for place in places(model.graph):
         node = place.node
