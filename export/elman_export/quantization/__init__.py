@@ -1,4 +1,4 @@
-"""Row-independent int8 quantization of step models: what `elman export --quantize int8` does."""
+"""Row-independent int8 quantization of step models, for `elman export --quantize int8`."""
 
 from elman_export.quantization.quantize import quantize
 

@@ -1,9 +1,9 @@
-"""The int8 arithmetic that a graph is given: codes of activations, and products with int8 weights.
+"""The int8 arithmetic of a quantized graph: codes of activations, and products with int8 weights.
 
-A tensor's *codes* are its values in steps of 1/127 as uint8, with 128 for 0. The step is the same
-for every row, so what a row comes to does not depend on the rows beside it; values beyond -1 and 1
-are first divided by the largest of their own row. Sums of products are integers, which add up to
-the same in any order.
+A tensor's *codes* are the values in steps of 1/127 as uint8, with 128 for 0. The step is the same
+for every row, so a row's result does not depend on the rows beside it. Rows with values beyond -1
+and 1 are first divided by their own largest absolute value. Sums of products are integers, so the
+order of addition does not matter.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from elman_export.surgery.editor import Editor
 _STEP = np.float32(1 / 127)
 _ZERO = np.uint8(128)
 _SMALLEST = np.float32(1e-30)
-"""What a row's largest value counts as at least: a row of zeros stays zeros."""
+"""The lower limit for a row's largest absolute value: a row of zeros stays zeros."""
 
 RUNTIME = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
 
 class Nodes(Protocol):
-    """Where new nodes go: a graph, or the body of a Scan."""
+    """The place for new nodes: a graph, or the body of a Scan."""
 
     def node(
         self, operator: str, given: Sequence[str], output: str = "", **attributes: Any
@@ -34,7 +34,7 @@ class Nodes(Protocol):
 
 
 class Body:
-    """The nodes of a subgraph that is being written."""
+    """The nodes of a new subgraph."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
@@ -48,7 +48,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Codes, and what they are multiplied by: a number for each row, or nothing."""
+    """Codes, with an optional factor for each row."""
 
     codes: str
     """uint8 `[..., n]`."""
@@ -57,13 +57,13 @@ class Encoded:
 
 
 def codes(values: np.ndarray) -> np.ndarray:
-    """The codes of values between -1 and 1, as `Arithmetic.encode` makes them."""
+    """The codes of values between -1 and 1, equal to the codes from `Arithmetic.encode`."""
     found: np.ndarray = (np.rint(values * 127) + 128).astype(np.uint8)
     return found
 
 
 class Arithmetic:
-    """Adds int8 arithmetic to a model; its constants go to the main graph."""
+    """Adds int8 arithmetic to a model. Constants go to the main graph."""
 
     def __init__(self, editor: Editor, opset: int) -> None:
         self._editor = editor
@@ -71,12 +71,14 @@ class Arithmetic:
         self._constants: dict[str, str] = {}
 
     def encode(self, nodes: Nodes, values: str) -> Encoded:
-        """Codes of values between -1 and 1; what lies beyond counts as -1 or 1."""
+        """Codes of values between -1 and 1. Values beyond count as -1 or 1."""
         step, zero = self.shared("step", _STEP), self.shared("zero", _ZERO)
         return Encoded(nodes.node("QuantizeLinear", [values, step, zero]))
 
     def encode_rows(self, nodes: Nodes, values: str) -> Encoded:
-        """Codes of any values, each row (the last axis) divided by its largest one."""
+        """Codes of any values. Each row (the last axis) is divided by the row's largest absolute
+        value.
+        """
         size = nodes.node("Abs", [values])
         if self._opset < 18:
             largest = nodes.node("ReduceMax", [size], axes=[-1], keepdims=1)
@@ -94,7 +96,7 @@ class Arithmetic:
         bias: np.ndarray | None = None,
         output: str = "",
     ) -> str:
-        """`encoded @ matrix + bias`, float32; the matrix `[n, m]` is kept as int8."""
+        """`encoded @ matrix + bias`, float32. The matrix, `[n, m]`, is stored as int8."""
         weights = quantize_columns(matrix)
         given = [
             encoded.codes,
@@ -114,7 +116,7 @@ class Arithmetic:
         return nodes.node("Add", [product, self._bias(bias)], output)
 
     def split(self, values: str, count: int) -> list[str]:
-        """So many equal parts of the last axis, in the main graph."""
+        """Splits the last axis into `count` equal parts, in the main graph."""
         if count == 1:
             return [values]
         parts = [self._editor.fresh("elman/part") for _ in range(count)]
@@ -132,7 +134,7 @@ class Arithmetic:
         return self._editor.constant(value, "elman/constant")
 
     def shared(self, name: str, value: np.ndarray | np.generic) -> str:
-        """A constant that the model has once, under its name."""
+        """A constant stored in the model once, by name."""
         if name not in self._constants:
             self._constants[name] = self._editor.constant(value, f"elman/{name}")
         return self._constants[name]

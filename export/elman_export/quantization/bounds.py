@@ -1,4 +1,4 @@
-"""Which tensors are known to lie between -1 and 1."""
+"""Finds the bounded tensors of a graph: tensors with all values between -1 and 1."""
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from onnx import helper
 from elman_server.model.spec import ModelSpec, StateSpec
 
 UNIT = ("Sigmoid", "HardSigmoid", "Softmax")
-"""Operators whose results lie between 0 and 1."""
+"""Operators with results between 0 and 1."""
 BOUNDED = ("Tanh", "Softsign", *UNIT)
-"""Operators whose results lie between -1 and 1."""
+"""Operators with results between -1 and 1."""
 MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity")
 """Operators that put the same values elsewhere."""
 
 _VIEWS = (*MOVES, "Slice", "Gather", "Split")
 _KEEPS_ALL = {"Where": slice(1, 3), "Concat": slice(None), "Mul": slice(None)}
-"""Operators that are bounded where these of their inputs are."""
+"""Operators with bounded results if these inputs are bounded."""
 
 Makers = Mapping[str, onnx.NodeProto]
 
 
 def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The node that makes each name."""
+    """The nodes of a graph by the names of their outputs."""
     return {name: node for node in graph.node for name in node.output if name}
 
 
 def bounded(name: str, made_by: Makers, known: Callable[[str], bool]) -> bool:
-    """Whether a tensor is bounded; `known` says it of names that come from elsewhere."""
+    """Whether a tensor is bounded; `known` decides for tensors from elsewhere."""
     seen, waiting = {name}, [name]
-    while waiting:  # all that it comes from has to be, each looked at once
+    while waiting:  # every source must be bounded; each is visited once
         each = waiting.pop()
         node = made_by.get(each)
         if known(each) or (node is not None and node.op_type in BOUNDED):
@@ -46,7 +46,7 @@ def bounded(name: str, made_by: Makers, known: Callable[[str], bool]) -> bool:
 
 
 def source(name: str, made_by: Makers) -> str:
-    """The tensor that another is a view of, or a part of; itself if of none."""
+    """The tensor behind a chain of views and parts; `name` itself if there is no chain."""
     while (node := made_by.get(name)) is not None and node.op_type in _VIEWS:
         name = node.input[0]
     return name
@@ -55,9 +55,10 @@ def source(name: str, made_by: Makers) -> str:
 def bounded_states(
     graph: onnx.GraphProto, spec: ModelSpec, layers: Mapping[str, Sequence[str]]
 ) -> set[str]:
-    """The inputs of the states that begin bounded and stay so from step to step.
+    """The inputs of states that begin bounded and stay bounded from step to step.
 
-    `layers` are, by the name of an initial state, what is bounded if that is.
+    `layers` maps the name of an initial state to tensors; a bounded state makes the tensors
+    bounded.
     """
     made_by = makers(graph)
     found = {state.input for state in spec.states if _begins_bounded(state, spec)}
@@ -85,7 +86,7 @@ def _begins_bounded(state: StateSpec, spec: ModelSpec) -> bool:
 
 
 def scans(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphProto]]:
-    """The Scans of a graph and their bodies."""
+    """The Scans of a graph, with their bodies."""
     for node in graph.node:
         if node.op_type == "Scan":
             yield node, helper.get_node_attr_value(node, "body")
@@ -93,16 +94,16 @@ def scans(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphPr
 
 @dataclass(frozen=True, slots=True)
 class ScanBounds:
-    """What is known to be bounded of a Scan."""
+    """The bounded tensors of a Scan."""
 
     states: frozenset[str]
-    """Names in the body of the states that begin bounded and stay so."""
+    """Names in the body of states that begin bounded and stay bounded."""
     outputs: frozenset[str]
-    """Names around it of what it gives."""
+    """Names, in the graph around the Scan, of bounded outputs."""
 
 
 def scan_bounds(scan: onnx.NodeProto, body: onnx.GraphProto, begins: Container[str]) -> ScanBounds:
-    """`begins` are the tensors with which a state begins bounded."""
+    """The bounded tensors of a Scan; `begins` are the bounded initial states."""
     turns = next(each.i for each in scan.attribute if each.name == "num_scan_inputs")
     count = len(scan.input) - turns
     following = {body.input[at].name: body.output[at].name for at in range(count)}

@@ -1,8 +1,8 @@
-"""Hidden states that are carried from step to step as codes (see `arithmetic`): a byte for four.
+"""Hidden states carried from step to step as codes (see `arithmetic`): a byte instead of four.
 
-An LSTM's or RNN's step reads nothing of its hidden state but the codes. So where a layer's state
-goes straight from an input of the graph into its operator, and from there straight to an output,
-that input and output may as well be codes.
+The step of an LSTM or RNN reads only the codes of the hidden state. So the graph's input and output
+of a hidden state can be codes, if the state goes straight from the input into the operator, and
+from the operator straight to the output.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _KINDS = ("LSTM", "RNN")
 def carried(
     graph: onnx.GraphProto, node: onnx.NodeProto, states: Iterable[StateSpec]
 ) -> StateSpec | None:
-    """The state that holds a layer's hidden state and nothing else sees, if there is one."""
+    """The spec of a layer's hidden state, if only the layer reads and writes it; else None."""
     given, made = inputs(node, 5), outputs(node, 1)
     state = next((state for state in states if state.input == given), None)
     if node.op_type not in _KINDS or state is None or len(_readers(graph, given)) != 1:
@@ -40,7 +40,7 @@ def carried(
 
 
 def carry_codes(graph: onnx.GraphProto, state: StateSpec) -> StateSpec:
-    """Has the graph take and give the codes of a state; its spec then."""
+    """Makes the graph take and return a state as codes; returns the state's new spec."""
     for value in (*graph.input, *graph.output):
         if value.name in (state.input, state.output):
             value.type.tensor_type.elem_type = TensorProto.UINT8

@@ -1,8 +1,8 @@
-"""One step of an LSTM, GRU or RNN with int8 weights.
+"""The step of an LSTM, GRU or RNN with int8 weights, by the formulas of ONNX's operators.
 
-The formulas are those of ONNX's operators. What the input adds to a gate comes in one of two ways:
-as codes, multiplied together with the hidden state's by the weights of both (`TogetherInput`), or
-computed beforehand for all elements of a chunk (`ReadyInput`).
+The input's part in a gate comes in two ways. `TogetherInput` multiplies the codes of the input and
+of the hidden state together, by the weights of both. `ReadyInput` has parts computed beforehand for
+all elements of a chunk.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Input(Protocol):
 
 
 class TogetherInput:
-    """An element's codes, which times `gain` (`[features]`) are its values."""
+    """An element's codes; codes times `gain` (`[features]`) are the element's values."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class TogetherInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyInput:
-    """What an element adds to each gate, the biases included."""
+    """An element's part in each gate, including biases."""
 
     parts: Mapping[str, str]
     gates: Mapping[str, Gate]
@@ -81,7 +81,7 @@ class ReadyInput:
 
 
 def ready_bias(cell: Cell, letter: str) -> np.ndarray:
-    """The bias that a `ReadyInput` of `cell` has in a gate's part."""
+    """The bias that a `ReadyInput` of `cell` includes in a gate's part."""
     gate = cell.gates[letter]
     return gate.w_bias if _resets_late(cell, letter) else gate.w_bias + gate.r_bias
 
@@ -92,7 +92,7 @@ def _resets_late(cell: Cell, letter: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Writes the nodes of one step."""
+    """Writes the nodes of a step."""
 
     cell: Cell
     input: Input
@@ -101,10 +101,10 @@ class Step:
     bounded: bool
     """Whether the hidden state always lies between -1 and 1."""
     coded: bool
-    """Whether it comes as codes."""
+    """Whether the hidden state comes as codes."""
 
     def write(self, h: str, c: str) -> tuple[str, str]:
-        """From the state to the next one, which is in float32; `c` is empty where there is none."""
+        """Computes the next state, in float32, from state `h` and `c`; an unused `c` is empty."""
         match self.cell.kind:
             case "LSTM":
                 return self._lstm(h, c)

@@ -1,8 +1,8 @@
-"""Which tensors of a graph are known to be small, and their codes (see `arithmetic`).
+"""Finds tensors of a graph that can be stored as codes, and adds the codes (see `arithmetic`).
 
-A tensor between -1 and 1 has codes as it is; that of an embedding, after its columns are divided by
-their largest entries, so that the table itself can be kept as codes. Operators that only move
-values about (Transpose, Squeeze, ...) are repeated on codes, which are four times smaller.
+A tensor between -1 and 1 has codes directly. An embedding has codes after each column is divided by
+the column's largest entry, so the table itself can be stored as codes. Operators that only move
+values (Transpose, Squeeze, ...) are repeated on codes, which are four times smaller.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,9 +22,9 @@ class Codes:
 
     name: str
     gain: np.ndarray | None = None
-    """`[n]`: what the last axis is multiplied by to come to the tensor's values; None for 1."""
+    """`[n]`: factors of the last axis, from codes to the tensor's values; None for 1."""
     stacked: str = ""
-    """The same codes as `[time, 1, batch, n]`, where a layer gives them so."""
+    """The same codes as `[time, 1, batch, n]`, if a layer returns such a shape."""
 
 
 class Codebook:
@@ -38,9 +38,11 @@ class Codebook:
         layers: Mapping[str, onnx.NodeProto],
         known: Collection[str],
     ) -> None:
-        """`layers` are recurrent operators that are becoming int8, by the names of their outputs,
-        where those are bounded; they are to give its codes as a fourth output. `known` are other
-        bounded tensors."""
+        """`layers` are recurrent operators with bounded outputs that become int8, by output name.
+
+        Each layer returns codes of its first output as a fourth output. `known` are other bounded
+        tensors.
+        """
         self._editor = editor
         self._arithmetic = arithmetic
         self._layers = layers
@@ -54,13 +56,15 @@ class Codebook:
         self._scaled: dict[str, Encoded] = {}
 
     def find(self, name: str) -> Codes | None:
-        """The codes of a tensor, or None where its values may be of any size."""
+        """The codes of a tensor; None if the values may be of any size."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]
 
     def scaled(self, name: str) -> Encoded:
-        """The codes of a tensor of any values, each row divided by its largest one."""
+        """The codes of a tensor of any values. Each row is divided by the row's largest absolute
+        value.
+        """
         if name not in self._scaled:
             self._scaled[name] = self._arithmetic.encode_rows(self._editor, name)
         return self._scaled[name]
@@ -95,7 +99,7 @@ class Codebook:
         return Codes(copy.output[0], source.gain, stacked)
 
     def _keeps_last_axis(self, node: onnx.NodeProto) -> bool:
-        """Whether an operator leaves `[..., n]` with the same last axis, as far as one can see."""
+        """Whether an operator certainly keeps the last axis of `[..., n]`."""
         match node.op_type:
             case "Identity":
                 return True
@@ -103,7 +107,7 @@ class Codebook:
                 perm = attributes(node).get("perm", [])
                 return bool(perm) and perm[-1] == len(perm) - 1
             case "Squeeze" | "Unsqueeze":
-                # Of [batch, time, n] or more, with an axis more or less in front.
+                # The tensor is [batch, time, n] or larger; an axis in front is added or removed.
                 return set(self._axes(node)) <= {0, 1} and bool(self._axes(node))
         return False
 

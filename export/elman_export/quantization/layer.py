@@ -1,7 +1,7 @@
 """A recurrent layer on its way from an ONNX operator to a Scan over int8 steps.
 
-First its operator is made to read what the Scan will read, so that other parts of the graph can be
-told from those that nobody needs any more; in the end the Scan takes its place (see `scan`).
+First, the operator reads the inputs of the future Scan, so that unneeded parts of the graph can be
+found and removed. In the end, the Scan replaces the operator (see `scan`).
 """
 
 from collections.abc import Callable
@@ -20,22 +20,26 @@ from elman_export.surgery.onnxnodes import describe
 from elman_server.model.spec import StateSpec
 
 _LARGE_GATE = 16384
-"""Weights of a gate that is multiplied by itself; smaller ones take one product for all, which is
-fewer operators. The sums of large ones would leave the cache before they are taken apart."""
+"""Weights of a gate with its own product. Smaller gates share one product, with fewer operators.
+
+The sums of large gates would leave the cache before the split.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
+    """A recurrent layer to make int8."""
+
     cell: Cell
     node: onnx.NodeProto
     bounded: bool
-    """Whether its hidden state always lies between -1 and 1."""
+    """Whether the hidden state always lies between -1 and 1."""
     carried: StateSpec | None = None
-    """The state that it carries from step to step as codes, if it does."""
+    """The state carried from step to step as codes, if any."""
     name: str = ""
-    """Of the operator, once it reads codes."""
+    """The operator's name, once it reads codes."""
     gain: np.ndarray | None = None
-    """What its input's codes are multiplied by; None if its gates' parts come ready."""
+    """The factors of the input's codes; None if the gates' parts come ready."""
 
     def read_codes(
         self,
@@ -44,9 +48,10 @@ class Layer:
         codebook: Codebook,
         tell: Callable[[str], None],
     ) -> None:
-        """Has the operator read `[time, 1, batch, n]`: its input's codes, or parts of its gates.
+        """Makes the operator read `[time, 1, batch, n]`: the input's codes, or parts of the gates.
 
-        `tell` is called with a line if the weights that its input meets stay float32."""
+        Calls `tell` with a line if the input's weights stay float32.
+        """
         codes = codebook.find(self.node.input[0])
         features = next(iter(self.cell.gates.values())).w.shape[0]
         if codes is not None and codes.gain is not None and len(codes.gain) != features:
@@ -81,8 +86,11 @@ class Layer:
         x: str,
         tell: Callable[[str], None],
     ) -> list[str]:
-        """What an input of any values adds to each gate. Its rows are scaled once for all gates,
-        so it is the weights of all that have to be worth it."""
+        """An input's part in each gate, for an input of any values.
+
+        Rows are scaled once for all gates, so the weights of all gates together must be worth the
+        scaling.
+        """
         weights = {letter: np.ascontiguousarray(g.w) for letter, g in self.cell.gates.items()}
         biases = {letter: ready_bias(self.cell, letter) for letter in weights}
         together = np.concatenate(list(weights.values()), axis=1)

@@ -1,7 +1,7 @@
-"""A recurrent ONNX operator, read: its gates, weights and activations.
+"""Reads a recurrent ONNX operator: gates, weights and activations.
 
-`read` says why where an operator has no int8 form. It knows ONNX's conventions (the order of gates,
-defaults), not how a step is computed.
+`read` raises `Kept` with the reason if an operator has no int8 form. This module knows ONNX's
+conventions (the order of gates, defaults), but not how a step is computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,15 +28,17 @@ _PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "ThresholdedRelu": {"alpha": 1.0},
     "Elu": {"alpha": 1.0},
 }
-"""Activations that are ONNX operators of their own, and their parameters' defaults."""
+"""Activations that are also ONNX operators, with the defaults of their parameters."""
 
 
 class Kept(Exception):
-    """An operator that stays as it is; the message says why."""
+    """An operator that stays as it is. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
+    """An activation, as an ONNX operator with parameters."""
+
     operator: str
     parameters: Mapping[str, float] = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A layer: what it reads and how its step goes."""
+    """A recurrent layer: the weights, and the rules of a step."""
 
     kind: str
     """LSTM, GRU or RNN."""
@@ -65,11 +67,11 @@ class Cell:
     """By ONNX's letters."""
     activations: tuple[Activation, ...]
     clip: float
-    """How far from 0 what goes into an activation may be; 0 for as far as it likes."""
+    """The largest absolute value of an activation's input; 0 for no limit."""
     couples_gates: bool
-    """An LSTM that forgets as much as it does not take in."""
+    """Whether an LSTM's forget gate is 1 minus the input gate."""
     resets_late: bool
-    """A GRU whose reset gate multiplies `h @ r + r_bias`, not `h`."""
+    """Whether a GRU's reset gate multiplies `h @ r + r_bias`, not `h`."""
 
     @property
     def bounded(self) -> bool:
@@ -79,7 +81,7 @@ class Cell:
 
 
 def read(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Cell:
-    """Raises `Kept` for an operator that has no int8 form here."""
+    """Reads an operator. Raises `Kept` for an operator without an int8 form."""
     given = attributes(node)
     if given.get("direction", "forward") != "forward":
         raise Kept("it does not run forward")
@@ -129,7 +131,7 @@ def _gates(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Mapping
 
 
 def _activations(kind: str, given: Mapping[str, object]) -> Iterator[Activation]:
-    """Each takes from the lists of parameters as many as it has."""
+    """The activations. Each takes parameters, in turn, from the operator's lists."""
     names = given.get("activations", _ACTIVATIONS[kind])
     lists = {
         name: iter(_numbers(given.get(f"activation_{name}", ()))) for name in ("alpha", "beta")

@@ -1,4 +1,4 @@
-"""The products with constant matrices (MatMul, Gemm) of a graph, made int8 where that pays."""
+"""Makes a graph's products with constant matrices (MatMul, Gemm) int8 where the change pays."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,16 @@ from elman_export.surgery.editor import Editor, attributes, inputs
 KINDS = ("MatMul", "Gemm")
 
 _SMALLEST = 4096
-"""Weights that a matrix has at least."""
+"""The least number of weights in a matrix."""
 _SMALLEST_SCALED = 16384
-"""The same where the other factor's rows have to be scaled first: seven operators for one."""
+"""The least number of weights if the other factor's rows must be scaled: seven operators for one.
+"""
 _SHORTEST_SCALED = 32
-"""How long those rows are at least: scaling shorter ones takes as long as int8 saves."""
+"""The least length of scaled rows: for shorter rows, the scaling takes as long as int8 saves."""
 
 
 class Products:
-    """Makes products int8, one by one."""
+    """Makes products int8, in separate calls."""
 
     def __init__(
         self,
@@ -36,9 +37,9 @@ class Products:
         self._constants = constants
 
     def quantize(self, node: onnx.NodeProto) -> None:
-        """Has other nodes make the output of a MatMul or Gemm, which makes it no more.
+        """Makes the output of a MatMul or Gemm with int8 nodes, and renames the old node's output.
 
-        Raises `Kept` where the product stays as it is.
+        Raises `Kept` if the product stays float32.
         """
         given = attributes(node)
         matrix = constant_matrix(node, self._constants)
@@ -71,7 +72,7 @@ class Products:
 
 
 def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The second factor of a product. Raises `Kept` if it has no int8 form."""
+    """The second factor of a product. Raises `Kept` for a matrix without an int8 form."""
     matrix = constants.get(node.input[1])
     if matrix is None:
         raise Kept("its second factor is not constant")
@@ -85,7 +86,9 @@ def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -
 
 
 def check_size(shape: tuple[int, ...], *, scaled: bool) -> None:
-    """Raises `Kept` for a matrix that is too small; `scaled` says that rows have to be scaled."""
+    """Raises `Kept` if a matrix is too small; `scaled` means that the other factor must be scaled
+    first.
+    """
     rows, columns = shape
     if scaled and rows < _SHORTEST_SCALED:
         raise Kept(f"rows of {rows} are too short to gain by it")

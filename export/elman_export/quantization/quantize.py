@@ -1,4 +1,4 @@
-"""`quantize`: a step model with int8 weights that answers each row as if it were alone."""
+"""`quantize`: a step model with int8 weights and an independent answer for each row."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,18 +29,20 @@ Tell = Callable[[str], None]
 def quantize(
     model: onnx.ModelProto, spec: ModelSpec, *, tell: Tell = lambda line: None
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """A smaller, faster step model that computes nearly the same, and its spec.
+    """A smaller, faster step model that computes nearly the same, and the model's spec.
 
-    Recurrent operators of the main graph become Scans over steps with int8 weights, large products
-    with constant matrices become int8 products. Scales are constants, or are taken from one row for
-    that row, so that results are bit-identical for every batch and chunk. The new model takes a
-    time axis if the old one did, but, where a recurrent operator was changed, no lengths: the rows
-    of a step then have equally many elements. Hidden states of LSTMs become bytes where nothing
-    else reads them. Inputs, outputs and states are the same otherwise. `model` is left as it is.
+    Recurrent operators of the main graph become Scans over steps with int8 weights. Large products
+    with constant matrices become int8 products. Each scale is a constant or comes from a single
+    row, for the same row, so results are bit-identical for every batch and chunk.
 
-    `tell` is called with a line for each operator that could have become int8 and did not.
+    The new model has a time axis if the old model has a time axis. If a recurrent operator was
+    changed, the new model takes no lengths: all rows of a step then have equally many elements.
+    Hidden states of LSTMs and RNNs become bytes where no other node reads them. Otherwise inputs,
+    outputs and states stay the same. `model` is not changed.
 
-    Raises `UnsupportedGraph` where nothing can become int8.
+    Calls `tell` with a line for each operator that could have become int8 and did not.
+
+    Raises `UnsupportedGraph` if no operator can become int8.
     """
     return _Quantization(model, spec, tell).run()
 
@@ -109,7 +111,7 @@ class _Quantization:
         return Layer(cell=cell, node=node, bounded=bounded, carried=state)
 
     def _turns(self) -> tuple[int, set[str]]:
-        """Makes products inside of Scans int8; how many, and what bounded tensors they give."""
+        """Makes products inside Scans int8; returns their number and the Scans' bounded outputs."""
         count, known = 0, set[str]()
         for node, body in scans(self._model.graph):
             begins = {name for name in node.input if self._is_bounded_state(name)}
@@ -121,7 +123,9 @@ class _Quantization:
         return count, known
 
     def _products(self, layers: list[Layer], known: set[str]) -> int:
-        """Has layers read codes, and makes products of the main graph int8; how many."""
+        """Makes layers read codes and products of the main graph int8; returns the number of
+        products.
+        """
         bounded = {
             name: layer.node
             for layer in layers
@@ -130,7 +134,7 @@ class _Quantization:
             if name
         }
         codebook = Codebook(self._editor, self._arithmetic, self._constants, bounded, known)
-        # Layers decide on the products that they write themselves.
+        # Layers decide on their own new products, so list the old products first.
         nodes = [node for node in self._model.graph.node if node.op_type in products.KINDS]
         for layer in layers:
             layer.read_codes(self._editor, self._arithmetic, codebook, self._tell)
@@ -145,7 +149,7 @@ class _Quantization:
         return count
 
     def _write(self, layers: list[Layer]) -> None:
-        """Puts Scans where the layers' operators are."""
+        """Replaces the layers' operators by Scans."""
         needed = self._editor.needed()
         by_name = {node.name: node for node in self._model.graph.node}
         for layer in layers:
@@ -165,7 +169,7 @@ class _Quantization:
         return replace(self._spec, states=states, lengths=None if layers else self._spec.lengths)
 
     def _drop_lengths(self, name: str) -> None:
-        """Makes the lengths of the elements' shape, for what still reads them."""
+        """Computes lengths from the shape of the elements, for nodes that still read lengths."""
         graph = self._editor
         graph.drop_inputs({name})
         if name in graph.needed():

@@ -1,4 +1,4 @@
-"""The Scan that an int8 layer becomes: how its body's tensors and those around it are tied."""
+"""The Scan of an int8 layer: connects tensors of the body with tensors of the surrounding graph."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,13 @@ from elman_export.quantization.layer import Layer
 from elman_export.surgery.editor import Editor, outputs
 
 _Y, _H, _C, _CODES = range(4)
-"""What a layer gives: the outputs of ONNX's operators, and the first one's codes."""
+"""Output indices of a layer: the outputs of ONNX's operators, then the codes of the first output.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Tie:
-    """`[1, batch, width]` in the body, and its name outside."""
+    """A tensor `[1, batch, width]` of the body, and the tensor's name outside."""
 
     inner: str
     outer: str
@@ -33,7 +34,7 @@ class _Tie:
 def scan(
     editor: Editor, arithmetic: Arithmetic, layer: Layer, node: onnx.NodeProto, needed: set[str]
 ) -> onnx.NodeProto:
-    """The Scan that stands for `node`, as `Layer.read_codes` left it; it makes what is needed."""
+    """The Scan for `node` after `Layer.read_codes`, with the outputs in `needed`."""
     body = Body(editor)
     taken = list(_taken(editor, layer, node))
     count = 2 if layer.cell.kind == "LSTM" else 1
@@ -77,7 +78,7 @@ def scan(
 
 
 def _taken(editor: Editor, layer: Layer, node: onnx.NodeProto) -> Iterator[_Tie]:
-    """The states first, then what comes for each step."""
+    """The inputs of the body: states first, then the inputs of each step."""
     states = 2 if layer.cell.kind == "LSTM" else 1
     for index, name in enumerate(node.input):
         kind, width = TensorProto.FLOAT, layer.cell.hidden

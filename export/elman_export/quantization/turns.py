@@ -1,4 +1,4 @@
-"""Products inside of a Scan: what others wrote as a Scan, step by step, becomes int8 too."""
+"""Makes products inside a graph's existing Scans int8."""
 
 from collections.abc import Callable, Mapping
 
@@ -23,7 +23,7 @@ def quantize_turns(
     bounds: ScanBounds,
     tell: Callable[[str], None],
 ) -> int:
-    """Makes the products of a Scan's body int8, in place; how many."""
+    """Makes the products of a Scan's body int8, in place; returns their number."""
     made_by = makers(body)
     known = dict(constants) | {each.name: numpy_helper.to_array(each) for each in body.initializer}
     written = Body(editor)

@@ -1,5 +1,5 @@
-"""Recipes: each trains one of the bundled models from its data and writes it with its card.
+"""Recipes: each trains a bundled model from data, and writes the model with a card.
 
-A recipe is a module with `run(data, output) -> Report`. It is seeded and uses one thread, so that
-it gives the same file again on the same machine and library versions.
+A recipe is a module with `run(data, output) -> Report`. A recipe is seeded and uses one thread, so
+a repeated run on the same machine and library versions writes the same file.
 """

@@ -1,4 +1,4 @@
-"""Model cards: what a model does, what it was made from, and how good it is beside baselines."""
+"""Model cards: a model's purpose and data, and its quality beside baselines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ class Card:
 
     title: str
     does: str
-    """What goes in and what comes out."""
+    """Inputs and outputs."""
     data: str
-    """What it was trained on, whence, under which licence."""
+    """The training data, with source and licence."""
     split: str
-    """What was held out, and how the shipped weights were chosen."""
+    """The held-out part, and the choice of the shipped weights."""
     measured: Sequence[tuple[str, ...]]
-    """A table with its header first: the model's figures beside those of the baselines."""
+    """A table with its header first: figures of the model and of the baselines."""
     limits: str
-    """What it is not good for."""
+    """Uses for which the model is not good."""
     command: str
 
     def write(self, path: Path, report: Report) -> None:
-        """Writes the card, with today's date and what the export found, to `path`."""
+        """Writes the card to `path`, with today's date and the figures of the export."""
         header, *rows = self.measured
         table = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
         states = ", ".join(f"`{state.name}` {list(state.shape)}" for state in report.spec.states)

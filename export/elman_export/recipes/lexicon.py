@@ -1,4 +1,5 @@
-"""VADER's lexicon of words and how they feel, in families of inflections, and phrases made of them.
+"""VADER's lexicon of words and feelings, in families of inflections, and phrases made from the
+words.
 
 The rules for negation and emphasis are VADER's (Hutto and Gilbert, ICWSM 2014), in their simplest
 form. This module knows no network.
@@ -34,7 +35,7 @@ NEUTRAL = _words(
     thought feel felt look looked find found know
     """
 )
-"""Common words that the lexicon does not have."""
+"""Common words missing from the lexicon."""
 
 EVERYDAY = _words(
     """
@@ -51,11 +52,11 @@ SUFFIXES = _words(
     icalli i ish
     """
 )
-"""Of English inflection and derivation, with `y` as `i`."""
+"""Suffixes of English inflection and derivation, with `y` as `i`."""
 
 _NEGATED = -0.74
 _EMPHASISED = 0.293
-"""VADER's constants: what a negated word's score is multiplied by, what emphasis adds to it."""
+"""VADER's constants: the factor of a negated word's score, and the addition for emphasis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexicon:
-    """The words in three parts that share no family."""
+    """The words in three parts without a common family."""
 
     train: tuple[Word, ...]
     validation: tuple[Word, ...]
@@ -82,12 +83,11 @@ class Lexicon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """Letters, and for each of them the probability that the phrase is positive so far."""
+    """Letters, and for each letter the probability that the phrase is positive so far."""
 
     text: str
     probabilities: tuple[float, ...]
-    """After each letter: of all words up to the one that the letter belongs to, that one included.
-    """
+    """After each letter: for all words up to the letter's word, including the letter's word."""
 
 
 def read(path: Path) -> list[Word]:
@@ -104,10 +104,10 @@ def read(path: Path) -> list[Word]:
 
 
 def families(words: Sequence[Word]) -> list[list[Word]]:
-    """The words, grouped so that inflections and derivations of a stem are together.
+    """Groups of words: inflections and derivations of a stem are together.
 
-    A word belongs with every other that one of its stems is a stem of (see `stems`), and with those
-    of the other's other stems, and so on.
+    Two words are in the same family if they share a stem (see `stems`). Sharing is transitive: a
+    chain of shared stems joins words too.
     """
     family: dict[str, list[Word]] = {}
     for word in words:
@@ -119,7 +119,7 @@ def families(words: Sequence[Word]) -> list[list[Word]]:
 
 
 def stems(text: str) -> frozenset[str]:
-    """What a word may be an inflection or derivation of: itself, and itself without a suffix.
+    """Possible stems of a word: the word itself, and the word without a suffix.
 
     `y` counts as `i`; a final `e` or `i` and a doubled final consonant count as absent: `loving`,
     `lover` and `love` share `lov`; `happiest` and `happy` share `happ`.
@@ -138,7 +138,7 @@ def stems(text: str) -> frozenset[str]:
 def split(words: Sequence[Word], *, seed: int) -> Lexicon:
     """Shuffles the families: 85 % of the words train, 5 % validate, 10 % test.
 
-    The families of `EVERYDAY` words always train: a demonstration should know them.
+    The families of `EVERYDAY` words always train: a demonstration should know such words.
     """
     everyday = frozenset(EVERYDAY)
     parts: list[list[Word]] = [[], [], []]
@@ -163,7 +163,7 @@ def majority(words: Sequence[Word]) -> float:
 
 
 def probability(score: float) -> float:
-    """Of a positive feeling, for the sum of the scores of a phrase's words; 0.5 for a sum of 0."""
+    """The probability of a positive feeling, from the summed scores of a phrase; 0.5 for 0."""
     return 1 / (1 + math.exp(-1.5 * score))
 
 
@@ -199,5 +199,5 @@ def phrases(words: Sequence[Word], rng: random.Random) -> Iterator[Phrase]:
 
 
 def alone(word: Word) -> Phrase:
-    """A word as a phrase of its own."""
+    """A word as a phrase."""
     return Phrase(text=word.text, probabilities=(probability(word.score),) * len(word.text))

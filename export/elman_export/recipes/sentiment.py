@@ -18,7 +18,7 @@ from elman_export.recipes.source import packaged
 
 SEED = 5
 ALPHABET = " '-" + string.ascii_lowercase
-"""What the network tells apart: upper case is folded to lower in the graph."""
+"""The letters that the network distinguishes: the graph folds upper case to lower case."""
 VOCABULARY = ALPHABET + string.ascii_uppercase
 
 _EMBEDDING, _HIDDEN = 32, 160
@@ -26,11 +26,12 @@ _DROPOUT = 0.4
 _BATCH = 128
 _EPOCHS = 30
 _LAST_LETTER = 1.5
-"""How much the probability after a word's last letter counts; the others' count at most 1."""
+"""The weight of the probability after a word's last letter; other letters weigh at most 1."""
 _EVERYDAY = 10
-"""How often an everyday word stands among the words of training, the others standing there once."""
+"""The number of copies of an everyday word in the training words; other words have a single copy.
+"""
 _TYPOS = 0.04
-"""The share of letters that are replaced by random ones in training."""
+"""The share of letters replaced by random letters in training."""
 
 
 class Sentiment(nn.Module):
@@ -57,14 +58,13 @@ class Sentiment(nn.Module):
 
 
 def encode(texts: Sequence[str]) -> Tensor:
-    """Letter ids `[text, longest]`; shorter texts are padded with spaces at their end."""
+    """Letter ids `[text, longest]`; shorter texts are padded with spaces at the end."""
     longest = max(len(text) for text in texts)
     return torch.tensor([[VOCABULARY.index(c) for c in text.ljust(longest)] for text in texts])
 
 
 def accuracy(module: Sentiment, words: Sequence[Word]) -> float:
-    """The share of words, each in a session of its own, that are on the right side after the last
-    letter."""
+    """The share of words judged correctly after the last letter, each word in its own session."""
     module.eval()
     with torch.no_grad():
         probabilities = module(encode([word.text for word in words]))
@@ -77,7 +77,7 @@ def accuracy(module: Sentiment, words: Sequence[Word]) -> float:
 
 
 def train(words: lexicon.Lexicon) -> tuple[Sentiment, float]:
-    """Trains for a fixed time; returns the module and its validation accuracy."""
+    """Trains for a fixed number of epochs; returns the module and the validation accuracy."""
     training.start(SEED)
     module = Sentiment()
     per_epoch = 2 * len(words.train) // _BATCH
@@ -155,7 +155,7 @@ def run(data: Path | None, output: Path) -> elman_export.Report:
 
 
 def _batches(words: Sequence[Word], rng: random.Random) -> Iterator[list[Phrase]]:
-    """Endless batches, in turn of words and of phrases."""
+    """Endless batches, alternately of words and of phrases."""
     everyday = [word for word in words if word.text in lexicon.EVERYDAY]
     words = [*words, *everyday * (_EVERYDAY - 1)]
     singles = [lexicon.alone(word) for word in words]
@@ -183,9 +183,9 @@ def _loss(module: Sentiment, batch: Sequence[Phrase]) -> Tensor:
 
 
 def _weights(text: str) -> list[float]:
-    """How much each letter's probability counts: the more, the more of its word is known.
+    """The weight of each letter's probability: larger as more of the word is known.
 
-    After a word's last letter all of it is known, which is what accuracy is measured on.
+    After a word's last letter, the whole word is known; the accuracy is measured there.
     """
     weights: list[float] = []
     for word in text.split(" "):

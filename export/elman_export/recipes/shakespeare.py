@@ -32,7 +32,7 @@ State = tuple[Tensor, Tensor]
 
 
 class CharacterModel(nn.Module):
-    """`[batch, time]` character ids to the logits of the next ones, `[batch, time, vocabulary]`."""
+    """`[batch, time]` character ids to the logits of the next ids, `[batch, time, vocabulary]`."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -57,13 +57,13 @@ class Text:
 
     @property
     def unigram_perplexity(self) -> float:
-        """On the test part, of each character's frequency in the training part."""
+        """The perplexity of the test part, by each character's frequency in the training part."""
         counts = np.bincount(self.train, minlength=len(self.vocabulary)) + 1
         return float(np.exp(-np.log(counts / counts.sum())[self.test[1:]].mean()))
 
 
 def split(text: str) -> Text:
-    """Cuts a text into its parts; its characters, sorted, are the vocabulary."""
+    """Cuts a text into three parts; the vocabulary is the text's characters, sorted."""
     vocabulary = tuple(sorted(set(text)))
     index = {character: number for number, character in enumerate(vocabulary)}
     ids = np.array([index[character] for character in text])
@@ -72,7 +72,7 @@ def split(text: str) -> Text:
 
 
 def perplexity(module: CharacterModel, ids: np.ndarray) -> float:
-    """Of all characters but the first, read in one go from a fresh state."""
+    """The perplexity of all characters except the first, in a single run from a fresh state."""
     module.eval()
     with torch.no_grad():
         logits, _ = module(torch.from_numpy(ids[None, :-1]))
@@ -82,7 +82,7 @@ def perplexity(module: CharacterModel, ids: np.ndarray) -> float:
 
 
 def train(text: Text) -> tuple[CharacterModel, float]:
-    """Trains; returns the module of the best epoch and its validation perplexity."""
+    """Trains; returns the module of the best epoch and the validation perplexity."""
     training.start(SEED)
     module = CharacterModel(len(text.vocabulary))
     ids = torch.from_numpy(text.train)
@@ -93,7 +93,7 @@ def train(text: Text) -> tuple[CharacterModel, float]:
     with training.progress("shakespeare", steps) as bar:
         for _ in range(_EPOCHS):
             state: State | None = None
-            # Another offset in each epoch: the same cuts would teach where chunks begin.
+            # A new offset in each epoch: constant offsets would teach the beginnings of chunks.
             offset = int(torch.randint(0, _CHUNK, ()))
             for x, y in _chunks(ids, offset, chunks):
                 logits, state = module(x, state)
@@ -110,7 +110,7 @@ def train(text: Text) -> tuple[CharacterModel, float]:
 def run(data: Path | None, output: Path) -> elman_export.Report:
     """Trains on the text `data`, measures, and writes `shakespeare/` to `output`.
 
-    Raises `ExportError` without a text, or with one that is too short to be split.
+    Raises `ExportError` without a text, or with a text too short to split.
     """
     if data is None:
         raise ExportError(
@@ -157,7 +157,9 @@ def run(data: Path | None, output: Path) -> elman_export.Report:
 
 
 def _chunks(ids: Tensor, offset: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and what follows them, `[batch, chunk]` each; rows run on from chunk to chunk."""
+    """Inputs and the characters that follow, `[batch, chunk]` each; rows continue from chunk to
+    chunk.
+    """
     length = (len(ids) - _CHUNK - 1) // _BATCH
     rows = ids[offset : offset + _BATCH * length].view(_BATCH, length)
     following = ids[offset + 1 : offset + 1 + _BATCH * length].view(_BATCH, length)

@@ -1,4 +1,4 @@
-"""Where the recipes' data comes from: a file that is given, or one that a package brings along."""
+"""The source of a recipe's data: a given file, or a file inside a package."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,9 +7,9 @@ from elman_export.errors import ExportError
 
 
 def packaged(distribution: str, package: str, file: str) -> Path:
-    """The path of a data file inside an installed package, which is not imported.
+    """The path of a data file inside an installed package; the package is not imported.
 
-    Raises `ExportError` naming the distribution to install where the package is missing.
+    Raises `ExportError`, naming the distribution to install, if the package is missing.
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

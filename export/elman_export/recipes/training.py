@@ -1,6 +1,6 @@
-"""What the recipes' training has in common: determinism, schedule, best weights, progress.
+"""Shared parts of the recipes' training: determinism, schedule, best weights, progress.
 
-Data, losses and how a sequence is cut into batches are each recipe's own.
+Each recipe has its own data and losses, and cuts sequences into batches in its own way.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def start(seed: int) -> None:
-    """Makes what follows repeatable: seeds torch, one thread, deterministic operators only."""
+    """Makes training repeatable: seeds torch, uses one thread and deterministic operators."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -26,7 +26,7 @@ class Descent:
     def __init__(
         self, module: nn.Module, *, rate: float, steps: int, warmup: int = 200, clip: float = 1.0
     ) -> None:
-        """`rate` is the highest learning rate; `steps` are all that will be made."""
+        """`rate` is the highest learning rate; `steps` is the total number of steps."""
         self._parameters = list(module.parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01
@@ -49,7 +49,7 @@ class Descent:
 
 
 class Best:
-    """The weights of the moment at which a module did best."""
+    """A module's best weights so far."""
 
     def __init__(self) -> None:
         self.score = math.inf
@@ -57,18 +57,18 @@ class Best:
         self._weights: Mapping[str, Tensor] = {}
 
     def offer(self, module: nn.Module, score: float) -> None:
-        """Keeps a copy of the module's weights if its score is the lowest so far."""
+        """Keeps a copy of the module's weights if `score` is the lowest so far."""
         if score < self.score:
             self.score = score
             self._weights = {name: value.clone() for name, value in module.state_dict().items()}
 
     def restore(self, module: nn.Module) -> None:
-        """Gives the module the weights that were kept."""
+        """Loads the kept weights into the module."""
         module.load_state_dict(dict(self._weights))
 
 
 class Bar:
-    """A progress bar on standard error; on something else than a terminal, lines for the notes."""
+    """A progress bar on standard error. Without a terminal, prints only the notes, line by line."""
 
     def __init__(self, title: str, steps: int) -> None:
         columns = (
@@ -84,11 +84,11 @@ class Bar:
         self._task = self.progress.add_task(title, total=steps, note="")
 
     def step(self) -> None:
-        """One more step is done."""
+        """Advances the bar by one step."""
         self.progress.advance(self._task)
 
     def note(self, text: str) -> None:
-        """Says how it is going, such as the last validation's figure."""
+        """Shows a text on progress, such as the last validation figure."""
         self.progress.update(self._task, note=text)
         if not self._console.is_terminal:
             self._console.print(f"{self._title}: {text}")
@@ -96,7 +96,7 @@ class Bar:
 
 @contextmanager
 def progress(title: str, steps: int) -> Iterator[Bar]:
-    """Shows a bar while its block runs."""
+    """Shows a bar while the block runs."""
     bar = Bar(title, steps)
     with bar.progress:
         yield bar

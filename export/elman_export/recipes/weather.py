@@ -1,7 +1,7 @@
 """`weather`: the next hour's temperature from the hours before, by a GRU.
 
-The network is given nothing but temperatures; it finds the hour of the day by itself. It predicts
-the change from the last hour, so that it starts from persistence.
+The network reads only temperatures, and finds the hour of the day by itself. The network predicts
+the change from the last hour, so training starts from persistence.
 """
 
 import csv
@@ -31,7 +31,7 @@ _DEMO_HOURS = 24 * 14
 
 
 class Weather(nn.Module):
-    """`[batch, time]` temperatures in °F to the next ones, `[batch, time]` in °F."""
+    """`[batch, time]` temperatures in °F to the next temperatures, `[batch, time]` in °F."""
 
     mean: Tensor
     scale: Tensor
@@ -53,7 +53,7 @@ class Weather(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """How far predictions were from what came, in °F."""
+    """The errors of predictions against the measured values, in °F."""
 
     mean_absolute: float
     root_mean_square: float
@@ -61,7 +61,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Hourly temperatures, and when they were taken."""
+    """Hourly temperatures, with the times of measurement."""
 
     times: tuple[str, ...]
     values: np.ndarray
@@ -79,7 +79,7 @@ def read(path: Path) -> Series:
 
 
 def errors(predictions: np.ndarray, truth: np.ndarray) -> Errors:
-    """Compares predictions with the values that came, both `[time]`."""
+    """Compares predictions with the measured values, both `[time]`."""
     difference = predictions.astype(float) - truth
     return Errors(
         mean_absolute=float(np.abs(difference).mean()),
@@ -88,17 +88,19 @@ def errors(predictions: np.ndarray, truth: np.ndarray) -> Errors:
 
 
 def persistence(values: np.ndarray, first: int) -> Errors:
-    """The errors, from hour `first` on, of saying that the next hour is like this one."""
+    """The errors, from hour `first` on, if each hour is predicted to be like the hour before."""
     return errors(values[first - 1 : -1], values[first:])
 
 
 def same_hour_yesterday(values: np.ndarray, first: int) -> Errors:
-    """The errors, from hour `first` on, of saying that each hour is like the one a day before."""
+    """The errors, from hour `first` on, if each hour is predicted to be like the same hour a day
+    before.
+    """
     return errors(values[first - 24 : -24], values[first:])
 
 
 def train(values: np.ndarray) -> Weather:
-    """Trains on the series' first part; returns the module that was best on the second."""
+    """Trains on the series' first part; returns the module that was best on the second part."""
     training.start(SEED)
     cut, end = int(len(values) * TRAIN), int(len(values) * HELD_OUT)
     series = torch.from_numpy(values)
@@ -121,7 +123,7 @@ def train(values: np.ndarray) -> Weather:
 
 
 def run(data: Path | None, output: Path) -> elman_export.Report:
-    """Trains, measures and writes `weather/`: model, card, two held-out weeks; to `output`."""
+    """Trains and measures, and writes `weather/` to `output`: model, card, two held-out weeks."""
     path = data or packaged("vega-datasets", "vega_datasets", "_data/seattle-temps.csv")
     series = read(path)
     module = train(series.values)
@@ -179,9 +181,9 @@ def run(data: Path | None, output: Path) -> elman_export.Report:
 def _windows(series: Tensor) -> Tensor:
     """A random batch `[batch, window + 1]` from `series`: warmer or colder, calmer or wilder.
 
-    Each window's swings are multiplied by 0.4 to 1.2 and all of it is shifted by some 5 °F, so that
-    the network must read the shape of the day from the days before: by the level alone it would
-    take October for April.
+    The swings of each window are multiplied by 0.4 to 1.2, and the whole window is shifted by some
+    5 °F. So the network must read the shape of the day from the days before; from the level alone,
+    the network would take October for April.
     """
     starts = torch.randint(0, len(series) - _WINDOW, (_BATCH, 1))
     windows = series[starts + torch.arange(_WINDOW + 1)]
@@ -191,7 +193,7 @@ def _windows(series: Tensor) -> Tensor:
 
 
 def _stream(module: Weather, values: np.ndarray) -> Errors:
-    """The errors of a session that is pushed `values`, on all but the first of them."""
+    """The errors in a session with input `values`, on all values except the first."""
     module.eval()
     with torch.no_grad():
         predictions = module(torch.from_numpy(values[None, :-1]))[0].numpy()

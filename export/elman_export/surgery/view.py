@@ -24,7 +24,7 @@ class View:
     """Tensors computed from values of the sequence."""
 
     def timed(self, name: str) -> tuple[int, ...]:
-        """A tensor's time axes, including axes in which time is merged with rows."""
+        """A tensor's time axes, including merged axes (`folded` and `odd`)."""
         axes = self.axes.get(name)
         return () if axes is None else (*axes.time, *axes.folded, *axes.odd)
 

@@ -70,7 +70,7 @@ class WholeGraph:
 
         def feed(x: np.ndarray) -> Arrays:
             fed = {value.name: x}
-            # The batch axis is still unknown. Nodes before the first layer read no lengths or contexts.
+            # The batch axis is still unknown. Nodes before the first layer read neither of these.
             if lengths is not None:
                 fed[lengths.name] = np.ones(len(x), lengths.dtype)
             return fed | {
