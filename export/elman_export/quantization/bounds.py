@@ -18,7 +18,7 @@ MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity")
 
 _VIEWS = (*MOVES, "Slice", "Gather", "Split")
 _KEEPS_ALL = {"Where": slice(1, 3), "Concat": slice(None), "Mul": slice(None)}
-"""Operators with bounded results if these inputs are bounded."""
+"""Operators with bounded results if these inputs are bounded, as slices of the inputs."""
 
 Makers = Mapping[str, onnx.NodeProto]
 

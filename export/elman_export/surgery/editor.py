@@ -28,7 +28,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A node, its graph, and the branches around it, outermost first."""
+    """A node, the node's graph, and the surrounding branches, outermost first."""
 
     node: onnx.NodeProto
     graph: onnx.GraphProto
@@ -116,9 +116,9 @@ class Editor:
         return unique
 
     def node(self, operator: str, given: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Adds a node with one output at the graph's end; returns the output's name.
+        """Adds a single-output node at the graph's end; returns the output's name.
 
-        `sort` moves the node to its place.
+        `sort` moves the node into place.
         """
         name = self.fresh(f"elman/{operator}")
         made = output or name

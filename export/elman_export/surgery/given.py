@@ -24,7 +24,7 @@ class Lengths:
 
 
 def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
-    """Turns inputs into constants of their declared types."""
+    """Turns inputs into constants of the declared types."""
     by_name = {value.name: value for value in editor.graph.input}
     initialized = {each.name for each in editor.graph.initializer}
     for name, value in constants.items():
@@ -41,7 +41,7 @@ def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
 
 
 def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
-    """A value in the type and shape of an input. Raises `ExportError` for an unfitting value."""
+    """A value in the type and shape of an input. Raises `ExportError` for an invalid value."""
     kind = helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
     given = np.asarray(value)
     dims = layout.dims(declared)

@@ -1,6 +1,6 @@
 """Heads that read only the last step, changed to answer at every step.
 
-Such a head treats each row of its batch independently. So the steps become rows: time is folded
+Such a head treats each row of the batch independently. So the steps become rows: time is folded
 into the batch in front of the head, and unfolded behind the head.
 """
 
@@ -19,7 +19,7 @@ from elman_export.surgery.trace import Traced
 
 
 class HeadError(ExportError):
-    """A head that can't answer at every step of a chunk. Steps of one element still work."""
+    """A head that can't answer at every step of a chunk. Single-element steps still work."""
 
 
 _H, _C = 1, 2

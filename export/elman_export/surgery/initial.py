@@ -38,7 +38,7 @@ def sources(graph: onnx.GraphProto, name: str) -> set[str]:
 def split(
     model: onnx.ModelProto, spec: ModelSpec, tensors: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, ModelSpec, onnx.ModelProto | None]:
-    """Splits a graph into the graph of one step, its spec, and the initial-state network.
+    """Splits a graph into the graph of one step, with a spec, and the initial-state network.
 
     `tensors` names, for each computed state, the tensor in `model`'s graph with the initial state.
     A context without a reader in the step loses its input. Raises `ExportError` for a context
@@ -53,7 +53,7 @@ def split(
 def trim(
     model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The graph of one step without unneeded parts, and its spec.
+    """The graph of one step without unneeded parts, and the new spec.
 
     A context without a reader in the step loses its input. Raises `ExportError` for a context
     without any reader.

@@ -1,4 +1,4 @@
-"""Inlines Ifs: a branch that is always taken replaces its If.
+"""Inlines Ifs: a branch taken in every run replaces the If.
 
 Exporters write an If wherever a script asks for a rank or an option. The If is inlined where the
 condition does not depend on values of the sequence, and is the same for every tried size.

@@ -51,7 +51,8 @@ def find(
     """The layout with which the first recurrent operator reads `[time, batch, ...]`.
 
     `feed(x)` returns the graph's inputs for a sequence in the graph's layout. Raises
-    `UnsupportedGraph` if no layout runs, or if no layout has as many steps inside as outside.
+    `UnsupportedGraph` if no layout runs, or if no layout gives the operator one step for each
+    element.
     """
     declared = dims(value)
     operators = recurrent.find(model.graph)

@@ -1,7 +1,7 @@
 """Operators that mix the steps of a sequence, and the reasons for a refusal.
 
 `reason` knows how each operator reads its inputs. An unknown operator is refused too: a proof on
-some sequences can't rule out a read of another step.
+some sequences can't rule out that the operator reads several steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ _BY_VALUE = frozenset(
 _BY_LAYOUT = frozenset(
     ("Expand", "Flatten", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )
-"""Operators that only move values. The axes of the result, and the proof, show where."""
+"""Operators that only move values. The axes of the result, and the proof, show the new places."""
 _BY_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
 """Element-wise operators with constants for each channel."""
 _BY_RUN = frozenset(("DynamicQuantizeLinear",))

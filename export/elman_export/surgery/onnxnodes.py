@@ -45,13 +45,13 @@ def _inside(nodes: Iterable[NodeProto]) -> list[GraphProto]:
 
 
 def describe(node: NodeProto) -> str:
-    """The node for people: its operator and its name, or an output's name for a nameless node."""
+    """The node for people: operator and name, or an output's name for a nameless node."""
     name = node.name or next((output for output in node.output if output), "")
     return f"{node.op_type} {name!r}"
 
 
 def makers(graph: GraphProto) -> Mapping[str, NodeProto]:
-    """The nodes of a graph by the names of their outputs."""
+    """The nodes of a graph by output name."""
     return {name: node for node in graph.node for name in node.output if name}
 
 

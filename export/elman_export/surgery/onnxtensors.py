@@ -1,7 +1,8 @@
-"""All constants of an ONNX model, with their values in the model.
+"""All constants of an ONNX model, with the values inside the model.
 
-The values of a constant may lie in another file, named by the model. `inline` loads values from the
-model's own folder only. `check` finds constants with a shape that does not match their values.
+The values of a constant may lie in a second file, named by the model. `inline` loads values from
+the model's own folder only. `check` finds constants with too many or too few values for their
+shape.
 """
 
 from collections.abc import Iterator

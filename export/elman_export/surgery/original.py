@@ -16,7 +16,7 @@ from elman_server.model.spec import ContextSpec, InputSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """An output, with its shape and axes from runs of different sizes."""
+    """An output, with shape and axes from runs of different sizes."""
 
     name: str
     dtype: str
@@ -71,7 +71,7 @@ class Original:
             self.run(np.zeros((rows, time, *self._input.shape), self._input.dtype))
 
     def look(self, sizes: tuple[tuple[int, int], ...]) -> list[Seen]:
-        """The outputs, with their batch and time axes.
+        """The outputs, with batch and time axes.
 
         `sizes` are the (batch, time) of three runs: a first, a longer and a wider run. Raises
         `UnsupportedGraph` for an output with an axis that grows in another way.

@@ -23,7 +23,7 @@ _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A state of a recurrent operator, with the indices of its input and output."""
+    """A state of a recurrent operator, with the indices of input and output."""
 
     part: str
     """`h` or `c`."""

@@ -85,7 +85,7 @@ class _Site:
     def add(
         self, operator: str, *given: str | float | Sequence[int] | np.ndarray, **more: Any
     ) -> str:
-        """Adds a node with one output; returns the output's name.
+        """Adds a single-output node; returns the output's name.
 
         A float (in the type of `x`), a sequence of integers and an array become constants.
         """

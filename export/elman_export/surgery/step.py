@@ -143,7 +143,7 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
 
 
 def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
-    """Adds an int32 input of lengths; returns its name.
+    """Adds an int32 input of lengths; returns the input's name.
 
     An existing input of lengths becomes a cast of the new input.
     """

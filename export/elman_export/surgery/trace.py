@@ -1,6 +1,6 @@
-"""All tensors of a run, with their batch and time axes.
+"""All tensors of a run, with batch and time axes.
 
-An axis is found by its length. The graph runs with another batch size, and with another number of
+An axis is found by its length. The graph runs with a second batch size, and with a second number of
 steps. Batch axes grow with the batch size, time axes with the steps.
 """
 
@@ -82,7 +82,7 @@ def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None
 def track(
     model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES
 ) -> Traced:
-    """Runs the graph in three sizes; `feed(batch, time)` returns its inputs."""
+    """Runs the graph in three sizes; `feed(batch, time)` returns the graph's inputs."""
     feeds = [feed(*size) for size in sizes]
     runs = [{**given, **run(model, given)} for given in feeds]
     axes = {

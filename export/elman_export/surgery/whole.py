@@ -47,7 +47,7 @@ def lift(
     compared beside seeded random sequences. `quantized` means 8-bit weights.
 
     Raises `UnsupportedGraph` with the node that can't be part of a step, `ProofFailed` for a step
-    model that differs from the graph, and `ExportError` for unfitting names. After an error, no
+    model that differs from the graph, and `ExportError` for invalid names. After an error, no
     file is written.
     """
     with fitting():

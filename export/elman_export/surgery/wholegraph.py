@@ -29,7 +29,7 @@ _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Resh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeGraph:
-    """A whole-sequence graph to export, with its layout, inputs and outputs."""
+    """A whole-sequence graph to export, with layout, inputs and outputs."""
 
     model: onnx.ModelProto
     """The graph with an open number of steps. Its inputs are the sequence and, if present, lengths
@@ -70,7 +70,8 @@ class WholeGraph:
 
         def feed(x: np.ndarray) -> Arrays:
             fed = {value.name: x}
-            # The batch axis is still unknown. Nodes before the first layer read neither of these.
+            # The batch axis is still unknown, so the number of rows here may be wrong. Nodes before
+            # the first layer read neither lengths nor contexts.
             if lengths is not None:
                 fed[lengths.name] = np.ones(len(x), lengths.dtype)
             return fed | {
