@@ -38,7 +38,7 @@ class Codebook:
         layers: Mapping[str, onnx.NodeProto],
         known: Collection[str],
     ) -> None:
-        """`layers` are recurrent operators with bounded outputs that become int8, by output name.
+        """`layers` maps output names to bounded recurrent operators on their way to int8.
 
         Each layer returns codes of its first output as a fourth output. `known` are other bounded
         tensors.
@@ -62,9 +62,7 @@ class Codebook:
         return self._found[name]
 
     def scaled(self, name: str) -> Encoded:
-        """The codes of a tensor of any values. Each row is divided by the row's largest absolute
-        value.
-        """
+        """The codes of any tensor; each row is divided by its largest absolute value."""
         if name not in self._scaled:
             self._scaled[name] = self._arithmetic.encode_rows(self._editor, name)
         return self._scaled[name]

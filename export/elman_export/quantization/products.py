@@ -15,8 +15,7 @@ KINDS = ("MatMul", "Gemm")
 _SMALLEST = 4096
 """The least number of weights in a matrix."""
 _SMALLEST_SCALED = 16384
-"""The least number of weights if the other factor's rows must be scaled: seven operators for one.
-"""
+"""The least number of weights if the other factor must be scaled: seven operators for one."""
 _SHORTEST_SCALED = 32
 """The least length of scaled rows: for shorter rows, the scaling takes as long as int8 saves."""
 
@@ -86,8 +85,7 @@ def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -
 
 
 def check_size(shape: tuple[int, ...], *, scaled: bool) -> None:
-    """Raises `Kept` if a matrix is too small; `scaled` means that the other factor must be scaled
-    first.
+    """Raises `Kept` if a matrix is too small. With `scaled`, the other factor must be scaled first.
     """
     rows, columns = shape
     if scaled and rows < _SHORTEST_SCALED:

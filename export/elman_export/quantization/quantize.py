@@ -123,7 +123,7 @@ class _Quantization:
         return count, known
 
     def _products(self, layers: list[Layer], known: set[str]) -> int:
-        """Makes layers read codes and products of the main graph int8; returns the number of
+        """Makes layers read codes and products int8, in the main graph; returns the number of
         products.
         """
         bounded = {

@@ -13,8 +13,7 @@ from elman_export.quantization.layer import Layer
 from elman_export.surgery.editor import Editor, outputs
 
 _Y, _H, _C, _CODES = range(4)
-"""Output indices of a layer: the outputs of ONNX's operators, then the codes of the first output.
-"""
+"""Output indices of a layer: the outputs in ONNX, then the codes of the first output."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,4 @@
-"""VADER's lexicon of words and feelings, in families of inflections, and phrases made from the
-words.
+"""VADER's lexicon of words and feelings, in families of inflections, and random phrases.
 
 The rules for negation and emphasis are VADER's (Hutto and Gilbert, ICWSM 2014), in their simplest
 form. This module knows no network.

@@ -28,8 +28,7 @@ _EPOCHS = 30
 _LAST_LETTER = 1.5
 """The weight of the probability after a word's last letter; other letters weigh at most 1."""
 _EVERYDAY = 10
-"""The number of copies of an everyday word in the training words; other words have a single copy.
-"""
+"""The number of copies of each everyday word in training; other words have a single copy."""
 _TYPOS = 0.04
 """The share of letters replaced by random letters in training."""
 

@@ -26,7 +26,8 @@ _BY_VALUE = frozenset(
         *("ThresholdedRelu", "Where", "Xor"),
     )
 )
-"""Each output value depends only on input values at the same place, whatever the axes mean."""
+"""Operators that compute each output value from inputs at the same place, whatever the axes mean.
+"""
 _BY_LAYOUT = frozenset(
     ("Expand", "Flatten", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )

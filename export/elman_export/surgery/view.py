@@ -44,9 +44,7 @@ class View:
         return axis % max(1, self.rank(self.input(0)))
 
     def listed(self, attribute: str, index: int) -> list[int] | None:
-        """Whole numbers from an attribute (old operator sets) or an input (new ones); None if
-        absent.
-        """
+        """Whole numbers from an attribute (old opsets) or an input (new opsets); None if absent."""
         found = self.attribute(attribute)
         if found is None and self.input(index):
             found = np.atleast_1d(self.values[self.input(index)]).tolist()
