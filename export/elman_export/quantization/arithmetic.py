@@ -76,8 +76,7 @@ class Arithmetic:
         return Encoded(nodes.node("QuantizeLinear", [values, step, zero]))
 
     def encode_rows(self, nodes: Nodes, values: str) -> Encoded:
-        """Codes of any values; each row (the last axis) is divided by its largest absolute value.
-        """
+        """Codes of any values; a row (the last axis) is divided by its largest absolute value."""
         size = nodes.node("Abs", [values])
         if self._opset < 18:
             largest = nodes.node("ReduceMax", [size], axes=[-1], keepdims=1)

@@ -85,8 +85,7 @@ def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -
 
 
 def check_size(shape: tuple[int, ...], *, scaled: bool) -> None:
-    """Raises `Kept` if a matrix is too small. With `scaled`, the other factor must be scaled first.
-    """
+    """Raises `Kept` if a matrix is too small; `scaled`: the other factor must be scaled first."""
     rows, columns = shape
     if scaled and rows < _SHORTEST_SCALED:
         raise Kept(f"rows of {rows} are too short to gain by it")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def start(seed: int) -> None:
-    """Makes training repeatable: seeds torch, uses one thread and deterministic operators."""
+    """Makes training repeatable: seeds torch, uses one thread and only deterministic operators."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

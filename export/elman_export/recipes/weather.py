@@ -93,9 +93,7 @@ def persistence(values: np.ndarray, first: int) -> Errors:
 
 
 def same_hour_yesterday(values: np.ndarray, first: int) -> Errors:
-    """The errors, from hour `first` on, if each hour is predicted to be like the same hour a day
-    before.
-    """
+    """The errors, from hour `first` on, if each hour is predicted to be like 24 hours before."""
     return errors(values[first - 24 : -24], values[first:])
 
 

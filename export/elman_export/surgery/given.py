@@ -127,9 +127,7 @@ def element(
 def element_spec(
     model: onnx.ModelProto, value: onnx.ValueInfoProto, said: InputSpec | None
 ) -> InputSpec:
-    """The element's spec: `said` under the graph's own name and type, or the spec found in the
-    graph.
-    """
+    """The element's spec: `said` under the graph's own name and type, or a spec from the graph."""
     kind = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
     if said is not None:
         return replace(said, name=value.name, dtype=cast(DType, kind))
