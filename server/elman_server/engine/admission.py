@@ -1,4 +1,4 @@
-"""Admission: whether the server takes another session, and whether it reads more elements."""
+"""Admission: whether the server accepts another session, and whether it reads more elements."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from elman_server.errors import Overloaded, ShuttingDown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What waits of one model, each asked for at any time."""
+    """Functions that report how much waits for one model; callable at any time."""
 
     elements: Callable[[], int]
-    """That wait for a step, and not for their callers to read."""
+    """Elements waiting for a step, without the elements held until their caller reads."""
     element_nbytes: int = 0
-    """Of one of these elements."""
+    """Bytes of one element."""
     context_nbytes: Callable[[], int] = int
-    """Of what sessions were given that have not begun."""
+    """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
 
 
 class Admission:
-    """Counts what all models share. Not for use from several threads."""
+    """Counts sessions and bytes over all models. Not thread-safe."""
 
     def __init__(
         self,
@@ -44,17 +44,19 @@ class Admission:
         self._waiting: set[Callable[[], None]] = set()
         self.sessions = 0
         self.state_nbytes = 0
-        """Of all sessions."""
+        """Bytes of state of all sessions."""
         self.closed = False
         """Whether the server is stopping."""
 
     def admit(self, elements: int = 0, context_nbytes: int = 0, state_nbytes: int = 0) -> None:
-        """Counts one more session; `release` gives its place back.
+        """Counts one more session, until `release`.
 
-        `elements`: how many it brings along at once, which is refused while too many wait already.
-        `context_nbytes`: bytes of what it begins from, which are refused where they are too many
-        with those of the others that have yet to begin. `state_nbytes`: bytes of its state. Raises
-        `Overloaded` or `ShuttingDown`.
+        `elements`: how many elements the caller pushes together with the open; refused while too
+        many elements wait. `context_nbytes`: bytes of the session's contexts or snapshot; refused
+        if the sum over sessions without a ready state gets too large. `state_nbytes`: bytes of the
+        session's state.
+
+        Raises `Overloaded` or `ShuttingDown`.
         """
         if self.closed:
             raise ShuttingDown("the server is stopping")
@@ -91,14 +93,14 @@ class Admission:
         self.relieve()
 
     def watch(self, waiting: Waiting) -> Callable[[], None]:
-        """Adds one model to what `crowded` and `crowded_by_contexts` look at. What it returns takes
-        that back."""
+        """Includes a model in `crowded` and `crowded_by_contexts`. Returns a function that removes
+        the model again."""
         self._models.append(waiting)
         return lambda: self._models.remove(waiting)
 
     @contextmanager
     def lease(self, frame_nbytes: int) -> Iterator[None]:
-        """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
+        """Counts a frame held in memory. Raises `Overloaded` if such frames take too many bytes."""
         if self._frame_nbytes and self._frame_nbytes + frame_nbytes > self._max_pending_bytes:
             raise Overloaded(
                 f"frames of {self._frame_nbytes} bytes wait already to be taken; max_pending_bytes "
@@ -112,15 +114,16 @@ class Admission:
             self._frame_nbytes -= frame_nbytes
 
     def wait(self, notify: Callable[[], None]) -> None:
-        """Has `notify` called, once, when it is not crowded any more."""
+        """Has `notify` called once, when the server is not crowded any more."""
         self._waiting.add(notify)
 
     def forget(self, notify: Callable[[], None]) -> None:
-        """Takes a `wait` back."""
+        """Cancels a `wait`."""
         self._waiting.discard(notify)
 
     def relieve(self) -> None:
-        """Looks whether those who wait can go on. To be called when fewer elements wait."""
+        """Notifies the waiting callers if the server is not crowded. Call it when fewer elements
+        wait."""
         if self._waiting and not self.crowded and not self.crowded_by_contexts:
             waiting, self._waiting = self._waiting, set()
             for notify in waiting:
@@ -137,7 +140,7 @@ class Admission:
 
     @property
     def crowded(self) -> bool:
-        """Whether more elements wait, of all models, than the server wants to hold."""
+        """Whether more elements of all models wait than the server wants to hold."""
         elements = nbytes = 0
         for model in self._models:
             waiting = model.elements()

@@ -1,4 +1,4 @@
-"""A batch: the rows that go through one step together, and their predictions on the way back."""
+"""A batch: the rows that go through one step together, and the way back of their predictions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,41 +22,41 @@ class Part:
     """Rows `start` to `stop - 1` of a batch."""
 
     receiver: Receiver
-    """Of their predictions."""
+    """Receives the rows' predictions."""
     start: int
     stop: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Row `i` is a session's whose slot is `slots[i]`, and holds `counts[i]` elements, at most
-    `chunk`."""
+    """Sessions of one step. Row `i` belongs to the session in slot `slots[i]` and holds `counts[i]`
+    elements, at most `chunk`."""
 
     table: SessionTable
     slots: Rows
     counts: Numbers
     chunk: int
     elements: Elements
-    """Those of all rows without padding, row after row: `[sum(counts), *shape]`."""
+    """Elements of all rows without padding, row after row: `[sum(counts), *shape]`."""
     times: Times
-    """When each of them arrived."""
+    """Arrival time of each element."""
     parts: list[Part]
-    """All rows, in their order; each of another receiver."""
+    """All rows in order, one part for each receiver."""
     fresh: list[int]
-    """Rows that begin from the model's initial state instead of from their slot's."""
+    """Rows that begin from the model's initial state instead of the slot's state."""
     outputs: frozenset[str]
-    """The outputs that some row wants."""
+    """Names of the outputs that at least one row needs."""
 
     def __len__(self) -> int:
         return len(self.slots)
 
     @property
     def sessions(self) -> "list[Session]":
-        """Whose the rows are, until the step is over."""
+        """Sessions of the rows. Valid until the step is over."""
         return self.table.of(self.slots)
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Rows `start` to `stop - 1` as a batch of their own."""
+        """Returns rows `start` to `stop - 1` as a batch of their own."""
         counts = self.counts[start:stop]
         first = int(self.counts[:start].sum())
         own = slice(first, first + int(counts.sum()))
@@ -78,7 +78,7 @@ class Batch:
 
 
 def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Delivery]]:
-    """Sorts a step's outputs by who gets them. Rows of ended sessions go to nobody."""
+    """Sorts a step's outputs by outbox and selection. Leaves out rows of ended sessions."""
     table = batch.table
     numbers, counts = table.number[batch.slots].tolist(), batch.counts.tolist()
     positions = table.position[batch.slots].tolist()
@@ -98,8 +98,8 @@ def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Deliver
             counts=counts[own],
             first_positions=positions[own],
             outputs={
-                # A copy of a part, so that what one caller has not read yet keeps nobody else's
-                # predictions alive.
+                # A copy of the part, so that one caller's unread predictions do not keep the whole
+                # array alive.
                 name: _unpad(outputs[name] if whole else outputs[name][own].copy(), counts[own])
                 for name in selection.names
             },
@@ -114,7 +114,7 @@ def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Deliver
 
 
 def _unpad(array: NDArray[Any], counts: list[int]) -> NDArray[Any]:
-    """`[rows, chunk, *shape]` without its padding: `[sum(counts), *shape]`."""
+    """Removes the padding of `[rows, chunk, *shape]`; returns `[sum(counts), *shape]`."""
     rows, chunk, *shape = array.shape
     if rows == 1:
         return array[0, : counts[0]]

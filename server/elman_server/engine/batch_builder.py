@@ -1,7 +1,7 @@
-"""What goes into a step: sessions from the lines, elements from their queues. The scheduler's own.
+"""The batch builder: takes sessions from the ready queue and elements from their queues.
 
-How many of those who wait share a step, and of what chunk, is what answers the most elements a
-second. Whose caller does not read is held back until it does.
+Chooses the number of rows and the chunk that answer the most elements per second. Holds back the
+sessions of a caller that does not read. Used by the scheduler alone.
 """
 
 import numpy as np
@@ -25,20 +25,20 @@ class BatchBuilder:
         queues: Queues,
         lines: ReadyQueue,
     ) -> None:
-        """`seconds(rows, chunk)` estimates how long the model computes a step."""
+        """`seconds(rows, chunk)` estimates the seconds that the model computes a step."""
         self._limits = limits
         self._sizer = StepSizer(limits, seconds)
         self._table = table
         self._queues = queues
         self._ready = lines
         self._rows = limits.max_batch_size
-        """Of the last step that several shared."""
+        """Rows of the last step shared by several sessions."""
         self._held: set[Outbox] = set()
 
     @property
     def full(self) -> bool:
-        """Whether enough stands in line for the next step to be made ahead: as many as shared
-        the last one, or as much as fills one."""
+        """Whether enough sessions are ready to make the next step ahead of time: as many as shared
+        the last step, or enough elements to fill a step."""
         limits, lines = self._limits, self._ready
         if lines.sessions >= min(limits.max_batch_size, self._rows):
             return True
@@ -46,16 +46,16 @@ class BatchBuilder:
 
     @property
     def held(self) -> int:
-        """Elements that wait for their caller to read."""
-        # Asked for at each push, and mostly there is none.
+        """Elements held until their caller reads."""
+        # Called at each push, and mostly no outbox is held.
         return sum(outbox.pending for outbox in self._held) if self._held else 0
 
     def hold(self, outbox: Outbox) -> None:
-        """What its sessions have waiting waits for their caller to read."""
+        """Counts an outbox's waiting elements as held until their caller reads."""
         self._held.add(outbox)
 
     def release(self, outbox: Outbox) -> None:
-        """Lets sessions go on that were held because their outbox was full."""
+        """Releases sessions that were held because their outbox was full."""
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
         for rows, place in held:
@@ -72,7 +72,8 @@ class BatchBuilder:
             self._held.discard(outbox)
 
     def take(self, first: int, idle: bool) -> Batch | None:
-        """The sessions that fit into a step best, those of a certain line first."""
+        """Takes the best batch out of the queues, with the sessions of line `first` first. None if
+        no session is ready. `idle`: whether the model had no work before."""
         table = self._table
         while True:
             if self._ready.sessions == 1:
@@ -103,7 +104,7 @@ class BatchBuilder:
         return self._batch(rows, counts, chunk, parts, *self._queues.take(rows, counts))
 
     def _take_one(self, line: int) -> Batch | None:
-        """The same if at most one stands in line, as is so of who does not multiplex."""
+        """Takes a batch when at most one session is ready, as for a caller without multiplexing."""
         row = self._ready.take_one(line)
         if row is None:
             return None
@@ -132,7 +133,8 @@ class BatchBuilder:
         )
 
     def _hold(self, rows: Rows, ids: Numbers, alike: bool) -> bool:
-        """Takes those whose outboxes are full out of their lines. False if there are none."""
+        """Takes rows with a full outbox out of the ready queue. Returns False if all outboxes have
+        room."""
         table, held = self._table, False
         each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
         for row in each.tolist():
@@ -146,7 +148,8 @@ class BatchBuilder:
         return held
 
     def _parts(self, rows: Rows, ids: Numbers) -> list[Part]:
-        """Of rows in the order of their receivers; of all of them, if that is one."""
+        """Returns the parts of rows sorted by receiver. A single id in `ids` stands for all
+        rows."""
         if len(ids) == 1:
             return [Part(self._receiver(int(rows[0])), 0, len(rows))]
         stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]

@@ -1,4 +1,4 @@
-"""The line of sessions whose snapshots are due. The scheduler's own."""
+"""The queue of sessions with a snapshot due. Used by the scheduler alone."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class CaptureQueue:
     def __init__(self, table: SessionTable, *, hold: Callable[[Outbox], None]) -> None:
-        """`hold` is told of outboxes that are full when one of their sessions is to be read."""
+        """`hold` is called with each full outbox of a session whose turn comes."""
         self._table = table
         self._hold = hold
         self._line: deque[Session] = deque()
@@ -23,31 +23,31 @@ class CaptureQueue:
         return bool(self._line)
 
     def add(self, session: "Session") -> None:
-        """Nothing else is done with it before it is read."""
+        """Queues a session. The session gets no other work before its snapshot is taken."""
         row = session.slot.index
         if self._table.place[row] != READ:
             self._table.place[row] = READ
             self._line.append(session)
 
     def add_again(self, sessions: "Iterable[Session]") -> None:
-        """Those whose outboxes were full when it was their turn."""
+        """Queues sessions again whose outboxes were full at their turn."""
         self._line.extend(sessions)
 
     def hasten(self, session: "Session") -> None:
-        """Does not wait for its outbox to be emptied."""
+        """Queues a session again although its outbox is full."""
         if session in session.outbox.unread:
             session.outbox.unread.remove(session)
             self._line.append(session)
 
     def take(self, most: int) -> CaptureJob | None:
-        """The next ones, at most so many; None if there is none."""
+        """Takes the next sessions, at most `most`; None if no session can be captured."""
         sessions: list[Session] = []
         while self._line and len(sessions) < most:
             session = self._line.popleft()
             if session.ended is not None:
                 continue
             if session.outbox.full and not session.cut:
-                # Or a drain would hold the states of all sessions twice.
+                # Otherwise a drain would hold the states of all sessions twice.
                 session.outbox.unread.append(session)
                 self._hold(session.outbox)
                 continue

@@ -14,67 +14,68 @@ if TYPE_CHECKING:
     from elman_server.model.selection import EncodedValues
 
 _HELD_NBYTES = 1024
-"""What a delivery takes in memory beside its predictions, roughly."""
+"""Bytes of a delivery in memory beside its predictions, roughly."""
 _SENT_NBYTES = 64
 _SENT_NBYTES_OF_SESSION = 16
-"""What it takes on the wire beside its predictions, roughly."""
+"""Bytes of a delivery on the wire beside its predictions, roughly: for each delivery, and for each
+session."""
 
 Outputs = Mapping[str, NDArray[Any]]
 """A step's outputs by name: `[rows, chunk, *shape]`."""
 
 
 class Selection(Protocol):
-    """What a session wants of each prediction. Compared by identity."""
+    """The outputs a session wants, and their encoding. Compared by identity."""
 
     @property
     def names(self) -> frozenset[str]:
-        """The model's outputs that it needs."""
+        """Names of the model's outputs to encode."""
 
     @property
     def element_nbytes(self) -> int:
-        """Bytes of one prediction as it is sent."""
+        """Bytes of one prediction on the wire."""
 
     def encode(self, outputs: Outputs) -> "list[EncodedValues]":
         """Packs `n` predictions, `[n, *shape]` by name."""
 
 
-# Not frozen: there is one for every message, and being frozen costs more than all that is done with
-# it.
+# Not frozen: every message has a delivery, and a frozen dataclass costs more than all other work on
+# a delivery.
 
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
-    """Predictions of sessions with the same outbox and selection, packed as they are sent."""
+    """Predictions of sessions with a common outbox and selection, packed as they are sent."""
 
     selection: Selection
     numbers: list[int]
-    """The sessions' own, as their caller calls them."""
+    """The caller's numbers for the sessions."""
     counts: list[int]
     first_positions: list[int]
     outputs: Outputs
-    """By name: `[sum(counts), *shape]`."""
+    """Predictions by output name: `[sum(counts), *shape]`."""
     times: Times
-    """When the element of each arrived."""
+    """Arrival time of each prediction's element."""
 
     @property
     def held_nbytes(self) -> int:
-        """Bytes that it keeps in memory."""
+        """Bytes in memory."""
         outputs = sum(array.nbytes for array in self.outputs.values())
         return _HELD_NBYTES + self.times.nbytes + outputs
 
     @property
     def sent_nbytes(self) -> int:
-        """Bytes that it takes as it is sent."""
+        """Bytes on the wire."""
         predictions = sum(self.counts) * self.selection.element_nbytes
         return _SENT_NBYTES + len(self.numbers) * _SENT_NBYTES_OF_SESSION + predictions
 
     def without(self, numbers: Container[int]) -> "Delivery":
-        """The same but for the sessions with these numbers."""
+        """Returns the delivery without the sessions with these numbers."""
         chosen = [number not in numbers for number in self.numbers]
         return self if all(chosen) else self.of(chosen)
 
     def of(self, chosen: list[bool]) -> "Delivery":
-        """The same for some of the sessions alone."""
+        """Returns the delivery of the sessions with `chosen[i]` alone."""
         elements = np.repeat(chosen, self.counts)
         return Delivery(
             selection=self.selection,
@@ -86,8 +87,8 @@ class Delivery:
         )
 
     def split(self, nbytes: int) -> Iterator["Delivery"]:
-        """The same in parts that send at most `nbytes` each, but one prediction at least. A
-        session's predictions may go out in several parts."""
+        """Splits the delivery into parts of at most `nbytes` on the wire, but at least one
+        prediction. A session's predictions may be split too."""
         if self.sent_nbytes <= nbytes:
             yield self
             return
@@ -98,7 +99,7 @@ class Delivery:
             yield self._part(first, min(first + room, total))
 
     def _part(self, first: int, stop: int) -> "Delivery":
-        """Predictions `first` to `stop - 1`, counted over all sessions."""
+        """Returns predictions `first` to `stop - 1`, counted over all sessions."""
         numbers, counts, positions = [], [], []
         start = 0
         for number, count, position in zip(

@@ -1,8 +1,8 @@
 """The engine of one model: the asyncio shell around the scheduler.
 
-All of it runs on one event loop, but for the steps that are long enough to be worth a thread. It
-wakes on events only: an element that finds the engine idle starts a step in the loop's next turn,
-and what arrives while a step runs forms the next.
+The engine runs on one event loop. Only long work runs on the compute thread. The engine wakes on
+events alone: an element for an idle engine starts a step in the loop's next turn, and elements that
+arrive during a step form the next step.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ from elman_server.process.cputime import cpu_seconds
 from elman_server.runner import Runner
 
 _AHEAD = 2
-"""Steps that the compute thread is given: the one that it runs, and the next, if that is full
-already. So it need not wait for the event loop in between; and who comes later waits for no more
-than the two, which are bounded."""
+"""Steps that the compute thread holds at most: the running step and, if already full, the next
+step. The thread then need not wait for the event loop between steps. A late element waits for at
+most these two steps, and both are bounded."""
 
 _STEP_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
@@ -69,25 +69,25 @@ _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
 )
 _PARKING_GRAIN = 0.05
-"""The share of the time after which idle sessions are parked by which that may be late."""
+"""How late the engine may park an idle session, as a share of `park_after`."""
 _AT_ONCE = 64
-"""Sessions that are ended before others have a turn, where all are."""
+"""Sessions that `_each` acts on before other tasks get a turn."""
 _LAST_SECONDS = 1.0
-"""What a drain waits for the work that runs when its grace is over."""
+"""Seconds that a drain waits for running work after the grace period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settled:
-    """Whom a step or a beginning concerned."""
+    """Effects of finished work: outboxes to notify, sessions that ended, elements answered."""
 
     outboxes: set[Outbox]
     ended: list[Session]
     answered: int
-    """Elements whose predictions go to somebody."""
+    """Elements whose predictions go to an open session."""
 
 
 class Engine:
-    """Serves one model. Not thread-safe: everything is called on the loop that called `start`."""
+    """Serves one model. Not thread-safe: call every method on the loop that called `start`."""
 
     def __init__(
         self,
@@ -107,24 +107,26 @@ class Engine:
         element_nbytes: int = 8,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`step_seconds(rows, chunk)` estimates how long a step takes, `beginning_seconds(rows)`
-        how long a beginning does. `inline`: whether both hold whatever the elements are, so that
-        short ones may run on the event loop. Parkable sessions that are idle for `park_after`
-        seconds are parked. `state_nbytes`: of one session; `element_nbytes`: of one element.
+        """`step_seconds(rows, chunk)` estimates the seconds of a step, `beginning_seconds(rows)`
+        the seconds of an `InitJob`. `inline`: whether both estimates hold for any elements, so that
+        short work may run on the event loop. Parkable sessions are parked after `park_after` idle
+        seconds. `state_nbytes`: bytes of one session's state. `element_nbytes`: bytes of one
+        element.
 
-        A step that takes longer than `step_timeout` seconds is ended, and with it the sessions that
-        take so long. `stuck` is called with True if a step can't be ended, from when on no session
-        can be opened, and with False if it came to an end all the same.
+        A step that takes longer than `step_timeout` seconds is interrupted, and the sessions that
+        caused the delay end. If a step does not stop on the interrupt, the engine calls
+        `stuck(True)` and opens no more sessions. If the step stops later, the engine calls
+        `stuck(False)`.
         """
         self._state_nbytes = state_nbytes
         self.element_nbytes = element_nbytes + ENTRY_NBYTES
-        """Bytes that an element takes while it waits for a step."""
+        """Bytes that an element takes while waiting for a step."""
         self.untaken = 0
-        """Elements of frames that are being taken: they wait for a step, and have no queue yet."""
+        """Elements of partly pushed frames: already waiting for a step, but not in a queue yet."""
         self.opened = 0
         """Sessions opened since the start."""
         self.stays = False
-        """Whether it keeps its sessions, however idle they or old their connections are."""
+        """Whether the engine keeps idle sessions and old connections."""
         self._scheduler = scheduler
         self._executor = Executor(
             runner=runner,
@@ -159,14 +161,14 @@ class Engine:
         self._worker.start()
 
     async def stop(self) -> None:
-        """Waits for the step that runs and ends the compute thread. Sessions must have ended."""
+        """Waits for the running step and ends the compute thread. All sessions must have ended."""
         for timer in (self._parking, self._looking):
             if timer is not None:
                 timer.cancel()
         await self._worker.stop()
 
     async def idle(self) -> None:
-        """Returns when it has no session."""
+        """Returns when no session is open."""
         await self._idle.wait()
 
     @property
@@ -175,17 +177,17 @@ class Engine:
 
     @property
     def pending(self) -> int:
-        """Elements that wait for a step."""
+        """Elements waiting for a step."""
         return self._scheduler.pending
 
     @property
     def backlog(self) -> int:
-        """Those of them that do not wait for their caller to read what there is already."""
+        """Elements waiting for a step, without the elements held until their caller reads."""
         return self._scheduler.backlog
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of what sessions were given that wait for them to begin."""
+        """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
         return self._scheduler.context_nbytes
 
     @property
@@ -205,12 +207,14 @@ class Engine:
         parkable: bool = False,
         awaited: bool = False,
     ) -> Session:
-        """A new session, which brings `elements` along at once. It begins from what it is given,
-        which is checked already: a snapshot, or contexts where the model takes any; and in the
-        initial state otherwise. `cadence`: how often its snapshot goes to the outbox, if at all.
-        `parkable`: whether its caller can do without it until the next push. `awaited`: what it
-        begins from is to be `found`, and `given` is what it may come to; its caller is not told of
-        it before.
+        """Returns a new session. `elements`: how many elements the caller pushes together with the
+        open.
+
+        `given`: a validated snapshot, or validated contexts if the model takes contexts. Without it
+        the session begins in the model's initial state. `cadence`: how often the session's snapshot
+        goes to the outbox, if at all. `parkable`: whether the session may be parked while idle.
+        `awaited`: whether a lookup for the session still runs. `found` then supplies the result,
+        which may be `given`. The caller learns of an awaited session only after `found`.
 
         Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`.
         """
@@ -245,8 +249,9 @@ class Engine:
         return session
 
     def found(self, session: Session, given: InitialState | None, keeping: Keeping) -> None:
-        """What an awaited session begins from; None: in the initial state. It is kept from now on,
-        and its caller gets its first snapshot together with the news."""
+        """Supplies the initial state of an awaited session; None: the model's initial state. From
+        now on `keeping` gets the session's snapshots. The caller gets the first snapshot together
+        with the news that the session is open."""
         session.keeping = keeping
         self._scheduler.found(session, given, self._clock())
         session.outbox.opened(session)
@@ -261,10 +266,10 @@ class Engine:
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
     ) -> int:
-        """Queues elements, `[sum(counts), *shape]`, that arrived at `arrival` on the engine's
-        clock: `counts[i]` for `sessions[i]`.
+        """Queues elements `[sum(counts), *shape]`, `counts[i]` of them for `sessions[i]`.
+        `arrival`: seconds on the engine's clock.
 
-        Returns the largest number of elements that one of them has unanswered.
+        Returns the largest number of unanswered elements of any of the sessions.
         """
         most = self._scheduler.push(sessions, counts, elements, arrival)
         self._wake()
@@ -273,13 +278,13 @@ class Engine:
     def push_rows(
         self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, arrival: float
     ) -> int:
-        """The same for many sessions at once, as a `session_index` finds them."""
+        """Queues elements as `push` does, for rows and a receiver from `SessionIndex.find`."""
         most = self._scheduler.push_rows(receiver, rows, counts, elements, arrival)
         self._wake()
         return most
 
     def session_index(self, outbox: Outbox) -> SessionIndex:
-        """A new one, for a caller's sessions."""
+        """Returns a new index of one caller's sessions."""
         return SessionIndex(self._scheduler.table, outbox)
 
     def close(self, session: Session, ending: Ending = FINISHED) -> None:
@@ -292,8 +297,8 @@ class Engine:
                 self._wake()
 
     def cut(self, session: Session, ending: Ending) -> None:
-        """Ends a session as soon as what runs is over, and forgets its queue; one that is closing
-        because of an error ends with that."""
+        """Drops a session's queue and ends the session after its running work. A session that is
+        already closing because of an error keeps that ending."""
         if session.ended is None:
             if self._scheduler.cut(session, ending):
                 self._tell_end(session)
@@ -302,7 +307,7 @@ class Engine:
                 self._wake()
 
     def snapshot(self, session: Session) -> None:
-        """Has its snapshot put into its outbox as soon as all that was pushed is answered."""
+        """Puts a session's snapshot into its outbox once all pushed elements are answered."""
         if session.ended is None:
             self._scheduler.snapshot(session)
             self._wake()
@@ -315,20 +320,20 @@ class Engine:
             session.outbox.notify()
 
     def drop(self, session: Session, ending: Ending) -> None:
-        """Ends a session now or, if it is kept, as soon as its last snapshot is taken."""
+        """Ends a session now or, if `keeping` is set, as soon as its last snapshot is taken."""
         if session.keeping is None:
             self.abort(session, ending)
         else:
             self.cut(session, ending)
 
     def revoke(self, session: Session, ending: Ending) -> None:
-        """Ends a session now, and tells nothing of what it has answered and its caller was not told
-        yet. If it has ended already, but that was not told, it ended so."""
+        """Ends a session now and withdraws all its unsent predictions and messages. If the session
+        has ended already and the caller does not know yet, `ending` replaces the first ending."""
         session.outbox.forget(session, ending)
         self.abort(session, ending)
 
     def collect(self, outbox: Outbox) -> Mail:
-        """Empties an outbox and lets its sessions go on."""
+        """Empties an outbox and releases its held sessions."""
         mail = outbox.take()
         if outbox.held or outbox.unread:
             self._scheduler.release(outbox)
@@ -336,8 +341,9 @@ class Engine:
         return mail
 
     async def drain(self, ending: Ending, *, grace: float) -> None:
-        """Ends every session: after its queue is answered or, when `grace` seconds are over, after
-        what runs then is."""
+        """Ends every session after its queue is answered. After `grace` seconds the remaining
+        sessions lose their queues and end after their running work. With a `grace` of 0 they end at
+        once."""
         await self._each(partial(self.close, ending=ending))
         if await self._idle_within(grace):
             return
@@ -347,7 +353,7 @@ class Engine:
         await self._each(partial(self.abort, ending=ending.without_snapshot))
 
     async def _each(self, act: Callable[[Session], None]) -> None:
-        """Does something with every session, with turns for others in between."""
+        """Calls `act` for every session, and lets other tasks run in between."""
         for number, session in enumerate(list(self._scheduler.sessions), 1):
             act(session)
             if number % _AT_ONCE == 0:
@@ -362,15 +368,15 @@ class Engine:
         return True
 
     def _park_in_time(self) -> None:
-        """Looks for idle sessions when the first may be so long enough."""
+        """Schedules the next search for idle sessions, at the earliest time that can find one."""
         if self._parking is not None or self._park_after == inf:
             return
         longest = self._scheduler.table.longest_idle
         if longest != inf:
-            # Not for each one alone.
+            # A lower bound, so that one search serves many sessions.
             least = self._park_after * _PARKING_GRAIN
             delay = max(least, longest + self._park_after - self._clock())
-            # One that waits for its first element may have it, and be idle, any time.
+            # A session still waiting for its first element may get it, and be idle, at any time.
             delay = min(delay, self._park_after)
             self._parking = self._loop.call_later(delay, self._park)
 
@@ -425,12 +431,12 @@ class Engine:
             self._log.warning("the model came to the end of a step that could not be ended")
             self._tell_stuck(False)
         settled = self._settle(results)
-        # The next step starts first: telling the callers of this one can go on beside it.
+        # Start the next step first: notifying this step's callers can overlap with it.
         self._start_steps(idle=False)
         self._tell(results, settled)
 
     def _look_in_time(self) -> None:
-        """Looks whether the compute thread runs something for too long, when it may."""
+        """Schedules a check of the compute thread for work that takes too long."""
         if self._looking is None and self._step_timeout != inf:
             self._looking = self._loop.call_later(self._step_timeout, self._look)
 
@@ -445,7 +451,7 @@ class Engine:
         self._looking = self._loop.call_later(delay, self._look)
 
     def _give_up(self) -> None:
-        """The step that runs can't be ended."""
+        """Ends all sessions, because the running step does not stop on an interrupt."""
         self._stuck = True
         self._log.error("the model does not come to the end of a step, and serves no more")
         ending = self._too_long("a step")
@@ -527,7 +533,7 @@ class Engine:
                 stats = _stats(result, result.work, concerned.answered)
                 self._observer.stepped(stats)
                 if stats.nonfinite and not self._nonfinite_logged:
-                    self._nonfinite_logged = True  # the metric counts those that follow
+                    self._nonfinite_logged = True  # the metric counts later ones
                     self._log.warning("predictions are not finite", predictions=stats.nonfinite)
 
     def _tell_end(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""The executor: runs an engine's work on the model, on whichever thread, within limits of time."""
+"""The executor: runs an engine's work on the model, on either thread, within time limits."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,33 +12,33 @@ from elman_server.engine.worker import Result, Work
 from elman_server.runner import Runner
 
 _INLINE_SECONDS = 200e-6
-"""A step shorter than this runs on the event loop: handing it to a thread and back costs about as
-much (0.3 ms on two cores)."""
+"""A step shorter than this runs on the event loop: a round trip to the compute thread costs about
+as much (0.3 ms on two cores)."""
 _OVERRUN_SECONDS = 20e-3
-"""CPU time of work that was to be done within `_INLINE_SECONDS`. A model that took so long once
-never runs on the event loop again, where everybody waits for it."""
+"""CPU time at which work meant to take `_INLINE_SECONDS` counts as an overrun. After one overrun
+the model never runs on the event loop again, because all sessions wait there."""
 _COPIED_PER_SECOND = 1e9
-"""Bytes of state that are read or put back in a second, at least."""
+"""Bytes of state captured or restored in a second, at least."""
 _PART_SECONDS, _PART_FACTOR = 0.25, 20
-"""A part of a step that took too long gets so many seconds, or so many times what it should take:
-the sessions that took too long are to be found while the others wait."""
+"""Time limit for a part of a step that took too long: seconds, or a multiple of the estimate,
+whichever is more. The search for the slow sessions must end soon, because other sessions wait."""
 _MOST_LATE = 16
-"""Parts of a step that may take too long, too: with so many those are found who do, if they are
-two. Where they are more, all end that are not known by then to take no longer than they should, as
-others wait for the model meanwhile."""
+"""How many parts of a late step may be late too. This is enough to find two slow sessions. Beyond
+it, all sessions end that are not yet known to be fast, because other sessions wait for the model
+meanwhile."""
 _STUCK_SECONDS = 1.0
-"""A run that goes on for so long after it was interrupted does not hear interrupts."""
+"""A run that goes on this long after an interrupt ignores interrupts."""
 _LOOK_SECONDS = 0.05
-"""Between two looks at a run that was interrupted, or at the parts of a step that was."""
+"""Seconds between two checks of an interrupted run, or of the parts of a late step."""
 
 
 class TooLong(Exception):
-    """A run was ended because it took too long."""
+    """A run was interrupted because it took too long."""
 
 
 class Executor:
-    """One run at a time: on the event loop with `run_inline`, or on the compute thread with `run`.
-    The event loop calls `look` while the compute thread runs something."""
+    """Runs work, one job at a time: on the event loop with `run_inline`, or on the compute thread
+    with `run`. The event loop calls `look` while the compute thread runs a job."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Executor:
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
     ) -> None:
-        """`step_seconds(rows, chunk)` and `beginning_seconds(rows)` estimate how long a step and a
-        beginning take. `inline`: whether these estimates hold whatever the numbers are. A run that
-        takes longer than `timeout` seconds is ended. `cpu_clock`: seconds that the thread which
-        calls it has computed."""
+        """`step_seconds(rows, chunk)` and `beginning_seconds(rows)` estimate the seconds of a step
+        and of an `InitJob`. `inline`: whether the estimates hold for any numbers. A run that takes
+        longer than `timeout` seconds is interrupted. `cpu_clock`: CPU seconds of the calling
+        thread."""
         self._runner = runner
         self._step_seconds = step_seconds
         self._beginning_seconds = beginning_seconds
@@ -64,7 +64,7 @@ class Executor:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._interrupt: Interrupt | None = None
-        """Of what the compute thread runs."""
+        """Interrupt of the job on the compute thread."""
         self.inline = inline
         """Whether the model may run on the event loop."""
 
@@ -75,7 +75,7 @@ class Executor:
         return self._seconds(work) < _INLINE_SECONDS and self._runner.has_room(work.slots)
 
     def run_inline(self, work: Work) -> list[Result]:
-        """Runs work to its end, on the thread that calls."""
+        """Runs work to its end on the calling thread."""
         start = self._cpu_clock()
         results = self._run(work, None)
         if self._cpu_clock() - start > _OVERRUN_SECONDS:
@@ -83,12 +83,12 @@ class Executor:
         return results
 
     def run(self, work: Work) -> list[Result]:
-        """Runs work to its end, or to its deadline. For the compute thread."""
+        """Runs work to its end or to its deadline. For the compute thread."""
         return self._run(work, self._timeout)
 
     def look(self, now: float) -> float:
-        """Interrupts what the compute thread runs, if that takes too long. Returns after how many
-        seconds to look again."""
+        """Interrupts the compute thread's job if it takes too long. Returns the seconds until the
+        next check."""
         interrupt = self._interrupt
         if interrupt is None:
             return _LOOK_SECONDS
@@ -97,19 +97,19 @@ class Executor:
         return max(_LOOK_SECONDS, interrupt.deadline - now)
 
     def stuck(self, now: float) -> bool:
-        """Whether what the compute thread runs goes on although it was interrupted."""
+        """Whether the compute thread's job goes on although it was interrupted."""
         interrupt = self._interrupt
         return interrupt is not None and now >= interrupt.fired_at + _STUCK_SECONDS
 
     def _run(self, work: Work, limit: float | None) -> list[Result]:
-        """Runs it as a whole or, if that fails or takes too long, in halves, so that a session on
-        which the runtime fails ends alone. `limit`: seconds that it may take."""
+        """Runs work as a whole. If the run fails or takes too long, runs halves, so that a session
+        on which the runtime fails ends alone. `limit`: seconds, or None."""
         whole = self._run_part(work, limit)
         if not isinstance(whole.outputs, Exception):
             return [whole]
         late = int(isinstance(whole.outputs, TooLong))
         results: list[Result] = []
-        # Halves before quarters: what is no session's fault is soon found, wherever it is.
+        # Halves before quarters: a failure that no session causes then shows early.
         failed = deque([whole])
         while failed:
             result = failed.popleft()
@@ -140,7 +140,7 @@ class Executor:
                     self._runner.begin(work, interrupt)
                 case RestoreJob():
                     self._runner.restore(work)
-        except Exception as error:  # whatever the runtime raises ends sessions, not the engine
+        except Exception as error:  # a runtime error ends sessions, not the engine
             late = interrupt is not None and interrupt.fired
             outputs = TooLong() if late else error
         finally:

@@ -1,9 +1,9 @@
-"""A beginning: sessions whose state is made from what they were given at their open.
+"""Initialization: making a session's state from contexts or a snapshot given at its open.
 
-A model may take contexts: then a session's first state is no constant, but has to be computed, or
-holds what it was given. Or a session goes on from a snapshot. That is done once, before the
-session's first step, as work of its own: so what it was given is not kept, however long a session
-waits for its first element, and a step need not know of it.
+A model may take contexts: then the first state is not constant, but computed from the contexts or
+equal to them. Or a session resumes from a snapshot. Either is a job of its own, done once, before
+the session's first step. So contexts are freed early, even if the first element comes late, and a
+step does not know of contexts.
 """
 
 from collections import deque
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 Contexts = Mapping[str, NDArray[Any]]
-"""What one session is given at its open, by name: `[*shape]`."""
+"""Contexts of one session by name: `[*shape]`."""
 
 
 InitialState = Contexts | Snapshot
-"""What a session's first state here is made from."""
+"""Source of a session's first state on this server."""
 
 
 class Start(Enum):
     """Where a session's first step takes its state from."""
 
     INITIAL = "initial"
-    """From the model: it is the same for all sessions."""
+    """From the model: a constant for all sessions."""
     AWAITED = "awaited"
-    """It is not known yet."""
+    """Not known yet: the lookup is still running."""
     DUE = "due"
-    """From its slot, once it has begun; it stands in line for that."""
+    """From the slot, once initialized; the session is in the queue for that."""
     UNDER_WAY = "under way"
-    """The same; it is part of a beginning that runs."""
+    """From the slot, once initialized; the session is in a running job."""
     BEGUN = "begun"
-    """From its slot."""
+    """From the slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitJob:
-    """Sessions that begin together. `contexts[i]` are those of `sessions[i]`, whose slot is
+    """Sessions to initialize together from contexts. `contexts[i]` belong to `sessions[i]` in slot
     `slots[i]`."""
 
     sessions: list["Session"]
@@ -55,7 +55,7 @@ class InitJob:
         return len(self.sessions)
 
     def part(self, start: int, stop: int) -> "InitJob":
-        """Rows `start` to `stop - 1` alone."""
+        """Returns rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)
         return InitJob(
             sessions=self.sessions[rows], slots=self.slots[rows], contexts=self.contexts[rows]
@@ -63,18 +63,18 @@ class InitJob:
 
 
 class InitQueue:
-    """The sessions that have yet to begin, in the order of their opens. The scheduler's own."""
+    """Sessions without a state yet, in the order of their opens. Used by the scheduler alone."""
 
     def __init__(self) -> None:
         self._line: deque[Session] = deque()
         self.nbytes = 0
-        """Of what those were given that have not begun."""
+        """Bytes of contexts and snapshots of sessions without a ready state."""
 
     def __bool__(self) -> bool:
         return bool(self._line)
 
     def expect(self, session: "Session", given: InitialState | None) -> None:
-        """One that is awaited; what it begins from, if nothing else is found, is `given`."""
+        """Marks a session as awaited. `given` is used if the lookup finds no state."""
         session.start = Start.AWAITED
         session.given = given
         if given is not None:
@@ -87,14 +87,15 @@ class InitQueue:
         self._line.append(session)
 
     def take(self, *, most: int, most_restored: int) -> InitJob | RestoreJob | None:
-        """The next ones that begin in the same way, at most so many; None if there is none."""
+        """Takes the next sessions with the same kind of source; None if the queue is empty. At most
+        `most` for an `InitJob`, `most_restored` for a `RestoreJob`."""
         sessions: list[Session] = []
         contexts: list[Contexts] = []
         snapshots: list[Snapshot] = []
         while self._line and len(contexts) < most and len(snapshots) < most_restored:
             session = self._line[0]
             given = session.given
-            if given is None:  # it has ended
+            if given is None:  # the session has ended
                 self._line.popleft()
                 continue
             if isinstance(given, Snapshot):
@@ -117,7 +118,7 @@ class InitQueue:
         return None
 
     def settle(self, beginning: InitJob | RestoreJob) -> None:
-        """A beginning is over, whatever came of it."""
+        """Marks a job's sessions as initialized, even if the job failed."""
         given: Sequence[InitialState] = (
             beginning.snapshots if isinstance(beginning, RestoreJob) else beginning.contexts
         )
@@ -126,7 +127,7 @@ class InitQueue:
             self._count(session, -nbytes(each))
 
     def drop(self, session: "Session") -> None:
-        """What a session that is due, or awaited, was given is of no use any more."""
+        """Drops the contexts or snapshot of a session that is due or awaited."""
         assert session.given is not None
         self._count(session, -nbytes(session.given))
         session.given = None

@@ -1,20 +1,20 @@
-"""An interrupt: what ends a run of the model that takes too long."""
+"""An interrupt: ends a run of the model that takes too long."""
 
 from collections.abc import Callable
 from math import inf
 
 
 class Interrupt:
-    """Of one run. The thread that runs arms it, any other may fire it; once is enough."""
+    """Interrupt of one run. The running thread arms it. Any other thread may fire it, once."""
 
     __slots__ = ("_stop", "deadline", "fired_at")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        """On the engine's clock: the time from which on the run takes too long."""
+        """Deadline of the run: seconds on the engine's clock."""
         self.fired_at = inf
-        """On that clock, when it was fired. That may be long after the deadline, as when the whole
-        process was paused."""
+        """Time of `fire` on the engine's clock. May be long after the deadline, for example when
+        the whole process was paused."""
         self._stop: Callable[[], None] | None = None
 
     @property
@@ -22,7 +22,8 @@ class Interrupt:
         return self.fired_at != inf
 
     def arm(self, stop: Callable[[], None]) -> None:
-        """From now on `stop` ends the run; it is called at once if that was asked for before."""
+        """Makes `stop` the function that ends the run. Calls it at once if the interrupt was fired
+        before."""
         self._stop = stop
         if self.fired:
             stop()

@@ -1,4 +1,4 @@
-"""The limits of a step, and what of those who wait fits into one best."""
+"""The limits of a step, and the choice of its rows and chunk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +9,20 @@ import numpy as np
 from elman_server.engine.table import Numbers
 
 Seconds = Callable[[int, int], float]
-"""How long a step of so many rows and such a chunk takes."""
+"""Seconds of a step by rows and chunk."""
 
 _LEAST_WANTED = 0.75
-"""The share of what a step computes that is no padding. Somebody with a single element waits while
-the step computes others' chunks, so long ones should not take short ones along."""
+"""Least share of useful elements in a step; the rest is padding. A session with a single element
+waits while the step computes longer chunks, so long chunks should not share a step with short
+ones."""
 _KNOWN = 4096
 _DIVIDED_SECONDS = 1e-3, 8e-3
-"""A step that takes so long at least, and not as long as that, is divided if nothing else is to
-do. A shorter one is over before the answers of its first half are out; a longer one loses more to
-smaller matrices than callers need to answer."""
+"""A step is divided if its seconds lie in this range and no other work waits. A shorter step is
+over before the answers of its first half are out. A longer step loses more to smaller matrices than
+callers need to answer."""
 _STEP_SECONDS = 350e-6
 _ROW_SECONDS = 2e-6
-"""What a server spends on each step and on each row of one beside the model: see
+"""Seconds that the server spends on each step, and on each row of a step, beside the model. Source:
 docs/performance.md."""
 
 
@@ -29,11 +30,11 @@ class Chunking(Enum):
     """How many elements of a session may go through one step."""
 
     SINGLE = "single"
-    """One: the graph takes no time axis."""
+    """One: the graph has no time axis."""
     EQUAL = "equal"
-    """Several, as many for each row: the graph takes a time axis, but no lengths."""
+    """Several, equally many in each row: the graph has a time axis, but no lengths input."""
     RAGGED = "ragged"
-    """Several, each row its own number: the graph takes lengths."""
+    """Several, with a length for each row: the graph has a lengths input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +42,14 @@ class StepLimits:
     max_batch_size: int
     """Rows of a step."""
     max_step_elements: int
-    """Rows x chunk of a step."""
+    """Rows times chunk of a step."""
     max_chunk: int
     """Elements of a row."""
     chunking: Chunking
     max_beginning: int = 1
-    """Sessions that begin together."""
+    """Sessions of an `InitJob`."""
     max_reading: int = 256
-    """Sessions whose states are read, or put back, together."""
+    """Sessions of a `CaptureJob` or `RestoreJob`."""
 
     @property
     def longest_chunk(self) -> int:
@@ -58,7 +59,7 @@ class StepLimits:
 
 
 class StepSizer:
-    """Finds the step that answers the most elements a second."""
+    """Finds the step that answers the most elements per second."""
 
     def __init__(self, limits: StepLimits, seconds: Seconds) -> None:
         self._limits = limits
@@ -66,12 +67,13 @@ class StepSizer:
         self._longest = limits.longest_chunk
         self._equal = limits.chunking is not Chunking.RAGGED
         self._uniform: dict[tuple[int, int], tuple[int, int]] = {}
-        """What fits where as many wait for each row."""
+        """Best rows and chunk by rows and elements, where each row has equally many elements
+        waiting."""
         self._powers = [1 << exponent for exponent in range(self._longest.bit_length())]
 
     def fit(self, waiting: Numbers) -> tuple[int, int]:
-        """How many rows, from the first on, and what chunk, where so many elements wait for each
-        row: at least one each, and no more rows than a batch has."""
+        """Returns the best number of rows, from the first on, and the best chunk. `waiting`:
+        elements of each row, at least 1; no more rows than a batch may have."""
         most = int(np.maximum.reduce(waiting))
         rows = min(len(waiting), self._limits.max_step_elements)
         if most == 1 or self._longest == 1:
@@ -101,24 +103,26 @@ class StepSizer:
         return found
 
     def first_part(self, rows: int, chunk: int) -> int:
-        """How many go first of those who could share a step, where nothing runs and nobody else
-        waits. Half of them, if it pays: then their answers, and their next elements, are on the way
-        while the others' step runs, and so in turn; otherwise the model would wait for all of their
-        callers."""
+        """Returns how many of the rows go first when the model is idle and no other session waits.
+
+        Dividing such a step pays for some durations: the answers of one half, and the next
+        elements, travel while the other half computes, and so on in turn. Undivided, the model
+        would wait for all callers at once.
+        """
         least, most = _DIVIDED_SECONDS
         if least <= self._seconds(rows, chunk) < most:
             return (rows + 1) // 2
         return rows
 
     def fit_one(self, waiting: int) -> int:
-        """The chunk of a step of one row."""
+        """Returns the chunk of a step with one row."""
         if waiting >= self._longest:
             waiting = self._longest
         return self._powers[waiting.bit_length() - 1] if self._equal else waiting
 
     def _chunks(self, most: int) -> list[int]:
-        """Those to choose from. A chunk of another length than a power of two is only worth a shape
-        of its own if nothing is left behind with it."""
+        """Returns the candidate chunks. A chunk with a length other than a power of two pays for
+        its own shape only if no element stays behind."""
         if most > self._longest:
             most = self._longest
         chunks = self._powers[: most.bit_length()]

@@ -1,7 +1,8 @@
-"""An outbox: what the engine has to tell one caller, and what that caller's sessions share.
+"""An outbox: the engine's messages for one caller, and figures common to the caller's sessions.
 
-Filled by the engine, emptied by the caller's transport. It bounds what a caller that does not read
-can make the server keep: while it is full, the scheduler holds the caller's sessions back.
+The engine fills the outbox, the caller's transport empties it. The outbox bounds the memory that a
+caller without reading can occupy: while the outbox is full, the scheduler holds the caller's
+sessions back.
 """
 
 from collections.abc import Callable
@@ -20,27 +21,25 @@ if TYPE_CHECKING:
 _ids = count(1)
 
 _TOLD_NBYTES = 128
-"""What it takes in memory to tell that a session opened or ended, roughly."""
+"""Bytes in memory of a message that a session opened or ended, roughly."""
 
 
 @dataclass(slots=True)
 class Mail:
-    """What was in an outbox, in the order in which it is to be told: opened, predictions,
-    snapshots, ended."""
+    """Contents of an outbox, in sending order: opened, predictions, snapshots, ended."""
 
     opened: list["Session"] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     snapshots: list[tuple["Session", Snapshot]] = field(default_factory=list)
     ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
     forgotten: dict[int, "Ending"] = field(default_factory=dict)
-    """Numbers of sessions of which nothing is told any more but that they ended, and how. May grow
-    while the rest is being told."""
+    """Endings of revoked sessions by number: for such a session only the ending is sent. May grow
+    while the mail is being sent."""
 
 
 class Outbox:
-    """`limit` is in bytes; two steps may overshoot it, the one that runs and the one that was made
-    ahead. `notify` is called after each change that the
-    caller should look at."""
+    """Messages for one caller. `limit`: bytes. Two steps may overshoot it: the running step and the
+    step made ahead. `notify` is called after each change that the caller should look at."""
 
     __slots__ = (
         "_forgotten",
@@ -60,24 +59,25 @@ class Outbox:
         self.limit = limit
         self.notify = notify
         self.pending = 0
-        """Elements of this caller's sessions that wait for a step."""
+        """Elements of this caller's sessions waiting for a step."""
         self.contexts_nbytes = 0
-        """Bytes of what this caller's sessions were given that have not begun."""
+        """Bytes of contexts and snapshots of this caller's sessions without a ready state."""
         self.held: list[tuple[Rows, int]] = []
-        """Sessions with elements that wait for this outbox to be emptied, and their place."""
+        """Rows of held sessions, and their `place`. The sessions have elements and wait for this
+        outbox to be emptied."""
         self.unread: list[Session] = []
-        """Sessions whose snapshots are due that wait for this outbox to be emptied."""
+        """Sessions with a snapshot due that wait for this outbox to be emptied."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
-        """By the `id` of their selections, while some session has them."""
+        """Receivers by the `id` of their selection, while a session uses them."""
         self._mail = Mail()
         self._forgotten: dict[int, Ending] = {}
-        """Of the mail that was taken last."""
+        """The `forgotten` of the mail taken last."""
         self._size = 0
         self._refusals = 0
-        """Ends of sessions that were never opened to their caller."""
+        """Endings of sessions that were never opened to their caller."""
 
     def receiver(self, selection: Selection) -> "Receiver":
-        """The same for the same selection."""
+        """Returns the receiver of a selection, always the same object while a session uses it."""
         receiver = self._receivers.get(id(selection))
         if receiver is None:
             receiver = self._receivers[id(selection)] = Receiver(self, selection)
@@ -85,7 +85,7 @@ class Outbox:
 
     @property
     def nbytes(self) -> int:
-        """Of what it holds, roughly."""
+        """Bytes in memory, roughly."""
         return self._size
 
     @property
@@ -110,13 +110,13 @@ class Outbox:
         self._size += _TOLD_NBYTES
 
     def forget(self, session: "Session", ending: "Ending") -> None:
-        """Nothing is told of a session any more but that it ended so, not even of what was taken
-        and not told yet."""
+        """Withdraws all messages of a session except its ending, even from mail taken but not sent
+        yet."""
         self._mail.forgotten[session.number] = self._forgotten[session.number] = ending
 
     def take_refusals(self) -> Mail:
-        """The ends alone of sessions that have a name and never came to be kept: there is nothing
-        else of them."""
+        """Takes only the endings of named sessions whose lookup never finished. Such sessions have
+        no other messages."""
         if not self._refusals:
             return Mail()
         refused = [each for each in self._mail.ended if each[0].awaited]
@@ -126,8 +126,7 @@ class Outbox:
         return Mail(ended=refused)
 
     def take(self) -> Mail:
-        """Empties the outbox. The scheduler's `release` must follow, so that held sessions go
-        on."""
+        """Takes all mail. The scheduler's `release` must follow, so that held sessions go on."""
         mail, self._mail, self._size = self._mail, Mail(), 0
         self._refusals = 0
         self._forgotten = mail.forgotten
@@ -135,7 +134,7 @@ class Outbox:
 
 
 class Receiver:
-    """An outbox and a selection: predictions with the same one go out together."""
+    """An outbox with a selection: predictions for the same receiver are sent together."""
 
     __slots__ = ("__weakref__", "id", "outbox", "selection")
 
@@ -143,4 +142,4 @@ class Receiver:
         self.outbox = outbox
         self.selection = selection
         self.id = next(_ids)
-        """No other receiver's."""
+        """Unique among all receivers."""

@@ -1,9 +1,9 @@
-"""The queues of sessions: the elements that wait for a step.
+"""The sessions' queues: elements waiting for a step.
 
-Those of all sessions lie in the same columns, an entry for each, and each session's are linked. So
-what a frame brings, or a step takes, is a few operations on columns, however many sessions share it
-and however it came. A frame's elements are neighbours; taken entries stay empty until the columns
-are full, and then those that wait move together.
+The elements of all sessions lie in shared columns, with one entry for each element. The entries of
+a session are linked. So pushing a frame, or taking a step, costs a few operations on columns,
+however many sessions take part. A frame's elements are neighbours. Taken entries stay empty until
+the columns are full; then the waiting entries are compacted.
 """
 
 from typing import Any
@@ -16,20 +16,21 @@ from elman_server.engine.table import Numbers, Rows, SessionTable
 Elements = NDArray[Any]
 """Elements of a model's input: `[n, *shape]`."""
 Times = NDArray[np.float64]
-"""When each of some elements arrived: seconds on the engine's clock."""
+"""Arrival times of elements: seconds on the engine's clock."""
 _Entries = NDArray[np.intp]
 
 _FIRST_NBYTES, _FIRST_ENTRIES = 1 << 20, (16, 1024)
-"""What columns take at first: memory for elements, and the least and the most entries."""
+"""First size of the columns: bytes of elements, and the least and the most entries."""
 _FIRST = np.zeros(1, np.intp)
 ENTRY_NBYTES = 32
-"""Bytes that an entry takes beside its element."""
+"""Bytes of an entry beside its element."""
 _SPARSE = 8
-"""Larger columns of which no more than one entry in so many is in use are given back."""
+"""Columns shrink when at most one entry in this many is in use."""
 
 
 class Queues:
-    """By row of the session table, of which it keeps the columns `waiting`, `first` and `last`."""
+    """Queues by row of the session table. Keeps the table's columns `waiting`, `first` and
+    `last`."""
 
     __slots__ = (
         "_after",
@@ -47,10 +48,10 @@ class Queues:
         self._table = table
         self._length = 0
         self._stop = 0
-        """No entry from here on is in use."""
+        """All entries from this one on are empty."""
         self._elements: Elements | None = None
         self._first_capacity = 0
-        """Known with the first elements."""
+        """Entries; known after the first elements."""
         self._make_columns(0)
 
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class Queues:
         return self._length
 
     def append(self, row: int, elements: Elements, now: float) -> None:
-        """Elements of one session, at least one."""
+        """Queues elements of one session, at least one."""
         count = len(elements)
         start = self._take_in(elements, now)
         stop = start + count
@@ -75,8 +76,8 @@ class Queues:
         table.waiting[row] += count
 
     def extend(self, rows: Rows, counts: Numbers, elements: Elements, now: float) -> Numbers:
-        """Elements of several sessions, each named once: `counts[i]` of `rows[i]`, at least one.
-        Returns how many wait of each then."""
+        """Queues `counts[i]` elements, at least one, for each row `rows[i]`. Rows are distinct.
+        Returns how many elements now wait for each row."""
         start = self._take_in(elements, now)
         stop = start + len(elements)
         if len(elements) == len(rows):
@@ -102,14 +103,15 @@ class Queues:
         return waiting
 
     def take(self, rows: Rows, counts: Numbers) -> tuple[Elements, Times]:
-        """The first `counts[i]` elements of each `rows[i]`, which are there, row after row."""
+        """Takes the first `counts[i]` elements of each `rows[i]`, row after row. Each queue must
+        hold as many."""
         table = self._table
         entries, table.first[rows] = self._follow(table.first[rows], counts)
         table.waiting[rows] -= counts
         return self._take_out(entries)
 
     def take_all(self, rows: Rows, counts: Numbers) -> tuple[Elements, Times]:
-        """All elements of each `rows[i]`, of which there are `counts[i]`."""
+        """Takes all elements of each `rows[i]`; `counts[i]` must be their number."""
         table = self._table
         first = table.first[rows]
         table.waiting[rows] = 0
@@ -118,7 +120,7 @@ class Queues:
         return self._take_out(self._follow(first, counts)[0])
 
     def take_of(self, row: int, count: int) -> tuple[Elements, Times]:
-        """The same of one session."""
+        """Takes the first `count` elements of one row."""
         table = self._table
         first = int(table.first[row])
         run = int(self._run[first])
@@ -130,7 +132,7 @@ class Queues:
         return self._take_out(slice(first, stop))
 
     def clear(self, row: int) -> None:
-        """Forgets what waits of one session."""
+        """Drops the queue of one row."""
         table = self._table
         if table.waiting[row]:
             entries, _ = self._follow(table.first[row : row + 1], table.waiting[row : row + 1])
@@ -138,7 +140,7 @@ class Queues:
             self._take_out(entries)
 
     def _take_in(self, elements: Elements, now: float) -> int:
-        """Puts elements into new entries, and returns the first of them."""
+        """Puts elements into new entries and returns the first entry."""
         if self._elements is None:
             least, most = _FIRST_ENTRIES
             nbytes = max(1, elements.nbytes // len(elements))
@@ -156,8 +158,8 @@ class Queues:
         return start
 
     def _follow(self, entry: _Entries, counts: Numbers) -> tuple[_Entries, _Entries]:
-        """The entries of `counts[i]` elements from `entry[i]` on, and for each queue the entry that
-        comes after them, if there is one."""
+        """Returns the entries of `counts[i]` elements from `entry[i]` on, and for each queue the
+        next entry. The next entry is meaningless at the end of a queue."""
         runs = self._run[entry]
         last = entry + counts
         last -= 1
@@ -182,15 +184,15 @@ class Queues:
         return entries, following
 
     def _are_neighbours(self, entry: _Entries, counts: Numbers) -> bool:
-        """Whether `counts[i]` elements of each queue follow on those of the one before, as those of
-        a frame do that all sessions of a step came with."""
+        """Whether the queues' elements are neighbours in the columns, one queue after another. True
+        when all sessions of a step were pushed by one frame."""
         ends = entry + counts
         if ends[-1] - entry[0] > len(entry) and np.count_nonzero(self._run[entry] < counts):
             return False
         return bool(np.count_nonzero(ends[:-1] == entry[1:]) == len(entry) - 1)
 
     def _take_out(self, entries: _Entries | slice) -> tuple[Elements, Times]:
-        """A copy of them; they are empty then."""
+        """Empties entries and returns a copy of their elements and times."""
         assert self._elements is not None
         taken = self._elements[entries], self._times[entries]
         if isinstance(entries, slice):
@@ -209,22 +211,23 @@ class Queues:
         self._waits = np.zeros(capacity, np.bool_)
         """Whether an entry is in use."""
         self._run = np.empty(capacity, np.intp)
-        """With how many entries, itself included, its session's queue goes on beside it."""
+        """Length of the run from an entry on: neighbouring entries of one queue, the entry
+        included."""
         self._after = np.zeros(capacity, np.intp)
-        """Where it goes on then. It means nothing for others than the last of a run, and nothing if
-        that is the last of its queue."""
+        """Next entry of the queue after a run. Defined for the last entry of a run alone, and
+        meaningless at the end of the queue."""
         self._stop = 0
 
     def _move_together(self, more: int) -> None:
-        """Makes room for so many, without the empty entries. Runs stay runs, as they are emptied
-        from their beginning on."""
+        """Compacts the columns and makes room for `more` entries. Runs stay runs, because they are
+        emptied from the front."""
         assert self._elements is not None
         stop, table = self._stop, self._table
         elements, times, runs, after = self._elements, self._times, self._run, self._after
         waits = self._waits[:stop]
         (kept,) = waits.nonzero()
         moved_to = waits.cumsum() - 1
-        # Twice what is needed: what it costs to move them is then shared by as many as come.
+        # Twice the needed size: the cost of moving is then shared by as many new elements.
         self._make_columns(max(self._first_capacity, 2 * (len(kept) + more)))
         self._stop = len(kept)
         own = slice(len(kept))
@@ -232,7 +235,7 @@ class Queues:
         if len(kept) == stop:
             self._elements[own] = elements[own]
         else:
-            # "clip" writes to where it shall be; the default would make a copy first.
+            # "clip" writes straight into `out`; the default mode would make a copy first.
             elements.take(kept, axis=0, out=self._elements[own], mode="clip")
         self._times[own] = times[kept]
         self._waits[own] = True
@@ -245,7 +248,7 @@ class Queues:
 
 
 def gathered(rows: Rows, counts: Numbers, elements: Elements) -> tuple[Rows, Numbers, Elements]:
-    """The same with each row once, and all of its elements together in their order."""
+    """Returns rows without duplicates, with all elements of a row together in their order."""
     order = rows.argsort(kind="stable")
     ordered, own = rows[order], counts[order]
     starts = np.concatenate([_FIRST, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
@@ -254,7 +257,8 @@ def gathered(rows: Rows, counts: Numbers, elements: Elements) -> tuple[Rows, Num
 
 
 def _spread(starts: _Entries, counts: Numbers, ends: Numbers) -> _Entries:
-    """`counts[i]` numbers from `starts[i]` on, one after another; `ends` are the counts' sums."""
+    """Returns `counts[i]` numbers from `starts[i]` on, one range after another. `ends` are the
+    cumulative sums of `counts`."""
     total = int(ends[-1])
     if total == len(starts):
         return starts

@@ -1,4 +1,4 @@
-"""The lines in which sessions wait for a step, by how many elements they have."""
+"""The ready queue: sessions waiting for a step, in lines by their number of elements."""
 
 from itertools import count
 
@@ -8,12 +8,12 @@ from elman_server.engine.table import COMING, Numbers, Rows, SessionTable
 
 _FIRST_CAPACITY = 64
 _FIRST_PLACE = 1 - COMING
-"""So that neither it nor its negative is one of the table's names."""
+"""First queue number. Neither it nor its negative equals a constant of `SessionTable.place`."""
 
 
 class ReadyQueue:
-    """Who has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`; in the last, who
-    has more."""
+    """Ready sessions in lines. A session with `2^k` to `2^(k+1) - 1` elements on entry waits in
+    line `k`, and with more in the last line."""
 
     __slots__ = ("_places", "_ready", "_table", "_window")
 
@@ -24,47 +24,48 @@ class ReadyQueue:
         self._window: list[tuple[_Line, int]] = []
 
     def __len__(self) -> int:
-        """How many lines there are."""
+        """Number of lines."""
         return len(self._ready)
 
     @property
     def sessions(self) -> int:
-        """Those that stand in line, with those that left early and were not come to yet."""
+        """Sessions in the lines. May include sessions that left a line early."""
         return sum(map(len, self._ready))
 
     @property
     def elements(self) -> int:
-        """Of the same, at least so many."""
+        """Elements of the sessions in the lines: a lower bound."""
         return sum(len(line) << exponent for exponent, line in enumerate(self._ready))
 
     def new_place(self) -> int:
-        """No session had it, nor its negative."""
+        """Returns a queue number that no session had before, neither as it is nor negative."""
         return next(self._places)
 
     def append(self, rows: Rows, waiting: Numbers) -> None:
-        """Sessions for each of which so many elements wait."""
+        """Adds sessions with `waiting[i]` elements each."""
         self._table.place[rows] = place = self.new_place()
         most = int(np.maximum.reduce(waiting))
         line = self._line(most)
         if most == 1 or self._line(int(np.minimum.reduce(waiting))) is line:
             line.append(rows, place)
             return
-        # The exponent of a float is the length of the whole number.
+        # The exponent of a float equals the bit length of the whole number.
         lengths = np.minimum(np.frexp(waiting)[1], len(self._ready))
         for length in np.unique(lengths).tolist():
             self._ready[length - 1].append(rows[lengths == length], place)
 
     def append_one(self, row: int, waiting: int) -> None:
-        """One session."""
+        """Adds one session with `waiting` elements."""
         self._table.place[row] = place = self.new_place()
         self._line(waiting).append_one(row, place)
 
     def of(self, line: int) -> int:
-        """How many sessions stand in a line."""
+        """Number of sessions in a line."""
         return len(self._ready[line])
 
     def front(self, first: int, most: int) -> Rows:
-        """Who stands first in a certain line, and then in those behind it, at most so many."""
+        """Returns the first sessions of line `first`, then of the lines after it, at most
+        `most`."""
         found: list[Rows] = []
         self._window = []
         for line in (*self._ready[first:], *self._ready[:first]):
@@ -76,14 +77,14 @@ class ReadyQueue:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def leave(self, count: int) -> None:
-        """The first so many of those who were found last go."""
+        """Removes the first `count` of the sessions that `front` returned last."""
         for line, length in self._window:
             leaving = min(length, count)
             line.leave(leaving)
             count -= leaving
 
     def take_one(self, line: int) -> int | None:
-        """The first of a line goes; None if all have gone already."""
+        """Removes and returns the first session of a line; None if all sessions have left."""
         return self._ready[line].take_one()
 
     def _line(self, waiting: int) -> "_Line":
@@ -91,7 +92,7 @@ class ReadyQueue:
 
 
 class _Line:
-    """First in, first out. Who leaves it early has another `place` in the table."""
+    """A first-in, first-out line. A session that left early has another `place` in the table."""
 
     __slots__ = ("_places", "_rows", "_start", "_stop", "_table")
 
@@ -105,7 +106,7 @@ class _Line:
         return self._stop - self._start
 
     def append(self, rows: Rows, place: int) -> None:
-        """Sessions whose place is that: no other's at any time."""
+        """Adds sessions under a queue number that no other sessions ever have."""
         count = len(rows)
         if self._stop + count > len(self._rows):
             self._make_room(count)
@@ -122,7 +123,7 @@ class _Line:
         self._stop += 1
 
     def front(self, most: int) -> Rows:
-        """Who stands first, at most so many."""
+        """Returns the first sessions, at most `most`."""
         while True:
             start, stop = self._start, min(self._start + most, self._stop)
             rows, places = self._rows[start:stop], self._places[start:stop]
@@ -130,7 +131,7 @@ class _Line:
             absent = len(rows) - int(np.count_nonzero(here))
             if not absent:
                 return rows.copy()
-            # The others close up.
+            # Drop absent sessions: the present sessions move up.
             self.leave(absent)
             self._rows[start + absent : stop] = rows[here]
             self._places[start + absent : stop] = places[here]
@@ -144,7 +145,7 @@ class _Line:
         return None
 
     def leave(self, count: int) -> None:
-        """The first so many go."""
+        """Removes the first `count` sessions."""
         self._start += count
         if self._start == self._stop:
             self._start = self._stop = 0

@@ -1,10 +1,11 @@
 """The scheduler: which sessions share the next step, and with how many elements each.
 
-Pure and synchronous: time is an argument, slots are numbers, and what a step computes is not its
-business. A session that has `2^k` to `2^(k+1) - 1` elements when it lines up stands in line `k`. A
-step is filled from one line after another, and they take turns at being the first: so the head of a
-line waits for at most one bounded step of each other line, however much others have pushed.
-Sessions that have yet to begin stand in a line of their own, and so do those whose snapshot is due.
+Pure and synchronous: time is an argument, slots are numbers, and the model's computation happens
+elsewhere. A session with `2^k` to `2^(k+1) - 1` elements on entering the ready queue waits in line
+`k`. A step is filled from one line after another, and the lines take turns at being first. So the
+head of a line waits for at most one bounded step of each other line, however many elements other
+sessions push. Sessions without a state yet wait in a queue of their own, and so do sessions with a
+snapshot due.
 """
 
 from collections.abc import Sequence
@@ -40,22 +41,22 @@ from elman_server.engine.table import (
 )
 
 RESUMED_SECONDS = 60.0
-"""For so much longer than others a session that was opened from a snapshot is not idle before its
-first element: its client has opened it for a push."""
+"""Seconds from the open of a resumed session to the start of its idle time. The client resumed the
+session for a push, so an element is on the way."""
 
 
 class Scheduler:
-    """Owns the sessions of one model, their queues and their slots."""
+    """Owns one model's sessions, their queues and their slots."""
 
     def __init__(
         self, limits: StepLimits, seconds: Seconds = lambda rows, chunk: rows * chunk * 1e-6
     ) -> None:
-        """`seconds(rows, chunk)` estimates how long the model computes a step."""
+        """`seconds(rows, chunk)` estimates the seconds that the model computes a step."""
         self.limits = limits
         self.pool = StatePool()
         self.table = SessionTable()
         self.sessions: set[Session] = set()
-        """All that have not ended."""
+        """All sessions that have not ended."""
         self._queues = Queues(self.table)
         self._ready = ReadyQueue(self.table, limits.longest_chunk)
         self._builder = BatchBuilder(
@@ -68,17 +69,17 @@ class Scheduler:
 
     @property
     def pending(self) -> int:
-        """Elements that wait for a step, of all sessions."""
+        """Elements of all sessions waiting for a step."""
         return len(self._queues)
 
     @property
     def backlog(self) -> int:
-        """Elements that wait for a step and not for their caller to read."""
+        """Elements waiting for a step, without the elements held until their caller reads."""
         return self.pending - self._builder.held
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of what sessions were given that have not begun."""
+        """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
         return self._init_queue.nbytes
 
     def add(
@@ -94,8 +95,8 @@ class Scheduler:
         awaited: bool = False,
         now: float = 0.0,
     ) -> Session:
-        """A new session. If it is given something, its elements wait until it has begun from that;
-        if that is `awaited`, until it is `found`."""
+        """Returns a new session. If `given` is set, the session's elements wait until its state is
+        made from `given`. If `awaited`, the elements wait for `found`."""
         session = Session(
             id=id,
             number=number,
@@ -114,7 +115,7 @@ class Scheduler:
         if cadence is not None and not awaited:
             self.table.keep(session.slot.index, cadence, now)
         if parkable:
-            # Opened again for a push, which may be behind the opens of many others.
+            # Opened for a push, which may be behind the opens of many other sessions.
             idle_from = now + RESUMED_SECONDS if resumed else now
             self.table.may_park(session.slot.index, idle_from)
         if awaited:
@@ -124,7 +125,7 @@ class Scheduler:
         return session
 
     def found(self, session: Session, given: InitialState | None, now: float) -> None:
-        """What an awaited session begins from; None: in the initial state."""
+        """Supplies the initial state of an awaited session; None: the model's initial state."""
         table, row = self.table, session.slot.index
         if session.given is not None:
             self._init_queue.drop(session)
@@ -142,10 +143,10 @@ class Scheduler:
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float
     ) -> int:
-        """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in their order.
+        """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in order.
 
-        None of the sessions is closing or has ended. Returns the largest
-        number of elements that one of them now has waiting or in a step.
+        No session may be closing or ended. Returns the largest number of elements that one session
+        now has waiting or in a step.
         """
         table = self.table
         start = most = 0
@@ -159,7 +160,7 @@ class Scheduler:
             session.outbox.pending += count
             most = max(most, int(table.waiting[row]) + int(table.in_flight[row]))
             if table.place[row] == NOWHERE:
-                # Others of its elements may follow.
+                # More elements of the same session may follow.
                 table.place[row] = COMING
                 newcomers.append(row)
         if len(newcomers) == 1:
@@ -172,8 +173,8 @@ class Scheduler:
     def push_rows(
         self, receiver: Receiver, rows: Rows, counts: Numbers, elements: Elements, now: float
     ) -> int:
-        """The same for many sessions with the same receiver, named by their slots' indices, with
-        elements for each."""
+        """Queues elements as `push` does, for sessions with a common receiver. `rows` are slot
+        indices and may repeat; `counts[i]` is at least 1."""
         table = self.table
         if not table.distinct(rows):
             rows, counts, elements = gathered(rows, counts, elements)
@@ -188,7 +189,7 @@ class Scheduler:
         return int(np.maximum.reduce(waiting + table.in_flight[rows]))
 
     def close(self, session: Session, ending: Ending = FINISHED) -> bool:
-        """Ends a session once its queue is answered. True if that is now."""
+        """Ends a session once its queue is answered. Returns True if the session ends now."""
         if session.closing is None:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
@@ -201,13 +202,14 @@ class Scheduler:
         return True
 
     def cut(self, session: Session, ending: Ending) -> bool:
-        """Forgets the queue of a session, so that what runs is the last of it, and ends it so; but
-        for one that is closing because of an error. True if it ended with that."""
+        """Drops a session's queue and ends the session after its running work. A session that is
+        already closing because of an error keeps that ending. Returns True if the session ends
+        now."""
         if session.closing is None or session.closing.reason is FINISHED.reason:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
         self._builder.forget(session)
-        if session.keeping is not None:  # there may be somebody who waits for that
+        if session.keeping is not None:  # a client may wait for the checkpoint
             session.cut = True
             self._capture_queue.hasten(session)
         if session.in_flight or session.reading:
@@ -219,38 +221,38 @@ class Scheduler:
         return True
 
     def snapshot(self, session: Session) -> None:
-        """Has its snapshot taken as soon as all that was pushed is answered."""
+        """Has a session's snapshot taken once all pushed elements are answered."""
         table, row = self.table, session.slot.index
         table.ask(row, session.position + session.unanswered)
         if not session.unanswered and table.place[row] == NOWHERE:
             self._capture_queue.add(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
-        """Ends a session at once and forgets its queue; a step that it is in goes to nobody."""
+        """Ends a session now and drops its queue. Predictions of its running step are discarded."""
         self._end(session, ending)
 
     def release(self, outbox: Outbox) -> None:
-        """Lets sessions go on that were held because their outbox was full."""
+        """Releases sessions that were held because their outbox was full."""
         self._capture_queue.add_again(outbox.unread)
         outbox.unread = []
         self._builder.release(outbox)
 
     @property
     def ready(self) -> bool:
-        """Whether some session stands in line."""
+        """Whether some session is ready for a step, for its first state or for a snapshot."""
         return self._ready.sessions > 0 or bool(self._init_queue) or bool(self._capture_queue)
 
     @property
     def full(self) -> bool:
-        """Whether enough stands in line for the next step to be made ahead."""
+        """Whether enough sessions are ready to make the next step ahead of time."""
         return self._builder.full
 
     def schedule(self, *, idle: bool = False) -> Batch | InitJob | RestoreJob | CaptureJob | None:
-        """Takes the next batch out of the queues, or the next sessions that begin or are to be
-        read; None if nobody is ready. `idle`: whether the model had nothing to do before."""
+        """Takes the next job out of the queues; None if no session is ready. `idle`: whether the
+        model had no work before."""
         if self._capture_queue and (reading := self._capture_queue.take(self._most_read)):
             return reading
-        # The beginners' line is the last.
+        # The last number stands for the queue of sessions without a state.
         lines = len(self._ready) + 1
         for offset in range(lines):
             line = (self._turn + offset) % lines
@@ -267,7 +269,7 @@ class Scheduler:
         return None
 
     def complete(self, batch: Batch, now: float = 0.0) -> list[Session]:
-        """Counts a step's elements as answered. Returns the sessions that ended with it."""
+        """Counts a step's elements as answered. Returns the sessions that ended with the step."""
         table, rows = self.table, batch.slots
         table.in_flight[rows] = 0
         table.place[rows] = NOWHERE
@@ -292,8 +294,9 @@ class Scheduler:
     def took(
         self, reading: CaptureJob, tensors: Tensors | None, now: float = 0.0
     ) -> tuple[list[tuple[Session, Snapshot]], list[Session]]:
-        """Lets sessions go on whose slots were read; `tensors` is what they held, or None if that
-        failed. Returns their snapshots, and the sessions that ended with that."""
+        """Releases the sessions of a finished `CaptureJob`. `tensors`: the states of their slots,
+        or None if the capture failed. Returns the snapshots, and the sessions that ended with the
+        capture."""
         table = self.table
         snapshots: list[tuple[Session, Snapshot]] = []
         ended: list[Session] = []
@@ -306,7 +309,7 @@ class Scheduler:
             table.place[row] = NOWHERE
             table.taken(row, now)
             if tensors is not None:
-                # A copy, so that what one caller has not read yet keeps nobody else's alive.
+                # A copy, so that one unread snapshot does not keep the whole array alive.
                 own = None if table.fresh[row] else tuple(array[i].copy() for array in tensors)
                 snapshots.append((session, Snapshot(position=session.position, tensors=own)))
             if session.pending:
@@ -318,7 +321,7 @@ class Scheduler:
         return snapshots, ended
 
     def begun(self, beginning: InitJob | RestoreJob) -> None:
-        """Lets sessions go on that have a state in their slots now."""
+        """Releases sessions whose slots now hold a state."""
         self._init_queue.settle(beginning)
         for session in beginning.sessions:
             if session.ended is not None:
@@ -328,7 +331,7 @@ class Scheduler:
             self._go_on(session)
 
     def fail(self, work: Batch | InitJob | RestoreJob, ending: Ending) -> list[Session]:
-        """Ends every session of a step or beginning that failed. Returns those that it ended."""
+        """Ends every session of a job that failed. Returns the sessions ended by the failure."""
         if isinstance(work, Batch):
             self.table.in_flight[work.slots] = 0
         else:
@@ -343,7 +346,8 @@ class Scheduler:
         return failed
 
     def _left(self, batch: Batch, waiting: Numbers) -> list[Session]:
-        """Those who end with a step. Who ended while it ran is forgotten."""
+        """Returns sessions that end with a step. Frees the slots of sessions that ended during
+        it."""
         leaving = self.table.leaving[batch.slots]
         for session in self.table.of(batch.slots[leaving == ENDED]):
             self._free(session)
@@ -357,7 +361,7 @@ class Scheduler:
         return ended
 
     def _go_on(self, session: Session) -> None:
-        """One that has just begun."""
+        """Queues a session that has just got its state, for whatever is due next."""
         row = session.slot.index
         if self.table.due[row] <= session.position:
             self._capture_queue.add(session)
@@ -367,8 +371,8 @@ class Scheduler:
             self._capture_queue.add(session)
 
     def _hand_over(self, session: Session) -> None:
-        """A session that has nothing waiting ends with its snapshot; one that has not begun does
-        when it has."""
+        """Queues a closing session for its last snapshot. If the session has no state yet, `_go_on`
+        does so later."""
         if session.start in (Start.INITIAL, Start.BEGUN):
             self._capture_queue.add(session)
 
@@ -382,7 +386,7 @@ class Scheduler:
         self.sessions.discard(session)
         if session.given is not None:
             self._init_queue.drop(session)
-        # A slot that is in a step is written to when the step ends, so it is freed only then.
+        # A running step writes to the slot at its end, so the slot is freed only then.
         busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
         if not busy:
             self._free(session)

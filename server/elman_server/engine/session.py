@@ -1,4 +1,4 @@
-"""A session: one logical stream, its queue of elements and how it ends."""
+"""A session: one logical stream, its queue of elements, and its ending."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,56 +13,55 @@ from elman_server.engine.table import SessionTable
 
 
 class EndReason(StrEnum):
-    """Why a session ended. Each session ends with exactly one."""
+    """Why a session ended. Each session ends with exactly one reason."""
 
     FINISHED = "finished"
-    """Its client closed it, and everything that was pushed was answered."""
+    """The client closed the session, and all pushed elements were answered."""
     INVALID_ELEMENT = "invalid_element"
     INVALID_REQUEST = "invalid_request"
     STEP_FAILED = "step_failed"
     SHUTDOWN = "shutdown"
     MOVED = "moved"
-    """Everything that was pushed was answered, and its client has what it takes to go on
-    elsewhere."""
+    """All pushed elements were answered, and the client can resume the session elsewhere."""
     PARKED = "parked"
-    """The same, because nothing was pushed for long."""
+    """All pushed elements were answered, and no element came for long; the client can resume."""
     TAKEN_OVER = "taken_over"
-    """Another client has opened it by its name."""
+    """Another client opened the session by its name."""
     UNAVAILABLE = "unavailable"
-    """It can't be had now by its name."""
+    """The named session is not available now."""
     TICKET_REJECTED = "ticket_rejected"
-    """What was kept under its name is of no use here."""
+    """The named session's checkpoint is not usable here."""
     CANCELLED = "cancelled"
-    """Its RPC was cancelled, timed out or broke."""
+    """The RPC was cancelled, timed out or broke."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     reason: EndReason
     message: str = ""
-    """For people; empty for FINISHED and CANCELLED."""
+    """Text for people; empty for FINISHED and CANCELLED."""
 
     @property
     def hands_over(self) -> bool:
-        """Whether the session's last snapshot goes to its caller before it ends."""
+        """Whether the caller gets the session's last snapshot before the end."""
         return self.reason in (EndReason.MOVED, EndReason.PARKED)
 
     @property
     def without_snapshot(self) -> "Ending":
-        """The same if there is no last snapshot: then nobody can go on from one."""
+        """The ending to use if there is no last snapshot, so that the session can't be resumed."""
         if self.hands_over:
             return Ending(reason=EndReason.SHUTDOWN, message=self.message)
         return self
 
 
 class Keeping(Protocol):
-    """Where a named session is kept."""
+    """The checkpoint store of a named session, as the engine sees it."""
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Its snapshot was taken."""
+        """Takes the session's new snapshot."""
 
     def ended(self) -> None:
-        """There will be no other."""
+        """Notes the end: no more snapshots follow."""
 
 
 FINISHED = Ending(reason=EndReason.FINISHED)
@@ -70,12 +69,12 @@ CANCELLED = Ending(reason=EndReason.CANCELLED)
 
 
 class Session:
-    """One logical stream. Only the scheduler changes it; what it counts is in the table, in the row
-    of the session's slot, for as long as the session lives.
+    """One logical stream. Only the scheduler changes it. Its counts are in the table, in the row of
+    the session's slot, while the session lives.
 
-    The invariants: it waits in one line at most, and in one as long as its queue holds elements and
-    it is part of no other work; it is part of one step, beginning or reading at most at any time,
-    and of no step or reading before it has begun.
+    Invariants: a session waits in at most one queue, and it does so whenever it has elements and no
+    running work. It is part of at most one job at a time, and of no step or capture before its
+    state is ready.
     """
 
     __slots__ = (
@@ -104,22 +103,22 @@ class Session:
         self.receiver = receiver
         self.slot = slot
         self.first = 0
-        """The position that it begins at."""
+        """Position at which the session begins."""
         self.cadence: Cadence | None = None
-        """How often its snapshot goes to its caller, if it does unasked."""
+        """How often the caller gets a snapshot without a request; None: never."""
         self.start = Start.INITIAL
         self.given: InitialState | None = None
-        """What it begins from, while that is due."""
+        """Source of the first state, while the session waits for it."""
         self.keeping: Keeping | None = None
-        """If it has a name. Then it does not end without its last snapshot, but for a step that
-        fails."""
+        """The checkpoint store if the session is named. Such a session ends only after its last
+        snapshot, unless a step fails."""
         self.reading = False
-        """Whether its slot is being read."""
+        """Whether the slot is being captured."""
         self.closing: Ending | None = None
-        """How it will end once its queue is empty."""
+        """The ending to come, once the queue is empty."""
         self.cut = False
-        """Whether it ends although its caller does not read: then its last snapshot is taken
-        however full the outbox is."""
+        """Whether the last snapshot is taken even if the outbox is full, so that the session ends
+        although its caller does not read."""
         self.ended: Ending | None = None
         self._table = table
         self._answered = 0
@@ -130,13 +129,13 @@ class Session:
 
     @property
     def hands_over(self) -> bool:
-        """Whether its snapshot is taken before it ends."""
+        """Whether a last snapshot is taken before the session ends."""
         closing = self.closing
         return closing is not None and (closing.hands_over or self.keeping is not None)
 
     @property
     def awaited(self) -> bool:
-        """Whether it is not known what it begins from; or was not when it ended."""
+        """Whether the lookup of the first state is still running, or was when the session ended."""
         return self.start is Start.AWAITED
 
     @property
@@ -149,20 +148,20 @@ class Session:
 
     @property
     def pending(self) -> int:
-        """Elements that wait for a step."""
+        """Elements waiting for a step."""
         return 0 if self.ended else int(self._table.waiting[self.slot.index])
 
     @property
     def in_flight(self) -> int:
-        """Elements that are part of a step, and go to somebody."""
+        """Elements in a running step; 0 after the end."""
         return 0 if self.ended else int(self._table.in_flight[self.slot.index])
 
     @property
     def position(self) -> int:
-        """How many elements were answered: the position of the next prediction."""
+        """Elements answered: the position of the next prediction."""
         return self._answered if self.ended else int(self._table.position[self.slot.index])
 
     @property
     def unanswered(self) -> int:
-        """Those and those."""
+        """Elements waiting or in a running step."""
         return self.pending + self.in_flight

@@ -1,4 +1,4 @@
-"""A roster: where in the table the sessions of one caller are, by the numbers it gave them."""
+"""A session index: finds one caller's sessions in the table by the caller's numbers."""
 
 import numpy as np
 
@@ -10,8 +10,7 @@ _FIRST_CAPACITY = 16
 
 
 class SessionIndex:
-    """Finds many sessions at once. What it knows may be out of date, so the table has the last
-    word."""
+    """Finds many sessions at once. Entries may be out of date, so the table decides."""
 
     __slots__ = ("_length", "_numbers", "_outbox", "_rows", "_table")
 
@@ -24,7 +23,7 @@ class SessionIndex:
         self._length = 0
 
     def add(self, session: Session) -> None:
-        """Sessions come in the order of their numbers."""
+        """Adds a session. Numbers must come in ascending order."""
         if self._length == len(self._numbers):
             self._make_room()
         self._numbers[self._length] = session.number
@@ -32,8 +31,8 @@ class SessionIndex:
         self._length += 1
 
     def find(self, numbers: Numbers) -> tuple[Receiver, Rows] | None:
-        """The rows of sessions, if all of them are this caller's, take elements and have the same
-        receiver."""
+        """Returns the sessions' receiver and rows. None unless all are this caller's open sessions,
+        take elements and have a common receiver."""
         if not self._length:
             return None
         index = self._numbers[: self._length].searchsorted(numbers)
@@ -51,8 +50,8 @@ class SessionIndex:
         return receiver, rows
 
     def _make_room(self) -> None:
-        """Forgets those that have ended, so that it grows with the sessions that are open at a time
-        and not with all that ever were."""
+        """Drops ended sessions, so that the index grows with the sessions open at a time, not with
+        all sessions ever opened."""
         numbers, rows = self._numbers, self._rows
         here = self._table.number[rows] == numbers
         self._length = int(here.sum())

@@ -1,6 +1,6 @@
-"""A snapshot: a session between two of its elements, from which it can go on anywhere.
+"""A snapshot: a session between two of its elements, from which it can resume anywhere.
 
-It is read from the session's slot, and put into another's, as work of its own between two steps.
+Capturing a slot and restoring into a slot are jobs of their own, between two steps.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ NEVER = int(np.iinfo(np.int64).max)
 """A position that no session reaches."""
 
 Tensors = tuple[NDArray[Any], ...]
-"""All that a runner keeps of sessions, in an order of its own: `[rows, *shape]` each."""
+"""All state that a runner keeps for sessions, in the runner's order: `[rows, *shape]` each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     position: int
-    """How many elements the session had answered."""
+    """Elements answered by the session."""
     tensors: Tensors | None
-    """Its row of each, `[*shape]`; None where it was still in the model's initial state."""
+    """One session's row of each tensor, `[*shape]`; None in the model's initial state."""
 
     @property
     def nbytes(self) -> int:
@@ -34,8 +34,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How often a session's snapshot is taken without being asked for: after a step with which it
-    has answered `elements` since the last; or `least` elements, and `seconds` have gone by."""
+    """How often a snapshot is taken without a request: after a step that brings the answers since
+    the last snapshot to `elements`; or to `least`, if `seconds` have passed too."""
 
     elements: int = NEVER
     seconds: float = inf
@@ -44,7 +44,7 @@ class Cadence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureJob:
-    """Sessions whose snapshots are taken together; the slot of `sessions[i]` is `slots[i]`."""
+    """Sessions whose snapshots are taken together. `sessions[i]` is in slot `slots[i]`."""
 
     sessions: list["Session"]
     slots: list[int]
@@ -53,13 +53,13 @@ class CaptureJob:
         return len(self.sessions)
 
     def part(self, start: int, stop: int) -> "CaptureJob":
-        """Rows `start` to `stop - 1` alone."""
+        """Returns rows `start` to `stop - 1` alone."""
         return CaptureJob(sessions=self.sessions[start:stop], slots=self.slots[start:stop])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreJob:
-    """Sessions that go on together from snapshots; the slot of `sessions[i]` is `slots[i]`."""
+    """Sessions restored together from snapshots. `sessions[i]` is in slot `slots[i]`."""
 
     sessions: list["Session"]
     slots: list[int]
@@ -69,7 +69,7 @@ class RestoreJob:
         return len(self.sessions)
 
     def part(self, start: int, stop: int) -> "RestoreJob":
-        """Rows `start` to `stop - 1` alone."""
+        """Returns rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)
         return RestoreJob(
             sessions=self.sessions[rows], slots=self.slots[rows], snapshots=self.snapshots[rows]
@@ -77,6 +77,6 @@ class RestoreJob:
 
     @property
     def tensors(self) -> Tensors:
-        """The rows of all of them."""
+        """The snapshots' tensors as `[rows, *shape]`."""
         rows = [snapshot.tensors or () for snapshot in self.snapshots]
         return tuple(np.stack(column) for column in zip(*rows, strict=True))

@@ -1,6 +1,6 @@
-"""Slots: which rows of the state arrays belong to whom.
+"""Slots: which session owns which row of the state arrays.
 
-The pool hands out row numbers and knows nothing of what the rows hold; the runner owns the arrays.
+The pool hands out row numbers and does not know the rows' contents. The runner owns the arrays.
 """
 
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A row of the state arrays, together with how often that row was handed out before."""
+    """A row of the state arrays, with the number of earlier owners of the row."""
 
     index: int
     generation: int
 
 
 class StaleSlotError(RuntimeError):
-    """A slot was freed that its holder no longer owns: a bug in the caller."""
+    """A caller freed a slot that it no longer owned: a bug in the caller."""
 
 
 class StatePool:
-    """Hands out rows, lowest free row last used first, and checks that each comes back once."""
+    """Hands out rows, last freed row first, and checks that each row comes back once."""
 
     def __init__(self) -> None:
         self._generations: list[int] = []
@@ -44,5 +44,5 @@ class StatePool:
         self._free.append(slot.index)
 
     def owns(self, slot: Slot) -> bool:
-        """Whether the slot is still its holder's."""
+        """Whether the holder still owns the slot."""
         return self._generations[slot.index] == slot.generation

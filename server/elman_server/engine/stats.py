@@ -1,4 +1,4 @@
-"""What the engine tells about its work; whoever counts it sits at the edge."""
+"""Figures about the engine's work, for an observer outside of the core."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,16 +11,16 @@ from elman_server.engine.session import EndReason
 class StepStats:
     batch_size: int
     answered: int
-    """Elements whose predictions go to somebody."""
+    """Elements whose predictions go to an open session."""
     seconds: float
     queue_delays: Times
     """Seconds from each element's arrival to the step's start."""
     nonfinite: int = 0
-    """Predictions that hold NaN or infinity."""
+    """Predictions with a NaN or an infinity."""
 
 
 class Observer(Protocol):
-    """Called from the event loop; must not raise."""
+    """Gets the engine's figures. Called from the event loop; must not raise."""
 
     def session_opened(self) -> None: ...
 

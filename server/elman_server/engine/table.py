@@ -1,7 +1,8 @@
-"""The table of a model's sessions: their figures in columns, a row for each slot.
+"""The table of a model's sessions: figures in columns, one row for each slot.
 
-What concerns many sessions at once, a push or a step, is a few operations on columns, instead of a
-loop over objects that lie all over memory. The scheduler writes it; others read.
+A push or a step concerns many sessions at once. With columns it costs a few array operations,
+instead of a loop over objects scattered in memory. Only the scheduler and its queues write to the
+table.
 """
 
 from math import inf
@@ -16,21 +17,21 @@ if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 Rows = NDArray[np.intp]
-"""Slots' indices: rows of the table and of the state arrays."""
+"""Indices of slots: rows of the table and of the state arrays."""
 Numbers = NDArray[np.int64]
 
 OPEN, CLOSING, ENDED = range(3)
-"""Of `leaving`."""
+"""Values of `leaving`."""
 NOWHERE, NOT_BEGUN, IN_STEP, READ, COMING = 0, -1, -2, -3, -4
-"""Of `place`, of who does not wait for a step."""
+"""Values of `place` for sessions that do not wait for a step."""
 
 _FIRST_CAPACITY = 64
 _NO_CADENCE = Cadence()
 
 
 class SessionTable:
-    """A row keeps its session's figures until its slot is freed: so of a session that ended in a
-    step, until the step is over."""
+    """Figures of sessions by row. A row stays in use until its slot is freed: if a session ends
+    during a step, until the step is over."""
 
     __slots__ = (
         "_asked",
@@ -61,44 +62,45 @@ class SessionTable:
     def __init__(self) -> None:
         self.sessions: list[Session | None] = []
         self.number: Numbers = np.zeros(0, np.int64)
-        """What its caller calls it."""
+        """The caller's number for the session."""
         self.receiver: Numbers = np.zeros(0, np.int64)
-        """The `id` of its receiver, and 0 without a session."""
+        """The `id` of the session's receiver; 0 without a session."""
         self.waiting: Numbers = np.zeros(0, np.int64)
-        """Elements that wait for a step."""
+        """Elements waiting for a step."""
         self.first: NDArray[np.intp] = np.zeros(0, np.intp)
         self.last: NDArray[np.intp] = np.zeros(0, np.intp)
-        """Their entries in the queues."""
+        """First and last entry of the session's queue in `Queues`."""
         self.in_flight: Numbers = np.zeros(0, np.int64)
-        """Elements that are part of a step."""
+        """Elements in a running step."""
         self.position: Numbers = np.zeros(0, np.int64)
-        """Elements that were answered."""
+        """Elements answered."""
         self.place: Numbers = np.zeros(0, np.int64)
-        """Where it waits for a step: in a line if that is positive, held back if it is less than
-        COMING; or one of those."""
+        """Where the session waits for a step. Positive: in a line of the ready queue. Less than
+        COMING: held back. Otherwise a constant from NOWHERE to COMING."""
         self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
         self.leavers = 0
-        """Sessions in it that are closing, or ended in a step."""
+        """Sessions in the table that are closing, or that ended during a step."""
         self.fresh: NDArray[np.bool_] = np.zeros(0, np.bool_)
-        """Whether its first step takes the model's initial state instead of its slot's."""
+        """Whether the first step takes the model's initial state instead of the slot's."""
         self.starters = 0
-        """Sessions in it that are fresh."""
+        """Fresh sessions in the table."""
         self.due: Numbers = np.zeros(0, np.int64)
         self.due_time: NDArray[np.float64] = np.zeros(0)
         self.due_from: Numbers = np.zeros(0, np.int64)
-        """From which position on its snapshot is due; or from which time, if from that position."""
+        """A snapshot is due from position `due` on. It is also due from time `due_time` on, if the
+        position is at least `due_from`."""
         self.watched = 0
-        """Sessions in it of which one will be due."""
+        """Sessions in the table with a snapshot due at some time."""
         self._cadences: dict[int, Cadence] = {}
-        """Of rows whose snapshots are taken again and again."""
+        """Cadence by row, for sessions with regular snapshots."""
         self._asked: dict[int, list[int]] = {}
-        """Of rows whose snapshots were asked for, of which positions; ascending."""
+        """Positions of requested snapshots by row, ascending."""
         self.parkable: NDArray[np.bool_] = np.zeros(0, np.bool_)
-        """Whether it may be parked when it is idle."""
+        """Whether the session may be parked when idle."""
         self.parkables = 0
-        """Sessions in it that may."""
+        """Parkable sessions in the table."""
         self.active: NDArray[np.float64] = np.zeros(0)
-        """When a parkable session's last elements were answered; from when on it counts as idle."""
+        """When a parkable session's last elements were answered: the start of its idle time."""
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
@@ -118,64 +120,64 @@ class SessionTable:
         self.starters += fresh
 
     def begin(self, row: int) -> None:
-        """Its session begins in the initial state."""
+        """Puts a row's session into the model's initial state."""
         self.place[row] = NOWHERE
         self.fresh[row] = True
         self.starters += 1
 
     def started(self, rows: Rows) -> None:
-        """They have a state in their slots now."""
+        """Marks rows whose slots now hold a state."""
         self.starters -= int(np.count_nonzero(self.fresh[rows]))
         self.fresh[rows] = False
 
     def leave(self, row: int, leaving: int) -> None:
-        """It takes no elements any more."""
+        """Marks a row whose session takes no more elements."""
         if self.leaving[row] == OPEN:
             self.leavers += 1
         self.leaving[row] = leaving
 
     def may_park(self, row: int, idle_from: float) -> None:
-        """The session in a row may be parked, and is idle from then on if nothing comes."""
+        """Makes a row's session parkable. It is idle from `idle_from` on if no element comes."""
         self.parkable[row], self.active[row] = True, idle_from
         self.parkables += 1
 
     def idle(self, since: float) -> "list[Session]":
-        """Parkable sessions that have had nothing to answer since then."""
+        """Returns parkable sessions without work since that time."""
         rows = self.parkable & (self.active <= since) & (self.place == NOWHERE)
         return self.of((rows & (self.leaving == OPEN)).nonzero()[0])
 
     @property
     def longest_idle(self) -> float:
-        """Since when a parkable session may have been idle, at the longest; inf without any."""
+        """Earliest start of a parkable session's idle time; inf without parkable sessions."""
         return float(np.min(self.active, initial=inf, where=self.parkable))
 
     def keep(self, row: int, cadence: Cadence, now: float) -> None:
-        """Has the session's snapshot taken from now on so often."""
+        """Has a row's snapshots taken at `cadence` from now on."""
         if cadence != _NO_CADENCE:
             self._cadences[row] = cadence
-        # What was asked for before it was known where it begins is of so much later a position.
+        # Snapshots requested before the first position was known were counted from 0.
         self._asked[row] = [int(self.position[row]) + asked for asked in self._asked.get(row, ())]
         self._schedule(row, now)
 
     def ask(self, row: int, position: int) -> None:
-        """Its snapshot is due at a position, which is not before one that was asked for already."""
+        """Requests a snapshot at a position, which must not precede an earlier request."""
         asked = self._asked.setdefault(row, [])
         if not asked or asked[-1] < position:
             asked.append(position)
         self.expect(row, min(int(self.due[row]), position), float(self.due_time[row]))
 
     def asked(self, row: int) -> bool:
-        """Whether a snapshot is still to be taken because it was asked for."""
+        """Whether a requested snapshot is still to be taken."""
         return bool(self._asked.get(row))
 
     def taken(self, row: int, now: float) -> None:
-        """Its snapshot is taken."""
+        """Notes a taken snapshot and schedules the next."""
         position = int(self.position[row])
         self._asked[row] = [asked for asked in self._asked.get(row, ()) if asked > position]
         self._schedule(row, now)
 
     def _schedule(self, row: int, now: float) -> None:
-        """Says when its next one is due, counted from here."""
+        """Schedules the next snapshot, counted from the present position and time."""
         if not self._asked[row]:
             del self._asked[row]
         cadence = self._cadences.get(row, _NO_CADENCE)
@@ -185,14 +187,14 @@ class SessionTable:
         self.expect(row, after, now + cadence.seconds)
 
     def whose_due(self, rows: Rows, now: float) -> NDArray[np.bool_]:
-        """Of which of these rows a snapshot is due."""
+        """Whether a snapshot is due, for each of the rows."""
         position = self.position[rows]
         late = (self.due_time[rows] <= now) & (position >= self.due_from[rows])
         due: NDArray[np.bool_] = (position >= self.due[rows]) | late
         return due
 
     def expect(self, row: int, position: int, time: float) -> None:
-        """From when on its snapshot is due."""
+        """Sets when a row's snapshot is due."""
         self.watched -= self._is_watched(row)
         self.due[row], self.due_time[row] = position, time
         self.watched += self._is_watched(row)
@@ -215,11 +217,11 @@ class SessionTable:
         self.leaving[row] = OPEN
 
     def of(self, rows: Rows) -> "list[Session]":
-        """The sessions in rows that are in use."""
+        """Returns the sessions of rows in use."""
         return [self._at(row) for row in rows.tolist()]
 
     def distinct(self, rows: Rows) -> bool:
-        """Whether no row is named twice."""
+        """Whether no row occurs twice."""
         order = np.arange(len(rows))
         self.mark[rows] = order
         return bool(np.count_nonzero(self.mark[rows] == order) == len(rows))

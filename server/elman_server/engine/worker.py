@@ -1,4 +1,4 @@
-"""The compute thread of one model: takes work in order, hands results back to the event loop."""
+"""The compute thread of one model: takes work in order, returns results to the event loop."""
 
 import asyncio
 import threading
@@ -18,14 +18,15 @@ Work = Batch | InitJob | RestoreJob | CaptureJob
 class Result:
     work: Work
     outputs: Outputs | Tensors | Exception
-    """Of a beginning there are none; of a reading, what the slots held."""
+    """Predictions of a batch, states of a `CaptureJob`, the error of a failed job; otherwise
+    empty."""
     start: float
     """Seconds on the engine's clock."""
     end: float
 
 
 _STOP_SECONDS = 1.0
-"""How long the thread is waited for: a step may never end."""
+"""Seconds that `stop` waits for the thread: a step may never end."""
 
 
 class Worker:
@@ -52,8 +53,8 @@ class Worker:
         self._queue.put(work)
 
     async def stop(self) -> None:
-        """Waits for the step that runs. Raises `TimeoutError` if that does not end: its thread is
-        left behind."""
+        """Waits for the running step and ends the thread. Raises `TimeoutError` and leaves the
+        thread behind if the step does not end."""
         self._queue.put(None)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
@@ -61,7 +62,7 @@ class Worker:
         except TimeoutError:
             raise TimeoutError(f"{self._thread.name} does not come back from the model") from None
         self._thread.join()
-        # Who made it holds it and is held by these: without them both are freed at once.
+        # `run` and `done` refer to the worker's owner: without the cycle both are freed at once.
         del self._run, self._done
 
     def _work(self) -> None:
