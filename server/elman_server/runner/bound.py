@@ -1,7 +1,6 @@
-"""A step of one shape, bound to memory that stays where it is, so that running it again costs no
-more than filling that memory and one call.
+"""A step of one shape bound to fixed memory: a further run only fills the memory and makes a call.
 
-It knows the tensors of a step model's graph and nothing of whose rows they hold.
+The step knows the tensors of a step model's graph, but not whose rows they hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,28 +18,29 @@ from elman_server.runner.runtime import run_options
 Array = NDArray[Any]
 
 _ALIGNMENT = 64
-"""Bytes. Vectorised loops may begin with some numbers one by one up to such an address; with all
-memory aligned alike, what an address is can't show in a result."""
+"""Bytes. Vectorised loops may process single numbers up to an aligned address. With equal alignment
+everywhere, an address can't change a result."""
 _LARGE_NBYTES = 256 * 1024
-"""Outputs of more bytes are written where they stay; copying them would cost more than telling the
-runtime of a new place."""
+"""Outputs with more bytes are written to new memory for each run: a copy would cost more than a new
+binding."""
 
 
 class Memory(Protocol):
-    """Where the graph finds states and contexts, and puts new states."""
+    """Memory for states, contexts and new states of the graph."""
 
     device: str
-    """`cpu`, `cuda`"""
+    """`cpu` or `cuda`."""
     device_id: int
     elsewhere: bool
-    """Whether what is on the host has to be copied to get there."""
+    """Whether host data must be copied to get into this memory."""
 
     def address(self, name: str, nbytes: int) -> int:
-        """Of that much memory, or more, which is kept for this name as long as the memory is."""
+        """Returns the address of at least `nbytes` bytes, reserved for `name` while this object
+        lives."""
 
 
 class HostMemory:
-    """Arrays by name. Steps of all shapes share them, as one runs at a time."""
+    """Arrays by name. Steps of all shapes share them, because only one step runs at a time."""
 
     device = "cpu"
     device_id = 0
@@ -48,14 +48,14 @@ class HostMemory:
 
     def __init__(self) -> None:
         self._blocks: dict[str, Array] = {}
-        # Steps that are bound to a smaller block go on with that one.
+        # Kept because steps bound to a smaller block still use that block.
         self._outgrown: list[Array] = []
 
     def address(self, name: str, nbytes: int) -> int:
         return self._block(name, nbytes).ctypes.data
 
     def view(self, name: str, shape: Sequence[int], dtype: str) -> Array:
-        """An array on the same memory."""
+        """Returns an array on the memory of `name`."""
         nbytes = prod(shape) * np.dtype(dtype).itemsize
         return self._block(name, nbytes)[:nbytes].view(dtype).reshape(shape)
 
@@ -70,14 +70,14 @@ class HostMemory:
 
 
 def aligned(nbytes: int) -> Array:
-    """Bytes that begin where vectorised loops like it."""
+    """Returns bytes at an address aligned for vectorised loops."""
     block = np.empty(nbytes + _ALIGNMENT, np.uint8)
     start = -block.ctypes.data % _ALIGNMENT
     return block[start : start + nbytes]
 
 
 class BoundStep:
-    """`rows` x `chunk` elements and the outputs `outputs` of them."""
+    """A step of `rows` x `chunk` elements with the outputs `outputs`."""
 
     def __init__(
         self,
@@ -91,13 +91,13 @@ class BoundStep:
         memory: Memory,
     ) -> None:
         """`session` is the graph's `onnxruntime.InferenceSession`. Elements, lengths and outputs
-        are on the host, all else is where `memory` is."""
+        are in host memory; states and contexts are in `memory`."""
         self._session = session
         self._binding = session.io_binding()
-        self._memories = host, memory  # which the binding points into
-        # The runtime copies an input to where the graph needs it, if that is another device, and
-        # does so when it is bound. Off the host all of them are therefore bound for each run: those
-        # of the host, and those of the device too, as a provider may leave a node to the CPU.
+        self._memories = host, memory  # keeps the binding's memory alive
+        # While binding an input, the runtime copies it to the device that the graph needs it on.
+        # So, with memory off the host, all inputs are bound again for each run: host inputs, but
+        # device inputs too, because a provider may leave a node to the CPU.
         self._arrays: list[tuple[str, Array]] = []
         self._places: list[tuple[Any, ...]] = []
         self._elsewhere = memory.elsewhere
@@ -136,7 +136,8 @@ class BoundStep:
             self._small.append((output.name, array.reshape(whole)))
 
     def fill(self, elements: Array, counts: Sequence[int] | Array) -> None:
-        """Takes `counts[i]` elements of each row `i`, `[sum(counts), *shape]`."""
+        """Fills the input with elements `[sum(counts), *shape]`, `counts[i]` of them for row
+        `i`."""
         full = len(elements) == len(self._flat)
         if full:
             np.copyto(self._flat, elements, casting="no")
@@ -149,10 +150,10 @@ class BoundStep:
             self._ragged = not full
 
     def run(self, interrupt: Interrupt | None = None) -> Mapping[str, Array]:
-        """The outputs, `[rows, chunk, *shape]`, which no later step touches.
+        """Returns the outputs, `[rows, chunk, *shape]`; later steps do not overwrite them.
 
-        Raises what the runtime raises; among others, if a tensor does not have the shape that its
-        place has.
+        Raises the runtime's errors, among others for a tensor whose shape differs from its bound
+        shape.
         """
         if self._elsewhere:
             for name, array in self._arrays:
@@ -186,7 +187,7 @@ class BoundStep:
         self, side: str, memory: Memory, name: str, dtype: str, shape: tuple[int, ...]
     ) -> None:
         kind = np.dtype(dtype)
-        # Names are unique among inputs and among outputs only.
+        # Inputs and outputs may share names, so the side is part of the key.
         address = memory.address(f"{side} {name}", prod(shape) * kind.itemsize)
         place = name, memory.device, memory.device_id, kind.type, shape, address
         if side == "output":
@@ -198,5 +199,5 @@ class BoundStep:
 
 
 def laid_out(state: StateSpec, rows: int) -> tuple[int, ...]:
-    """The shape of a state's tensor in the graph."""
+    """Returns the shape of a state's tensor in the graph."""
     return (*state.shape[: state.batch_axis], rows, *state.shape[state.batch_axis :])

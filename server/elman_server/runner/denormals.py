@@ -1,14 +1,14 @@
 """Denormal numbers, and how a thread computes with them.
 
-Numbers below 1.2e-38 (of float32) take some processors 13 to 600 times as long as others, and a
-client may push nothing else. So whatever ONNX Runtime computes for the server is computed with
-such numbers as zero, on every thread alike: in the probe, on the event loop, on the compute threads
-and on ONNX Runtime's own.
+Numbers below 1.2e-38 (in float32) take some processors 13 to 600 times as long as other numbers,
+and a client may push nothing else. So ONNX Runtime treats such numbers as zero in all computation
+for the server, on every thread: in the probe, on the event loop, on the compute threads and on ONNX
+Runtime's own threads.
 
-ONNX Runtime's `session.set_denormal_as_zero` reaches the threads that it makes. It does not reach
-the thread that calls it, but for the one that made the first session of a process. With one
-intra-op thread all is computed on the calling thread, so that is set here, for the time of a call
-alone: what else runs on the thread computes as ever.
+ONNX Runtime's `session.set_denormal_as_zero` sets the threads that ONNX Runtime creates. It does
+not set the calling thread, except for the thread that made the first session of a process. With one
+intra-op thread the calling thread computes everything. So this module sets the calling thread for
+the time of a call; other code on the thread computes as before.
 """
 
 import ctypes
@@ -17,17 +17,18 @@ import sys
 from types import TracebackType
 
 _DEFAULT_ENVIRONMENT = ctypes.c_void_p(-1)
-"""C's FE_DFL_ENV."""
+"""FE_DFL_ENV of C."""
 _ENVIRONMENT_NBYTES = 32
 _MXCSR = 28
-"""Where an x86-64 Linux keeps the register of the vector units in its `fenv_t`."""
+"""Offset of the vector units' control register in `fenv_t` on x86-64 Linux."""
 _FLUSH_TO_ZERO = 1 << 15
 _DENORMALS_ARE_ZERO = 1 << 6
 
 
 def _library() -> ctypes.CDLL | None:
-    """What sets a thread's floating-point environment, where its layout is known. Elsewhere (other
-    systems, and processors on which denormals cost next to nothing, as Arm's) nothing is set."""
+    """Returns the library that sets a thread's floating-point environment, or None where the layout
+    of the environment is not known. None on other systems, and on processors with cheap denormals
+    such as Arm's."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     library = ctypes.CDLL(None)
@@ -41,7 +42,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 class _AsZero:
-    """Has the thread that enters compute with denormals as zero until it leaves."""
+    """Context manager: the entering thread treats denormals as zero until it leaves."""
 
     __slots__ = ("_address", "_environment", "_set")
 
@@ -70,7 +71,7 @@ class _AsZero:
 
 
 class _AsEver:
-    """Leaves a thread as it is."""
+    """Context manager without effect."""
 
     def __enter__(self) -> None:
         pass
@@ -86,7 +87,7 @@ class _AsEver:
 
 _found = _library()
 FLUSHED = _found is not None
-"""Whether this machine computes with denormals as zero where it is asked to."""
+"""Whether this machine can treat denormals as zero."""
 as_zero: _AsZero | _AsEver = _AsEver() if _found is None else _AsZero(_found)
-"""`with as_zero:` is for one call after another on any number of threads. It costs about half a
+"""`with as_zero:` around a call. Reusable, from any number of threads. Costs about half a
 microsecond."""

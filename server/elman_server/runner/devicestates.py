@@ -1,9 +1,9 @@
-"""States and contexts of all slots in a device's memory, which they leave only when it has to grow.
+"""States and contexts of all slots in a device's memory. They leave it only when it must grow.
 
-Rows are gathered and scattered by small graphs on the same device, so no kernel here is our own:
-`Gather` takes rows out, `ScatterND` puts them back. ONNX Runtime's kernels of `ScatterND` write in
-place where their input and their output are the same memory, which is how they are bound here;
-where a kernel did not, the result would be the same and the step as slow as copying all states is.
+Small graphs on the same device gather and scatter rows, so no kernel here is our own: `Gather`
+takes rows out, `ScatterND` puts rows back. ONNX Runtime's `ScatterND` kernels write in place if
+input and output are the same memory, and the binding here makes them the same. With a kernel that
+did not, the result would be the same, but the step as slow as a copy of all states.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,8 @@ from elman_server.runner.runtime import Block, Device, open_session
 
 
 class DeviceMemory:
-    """Memory by name, on a device. Steps of all shapes share it, as one runs at a time."""
+    """Memory by name on a device. Steps of all shapes share it, because only one step runs at a
+    time."""
 
     elsewhere = True
 
@@ -31,7 +32,7 @@ class DeviceMemory:
         self.device = device.kind
         self.device_id = device.id
         self._blocks: dict[str, Block] = {}
-        # Steps that are bound to a smaller block go on with that one.
+        # Kept because steps bound to a smaller block still use that block.
         self._outgrown: list[Block] = []
 
     def address(self, name: str, nbytes: int) -> int:
@@ -46,13 +47,13 @@ class DeviceMemory:
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one tensor: `[parts, capacity, width]`, where a row is in one piece if `parts` is 1.
-    The last row is not for slots: it stays as it was made."""
+    """Rows of one tensor: `[parts, capacity, width]`. A row is contiguous if `parts` is 1. The last
+    row belongs to no slot and never changes."""
 
     name: str
-    """In the graphs here."""
+    """Name in the gather and scatter graphs."""
     source: str
-    """Where steps find them in the memory, and where they leave them."""
+    """Name in `DeviceMemory` of a step's input rows; `target` names the output rows."""
     target: str
     dtype: Any
     shape: tuple[int, ...]
@@ -80,7 +81,7 @@ class _Rows:
         )
 
     def grown(self, device: Device, capacity: int) -> Block:
-        """A block with the same rows and room for so many."""
+        """Returns a larger block with the same rows."""
         grown = np.zeros((self.parts, capacity, self.width), self.dtype)
         if self.block is not None:
             old = self.block.read()[:, :-1]
@@ -89,12 +90,12 @@ class _Rows:
         return Block(device, grown)
 
     def laid_out(self, rows: Array) -> Array:
-        """`[rows, *shape]` as `[parts, rows, width]`"""
+        """Converts `[rows, *shape]` to `[parts, rows, width]`."""
         moved = np.moveaxis(rows, 0, self.axis).reshape(self.parts, len(rows), self.width)
         return np.ascontiguousarray(moved, self.dtype)
 
     def rows_first(self, rows: Array) -> Array:
-        """`[parts, rows, width]` as `[rows, *shape]`"""
+        """Converts `[parts, rows, width]` to `[rows, *shape]`."""
         shape = (*self.shape[: self.axis], rows.shape[1], *self.shape[self.axis :])
         return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), self.axis, 0))
 
@@ -126,7 +127,7 @@ class DeviceStates:
         ]
         self._all = self._states + self._contexts
         self.grow(capacity)
-        # Sessions of the graphs that carry rows; none where there is nothing to carry.
+        # Sessions of the gather and scatter graphs; None without rows to copy.
         self._gather: Any = _gather(device, self._states, self._contexts) if self._all else None
         self._scatter: Any = _scatter(device, self._states) if self._states else None
         self._scatter_all: Any = self._scatter
@@ -138,8 +139,8 @@ class DeviceStates:
         return sum(rows.block.nbytes for rows in self._all if rows.block is not None)
 
     def grow(self, capacity: int) -> None:
-        # All or none: where there is no memory for one of them, the others stay where they are, and
-        # where carriers and steps that are bound look for them.
+        # All or nothing: if memory for one tensor is missing, all blocks stay at their addresses,
+        # where bound steps and carriers look for them.
         blocks = [rows.grown(self._device, capacity) for rows in self._all]
         for rows, block in zip(self._all, blocks, strict=True):
             rows.block = block
@@ -168,7 +169,7 @@ class DeviceStates:
         return tuple(rows.rows_first(own) for rows, own in zip(self._all, taken, strict=True))
 
     def carrier(self, rows: int) -> "Carrier":
-        """For as long as the states do not grow."""
+        """Returns a carrier, valid until the states grow."""
         carrier = Carrier(self)
         if self._all:
             carrier.taking = self._gather.io_binding()
@@ -212,15 +213,15 @@ class DeviceStates:
 
 
 _Place = tuple[str, str, int, Any, tuple[int, int, int], int]
-"""What is told of a tensor to bind it: name, device and its number, type, shape, address."""
+"""Arguments that bind a tensor: name, device, device id, type, shape, address."""
 
 
 class Carrier:
-    """Copies rows to where a step finds them, and back from where it leaves them."""
+    """Copies rows to a step's inputs, and back from the step's outputs."""
 
     def __init__(self, states: DeviceStates) -> None:
         self._states = states
-        # The bindings of the graphs that do so, and their inputs on the device.
+        # Bindings of the gather and scatter graphs, and their inputs on the device.
         self.taking: Any = None
         self.taken: list[_Place] = []
         self.putting: Any = None
@@ -238,7 +239,7 @@ class Carrier:
 def _run(
     session: Any, binding: Any, places: Iterable[_Place], indexes: Mapping[str, Array]
 ) -> None:
-    """Inputs are bound each time, for the reason that `BoundStep` gives."""
+    """Runs a graph. Inputs are bound for each run, for the reason in `BoundStep`."""
     for place in places:
         binding.bind_input(*place)
     for name, index in indexes.items():
@@ -276,7 +277,8 @@ def _parts(group: Iterable[_Rows]) -> list[int]:
 
 
 def _places(group: Iterable[_Rows], slots: Index) -> dict[str, Array]:
-    """`[parts, rows, 2]`: of each part of each row, which part it is and its slot."""
+    """Returns `[parts, rows, 2]` indices by number of parts: the part's number and the row's
+    slot."""
     found: dict[str, Array] = {}
     for parts in _parts(group):
         places = found[f"places {parts}"] = np.empty((parts, len(slots), 2), np.int64)

@@ -1,5 +1,5 @@
-"""Small ONNX graphs, written as bytes: those that a server runs beside its models. It has no onnx
-package to make them with."""
+"""Small ONNX graphs, written as bytes, which a server runs beside its models. The server has no
+onnx package to make them with."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Value:
 
 
 def write(nodes: Iterable[Node], inputs: Iterable[Value], outputs: Iterable[Value]) -> bytes:
-    """A serialized ModelProto. The numbers are those of onnx.proto's fields."""
+    """Returns a serialized ModelProto. The numbers are field numbers of onnx.proto."""
     graph = b"".join(
         [
             *(_field(1, _node(node)) for node in nodes),
@@ -53,7 +53,7 @@ def write(nodes: Iterable[Node], inputs: Iterable[Value], outputs: Iterable[Valu
 
 
 def identity() -> bytes:
-    """`y = x`, of float32 numbers: to see whether a provider computes."""
+    """Returns the graph `y = x` for float32 numbers, to test whether a provider computes."""
     numbers = [Value(name, "float32", 1) for name in "xy"]
     return write([Node("Identity", ["x"], "y")], numbers[:1], numbers[1:])
 

@@ -1,4 +1,4 @@
-"""States and contexts of all slots in the host's memory."""
+"""States and contexts of all slots in host memory."""
 
 import sys
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class HostStates:
         return sum(array.nbytes for array in (*self._states, *self._contexts))
 
     def grow(self, capacity: int) -> None:
-        # All or none: where there is no memory for one of them, the others are not to have more.
+        # All or nothing: if memory for one array is missing, no array may grow.
         states = [array.grown(capacity) for array in self._states]
         contexts = [array.grown(capacity) for array in self._contexts]
         self._states, self._contexts, self.capacity = states, contexts, capacity
@@ -57,21 +57,22 @@ class HostStates:
 
 
 class Carrier:
-    """Copies rows to where a step finds them, and back from where it leaves them."""
+    """Copies rows to a step's inputs, and back from the step's outputs."""
 
     def __init__(
         self,
         states: list[tuple[RowArray, Array, Array]],
         contexts: list[tuple[RowArray, Array]],
     ) -> None:
-        """`states`: with the items before and after the step."""
+        """`states`: each array with the items before and after the step."""
         self._states = states
         self._contexts = contexts
         arrays = [array for array, *_ in states] + [array for array, _ in contexts]
         self._capacity = min((array.capacity for array in arrays), default=sys.maxsize)
 
     def take(self, slots: Index, before: Index) -> None:
-        # Once for all arrays, as none of them would say so. `before` is `slots`, or the last row.
+        # Checked once for all arrays, because `RowArray.take` checks no bounds. Each entry of
+        # `before` is the entry of `slots` or the last row.
         highest = before.item(before.argmax())
         if highest >= self._capacity:
             raise IndexError(f"row {highest} of {self._capacity}")

@@ -1,7 +1,7 @@
-"""A step model in ONNX Runtime: one call, one step.
+"""A step model in ONNX Runtime: one call runs one step.
 
-It checks that its graphs have the tensors that the spec names, and lays states out with rows first;
-it keeps no state and knows no sessions.
+The model checks that its graphs have the spec's tensors, and arranges states with rows first. It
+keeps no state and knows no sessions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """How a state's axes are permuted between the graph and arrays with rows first."""
+    """Permutations of a state's axes between the graph's order and rows first."""
 
     input: str
     from_rows_first: tuple[int, ...]
@@ -54,7 +54,7 @@ class _Layout:
 
 
 class StepModel:
-    """A loaded graph, and its initial-state network if it has one."""
+    """A loaded graph and, if the model has one, its initial-state network."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class StepModel:
         max_run_nbytes: int | None = None,
         before_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`providers` are for the CPU; another device has its own. `max_run_nbytes`: bytes of the
-        host that the runs of all such models may take, if that is bounded. `before_run` is called
-        before `step` and `begin` run their graphs.
+        """`providers` apply to the CPU alone; another device has its own. `max_run_nbytes`: limit
+        of host bytes for the runs of all models with a limit; None: no limit. `before_run` is
+        called before `step` and `begin` run a graph.
 
-        Raises `ModelLoadError` if the runtime refuses the file or a graph lacks what the spec
-        names.
+        Raises `ModelLoadError` if the runtime refuses the file, or if a graph lacks a tensor of the
+        spec.
         """
         self.spec = file.spec
         self.device = device
@@ -108,12 +108,12 @@ class StepModel:
         outputs: Iterable[str],
         contexts: Sequence[Array] = (),
     ) -> tuple[dict[str, Array], list[Array]]:
-        """One step.
+        """Runs one step.
 
-        `elements` is `[rows, chunk, *shape]`, `lengths` is `[rows]` (None: every row is full), and
+        `elements` is `[rows, chunk, *shape]`, `lengths` is `[rows]` (None: every row is full).
         `states` and `contexts` are `[rows, *shape]` in the order of the spec's `states` and
-        `step_contexts`. Returns the outputs, `[rows, chunk, *shape]`, and the new states, as the
-        old ones are laid out.
+        `step_contexts`. Returns the outputs, `[rows, chunk, *shape]`, and the new states in the
+        layout of `states`.
         """
         spec = self.spec
         feeds: dict[str, Array] = {spec.input.name: elements if spec.time_axis else elements[:, 0]}
@@ -140,8 +140,7 @@ class StepModel:
     def bind(
         self, rows: int, chunk: int, outputs: frozenset[str], *, host: HostMemory, memory: Memory
     ) -> BoundStep:
-        """A step of that shape which can be run again and again, with what it takes and gives in
-        the given places."""
+        """Returns a reusable step of one shape, with its inputs and outputs in the given memory."""
         return BoundStep(
             self._session,
             self.spec,
@@ -153,16 +152,16 @@ class StepModel:
         )
 
     def initial_states(self, rows: int) -> list[Array]:
-        """What the spec says, `[rows, *shape]` for each state."""
+        """Returns the spec's initial states, `[rows, *shape]` each."""
         return [np.repeat(state.initial_value()[None], rows, axis=0) for state in self.spec.states]
 
     def begin(
         self, contexts: Mapping[str, Array], interrupt: Interrupt | None = None
     ) -> list[Array]:
-        """The first states, `[rows, *shape]` in the spec's order, of sessions with these contexts,
-        `[rows, *shape]` by name.
+        """Returns first states, `[rows, *shape]` in the spec's order, for contexts `[rows, *shape]`
+        by name.
 
-        Raises what the runtime raises, and `ValueError` for a state of another shape.
+        Raises the runtime's errors, and `ValueError` for a state of the wrong shape.
         """
         rows = len(next(iter(contexts.values())))
         states = self.initial_states(rows)
@@ -204,7 +203,7 @@ def _check_initial_tensors(spec: ModelSpec, session: Any) -> None:
     graph = "the initial-state network"
     taken = {node.name for node in session.get_inputs()}
     contexts = {context.name: context.dtype for context in spec.contexts}
-    # Those that the steps take need not be taken here.
+    # Contexts that the steps take are optional here.
     inputs = {c.name: c.dtype for c in spec.contexts if c.input is None or c.name in taken}
     dtypes = {state.name: state.dtype for state in spec.states}
     outputs = {name: dtypes[name] for name in spec.initialized}

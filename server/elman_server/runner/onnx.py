@@ -1,7 +1,6 @@
-"""The runner on ONNX Runtime: it has the sessions' states, a row a slot, and beside them what each
-step takes of their contexts.
+"""The runner on ONNX Runtime: keeps the sessions' states and step contexts, one row for each slot.
 
-Where the rows are, on the host or on a device, is the business of its `States`.
+A `States` object decides where the rows are: on the host or on a device.
 """
 
 from collections.abc import Sequence
@@ -23,26 +22,25 @@ from elman_server.runner.runtime import CPU
 
 _FIRST_CAPACITY = 64
 _MOST_SHAPES = 512
-"""How many shapes of steps stay bound. Each takes about 6 KiB, and some 50 microseconds to bind."""
+"""Shapes of steps that stay bound. Each takes about 6 KiB, and some 50 microseconds to bind."""
 
 
 class Carrier(Protocol):
-    """Takes rows to and from a step of one number of rows."""
+    """Copies rows to and from a step with a fixed number of rows."""
 
     def take(self, slots: Index, before: Index) -> None:
-        """Copies the contexts of `slots` and the states of `before` to where the step finds
-        them."""
+        """Copies the contexts of `slots` and the states of `before` to the step's inputs."""
 
     def put(self, slots: Index) -> None:
-        """Copies the new states from where the step left them."""
+        """Copies the new states from the step's outputs into `slots`."""
 
 
 class States(Protocol):
-    """The rows. The last row of the states is not for slots: it is the initial one."""
+    """Rows of states and contexts. The last row belongs to no slot: it is the initial state."""
 
     @property
     def memory(self) -> Memory:
-        """Where a step finds and leaves rows."""
+        """Memory of a step's inputs and outputs."""
 
     @property
     def nbytes(self) -> int:
@@ -50,20 +48,20 @@ class States(Protocol):
 
     @property
     def capacity(self) -> int:
-        """For how many rows there is room, that one among them."""
+        """Rows with room, including the last row."""
 
     def grow(self, capacity: int) -> None:
-        """Makes room for so many rows. Carriers that were made before are of no use then.
+        """Makes room for `capacity` rows. Earlier carriers become invalid.
 
-        If it raises, as where there is no memory for them, nothing has changed.
+        If `grow` raises, for example for lack of memory, nothing has changed.
         """
 
     def write(self, slots: Index, rows: Sequence[Array]) -> None:
-        """Puts rows, `[len(slots), *shape]` of each tensor: of the spec's `states`, and after them
-        of its `step_contexts`."""
+        """Writes rows, `[len(slots), *shape]` of each tensor: the spec's `states`, then its
+        `step_contexts`."""
 
     def read(self, slots: Index) -> Tensors:
-        """The same rows."""
+        """Returns rows in the format of `write`."""
 
     def carrier(self, rows: int) -> Carrier: ...
 
@@ -72,8 +70,9 @@ class OnnxRunner:
     def __init__(
         self, model: StepModel, *, begins_together: bool = False, states: States | None = None
     ) -> None:
-        """`begins_together`: whether the initial-state network gives each of several rows, to the
-        bit, what it gives it alone. `states` are where the model is unless told otherwise."""
+        """`begins_together`: whether the initial-state network gives a row the same result, to the
+        bit, alone and together with other rows. `states`: rows to use; None: new rows on the
+        model's device."""
         self._model = model
         self._begins_together = begins_together
         self._spec = model.spec
@@ -168,7 +167,7 @@ class _Step:
 
 
 def _rows(slots: Index) -> int:
-    """How many rows there must be: the last is the initial one."""
+    """Returns how many rows the slots need, including the last row for the initial state."""
     return int(slots.item(slots.argmax())) + 2
 
 

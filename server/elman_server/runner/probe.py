@@ -1,8 +1,8 @@
-"""The load-time probe: runs a step model before anybody else does, to learn how it may be run.
+"""The load-time probe: runs a step model before it serves, to learn how it may run.
 
-It finds out whether shapes and states are as the spec says, whether a row's results depend, to the
-bit, on what else is in its batch or on how its elements are chunked, and how long steps take. It
-warms up the batch sizes that the model will see. Of an initial-state network it finds out the same.
+Checks shapes and states against the spec. Compares a row's results, to the bit, between different
+batches and different chunks. Measures how long steps take, and warms up the batch sizes to come.
+Does the same for an initial-state network.
 """
 
 import time
@@ -21,19 +21,19 @@ _SEED = 1990
 STEPS = 4
 """Elements of each row."""
 MOST_WITNESSES = 8
-"""Rows whose results are compared with those of the same rows run alone."""
+"""Witnesses: rows whose results in a batch are compared with their results alone."""
 LEAST_WITNESSES = 2
 _LONG_WITNESSES = 2
-"""Rows of the longest chunk that the model will see."""
+"""Witnesses with the longest chunk that the model will get."""
 _TIMED_CHUNK = 16
 _LONG_BEGINNING = 1e-3
-"""Seconds. An initial-state network that takes longer for a row gains little from running several
-together, and trying that out would take long."""
+"""Seconds. An initial-state network with more time per row gains little from running several rows
+together, and a test of that would take long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """Seconds that a step takes: `base + per_time * chunk + per_element * rows * chunk`."""
+    """Seconds of a step: `base + per_time * chunk + per_element * rows * chunk`."""
 
     base: float
     per_time: float
@@ -45,8 +45,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginningCost:
-    """How sessions begin from their contexts, and the seconds that it takes: `base + per_row *
-    rows`."""
+    """How to run initialization from contexts, and its seconds: `base + per_row * rows`."""
 
     together: bool = False
     """Whether the initial-state network may run for several rows at once."""
@@ -57,7 +56,7 @@ class BeginningCost:
         return self.base + self.per_row * rows
 
     def rows(self, seconds: float, most: int) -> int:
-        """How many rows, at most so many, take no longer than that; at least one."""
+        """Returns how many rows, from 1 to `most`, fit into `seconds`."""
         if not self.per_row:
             return most
         return min(most, max(1, int((seconds - self.base) / self.per_row)))
@@ -65,14 +64,14 @@ class BeginningCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was found."""
+    """Results of the probe."""
 
     chunking: Chunking
-    """The most that is exact."""
+    """The most general chunking with exact results."""
     batch_failure: str
     """Why batches of more than one row can't run at all; empty if they can."""
     dependent_rows: str
-    """How rows of a batch affect one another; empty if they do not."""
+    """How rows of a batch affect each other; empty if rows are independent."""
     cost: StepCost
     beginning: BeginningCost
 
@@ -80,10 +79,10 @@ class Probe:
 def probe(
     model: StepModel, *, max_batch_size: int, max_chunk: int, witnesses: int = MOST_WITNESSES
 ) -> Probe:
-    """Runs the model on random elements and contexts, in batches of at most so many rows, and
-    compares those of so many with what they give alone, `STEPS` elements each.
+    """Runs the model on random elements and contexts, in batches of at most `max_batch_size` rows.
+    Compares the results of `witnesses` rows with their results alone, over `STEPS` elements each.
 
-    Raises `ModelLoadError` if it does not do as its spec says.
+    Raises `ModelLoadError` if the model contradicts its spec.
     """
     spec = model.spec
     names = [out.name for out in spec.outputs]
@@ -120,7 +119,8 @@ def probe(
 
 
 def _rows(model: StepModel, rows: int, steps: int, witnesses: int) -> Rows:
-    """Random ones. The witnesses each begin alone; the others take states from them."""
+    """Returns random rows. Each witness is initialized alone; the other rows copy the witnesses'
+    states."""
     spec = model.spec
     elements = random_elements(spec.input, (rows, steps))
     if not spec.contexts:
@@ -168,7 +168,7 @@ def _beginning(model: StepModel, max_batch_size: int, witnesses: int) -> Beginni
 def _begins_together(
     model: StepModel, contexts: dict[str, Array], max_batch_size: int, witnesses: int
 ) -> bool:
-    """Whether the first rows of batches of all sizes get, to the bit, what they get alone."""
+    """Whether witnesses get the same states, to the bit, alone and in batches of all sizes."""
     alone = Results([], _begin_alone(model, contexts, witnesses))
     rng = np.random.default_rng(_SEED)
     for size in _batch_sizes(max_batch_size):
@@ -186,7 +186,7 @@ class _BatchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Witnesses:
-    """Rows, and what each gives when it is run alone."""
+    """Rows, and each row's results when run alone."""
 
     rows: Rows
     alone: Results
@@ -220,7 +220,7 @@ def _dependent_rows(
 def _scattered(
     rng: np.random.Generator, size: int, rows: int, witnesses: int
 ) -> tuple[list[int], list[int]]:
-    """A batch of `size` of the rows in which the witnesses stand anywhere, and where they do."""
+    """Returns a batch of `size` rows with the witnesses at random places, and these places."""
     places = rng.permutation(size)[:witnesses]
     order = np.arange(rows)[-size:]
     order[places] = np.arange(len(places))
@@ -228,7 +228,8 @@ def _scattered(
 
 
 def _batch_sizes(largest: int) -> Iterable[int]:
-    """Small ones, powers of two, their neighbours, and the largest: where kernels change."""
+    """Returns small sizes, powers of two, the sizes after them, and the largest: where kernels
+    change."""
     sizes = {2, 3, 5, largest}
     size = 4
     while size <= largest:
@@ -240,7 +241,7 @@ def _batch_sizes(largest: int) -> Iterable[int]:
 def _chunking(
     model: StepModel, witnesses: list[_Witnesses], names: list[str], rows: int
 ) -> Chunking:
-    """Compares chunks with single elements, as many rows together as the model may have."""
+    """Finds the chunking by comparing chunks with single elements, at most `rows` rows together."""
     if not model.spec.time_axis:
         return Chunking.SINGLE
 
@@ -261,10 +262,11 @@ def _chunking(
 def _chunk_is_exact(
     model: StepModel, witnesses: _Witnesses, names: list[str], *, ragged: bool
 ) -> bool:
-    """Runs the rows' first elements in one step and what is left one by one."""
+    """Whether a step with several elements, followed by single elements, gives the results of
+    single elements alone."""
     tried, elements = witnesses.rows, witnesses.rows.elements
     rows, steps = elements.shape[:2]
-    # Ragged: lengths from all to one, in no order.
+    # Ragged: all lengths from `steps` down to 1, in mixed order.
     lengths = (7 * np.arange(rows) * ragged + steps - 1) % steps + 1
     outputs, states = model.step(
         elements,
@@ -300,7 +302,7 @@ def _holds(check: Callable[[], bool]) -> bool:
     try:
         return check()
     except Exception:
-        # The runtime can't do it at all, whatever it calls its error.
+        # The runtime can't do this at all, whatever the class of its error.
         return False
 
 
@@ -339,7 +341,7 @@ def _cost(model: StepModel, rows: Rows, names: list[str], *, chunked: bool) -> S
 
 
 def _fastest(run: Callable[[], object]) -> float:
-    """The seconds of the fastest of a few runs: what else the machine does only ever adds to it."""
+    """Returns the seconds of the fastest of five runs: other work on the machine only adds time."""
     times = []
     for _ in range(5):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A row for each slot, of one tensor of the graph."""
+"""One tensor's rows, one row for each slot."""
 
 from math import prod
 
@@ -11,12 +11,11 @@ Index = NDArray[np.integer]
 
 
 class RowArray:
-    """Rows of a state or of a context, laid out as the graph has them, so that a step's are taken
-    and put back without turning axes round. Its last row is not for slots: it stays what it was
-    made with."""
+    """Rows of a state or of a context in the graph's layout, so that a step takes and puts rows
+    without moving axes. The last row belongs to no slot and never changes."""
 
     def __init__(self, last: Array, *, axis: int, capacity: int) -> None:
-        """`last` is the last row, `[*shape]`; `axis` is where the graph has the batch."""
+        """`last` is the last row, `[*shape]`; `axis` is the graph's batch axis."""
         self.shape = last.shape
         self.dtype = last.dtype
         self._axis = axis
@@ -34,26 +33,27 @@ class RowArray:
 
     @property
     def capacity(self) -> int:
-        """For how many rows there is room, the last one among them."""
+        """Rows with room, including the last row."""
         return self._rows.shape[-1]
 
     def grown(self, capacity: int) -> "RowArray":
-        """The same rows with room for so many, the last one among them."""
-        # Rows that are never used are never touched, so they take no memory.
+        """Returns a larger array with the same rows; `capacity` includes the last row."""
+        # Unused rows are never touched, so they take no memory.
         grown = RowArray(self._last, axis=self._axis, capacity=capacity)
         old = self._rows[..., :-1]
         grown._rows[..., : old.shape[-1]] = old
         return grown
 
     def items(self, tensor: Array) -> Array:
-        """A tensor of the graph, with the same memory, as `take` and `put` have it: each row, or
-        each part of one where it does not lie in one piece, is one item."""
+        """Views a tensor of the graph as items for `take` and `put`. An item is a row or, if a row
+        is not contiguous, a part of a row."""
         flat = tensor.reshape(self._before, -1).view(f"V{self._nbytes}")
         return flat[0] if self._before == 1 else flat
 
     def take(self, slots: Index, items: Array) -> None:
-        """Copies rows, none of which is beyond the last: that is the caller's to see to."""
-        # In any other mode numpy would copy twice; in this one what is beyond is the last.
+        """Copies rows to `items`. Does not check bounds: the caller must."""
+        # With any other mode numpy would copy twice. "clip" reads the last row for an index out of
+        # bounds.
         self._rows.take(slots, -1, items, "clip")
 
     def put(self, slots: Index, items: Array) -> None:
@@ -63,11 +63,11 @@ class RowArray:
             self._rows[:, slots] = items
 
     def rows(self, slots: Index) -> Array:
-        """`[len(slots), *shape]`, a copy."""
+        """Returns a copy of rows, `[len(slots), *shape]`."""
         taken = np.ascontiguousarray(self._rows[..., slots]).view(self.dtype)
         shape = (*self.shape[: self._axis], len(slots), *self.shape[self._axis :])
         return np.ascontiguousarray(np.moveaxis(taken.reshape(shape), self._axis, 0))
 
     def put_rows(self, slots: Index, rows: Array) -> None:
-        """`[len(slots), *shape]`"""
+        """Writes rows `[len(slots), *shape]`."""
         self.put(slots, self.items(np.ascontiguousarray(np.moveaxis(rows, 0, self._axis))))

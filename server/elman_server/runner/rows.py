@@ -1,4 +1,4 @@
-"""Rows that the probe tries a model on, and what they give. Their numbers are random but seeded."""
+"""Rows for the probe, and their results. The numbers are random but seeded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _SEED = 1990
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Sessions with their elements, each about to take its first step."""
+    """Sessions with their elements, each before its first step."""
 
     elements: Array
     """`[rows, steps, *shape]`"""
     states: list[Array]
     """`[rows, *shape]` each, in the order of the spec's `states`."""
     contexts: list[Array]
-    """The same, in the order of the spec's `step_contexts`."""
+    """`[rows, *shape]` each, in the order of the spec's `step_contexts`."""
 
     def __len__(self) -> int:
         return len(self.elements)
@@ -35,8 +35,8 @@ class Rows:
     def stepwise(
         self, model: StepModel, names: list[str], kept: Sequence[int] | None = None
     ) -> "Results":
-        """Runs them one element a step. Gives the results of the rows that are to be kept, of all
-        if none are named."""
+        """Runs the rows, one element in a step. Returns the results of rows `kept`; None: of all
+        rows."""
         states, outputs = self.states, []
         rows = slice(None) if kept is None else list(kept)
         for step in range(self.elements.shape[1]):
@@ -49,13 +49,13 @@ class Rows:
         )
 
     def each_alone(self, model: StepModel, names: list[str]) -> "Results":
-        """Runs each by itself."""
+        """Runs each row alone."""
         return Results.join([self.take([row]).stepwise(model, names) for row in range(len(self))])
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`outputs[i]` is `[rows, steps, *shape]`, `states[i]` is `[rows, *shape]`."""
+    """Results of rows: `outputs[i]` is `[rows, steps, *shape]`, `states[i]` is `[rows, *shape]`."""
 
     outputs: list[Array]
     states: list[Array]
@@ -73,7 +73,7 @@ class Results:
         )
 
     def difference(self, other: "Results") -> float | None:
-        """The largest absolute difference, or None if all is equal to the bit."""
+        """Returns the largest absolute difference, or None if all results are equal to the bit."""
         pairs = list(zip(self.outputs + self.states, other.outputs + other.states, strict=True))
         if all(a.tobytes() == b.tobytes() for a, b in pairs):
             return None
@@ -83,19 +83,20 @@ class Results:
 
 
 def random_elements(spec: InputSpec, shape: tuple[int, ...]) -> Array:
-    """`[*shape, *spec.shape]`"""
+    """Returns random elements `[*shape, *spec.shape]`."""
     rng = np.random.default_rng(_SEED)
     if spec.kind is InputKind.FEATURES:
         return rng.normal(size=(*shape, *spec.shape)).astype(spec.dtype)
     ids = rng.integers(0, spec.size, shape).astype(spec.dtype)
-    # An id that the graph does not have is told at load and not by a session's failed step.
+    # The probe uses the lowest and highest id, so that an id missing in the graph fails the load
+    # and not a session's step.
     ids.flat[:2] = 0, spec.size - 1
     return ids
 
 
 def random_contexts(spec: ModelSpec, rows: int) -> dict[str, Array]:
-    """By name, `[rows, *shape]`: standard normal numbers or, of an integer type, 0 and 1, as what
-    such a context may be is not known."""
+    """Returns contexts `[rows, *shape]` by name: standard normal numbers, or 0 and 1 for an integer
+    type, because the valid range of such a context is not known."""
     rng = np.random.default_rng(_SEED)
     return {
         each.name: (

@@ -1,4 +1,4 @@
-"""ONNX Runtime, as the runner uses it: sessions, devices, memory on them."""
+"""ONNX Runtime as the runner uses it: sessions, devices, device memory."""
 
 import threading
 from collections.abc import Sequence
@@ -19,32 +19,33 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 _AS_REQUESTED = 1
-"""Has an arena grow by what is asked for, and not to the next power of two."""
+"""Makes an arena grow by the requested size, not to the next power of two."""
 _arena_lock = threading.Lock()
 _arena_made = False
 
 _CUDA_OPTIONS = {
-    # Numbers as a CPU has them, not shortened to ten bits of mantissa on the way.
+    # Full float32 as on a CPU, not shortened to ten bits of mantissa.
     "use_tf32": "0",
-    # The others choose an algorithm by how fast it happens to be, for each shape.
+    # The other values choose an algorithm for each shape by its measured speed, so results could
+    # vary.
     "cudnn_conv_algo_search": "DEFAULT",
 }
 
 
 class DeviceUnavailable(Exception):
-    """A device that can't be used; the message says why, and what helps."""
+    """A device can't be used. The message says why, and what helps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where steps are computed and sessions' states are."""
+    """Device that computes steps and keeps sessions' states."""
 
     kind: str = "cpu"
     id: int = 0
 
     @staticmethod
     def parse(text: str) -> "Device":
-        """Of `cpu`, `cuda` or `cuda:1`."""
+        """Parses `cpu`, `cuda` or `cuda:1`."""
         kind, _, number = text.partition(":")
         return Device(kind, int(number or 0))
 
@@ -52,7 +53,7 @@ class Device:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.id}"
 
     def require(self) -> None:
-        """Raises `DeviceUnavailable` unless it computes."""
+        """Raises `DeviceUnavailable` unless a test run on the device succeeds."""
         if self == CPU:
             return
         if CUDA_PROVIDER not in ort.get_available_providers():
@@ -60,8 +61,8 @@ class Device:
                 f"this ONNX Runtime has no {CUDA_PROVIDER}: in place of onnxruntime, install "
                 "onnxruntime-gpu, that is, pip install 'elman[server-gpu]'"
             )
-        if hasattr(ort, "preload_dlls"):  # as of 1.21
-            # Those of packages such as nvidia-cudnn, which the loader would not look for.
+        if hasattr(ort, "preload_dlls"):  # from 1.21 on
+            # Libraries of packages such as nvidia-cudnn, which the loader would not look for.
             ort.preload_dlls()
         try:
             session = open_session(graphfile.identity(), device=self)
@@ -75,7 +76,7 @@ CPU = Device()
 
 
 class Block:
-    """An array's copy in the memory of a device."""
+    """A copy of an array in device memory."""
 
     def __init__(self, device: Device, array: NDArray[Any]) -> None:
         self._value = ort.OrtValue.ortvalue_from_numpy(array, device.kind, device.id)
@@ -83,7 +84,7 @@ class Block:
         self.address: int = self._value.data_ptr()
 
     def read(self) -> NDArray[Any]:
-        """What it holds, on the host."""
+        """Returns a copy of the block in host memory."""
         array: NDArray[Any] = self._value.numpy()
         return array
 
@@ -96,11 +97,11 @@ def open_session(
     providers: Sequence[str] = (CPU_PROVIDER,),
     max_run_nbytes: int | None = None,
 ) -> ort.InferenceSession:
-    """A graph that is ready to run; `providers` are for the CPU. It is loaded from memory, so that
-    the runtime has no folder in which to look for weights. `max_run_nbytes`: bytes of the host that
-    the runs of all graphs that are opened with it may take; the first that is given counts.
+    """Opens a graph for running. `providers` are for the CPU. The graph is loaded from memory, so
+    that the runtime has no folder to look for weights in. `max_run_nbytes`: limit of host bytes for
+    the runs of all graphs with a limit. The first limit given in a process counts.
 
-    Raises `ModelLoadError` if the runtime refuses it.
+    Raises `ModelLoadError` if the runtime refuses the graph.
     """
     chosen: list[Any] = list(providers)
     options = ort.SessionOptions()
@@ -114,7 +115,7 @@ def open_session(
     if max_run_nbytes is not None:
         _bound_memory(max_run_nbytes)
         options.add_session_config_entry("session.use_env_allocators", "1")
-        # Weights are there already, and do not count.
+        # Weights are allocated outside of the arena and do not count.
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if device != CPU:
         options.use_deterministic_compute = True
@@ -140,8 +141,8 @@ def open_session(
 
 
 def _bound_memory(max_nbytes: int) -> None:
-    """Gives the graphs of this process that ask for it one arena, which does not grow beyond that.
-    There is one for a process, however often this is called."""
+    """Creates the process's arena of at most `max_nbytes`, for graphs that ask for it. Later calls
+    do nothing."""
     global _arena_made
     with _arena_lock:
         if _arena_made:
@@ -156,18 +157,18 @@ def _bound_memory(max_nbytes: int) -> None:
 
 
 def run_options(interrupt: Interrupt | None) -> ort.RunOptions | None:
-    """What a run that can be interrupted is called with. ONNX Runtime looks at it between two nodes
-    of a graph, also of one inside a Loop, and not while it computes one."""
+    """Returns options for an interruptible run; None without an interrupt. ONNX Runtime checks for
+    the interrupt between two nodes of a graph, also inside a Loop, but not within a node."""
     if interrupt is None:
         return None
     options = ort.RunOptions()
-    # The default. Where it is not set, ONNX Runtime's Python finds that out by an exception that is
-    # thrown in C++ at each run, which costs more than a small step.
+    # This is the default. Without an explicit value, ONNX Runtime's Python binding throws a C++
+    # exception at each run, which costs more than a small step.
     options.add_run_config_entry("gpu_graph_id", "0")
     interrupt.arm(partial(setattr, options, "terminate", True))
     return options
 
 
 def one_line(error: Exception) -> str:
-    """The runtime's own messages take several."""
+    """Joins a message of several lines, such as the runtime's, into one line."""
     return " ".join(str(error).split())
