@@ -1,4 +1,5 @@
-"""Admission: whether the server accepts another session, and whether it reads more elements."""
+"""Admission: decides whether the server accepts a session, and whether the server reads
+elements."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from elman_server.errors import Overloaded, ShuttingDown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Functions that report how much waits for one model; callable at any time."""
+    """Functions that report how much waits for a model; callable at any time."""
 
     elements: Callable[[], int]
-    """Elements waiting for a step, without the elements held until their caller reads."""
+    """Elements waiting for a step, without the elements held for a caller that does not read."""
     element_nbytes: int = 0
-    """Bytes of one element."""
+    """Bytes of an element."""
     context_nbytes: Callable[[], int] = int
-    """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
+    """Bytes of contexts and snapshots of sessions without a ready state."""
 
 
 class Admission:
@@ -53,8 +54,8 @@ class Admission:
 
         `elements`: how many elements the caller pushes together with the open; refused while too
         many elements wait. `context_nbytes`: bytes of the session's contexts or snapshot; refused
-        if the sum over sessions without a ready state gets too large. `state_nbytes`: bytes of the
-        session's state.
+        if, together with the bytes already waiting, they exceed `max_context_bytes`.
+        `state_nbytes`: bytes of the session's state.
 
         Raises `Overloaded` or `ShuttingDown`.
         """
@@ -93,14 +94,15 @@ class Admission:
         self.relieve()
 
     def watch(self, waiting: Waiting) -> Callable[[], None]:
-        """Includes a model in `crowded` and `crowded_by_contexts`. Returns a function that removes
-        the model again."""
+        """Includes a model in `crowded` and `crowded_by_contexts`. Returns a function to remove the
+        model."""
         self._models.append(waiting)
         return lambda: self._models.remove(waiting)
 
     @contextmanager
     def lease(self, frame_nbytes: int) -> Iterator[None]:
-        """Counts a frame held in memory. Raises `Overloaded` if such frames take too many bytes."""
+        """Counts a frame held in memory. Raises `Overloaded` if the held frames take too many
+        bytes; a single frame may have any size."""
         if self._frame_nbytes and self._frame_nbytes + frame_nbytes > self._max_pending_bytes:
             raise Overloaded(
                 f"frames of {self._frame_nbytes} bytes wait already to be taken; max_pending_bytes "

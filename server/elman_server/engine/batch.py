@@ -1,4 +1,4 @@
-"""A batch: the rows that go through one step together, and the way back of their predictions."""
+"""A batch: rows that go through a step together, and the predictions' way back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class Part:
     """Rows `start` to `stop - 1` of a batch."""
 
     receiver: Receiver
-    """Receives the rows' predictions."""
+    """Receiver of the rows' predictions."""
     start: int
     stop: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Sessions of one step. Row `i` belongs to the session in slot `slots[i]` and holds `counts[i]`
-    elements, at most `chunk`."""
+    """Sessions of a step. Row `i` is the session in slot `slots[i]` and holds `counts[i]` elements,
+    at most `chunk`."""
 
     table: SessionTable
     slots: Rows
@@ -41,11 +41,11 @@ class Batch:
     times: Times
     """Arrival time of each element."""
     parts: list[Part]
-    """All rows in order, one part for each receiver."""
+    """All rows in order, with a part for each receiver."""
     fresh: list[int]
     """Rows that begin from the model's initial state instead of the slot's state."""
     outputs: frozenset[str]
-    """Names of the outputs that at least one row needs."""
+    """Names of the outputs needed by any row."""
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -56,7 +56,7 @@ class Batch:
         return self.table.of(self.slots)
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Returns rows `start` to `stop - 1` as a batch of their own."""
+        """Returns rows `start` to `stop - 1` as a separate batch."""
         counts = self.counts[start:stop]
         first = int(self.counts[:start].sum())
         own = slice(first, first + int(counts.sum()))

@@ -1,4 +1,4 @@
-"""The batch builder: takes sessions from the ready queue and elements from their queues.
+"""The batch builder: fills batches from the ready queue and the sessions' queues.
 
 Chooses the number of rows and the chunk that answer the most elements per second. Holds back the
 sessions of a caller that does not read. Used by the scheduler alone.
@@ -25,7 +25,7 @@ class BatchBuilder:
         queues: Queues,
         lines: ReadyQueue,
     ) -> None:
-        """`seconds(rows, chunk)` estimates the seconds that the model computes a step."""
+        """`seconds(rows, chunk)` estimates the model's seconds for a step."""
         self._limits = limits
         self._sizer = StepSizer(limits, seconds)
         self._table = table
@@ -46,16 +46,16 @@ class BatchBuilder:
 
     @property
     def held(self) -> int:
-        """Elements held until their caller reads."""
+        """Elements held for a caller that does not read."""
         # Called at each push, and mostly no outbox is held.
         return sum(outbox.pending for outbox in self._held) if self._held else 0
 
     def hold(self, outbox: Outbox) -> None:
-        """Counts an outbox's waiting elements as held until their caller reads."""
+        """Counts an outbox's waiting elements as held until the caller reads."""
         self._held.add(outbox)
 
     def release(self, outbox: Outbox) -> None:
-        """Releases sessions that were held because their outbox was full."""
+        """Releases sessions held because of a full outbox."""
         held, outbox.held = outbox.held, []
         self._held.discard(outbox)
         for rows, place in held:
@@ -72,8 +72,8 @@ class BatchBuilder:
             self._held.discard(outbox)
 
     def take(self, first: int, idle: bool) -> Batch | None:
-        """Takes the best batch out of the queues, with the sessions of line `first` first. None if
-        no session is ready. `idle`: whether the model had no work before."""
+        """Takes the best batch out of the queues, with the sessions of line `first` first. `None`
+        if no session is ready. `idle`: whether the model had no work before."""
         table = self._table
         while True:
             if self._ready.sessions == 1:
@@ -104,7 +104,7 @@ class BatchBuilder:
         return self._batch(rows, counts, chunk, parts, *self._queues.take(rows, counts))
 
     def _take_one(self, line: int) -> Batch | None:
-        """Takes a batch when at most one session is ready, as for a caller without multiplexing."""
+        """Takes a batch if at most one session is ready, as for a caller without multiplexing."""
         row = self._ready.take_one(line)
         if row is None:
             return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class CaptureQueue:
     def __init__(self, table: SessionTable, *, hold: Callable[[Outbox], None]) -> None:
-        """`hold` is called with each full outbox of a session whose turn comes."""
+        """`hold` is called with an outbox that is full at the turn of a session."""
         self._table = table
         self._hold = hold
         self._line: deque[Session] = deque()
@@ -23,24 +23,24 @@ class CaptureQueue:
         return bool(self._line)
 
     def add(self, session: "Session") -> None:
-        """Queues a session. The session gets no other work before its snapshot is taken."""
+        """Queues a session. No other work is done for the session before the snapshot."""
         row = session.slot.index
         if self._table.place[row] != READ:
             self._table.place[row] = READ
             self._line.append(session)
 
     def add_again(self, sessions: "Iterable[Session]") -> None:
-        """Queues sessions again whose outboxes were full at their turn."""
+        """Queues sessions again after their outbox was full."""
         self._line.extend(sessions)
 
     def hasten(self, session: "Session") -> None:
-        """Queues a session again although its outbox is full."""
+        """Queues a session again in spite of a full outbox."""
         if session in session.outbox.unread:
             session.outbox.unread.remove(session)
             self._line.append(session)
 
     def take(self, most: int) -> CaptureJob | None:
-        """Takes the next sessions, at most `most`; None if no session can be captured."""
+        """Takes the next sessions, at most `most`; `None` if no session can be captured."""
         sessions: list[Session] = []
         while self._line and len(sessions) < most:
             session = self._line.popleft()

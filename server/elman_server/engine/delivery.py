@@ -1,4 +1,4 @@
-"""A delivery: predictions on their way to one caller."""
+"""A delivery: predictions on the way to a caller."""
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from elman_server.model.selection import EncodedValues
 
 _HELD_NBYTES = 1024
-"""Bytes of a delivery in memory beside its predictions, roughly."""
+"""Bytes of a delivery in memory without predictions, roughly."""
 _SENT_NBYTES = 64
 _SENT_NBYTES_OF_SESSION = 16
-"""Bytes of a delivery on the wire beside its predictions, roughly: for each delivery, and for each
+"""Bytes of a delivery on the wire without predictions, roughly: for each delivery, and for each
 session."""
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -25,7 +25,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 class Selection(Protocol):
-    """The outputs a session wants, and their encoding. Compared by identity."""
+    """A session's choice of outputs and encoding. Compared by identity."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -33,7 +33,7 @@ class Selection(Protocol):
 
     @property
     def element_nbytes(self) -> int:
-        """Bytes of one prediction on the wire."""
+        """Bytes of a prediction on the wire."""
 
     def encode(self, outputs: Outputs) -> "list[EncodedValues]":
         """Packs `n` predictions, `[n, *shape]` by name."""
@@ -70,7 +70,7 @@ class Delivery:
         return _SENT_NBYTES + len(self.numbers) * _SENT_NBYTES_OF_SESSION + predictions
 
     def without(self, numbers: Container[int]) -> "Delivery":
-        """Returns the delivery without the sessions with these numbers."""
+        """Returns the delivery without the sessions numbered in `numbers`."""
         chosen = [number not in numbers for number in self.numbers]
         return self if all(chosen) else self.of(chosen)
 

@@ -1,7 +1,7 @@
 """The engine of one model: the asyncio shell around the scheduler.
 
-The engine runs on one event loop. Only long work runs on the compute thread. The engine wakes on
-events alone: an element for an idle engine starts a step in the loop's next turn, and elements that
+The engine runs on one event loop; only long work runs on the compute thread. Events alone wake the
+engine: an element for an idle engine starts a step in the loop's next turn, and elements that
 arrive during a step form the next step.
 """
 
@@ -42,9 +42,9 @@ from elman_server.process.cputime import cpu_seconds
 from elman_server.runner import Runner
 
 _AHEAD = 2
-"""Steps that the compute thread holds at most: the running step and, if already full, the next
-step. The thread then need not wait for the event loop between steps. A late element waits for at
-most these two steps, and both are bounded."""
+"""Most steps on the compute thread: the running step and, if already full, the next step. The
+thread then need not wait for the event loop between steps. A late element waits for at most two
+steps, and both are bounded."""
 
 _STEP_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
@@ -71,9 +71,9 @@ _PARKED = Ending(
 _PARKING_GRAIN = 0.05
 """How late the engine may park an idle session, as a share of `park_after`."""
 _AT_ONCE = 64
-"""Sessions that `_each` acts on before other tasks get a turn."""
+"""Sessions handled by `_each` before other tasks get a turn."""
 _LAST_SECONDS = 1.0
-"""Seconds that a drain waits for running work after the grace period."""
+"""Seconds of waiting for running work after a drain's grace period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +83,11 @@ class _Settled:
     outboxes: set[Outbox]
     ended: list[Session]
     answered: int
-    """Elements whose predictions go to an open session."""
+    """Elements with predictions for an open session."""
 
 
 class Engine:
-    """Serves one model. Not thread-safe: call every method on the loop that called `start`."""
+    """Serves one model. Not thread-safe: call every method on the event loop of `start`."""
 
     def __init__(
         self,
@@ -110,17 +110,15 @@ class Engine:
         """`step_seconds(rows, chunk)` estimates the seconds of a step, `beginning_seconds(rows)`
         the seconds of an `InitJob`. `inline`: whether both estimates hold for any elements, so that
         short work may run on the event loop. Parkable sessions are parked after `park_after` idle
-        seconds. `state_nbytes`: bytes of one session's state. `element_nbytes`: bytes of one
-        element.
+        seconds. `state_nbytes`: bytes of a session's state. `element_nbytes`: bytes of an element.
 
-        A step that takes longer than `step_timeout` seconds is interrupted, and the sessions that
-        caused the delay end. If a step does not stop on the interrupt, the engine calls
-        `stuck(True)` and opens no more sessions. If the step stops later, the engine calls
-        `stuck(False)`.
+        A step is interrupted after `step_timeout` seconds, and the sessions that caused the delay
+        end. If a step does not stop on the interrupt, the engine calls `stuck(True)` and opens no
+        more sessions. If the step stops later, the engine calls `stuck(False)`.
         """
         self._state_nbytes = state_nbytes
         self.element_nbytes = element_nbytes + ENTRY_NBYTES
-        """Bytes that an element takes while waiting for a step."""
+        """Bytes of an element waiting for a step."""
         self.untaken = 0
         """Elements of partly pushed frames: already waiting for a step, but not in a queue yet."""
         self.opened = 0
@@ -182,12 +180,13 @@ class Engine:
 
     @property
     def backlog(self) -> int:
-        """Elements waiting for a step, without the elements held until their caller reads."""
+        """Elements waiting for a step, without the elements held for a caller that does not
+        read."""
         return self._scheduler.backlog
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
+        """Bytes of contexts and snapshots of sessions without a ready state."""
         return self._scheduler.context_nbytes
 
     @property
@@ -249,7 +248,7 @@ class Engine:
         return session
 
     def found(self, session: Session, given: InitialState | None, keeping: Keeping) -> None:
-        """Supplies the initial state of an awaited session; None: the model's initial state. From
+        """Supplies the initial state of an awaited session; `None`: the model's initial state. From
         now on `keeping` gets the session's snapshots. The caller gets the first snapshot together
         with the news that the session is open."""
         session.keeping = keeping
@@ -266,7 +265,7 @@ class Engine:
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, arrival: float
     ) -> int:
-        """Queues elements `[sum(counts), *shape]`, `counts[i]` of them for `sessions[i]`.
+        """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in order.
         `arrival`: seconds on the engine's clock.
 
         Returns the largest number of unanswered elements of any of the sessions.
@@ -297,8 +296,8 @@ class Engine:
                 self._wake()
 
     def cut(self, session: Session, ending: Ending) -> None:
-        """Drops a session's queue and ends the session after its running work. A session that is
-        already closing because of an error keeps that ending."""
+        """Drops a session's queue and ends the session after running work. A session that is
+        already closing because of an error keeps the first ending."""
         if session.ended is None:
             if self._scheduler.cut(session, ending):
                 self._tell_end(session)
@@ -342,7 +341,7 @@ class Engine:
 
     async def drain(self, ending: Ending, *, grace: float) -> None:
         """Ends every session after its queue is answered. After `grace` seconds the remaining
-        sessions lose their queues and end after their running work. With a `grace` of 0 they end at
+        sessions lose their queues and end after running work. With a `grace` of 0 all end at
         once."""
         await self._each(partial(self.close, ending=ending))
         if await self._idle_within(grace):
@@ -368,7 +367,7 @@ class Engine:
         return True
 
     def _park_in_time(self) -> None:
-        """Schedules the next search for idle sessions, at the earliest time that can find one."""
+        """Schedules the next search for idle sessions, for the earliest time of an idle session."""
         if self._parking is not None or self._park_after == inf:
             return
         longest = self._scheduler.table.longest_idle
@@ -484,7 +483,7 @@ class Engine:
         return settled
 
     def _settle_one(self, result: Result) -> _Settled:
-        """Puts predictions into the outboxes and counts their elements as answered."""
+        """Puts predictions into the outboxes and counts the elements as answered."""
         work, outputs = result.work, result.outputs
         if isinstance(work, CaptureJob):
             tensors = outputs if isinstance(outputs, tuple) else None

@@ -15,25 +15,25 @@ _INLINE_SECONDS = 200e-6
 """A step shorter than this runs on the event loop: a round trip to the compute thread costs about
 as much (0.3 ms on two cores)."""
 _OVERRUN_SECONDS = 20e-3
-"""CPU time at which work meant to take `_INLINE_SECONDS` counts as an overrun. After one overrun
-the model never runs on the event loop again, because all sessions wait there."""
+"""CPU time at which work meant to take `_INLINE_SECONDS` counts as an overrun. After an overrun the
+model never runs on the event loop again, because there every session waits for it."""
 _COPIED_PER_SECOND = 1e9
 """Bytes of state captured or restored in a second, at least."""
 _PART_SECONDS, _PART_FACTOR = 0.25, 20
-"""Time limit for a part of a step that took too long: seconds, or a multiple of the estimate,
-whichever is more. The search for the slow sessions must end soon, because other sessions wait."""
+"""Time limit for a part of a late step: seconds, or a multiple of the estimate, whichever is more.
+The search for slow sessions must end soon, because other sessions wait."""
 _MOST_LATE = 16
-"""How many parts of a late step may be late too. This is enough to find two slow sessions. Beyond
-it, all sessions end that are not yet known to be fast, because other sessions wait for the model
-meanwhile."""
+"""How many parts of a late step may be late too: enough to find two slow sessions. Beyond this
+number all sessions end unless already known to be fast, because other sessions wait for the
+model."""
 _STUCK_SECONDS = 1.0
-"""A run that goes on this long after an interrupt ignores interrupts."""
+"""A run that goes on for this time after an interrupt ignores interrupts."""
 _LOOK_SECONDS = 0.05
 """Seconds between two checks of an interrupted run, or of the parts of a late step."""
 
 
 class TooLong(Exception):
-    """A run was interrupted because it took too long."""
+    """A run was interrupted after too long a time."""
 
 
 class Executor:
@@ -83,11 +83,11 @@ class Executor:
         return results
 
     def run(self, work: Work) -> list[Result]:
-        """Runs work to its end or to its deadline. For the compute thread."""
+        """Runs work to its end or deadline. For the compute thread."""
         return self._run(work, self._timeout)
 
     def look(self, now: float) -> float:
-        """Interrupts the compute thread's job if it takes too long. Returns the seconds until the
+        """Interrupts the compute thread's job after its deadline. Returns the seconds until the
         next check."""
         interrupt = self._interrupt
         if interrupt is None:
@@ -102,14 +102,14 @@ class Executor:
         return interrupt is not None and now >= interrupt.fired_at + _STUCK_SECONDS
 
     def _run(self, work: Work, limit: float | None) -> list[Result]:
-        """Runs work as a whole. If the run fails or takes too long, runs halves, so that a session
-        on which the runtime fails ends alone. `limit`: seconds, or None."""
+        """Runs work as a whole. After a failure or a time-out, runs halves, so that a session on
+        which the runtime fails ends alone. `limit`: seconds, or `None`."""
         whole = self._run_part(work, limit)
         if not isinstance(whole.outputs, Exception):
             return [whole]
         late = int(isinstance(whole.outputs, TooLong))
         results: list[Result] = []
-        # Halves before quarters: a failure that no session causes then shows early.
+        # Halves before quarters: rows without a fault are found early, wherever the fault is.
         failed = deque([whole])
         while failed:
             result = failed.popleft()

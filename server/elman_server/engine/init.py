@@ -1,7 +1,7 @@
-"""Initialization: making a session's state from contexts or a snapshot given at its open.
+"""Initialization: makes a session's state from contexts or from a snapshot.
 
 A model may take contexts: then the first state is not constant, but computed from the contexts or
-equal to them. Or a session resumes from a snapshot. Either is a job of its own, done once, before
+equal to them. Or a session resumes from a snapshot. Either happens once, in a separate job before
 the session's first step. So contexts are freed early, even if the first element comes late, and a
 step does not know of contexts.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 Contexts = Mapping[str, NDArray[Any]]
-"""Contexts of one session by name: `[*shape]`."""
+"""Contexts of a session by name: `[*shape]`."""
 
 
 InitialState = Contexts | Snapshot
@@ -28,18 +28,18 @@ InitialState = Contexts | Snapshot
 
 
 class Start(Enum):
-    """Where a session's first step takes its state from."""
+    """Source of the state for a session's first step."""
 
     INITIAL = "initial"
-    """From the model: a constant for all sessions."""
+    """The model: a constant for all sessions."""
     AWAITED = "awaited"
     """Not known yet: the lookup is still running."""
     DUE = "due"
-    """From the slot, once initialized; the session is in the queue for that."""
+    """The slot, once initialized; the session waits in the queue."""
     UNDER_WAY = "under way"
-    """From the slot, once initialized; the session is in a running job."""
+    """The slot, once initialized; the session is in a running job."""
     BEGUN = "begun"
-    """From the slot."""
+    """The slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class InitJob:
 
 
 class InitQueue:
-    """Sessions without a state yet, in the order of their opens. Used by the scheduler alone."""
+    """Sessions without a state, in the order of their opens. Used by the scheduler alone."""
 
     def __init__(self) -> None:
         self._line: deque[Session] = deque()
@@ -87,8 +87,8 @@ class InitQueue:
         self._line.append(session)
 
     def take(self, *, most: int, most_restored: int) -> InitJob | RestoreJob | None:
-        """Takes the next sessions with the same kind of source; None if the queue is empty. At most
-        `most` for an `InitJob`, `most_restored` for a `RestoreJob`."""
+        """Takes the next sessions with the same kind of source; `None` if the queue is empty. At
+        most `most` for an `InitJob`, `most_restored` for a `RestoreJob`."""
         sessions: list[Session] = []
         contexts: list[Contexts] = []
         snapshots: list[Snapshot] = []
@@ -127,7 +127,7 @@ class InitQueue:
             self._count(session, -nbytes(each))
 
     def drop(self, session: "Session") -> None:
-        """Drops the contexts or snapshot of a session that is due or awaited."""
+        """Drops the contexts or snapshot of a due or awaited session."""
         assert session.given is not None
         self._count(session, -nbytes(session.given))
         session.given = None

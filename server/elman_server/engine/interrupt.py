@@ -1,11 +1,12 @@
-"""An interrupt: ends a run of the model that takes too long."""
+"""An interrupt: ends a run of the model after too long a time."""
 
 from collections.abc import Callable
 from math import inf
 
 
 class Interrupt:
-    """Interrupt of one run. The running thread arms it. Any other thread may fire it, once."""
+    """Interrupt of a run. The running thread calls `arm`. Any other thread may call `fire`; once is
+    enough."""
 
     __slots__ = ("_stop", "deadline", "fired_at")
 
@@ -22,8 +23,8 @@ class Interrupt:
         return self.fired_at != inf
 
     def arm(self, stop: Callable[[], None]) -> None:
-        """Makes `stop` the function that ends the run. Calls it at once if the interrupt was fired
-        before."""
+        """Makes `stop` the function that ends the run. After an earlier `fire`, calls `stop` at
+        once."""
         self._stop = stop
         if self.fired:
             stop()

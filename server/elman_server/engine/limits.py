@@ -18,11 +18,11 @@ ones."""
 _KNOWN = 4096
 _DIVIDED_SECONDS = 1e-3, 8e-3
 """A step is divided if its seconds lie in this range and no other work waits. A shorter step is
-over before the answers of its first half are out. A longer step loses more to smaller matrices than
-callers need to answer."""
+over before the first half's answers are sent. A longer step loses more time to smaller matrices
+than callers need to answer."""
 _STEP_SECONDS = 350e-6
 _ROW_SECONDS = 2e-6
-"""Seconds that the server spends on each step, and on each row of a step, beside the model. Source:
+"""Seconds that the server spends on each step, and on each row, beside the model. Source:
 docs/performance.md."""
 
 
@@ -105,7 +105,7 @@ class StepSizer:
     def first_part(self, rows: int, chunk: int) -> int:
         """Returns how many of the rows go first when the model is idle and no other session waits.
 
-        Dividing such a step pays for some durations: the answers of one half, and the next
+        A step in the range `_DIVIDED_SECONDS` is halved: the answers of one half, and the next
         elements, travel while the other half computes, and so on in turn. Undivided, the model
         would wait for all callers at once.
         """
@@ -115,14 +115,14 @@ class StepSizer:
         return rows
 
     def fit_one(self, waiting: int) -> int:
-        """Returns the chunk of a step with one row."""
+        """Returns the chunk of a step with a single row."""
         if waiting >= self._longest:
             waiting = self._longest
         return self._powers[waiting.bit_length() - 1] if self._equal else waiting
 
     def _chunks(self, most: int) -> list[int]:
-        """Returns the candidate chunks. A chunk with a length other than a power of two pays for
-        its own shape only if no element stays behind."""
+        """Returns the candidate chunks. A chunk other than a power of two pays for a separate shape
+        only if no element stays behind."""
         if most > self._longest:
             most = self._longest
         chunks = self._powers[: most.bit_length()]

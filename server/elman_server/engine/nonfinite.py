@@ -1,4 +1,4 @@
-"""Counting the predictions of a step that hold NaN or infinity."""
+"""Counts predictions with NaN or infinity in a step."""
 
 from math import inf
 

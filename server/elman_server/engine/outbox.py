@@ -1,8 +1,8 @@
-"""An outbox: the engine's messages for one caller, and figures common to the caller's sessions.
+"""An outbox: the engine's messages for a caller, and figures common to the caller's sessions.
 
-The engine fills the outbox, the caller's transport empties it. The outbox bounds the memory that a
-caller without reading can occupy: while the outbox is full, the scheduler holds the caller's
-sessions back.
+The engine fills the outbox, the caller's transport empties it. The outbox bounds the memory used
+for a caller that does not read: while the outbox is full, the scheduler holds the caller's sessions
+back.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ids = count(1)
 
 _TOLD_NBYTES = 128
-"""Bytes in memory of a message that a session opened or ended, roughly."""
+"""Bytes in memory of a message about a session's open or end, roughly."""
 
 
 @dataclass(slots=True)
@@ -38,8 +38,8 @@ class Mail:
 
 
 class Outbox:
-    """Messages for one caller. `limit`: bytes. Two steps may overshoot it: the running step and the
-    step made ahead. `notify` is called after each change that the caller should look at."""
+    """Messages for a caller. `limit`: bytes. Two steps may exceed the limit: the running step and
+    the step made ahead. `notify` is called after each change of interest to the caller."""
 
     __slots__ = (
         "_forgotten",
@@ -59,25 +59,25 @@ class Outbox:
         self.limit = limit
         self.notify = notify
         self.pending = 0
-        """Elements of this caller's sessions waiting for a step."""
+        """Elements of the caller's sessions waiting for a step."""
         self.contexts_nbytes = 0
-        """Bytes of contexts and snapshots of this caller's sessions without a ready state."""
+        """Bytes of contexts and snapshots of the caller's sessions without a ready state."""
         self.held: list[tuple[Rows, int]] = []
-        """Rows of held sessions, and their `place`. The sessions have elements and wait for this
-        outbox to be emptied."""
+        """Rows of held sessions, and their `place`. The sessions have elements and wait until this
+        outbox is emptied."""
         self.unread: list[Session] = []
-        """Sessions with a snapshot due that wait for this outbox to be emptied."""
+        """Sessions with a snapshot due, held until this outbox is emptied."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
-        """Receivers by the `id` of their selection, while a session uses them."""
+        """Receivers by the `id` of the selection, while in use by a session."""
         self._mail = Mail()
         self._forgotten: dict[int, Ending] = {}
         """The `forgotten` of the mail taken last."""
         self._size = 0
         self._refusals = 0
-        """Endings of sessions that were never opened to their caller."""
+        """Number of endings in the mail of sessions that were never opened to the caller."""
 
     def receiver(self, selection: Selection) -> "Receiver":
-        """Returns the receiver of a selection, always the same object while a session uses it."""
+        """Returns the receiver of a selection: the same object as long as a session uses it."""
         receiver = self._receivers.get(id(selection))
         if receiver is None:
             receiver = self._receivers[id(selection)] = Receiver(self, selection)
@@ -110,12 +110,12 @@ class Outbox:
         self._size += _TOLD_NBYTES
 
     def forget(self, session: "Session", ending: "Ending") -> None:
-        """Withdraws all messages of a session except its ending, even from mail taken but not sent
+        """Withdraws all messages of a session except the ending, even from mail taken but not sent
         yet."""
         self._mail.forgotten[session.number] = self._forgotten[session.number] = ending
 
     def take_refusals(self) -> Mail:
-        """Takes only the endings of named sessions whose lookup never finished. Such sessions have
+        """Takes only the endings of sessions that ended before `Engine.found`. Such sessions have
         no other messages."""
         if not self._refusals:
             return Mail()
@@ -126,7 +126,7 @@ class Outbox:
         return Mail(ended=refused)
 
     def take(self) -> Mail:
-        """Takes all mail. The scheduler's `release` must follow, so that held sessions go on."""
+        """Takes all mail. The scheduler's `release` must follow, to release held sessions."""
         mail, self._mail, self._size = self._mail, Mail(), 0
         self._refusals = 0
         self._forgotten = mail.forgotten

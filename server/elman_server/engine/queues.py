@@ -23,9 +23,9 @@ _FIRST_NBYTES, _FIRST_ENTRIES = 1 << 20, (16, 1024)
 """First size of the columns: bytes of elements, and the least and the most entries."""
 _FIRST = np.zeros(1, np.intp)
 ENTRY_NBYTES = 32
-"""Bytes of an entry beside its element."""
+"""Bytes of an entry, without the element."""
 _SPARSE = 8
-"""Columns shrink when at most one entry in this many is in use."""
+"""Columns shrink when at most one in this many entries is in use."""
 
 
 class Queues:
@@ -48,7 +48,7 @@ class Queues:
         self._table = table
         self._length = 0
         self._stop = 0
-        """All entries from this one on are empty."""
+        """First of the empty entries at the end of the columns."""
         self._elements: Elements | None = None
         self._first_capacity = 0
         """Entries; known after the first elements."""
@@ -59,7 +59,7 @@ class Queues:
         return self._length
 
     def append(self, row: int, elements: Elements, now: float) -> None:
-        """Queues elements of one session, at least one."""
+        """Queues a session's elements, at least one."""
         count = len(elements)
         start = self._take_in(elements, now)
         stop = start + count
@@ -120,7 +120,7 @@ class Queues:
         return self._take_out(self._follow(first, counts)[0])
 
     def take_of(self, row: int, count: int) -> tuple[Elements, Times]:
-        """Takes the first `count` elements of one row."""
+        """Takes the first `count` elements of a row."""
         table = self._table
         first = int(table.first[row])
         run = int(self._run[first])
@@ -132,7 +132,7 @@ class Queues:
         return self._take_out(slice(first, stop))
 
     def clear(self, row: int) -> None:
-        """Drops the queue of one row."""
+        """Drops the queue of a row."""
         table = self._table
         if table.waiting[row]:
             entries, _ = self._follow(table.first[row : row + 1], table.waiting[row : row + 1])
@@ -184,15 +184,15 @@ class Queues:
         return entries, following
 
     def _are_neighbours(self, entry: _Entries, counts: Numbers) -> bool:
-        """Whether the queues' elements are neighbours in the columns, one queue after another. True
-        when all sessions of a step were pushed by one frame."""
+        """Whether the queues' elements are neighbours in the columns, queue after queue. True when
+        a single frame pushed all elements of a step."""
         ends = entry + counts
         if ends[-1] - entry[0] > len(entry) and np.count_nonzero(self._run[entry] < counts):
             return False
         return bool(np.count_nonzero(ends[:-1] == entry[1:]) == len(entry) - 1)
 
     def _take_out(self, entries: _Entries | slice) -> tuple[Elements, Times]:
-        """Empties entries and returns a copy of their elements and times."""
+        """Empties entries and returns copies of the elements and times."""
         assert self._elements is not None
         taken = self._elements[entries], self._times[entries]
         if isinstance(entries, slice):
@@ -211,7 +211,7 @@ class Queues:
         self._waits = np.zeros(capacity, np.bool_)
         """Whether an entry is in use."""
         self._run = np.empty(capacity, np.intp)
-        """Length of the run from an entry on: neighbouring entries of one queue, the entry
+        """Length of the run from an entry on: neighbouring entries of the same queue, the entry
         included."""
         self._after = np.zeros(capacity, np.intp)
         """Next entry of the queue after a run. Defined for the last entry of a run alone, and
@@ -248,7 +248,7 @@ class Queues:
 
 
 def gathered(rows: Rows, counts: Numbers, elements: Elements) -> tuple[Rows, Numbers, Elements]:
-    """Returns rows without duplicates, with all elements of a row together in their order."""
+    """Returns distinct rows, with all elements of a row together in order."""
     order = rows.argsort(kind="stable")
     ordered, own = rows[order], counts[order]
     starts = np.concatenate([_FIRST, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
@@ -257,7 +257,7 @@ def gathered(rows: Rows, counts: Numbers, elements: Elements) -> tuple[Rows, Num
 
 
 def _spread(starts: _Entries, counts: Numbers, ends: Numbers) -> _Entries:
-    """Returns `counts[i]` numbers from `starts[i]` on, one range after another. `ends` are the
+    """Returns the ranges of `counts[i]` numbers from `starts[i]` on, joined. `ends` are the
     cumulative sums of `counts`."""
     total = int(ends[-1])
     if total == len(starts):

@@ -8,7 +8,8 @@ from elman_server.engine.table import COMING, Numbers, Rows, SessionTable
 
 _FIRST_CAPACITY = 64
 _FIRST_PLACE = 1 - COMING
-"""First queue number. Neither it nor its negative equals a constant of `SessionTable.place`."""
+"""First queue number. Neither the number nor its negative equals a constant of
+`SessionTable.place`."""
 
 
 class ReadyQueue:
@@ -29,7 +30,7 @@ class ReadyQueue:
 
     @property
     def sessions(self) -> int:
-        """Sessions in the lines. May include sessions that left a line early."""
+        """Sessions in the lines, including early leavers not removed yet."""
         return sum(map(len, self._ready))
 
     @property
@@ -38,7 +39,7 @@ class ReadyQueue:
         return sum(len(line) << exponent for exponent, line in enumerate(self._ready))
 
     def new_place(self) -> int:
-        """Returns a queue number that no session had before, neither as it is nor negative."""
+        """Returns a queue number never used before, positive or negative."""
         return next(self._places)
 
     def append(self, rows: Rows, waiting: Numbers) -> None:
@@ -55,7 +56,7 @@ class ReadyQueue:
             self._ready[length - 1].append(rows[lengths == length], place)
 
     def append_one(self, row: int, waiting: int) -> None:
-        """Adds one session with `waiting` elements."""
+        """Adds a session with `waiting` elements."""
         self._table.place[row] = place = self.new_place()
         self._line(waiting).append_one(row, place)
 
@@ -77,14 +78,14 @@ class ReadyQueue:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def leave(self, count: int) -> None:
-        """Removes the first `count` of the sessions that `front` returned last."""
+        """Removes the first `count` sessions of the last `front`."""
         for line, length in self._window:
             leaving = min(length, count)
             line.leave(leaving)
             count -= leaving
 
     def take_one(self, line: int) -> int | None:
-        """Removes and returns the first session of a line; None if all sessions have left."""
+        """Removes and returns the first session of a line; `None` if all sessions have left."""
         return self._ready[line].take_one()
 
     def _line(self, waiting: int) -> "_Line":
@@ -92,7 +93,8 @@ class ReadyQueue:
 
 
 class _Line:
-    """A first-in, first-out line. A session that left early has another `place` in the table."""
+    """A first-in, first-out line. After leaving early, a session has a different `place` in the
+    table."""
 
     __slots__ = ("_places", "_rows", "_start", "_stop", "_table")
 
@@ -106,7 +108,7 @@ class _Line:
         return self._stop - self._start
 
     def append(self, rows: Rows, place: int) -> None:
-        """Adds sessions under a queue number that no other sessions ever have."""
+        """Adds sessions under a queue number used for no other sessions."""
         count = len(rows)
         if self._stop + count > len(self._rows):
             self._make_room(count)

@@ -1,10 +1,10 @@
-"""The scheduler: which sessions share the next step, and with how many elements each.
+"""The scheduler: chooses the sessions of the next step, and how many elements each has in it.
 
 Pure and synchronous: time is an argument, slots are numbers, and the model's computation happens
 elsewhere. A session with `2^k` to `2^(k+1) - 1` elements on entering the ready queue waits in line
-`k`. A step is filled from one line after another, and the lines take turns at being first. So the
-head of a line waits for at most one bounded step of each other line, however many elements other
-sessions push. Sessions without a state yet wait in a queue of their own, and so do sessions with a
+`k`. A step is filled from all lines in order, and the lines take turns at being first. So the head
+of a line waits for at most one bounded step of each other line, however many elements other
+sessions push. Sessions without a state yet wait in a separate queue, and so do sessions with a
 snapshot due.
 """
 
@@ -46,17 +46,17 @@ session for a push, so an element is on the way."""
 
 
 class Scheduler:
-    """Owns one model's sessions, their queues and their slots."""
+    """Owns a model's sessions, queues and slots."""
 
     def __init__(
         self, limits: StepLimits, seconds: Seconds = lambda rows, chunk: rows * chunk * 1e-6
     ) -> None:
-        """`seconds(rows, chunk)` estimates the seconds that the model computes a step."""
+        """`seconds(rows, chunk)` estimates the model's seconds for a step."""
         self.limits = limits
         self.pool = StatePool()
         self.table = SessionTable()
         self.sessions: set[Session] = set()
-        """All sessions that have not ended."""
+        """All open and closing sessions."""
         self._queues = Queues(self.table)
         self._ready = ReadyQueue(self.table, limits.longest_chunk)
         self._builder = BatchBuilder(
@@ -74,12 +74,13 @@ class Scheduler:
 
     @property
     def backlog(self) -> int:
-        """Elements waiting for a step, without the elements held until their caller reads."""
+        """Elements waiting for a step, without the elements held for a caller that does not
+        read."""
         return self.pending - self._builder.held
 
     @property
     def context_nbytes(self) -> int:
-        """Bytes of contexts and snapshots of sessions whose state is not ready yet."""
+        """Bytes of contexts and snapshots of sessions without a ready state."""
         return self._init_queue.nbytes
 
     def add(
@@ -125,7 +126,7 @@ class Scheduler:
         return session
 
     def found(self, session: Session, given: InitialState | None, now: float) -> None:
-        """Supplies the initial state of an awaited session; None: the model's initial state."""
+        """Supplies the initial state of an awaited session; `None`: the model's initial state."""
         table, row = self.table, session.slot.index
         if session.given is not None:
             self._init_queue.drop(session)
@@ -145,8 +146,8 @@ class Scheduler:
     ) -> int:
         """Queues elements `[sum(counts), *shape]`: `counts[i]` for `sessions[i]`, in order.
 
-        No session may be closing or ended. Returns the largest number of elements that one session
-        now has waiting or in a step.
+        No session may be closing or ended. Returns the largest number of elements that any of the
+        sessions now has waiting or in a step.
         """
         table = self.table
         start = most = 0
@@ -202,8 +203,8 @@ class Scheduler:
         return True
 
     def cut(self, session: Session, ending: Ending) -> bool:
-        """Drops a session's queue and ends the session after its running work. A session that is
-        already closing because of an error keeps that ending. Returns True if the session ends
+        """Drops a session's queue and ends the session after running work. A session that is
+        already closing because of an error keeps the first ending. Returns True if the session ends
         now."""
         if session.closing is None or session.closing.reason is FINISHED.reason:
             session.closing = ending
@@ -228,11 +229,11 @@ class Scheduler:
             self._capture_queue.add(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
-        """Ends a session now and drops its queue. Predictions of its running step are discarded."""
+        """Ends a session now and drops its queue. Predictions of a running step are discarded."""
         self._end(session, ending)
 
     def release(self, outbox: Outbox) -> None:
-        """Releases sessions that were held because their outbox was full."""
+        """Releases sessions held because of a full outbox."""
         self._capture_queue.add_again(outbox.unread)
         outbox.unread = []
         self._builder.release(outbox)
@@ -248,7 +249,7 @@ class Scheduler:
         return self._builder.full
 
     def schedule(self, *, idle: bool = False) -> Batch | InitJob | RestoreJob | CaptureJob | None:
-        """Takes the next job out of the queues; None if no session is ready. `idle`: whether the
+        """Takes the next job out of the queues; `None` if no session is ready. `idle`: whether the
         model had no work before."""
         if self._capture_queue and (reading := self._capture_queue.take(self._most_read)):
             return reading
@@ -269,7 +270,7 @@ class Scheduler:
         return None
 
     def complete(self, batch: Batch, now: float = 0.0) -> list[Session]:
-        """Counts a step's elements as answered. Returns the sessions that ended with the step."""
+        """Counts a step's elements as answered. Returns the sessions ended by the step."""
         table, rows = self.table, batch.slots
         table.in_flight[rows] = 0
         table.place[rows] = NOWHERE
@@ -294,8 +295,8 @@ class Scheduler:
     def took(
         self, reading: CaptureJob, tensors: Tensors | None, now: float = 0.0
     ) -> tuple[list[tuple[Session, Snapshot]], list[Session]]:
-        """Releases the sessions of a finished `CaptureJob`. `tensors`: the states of their slots,
-        or None if the capture failed. Returns the snapshots, and the sessions that ended with the
+        """Releases the sessions of a finished `CaptureJob`. `tensors`: the states of the slots, or
+        `None` if the capture failed. Returns the snapshots, and the sessions ended by the
         capture."""
         table = self.table
         snapshots: list[tuple[Session, Snapshot]] = []
@@ -321,7 +322,7 @@ class Scheduler:
         return snapshots, ended
 
     def begun(self, beginning: InitJob | RestoreJob) -> None:
-        """Releases sessions whose slots now hold a state."""
+        """Releases sessions after their slots have got a state."""
         self._init_queue.settle(beginning)
         for session in beginning.sessions:
             if session.ended is not None:
@@ -331,7 +332,7 @@ class Scheduler:
             self._go_on(session)
 
     def fail(self, work: Batch | InitJob | RestoreJob, ending: Ending) -> list[Session]:
-        """Ends every session of a job that failed. Returns the sessions ended by the failure."""
+        """Ends every session of a failed job. Returns the sessions ended by the failure."""
         if isinstance(work, Batch):
             self.table.in_flight[work.slots] = 0
         else:
@@ -346,8 +347,8 @@ class Scheduler:
         return failed
 
     def _left(self, batch: Batch, waiting: Numbers) -> list[Session]:
-        """Returns sessions that end with a step. Frees the slots of sessions that ended during
-        it."""
+        """Returns sessions that end with a step. Frees the slots of sessions that ended
+        meanwhile."""
         leaving = self.table.leaving[batch.slots]
         for session in self.table.of(batch.slots[leaving == ENDED]):
             self._free(session)
@@ -361,7 +362,7 @@ class Scheduler:
         return ended
 
     def _go_on(self, session: Session) -> None:
-        """Queues a session that has just got its state, for whatever is due next."""
+        """Queues a session with a new state for the next work due."""
         row = session.slot.index
         if self.table.due[row] <= session.position:
             self._capture_queue.add(session)

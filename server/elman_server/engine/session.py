@@ -1,4 +1,4 @@
-"""A session: one logical stream, its queue of elements, and its ending."""
+"""A session: a logical stream with a queue of elements and an ending."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,20 +48,20 @@ class Ending:
 
     @property
     def without_snapshot(self) -> "Ending":
-        """The ending to use if there is no last snapshot, so that the session can't be resumed."""
+        """The ending to use without a last snapshot: the session can't be resumed."""
         if self.hands_over:
             return Ending(reason=EndReason.SHUTDOWN, message=self.message)
         return self
 
 
 class Keeping(Protocol):
-    """The checkpoint store of a named session, as the engine sees it."""
+    """Destination of a named session's checkpoints."""
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Takes the session's new snapshot."""
 
     def ended(self) -> None:
-        """Notes the end: no more snapshots follow."""
+        """Notes the session's end: no more snapshots follow."""
 
 
 FINISHED = Ending(reason=EndReason.FINISHED)
@@ -69,12 +69,12 @@ CANCELLED = Ending(reason=EndReason.CANCELLED)
 
 
 class Session:
-    """One logical stream. Only the scheduler changes it. Its counts are in the table, in the row of
-    the session's slot, while the session lives.
+    """One logical stream. Changed by the scheduler alone. While the session lives, its counts are
+    in the table, in the row of the session's slot.
 
-    Invariants: a session waits in at most one queue, and it does so whenever it has elements and no
-    running work. It is part of at most one job at a time, and of no step or capture before its
-    state is ready.
+    Invariants: a session waits in at most one queue, and always does so with elements and without
+    running work. A session is part of at most one job at a time, and of no step or capture before
+    its state is ready.
     """
 
     __slots__ = (
@@ -103,22 +103,22 @@ class Session:
         self.receiver = receiver
         self.slot = slot
         self.first = 0
-        """Position at which the session begins."""
+        """First position of the session."""
         self.cadence: Cadence | None = None
-        """How often the caller gets a snapshot without a request; None: never."""
+        """How often the caller gets a snapshot without a request; `None`: never."""
         self.start = Start.INITIAL
         self.given: InitialState | None = None
         """Source of the first state, while the session waits for it."""
         self.keeping: Keeping | None = None
-        """The checkpoint store if the session is named. Such a session ends only after its last
-        snapshot, unless a step fails."""
+        """Destination of checkpoints, for a named session after `Engine.found`. Such a session ends
+        only after a last snapshot, unless a step fails."""
         self.reading = False
         """Whether the slot is being captured."""
         self.closing: Ending | None = None
         """The ending to come, once the queue is empty."""
         self.cut = False
         """Whether the last snapshot is taken even if the outbox is full, so that the session ends
-        although its caller does not read."""
+        although the caller does not read."""
         self.ended: Ending | None = None
         self._table = table
         self._answered = 0

@@ -1,4 +1,4 @@
-"""A session index: finds one caller's sessions in the table by the caller's numbers."""
+"""A session index: finds a caller's sessions in the table by the caller's numbers."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class SessionIndex:
         self._table = table
         self._outbox = outbox
         self._numbers: Numbers = np.zeros(_FIRST_CAPACITY, np.int64)
-        """Ascending."""
+        """The caller's numbers for the sessions, ascending."""
         self._rows: Rows = np.zeros(_FIRST_CAPACITY, np.intp)
         self._length = 0
 
@@ -31,8 +31,8 @@ class SessionIndex:
         self._length += 1
 
     def find(self, numbers: Numbers) -> tuple[Receiver, Rows] | None:
-        """Returns the sessions' receiver and rows. None unless all are this caller's open sessions,
-        take elements and have a common receiver."""
+        """Returns the sessions' receiver and rows. `None` unless all are open sessions of this
+        caller, take elements and have a common receiver."""
         if not self._length:
             return None
         index = self._numbers[: self._length].searchsorted(numbers)

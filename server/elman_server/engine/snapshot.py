@@ -1,6 +1,6 @@
-"""A snapshot: a session between two of its elements, from which it can resume anywhere.
+"""A snapshot: a session's state between two elements. The session can resume from it anywhere.
 
-Capturing a slot and restoring into a slot are jobs of their own, between two steps.
+Capturing a slot and restoring into a slot are separate jobs, between two steps.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from elman_server.engine.session import Session
 
 NEVER = int(np.iinfo(np.int64).max)
-"""A position that no session reaches."""
+"""A position beyond the end of any session."""
 
 Tensors = tuple[NDArray[Any], ...]
 """All state that a runner keeps for sessions, in the runner's order: `[rows, *shape]` each."""
@@ -25,7 +25,7 @@ class Snapshot:
     position: int
     """Elements answered by the session."""
     tensors: Tensors | None
-    """One session's row of each tensor, `[*shape]`; None in the model's initial state."""
+    """The session's row of each tensor, `[*shape]`; `None` in the model's initial state."""
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +44,7 @@ class Cadence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureJob:
-    """Sessions whose snapshots are taken together. `sessions[i]` is in slot `slots[i]`."""
+    """Sessions captured together. `sessions[i]` is in slot `slots[i]`."""
 
     sessions: list["Session"]
     slots: list[int]

@@ -1,4 +1,4 @@
-"""Slots: which session owns which row of the state arrays.
+"""Slots: the owners of rows in the state arrays.
 
 The pool hands out row numbers and does not know the rows' contents. The runner owns the arrays.
 """
@@ -15,7 +15,7 @@ class Slot:
 
 
 class StaleSlotError(RuntimeError):
-    """A caller freed a slot that it no longer owned: a bug in the caller."""
+    """A caller freed a slot after losing its ownership: a bug in the caller."""
 
 
 class StatePool:

@@ -11,7 +11,7 @@ from elman_server.engine.session import EndReason
 class StepStats:
     batch_size: int
     answered: int
-    """Elements whose predictions go to an open session."""
+    """Elements with predictions for an open session."""
     seconds: float
     queue_delays: Times
     """Seconds from each element's arrival to the step's start."""

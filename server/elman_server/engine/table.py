@@ -1,6 +1,6 @@
-"""The table of a model's sessions: figures in columns, one row for each slot.
+"""The table of a model's sessions: figures in columns, a row for each slot.
 
-A push or a step concerns many sessions at once. With columns it costs a few array operations,
+A push or a step concerns many sessions at once. With columns the cost is a few array operations,
 instead of a loop over objects scattered in memory. Only the scheduler and its queues write to the
 table.
 """
@@ -79,7 +79,7 @@ class SessionTable:
         COMING: held back. Otherwise a constant from NOWHERE to COMING."""
         self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
         self.leavers = 0
-        """Sessions in the table that are closing, or that ended during a step."""
+        """Closing sessions in the table, and sessions that ended during a step."""
         self.fresh: NDArray[np.bool_] = np.zeros(0, np.bool_)
         """Whether the first step takes the model's initial state instead of the slot's."""
         self.starters = 0
@@ -87,7 +87,7 @@ class SessionTable:
         self.due: Numbers = np.zeros(0, np.int64)
         self.due_time: NDArray[np.float64] = np.zeros(0)
         self.due_from: Numbers = np.zeros(0, np.int64)
-        """A snapshot is due from position `due` on. It is also due from time `due_time` on, if the
+        """A snapshot is due from position `due` on, and also from time `due_time` on if the
         position is at least `due_from`."""
         self.watched = 0
         """Sessions in the table with a snapshot due at some time."""
@@ -131,18 +131,18 @@ class SessionTable:
         self.fresh[rows] = False
 
     def leave(self, row: int, leaving: int) -> None:
-        """Marks a row whose session takes no more elements."""
+        """Marks a row when its session takes no more elements."""
         if self.leaving[row] == OPEN:
             self.leavers += 1
         self.leaving[row] = leaving
 
     def may_park(self, row: int, idle_from: float) -> None:
-        """Makes a row's session parkable. It is idle from `idle_from` on if no element comes."""
+        """Makes a row's session parkable; idle from `idle_from` on if no element comes."""
         self.parkable[row], self.active[row] = True, idle_from
         self.parkables += 1
 
     def idle(self, since: float) -> "list[Session]":
-        """Returns parkable sessions without work since that time."""
+        """Returns parkable sessions without work since the time `since`."""
         rows = self.parkable & (self.active <= since) & (self.place == NOWHERE)
         return self.of((rows & (self.leaving == OPEN)).nonzero()[0])
 

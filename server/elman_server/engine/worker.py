@@ -26,11 +26,11 @@ class Result:
 
 
 _STOP_SECONDS = 1.0
-"""Seconds that `stop` waits for the thread: a step may never end."""
+"""Seconds of waiting for the thread in `stop`: a step may never end."""
 
 
 class Worker:
-    """Calls `run` on its own thread, and `done` with the result on the loop that called `start`."""
+    """Calls `run` on its own thread, and `done` with the result on the event loop of `start`."""
 
     def __init__(
         self,

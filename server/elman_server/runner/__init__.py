@@ -17,8 +17,8 @@ class Runner(Protocol):
     arms the interrupt, and raises soon after the interrupt fires."""
 
     def has_room(self, slots: Sequence[int] | NDArray[np.intp]) -> bool:
-        """Whether the arrays have room for these slots. The other methods make room if needed, and
-        take longer for it the more slots are in use."""
+        """Whether the arrays have room for the slots. Without room, the other methods make room,
+        and take longer the more slots are in use."""
 
     def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
         """Makes sessions' first states from their contexts. Writes states and step contexts into

@@ -1,6 +1,6 @@
 """A step of one shape bound to fixed memory: a further run only fills the memory and makes a call.
 
-The step knows the tensors of a step model's graph, but not whose rows they hold.
+The step knows the tensors of a step model's graph, but not the owners of the rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,15 +32,16 @@ class Memory(Protocol):
     """`cpu` or `cuda`."""
     device_id: int
     elsewhere: bool
-    """Whether host data must be copied to get into this memory."""
+    """Whether host data must be copied to get into the memory."""
 
     def address(self, name: str, nbytes: int) -> int:
-        """Returns the address of at least `nbytes` bytes, reserved for `name` while this object
-        lives."""
+        """Returns the address of at least `nbytes` bytes, reserved for `name` during the life of
+        the memory."""
 
 
 class HostMemory:
-    """Arrays by name. Steps of all shapes share them, because only one step runs at a time."""
+    """Arrays by name. Steps of all shapes share the arrays, because only one step runs at a
+    time."""
 
     device = "cpu"
     device_id = 0
@@ -136,8 +137,7 @@ class BoundStep:
             self._small.append((output.name, array.reshape(whole)))
 
     def fill(self, elements: Array, counts: Sequence[int] | Array) -> None:
-        """Fills the input with elements `[sum(counts), *shape]`, `counts[i]` of them for row
-        `i`."""
+        """Fills the input with elements `[sum(counts), *shape]`: `counts[i]` for row `i`."""
         full = len(elements) == len(self._flat)
         if full:
             np.copyto(self._flat, elements, casting="no")
@@ -152,8 +152,7 @@ class BoundStep:
     def run(self, interrupt: Interrupt | None = None) -> Mapping[str, Array]:
         """Returns the outputs, `[rows, chunk, *shape]`; later steps do not overwrite them.
 
-        Raises the runtime's errors, among others for a tensor whose shape differs from its bound
-        shape.
+        Raises the runtime's errors, for example for a tensor in another shape than the bound shape.
         """
         if self._elsewhere:
             for name, array in self._arrays:

@@ -1,14 +1,14 @@
 """Denormal numbers, and how a thread computes with them.
 
-Numbers below 1.2e-38 (in float32) take some processors 13 to 600 times as long as other numbers,
-and a client may push nothing else. So ONNX Runtime treats such numbers as zero in all computation
+Numbers below 1.2e-38 (in float32) take some processors 13 to 600 times as long as normal numbers,
+and a client may push only denormals. So ONNX Runtime treats denormals as zero in all computation
 for the server, on every thread: in the probe, on the event loop, on the compute threads and on ONNX
 Runtime's own threads.
 
-ONNX Runtime's `session.set_denormal_as_zero` sets the threads that ONNX Runtime creates. It does
-not set the calling thread, except for the thread that made the first session of a process. With one
-intra-op thread the calling thread computes everything. So this module sets the calling thread for
-the time of a call; other code on the thread computes as before.
+ONNX Runtime's `session.set_denormal_as_zero` sets the threads created by ONNX Runtime. The option
+does not set the calling thread, except for the thread that made the first session of a process.
+With one intra-op thread the calling thread does all computation. So this module sets the calling
+thread for the time of a call. Other code on the thread computes as before.
 """
 
 import ctypes
@@ -26,9 +26,9 @@ _DENORMALS_ARE_ZERO = 1 << 6
 
 
 def _library() -> ctypes.CDLL | None:
-    """Returns the library that sets a thread's floating-point environment, or None where the layout
-    of the environment is not known. None on other systems, and on processors with cheap denormals
-    such as Arm's."""
+    """Returns the library that sets a thread's floating-point environment, or `None` where the
+    layout of the environment is not known. `None` on other systems, and on processors with cheap
+    denormals such as Arm's."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     library = ctypes.CDLL(None)

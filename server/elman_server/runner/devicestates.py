@@ -1,9 +1,10 @@
-"""States and contexts of all slots in a device's memory. They leave it only when it must grow.
+"""States and contexts of all slots in a device's memory. Only growth and snapshots copy states to
+the host.
 
-Small graphs on the same device gather and scatter rows, so no kernel here is our own: `Gather`
-takes rows out, `ScatterND` puts rows back. ONNX Runtime's `ScatterND` kernels write in place if
-input and output are the same memory, and the binding here makes them the same. With a kernel that
-did not, the result would be the same, but the step as slow as a copy of all states.
+Small graphs on the same device gather and scatter rows, instead of custom kernels: `Gather` takes
+rows out, `ScatterND` puts rows back. ONNX Runtime's `ScatterND` kernels write in place if input and
+output are bound to the same memory, as is done here. With a kernel unable to do so, the result
+would be the same, but the step as slow as a copy of all states.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +23,8 @@ from elman_server.runner.runtime import Block, Device, open_session
 
 
 class DeviceMemory:
-    """Memory by name on a device. Steps of all shapes share it, because only one step runs at a
-    time."""
+    """Memory by name on a device. Steps of all shapes share the memory, because only one step runs
+    at a time."""
 
     elsewhere = True
 

@@ -1,5 +1,5 @@
-"""Small ONNX graphs, written as bytes, which a server runs beside its models. The server has no
-onnx package to make them with."""
+"""Small ONNX graphs, written as bytes, to run beside a server's models. The server has no onnx
+package to make graphs with."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A step model in ONNX Runtime: one call runs one step.
 
-The model checks that its graphs have the spec's tensors, and arranges states with rows first. It
-keeps no state and knows no sessions.
+The model checks its graphs for the spec's tensors, and arranges states with rows first. It keeps no
+state and knows no sessions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,7 +67,7 @@ class StepModel:
         before_run: Callable[[], None] = lambda: None,
     ) -> None:
         """`providers` apply to the CPU alone; another device has its own. `max_run_nbytes`: limit
-        of host bytes for the runs of all models with a limit; None: no limit. `before_run` is
+        of host bytes for the runs of all models with a limit; `None`: no limit. `before_run` is
         called before `step` and `begin` run a graph.
 
         Raises `ModelLoadError` if the runtime refuses the file, or if a graph lacks a tensor of the
@@ -110,7 +110,7 @@ class StepModel:
     ) -> tuple[dict[str, Array], list[Array]]:
         """Runs one step.
 
-        `elements` is `[rows, chunk, *shape]`, `lengths` is `[rows]` (None: every row is full).
+        `elements` is `[rows, chunk, *shape]`, `lengths` is `[rows]` (`None`: every row is full).
         `states` and `contexts` are `[rows, *shape]` in the order of the spec's `states` and
         `step_contexts`. Returns the outputs, `[rows, chunk, *shape]`, and the new states in the
         layout of `states`.
@@ -140,7 +140,7 @@ class StepModel:
     def bind(
         self, rows: int, chunk: int, outputs: frozenset[str], *, host: HostMemory, memory: Memory
     ) -> BoundStep:
-        """Returns a reusable step of one shape, with its inputs and outputs in the given memory."""
+        """Returns a reusable step of fixed shape, with inputs and outputs in the given memory."""
         return BoundStep(
             self._session,
             self.spec,

@@ -71,7 +71,7 @@ class OnnxRunner:
         self, model: StepModel, *, begins_together: bool = False, states: States | None = None
     ) -> None:
         """`begins_together`: whether the initial-state network gives a row the same result, to the
-        bit, alone and together with other rows. `states`: rows to use; None: new rows on the
+        bit, alone and together with other rows. `states`: rows to use; `None`: new rows on the
         model's device."""
         self._model = model
         self._begins_together = begins_together

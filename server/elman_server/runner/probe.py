@@ -21,14 +21,14 @@ _SEED = 1990
 STEPS = 4
 """Elements of each row."""
 MOST_WITNESSES = 8
-"""Witnesses: rows whose results in a batch are compared with their results alone."""
+"""Witnesses: rows with results to compare, in a batch and alone."""
 LEAST_WITNESSES = 2
 _LONG_WITNESSES = 2
-"""Witnesses with the longest chunk that the model will get."""
+"""Witnesses with the longest chunk to come."""
 _TIMED_CHUNK = 16
 _LONG_BEGINNING = 1e-3
 """Seconds. An initial-state network with more time per row gains little from running several rows
-together, and a test of that would take long."""
+together, and a test would take long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def probe(
     model: StepModel, *, max_batch_size: int, max_chunk: int, witnesses: int = MOST_WITNESSES
 ) -> Probe:
     """Runs the model on random elements and contexts, in batches of at most `max_batch_size` rows.
-    Compares the results of `witnesses` rows with their results alone, over `STEPS` elements each.
+    Compares the results of `witnesses` rows in batches and alone, over `STEPS` elements each.
 
     Raises `ModelLoadError` if the model contradicts its spec.
     """
@@ -220,7 +220,7 @@ def _dependent_rows(
 def _scattered(
     rng: np.random.Generator, size: int, rows: int, witnesses: int
 ) -> tuple[list[int], list[int]]:
-    """Returns a batch of `size` rows with the witnesses at random places, and these places."""
+    """Returns a batch of `size` rows with the witnesses at random places, and the places."""
     places = rng.permutation(size)[:witnesses]
     order = np.arange(rows)[-size:]
     order[places] = np.arange(len(places))

@@ -35,7 +35,7 @@ class Rows:
     def stepwise(
         self, model: StepModel, names: list[str], kept: Sequence[int] | None = None
     ) -> "Results":
-        """Runs the rows, one element in a step. Returns the results of rows `kept`; None: of all
+        """Runs the rows, one element in a step. Returns the results of rows `kept`; `None`: of all
         rows."""
         states, outputs = self.states, []
         rows = slice(None) if kept is None else list(kept)
@@ -73,7 +73,8 @@ class Results:
         )
 
     def difference(self, other: "Results") -> float | None:
-        """Returns the largest absolute difference, or None if all results are equal to the bit."""
+        """Returns the largest absolute difference, or `None` if all results are equal to the
+        bit."""
         pairs = list(zip(self.outputs + self.states, other.outputs + other.states, strict=True))
         if all(a.tobytes() == b.tobytes() for a, b in pairs):
             return None

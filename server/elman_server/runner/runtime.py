@@ -141,8 +141,8 @@ def open_session(
 
 
 def _bound_memory(max_nbytes: int) -> None:
-    """Creates the process's arena of at most `max_nbytes`, for graphs that ask for it. Later calls
-    do nothing."""
+    """Creates the process's arena of at most `max_nbytes`, for graphs that ask for an arena. Later
+    calls have no effect."""
     global _arena_made
     with _arena_lock:
         if _arena_made:
@@ -157,8 +157,8 @@ def _bound_memory(max_nbytes: int) -> None:
 
 
 def run_options(interrupt: Interrupt | None) -> ort.RunOptions | None:
-    """Returns options for an interruptible run; None without an interrupt. ONNX Runtime checks for
-    the interrupt between two nodes of a graph, also inside a Loop, but not within a node."""
+    """Returns options for an interruptible run; `None` without an interrupt. ONNX Runtime checks
+    for the interrupt between two nodes of a graph, also inside a Loop, but not within a node."""
     if interrupt is None:
         return None
     options = ort.RunOptions()
