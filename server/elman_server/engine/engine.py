@@ -42,7 +42,7 @@ from elman_server.process.cputime import cpu_seconds
 from elman_server.runner import Runner
 
 _AHEAD = 2
-"""Most steps on the compute thread: the running step and, if already full, the next step. The
+"""Limit on steps at the compute thread: the running step and, if already full, the next step. The
 thread then need not wait for the event loop between steps. A late element waits for at most two
 steps, and both are bounded."""
 
@@ -69,11 +69,11 @@ _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
 )
 _PARKING_GRAIN = 0.05
-"""How late the engine may park an idle session, as a share of `park_after`."""
+"""Largest delay in parking an idle session, as a share of `park_after`."""
 _AT_ONCE = 64
 """Sessions handled by `_each` before other tasks get a turn."""
 _LAST_SECONDS = 1.0
-"""Seconds of waiting for running work after a drain's grace period."""
+"""Seconds of waiting for in-flight work after a drain's grace period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +113,9 @@ class Engine:
         seconds. `state_nbytes`: bytes of a session's state. `element_nbytes`: bytes of an element.
 
         A step is interrupted after `step_timeout` seconds, and the sessions that caused the delay
-        end. If a step does not stop on the interrupt, the engine calls `stuck(True)` and opens no
-        more sessions. If the step stops later, the engine calls `stuck(False)`.
+        end. If a step does not stop on the interrupt, the engine ends all sessions, opens no more,
+        and calls `stuck(True)`. If the step stops later, the engine calls `stuck(False)`, and
+        sessions can be opened again.
         """
         self._state_nbytes = state_nbytes
         self.element_nbytes = element_nbytes + ENTRY_NBYTES
@@ -296,7 +297,7 @@ class Engine:
                 self._wake()
 
     def cut(self, session: Session, ending: Ending) -> None:
-        """Drops a session's queue and ends the session after running work. A session that is
+        """Drops a session's queue and ends the session after in-flight work. A session that is
         already closing because of an error keeps the first ending."""
         if session.ended is None:
             if self._scheduler.cut(session, ending):
@@ -341,7 +342,7 @@ class Engine:
 
     async def drain(self, ending: Ending, *, grace: float) -> None:
         """Ends every session after its queue is answered. After `grace` seconds the remaining
-        sessions lose their queues and end after running work. With a `grace` of 0 all end at
+        sessions lose their queues and end after in-flight work. With a `grace` of 0 all end at
         once."""
         await self._each(partial(self.close, ending=ending))
         if await self._idle_within(grace):

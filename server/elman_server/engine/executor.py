@@ -23,9 +23,8 @@ _PART_SECONDS, _PART_FACTOR = 0.25, 20
 """Time limit for a part of a late step: seconds, or a multiple of the estimate, whichever is more.
 The search for slow sessions must end soon, because other sessions wait."""
 _MOST_LATE = 16
-"""How many parts of a late step may be late too: enough to find two slow sessions. Beyond this
-number all sessions end unless already known to be fast, because other sessions wait for the
-model."""
+"""Limit on late parts of a late step: enough to find two slow sessions. Beyond this number all
+sessions end unless already known to be fast, because other sessions wait for the model."""
 _STUCK_SECONDS = 1.0
 """A run that goes on for this time after an interrupt ignores interrupts."""
 _LOOK_SECONDS = 0.05

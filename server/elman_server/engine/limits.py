@@ -27,7 +27,7 @@ docs/performance.md."""
 
 
 class Chunking(Enum):
-    """How many elements of a session may go through one step."""
+    """Limit on a session's elements in one step."""
 
     SINGLE = "single"
     """One: the graph has no time axis."""

@@ -14,7 +14,7 @@ _FIRST_PLACE = 1 - COMING
 
 class ReadyQueue:
     """Ready sessions in lines. A session with `2^k` to `2^(k+1) - 1` elements on entry waits in
-    line `k`, and with more in the last line."""
+    line `k`. A session with more elements waits in the last line."""
 
     __slots__ = ("_places", "_ready", "_table", "_window")
 

@@ -203,7 +203,7 @@ class Scheduler:
         return True
 
     def cut(self, session: Session, ending: Ending) -> bool:
-        """Drops a session's queue and ends the session after running work. A session that is
+        """Drops a session's queue and ends the session after in-flight work. A session that is
         already closing because of an error keeps the first ending. Returns True if the session ends
         now."""
         if session.closing is None or session.closing.reason is FINISHED.reason:
@@ -229,7 +229,8 @@ class Scheduler:
             self._capture_queue.add(session)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
-        """Ends a session now and drops its queue. Predictions of a running step are discarded."""
+        """Ends a session now and drops its queue. Predictions of an in-flight step are
+        discarded."""
         self._end(session, ending)
 
     def release(self, outbox: Outbox) -> None:
@@ -387,7 +388,7 @@ class Scheduler:
         self.sessions.discard(session)
         if session.given is not None:
             self._init_queue.drop(session)
-        # A running step writes to the slot at its end, so the slot is freed only then.
+        # An in-flight step writes to the slot at its end, so the slot is freed only then.
         busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
         if not busy:
             self._free(session)

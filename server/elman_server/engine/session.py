@@ -13,7 +13,7 @@ from elman_server.engine.table import SessionTable
 
 
 class EndReason(StrEnum):
-    """Why a session ended. Each session ends with exactly one reason."""
+    """Reason for a session's end. Each session ends with exactly one reason."""
 
     FINISHED = "finished"
     """The client closed the session, and all pushed elements were answered."""
@@ -73,7 +73,7 @@ class Session:
     in the table, in the row of the session's slot.
 
     Invariants: a session waits in at most one queue, and always does so with elements and without
-    running work. A session is part of at most one job at a time, and of no step or capture before
+    in-flight work. A session is part of at most one job at a time, and of no step or capture before
     its state is ready.
     """
 
@@ -105,7 +105,7 @@ class Session:
         self.first = 0
         """First position of the session."""
         self.cadence: Cadence | None = None
-        """How often the caller gets a snapshot without a request; `None`: never."""
+        """Interval of snapshots for the caller without a request; `None`: none."""
         self.start = Start.INITIAL
         self.given: InitialState | None = None
         """Source of the first state, while the session waits for it."""
@@ -153,7 +153,7 @@ class Session:
 
     @property
     def in_flight(self) -> int:
-        """Elements in a running step; 0 after the end."""
+        """Elements in a step, running or made ahead; 0 after the session's end."""
         return 0 if self.ended else int(self._table.in_flight[self.slot.index])
 
     @property
@@ -163,5 +163,5 @@ class Session:
 
     @property
     def unanswered(self) -> int:
-        """Elements waiting or in a running step."""
+        """Elements waiting or in a step."""
         return self.pending + self.in_flight

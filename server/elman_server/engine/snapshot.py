@@ -34,8 +34,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How often a snapshot is taken without a request: after a step that brings the answers since
-    the last snapshot to `elements`; or to `least`, if `seconds` have passed too."""
+    """Interval of snapshots without a request. A snapshot is due after a step that brings the
+    answers since the last snapshot to `elements`; or to `least`, if `seconds` have passed too."""
 
     elements: int = NEVER
     seconds: float = inf

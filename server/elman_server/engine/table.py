@@ -71,12 +71,12 @@ class SessionTable:
         self.last: NDArray[np.intp] = np.zeros(0, np.intp)
         """First and last entry of the session's queue in `Queues`."""
         self.in_flight: Numbers = np.zeros(0, np.int64)
-        """Elements in a running step."""
+        """Elements in a step: running, or made ahead."""
         self.position: Numbers = np.zeros(0, np.int64)
         """Elements answered."""
         self.place: Numbers = np.zeros(0, np.int64)
-        """Where the session waits for a step. Positive: in a line of the ready queue. Less than
-        COMING: held back. Otherwise a constant from NOWHERE to COMING."""
+        """Queue number or phase. Positive: waits in a line of the ready queue. Less than COMING:
+        held back. Otherwise a constant from NOWHERE to COMING."""
         self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
         self.leavers = 0
         """Closing sessions in the table, and sessions that ended during a step."""
@@ -100,7 +100,7 @@ class SessionTable:
         self.parkables = 0
         """Parkable sessions in the table."""
         self.active: NDArray[np.float64] = np.zeros(0)
-        """When a parkable session's last elements were answered: the start of its idle time."""
+        """Start of a parkable session's idle time: when its last elements were answered."""
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 

@@ -45,7 +45,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginningCost:
-    """How to run initialization from contexts, and its seconds: `base + per_row * rows`."""
+    """Cost of initialization from contexts, in seconds: `base + per_row * rows`."""
 
     together: bool = False
     """Whether the initial-state network may run for several rows at once."""
@@ -69,9 +69,9 @@ class Probe:
     chunking: Chunking
     """The most general chunking with exact results."""
     batch_failure: str
-    """Why batches of more than one row can't run at all; empty if they can."""
+    """Reason why batches of more than one row can't run at all; empty if they can."""
     dependent_rows: str
-    """How rows of a batch affect each other; empty if rows are independent."""
+    """Difference of results in a batch and alone, as text; empty if rows are independent."""
     cost: StepCost
     beginning: BeginningCost
 
