@@ -368,7 +368,8 @@ class Engine:
         return True
 
     def _park_in_time(self) -> None:
-        """Schedules the next search for idle sessions, for the earliest time of an idle session."""
+        """Schedules the next search for idle sessions, for when the first may be idle long
+        enough."""
         if self._parking is not None or self._park_after == inf:
             return
         longest = self._scheduler.table.longest_idle

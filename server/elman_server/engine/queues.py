@@ -184,8 +184,8 @@ class Queues:
         return entries, following
 
     def _are_neighbours(self, entry: _Entries, counts: Numbers) -> bool:
-        """Whether the queues' elements are neighbours in the columns, queue after queue. True when
-        a single frame pushed all elements of a step."""
+        """Whether the queues' elements are neighbours in the columns, queue after queue. True for
+        example when a single frame pushed all elements of a step."""
         ends = entry + counts
         if ends[-1] - entry[0] > len(entry) and np.count_nonzero(self._run[entry] < counts):
             return False
