@@ -1,5 +1,9 @@
-"""Connections of peers that are to go. gRPC for Python can't close one connection of a server: its
-socket is found among the process's own and shut down, whereupon gRPC ends it with all its calls."""
+"""Closing of single connections.
+
+gRPC for Python can't close one connection of a server. This module finds the connection's socket
+among the process's descriptors and shuts the socket down. Then gRPC ends the connection and all its
+calls.
+"""
 
 import asyncio
 import contextlib
@@ -11,25 +15,26 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from elman_server.frontend.grpcio.inflow import received
 
 _TOGETHER_SECONDS = 0.5
-"""Those that are to go within this time are looked for together: for each look all of the process's
-descriptors are gone through."""
+"""Time over which connections to close are collected into one search. Each search goes through all
+descriptors of the process."""
 _SWEEP_SECONDS = 5.0
-"""Between two looks for connections without a call, where most places are taken."""
+"""Seconds between two searches for connections without a call, while most places are taken."""
 _LOOK_SECONDS = 0.2
-"""Between two looks at what connections hold, while there are calls: much comes in a second."""
+"""Seconds between two checks of the bytes that connections hold, while there are calls. Many bytes
+may arrive within a second."""
 _IDLE_LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.01
-"""At most this share of the time goes into these looks."""
+"""Largest share of the time spent on the checks of held bytes."""
 _CROWDED = 0.8
-"""The share of the places from which on such connections are closed."""
+"""Share of taken places from which on connections without a call are closed."""
 _DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
 class Connections:
-    """For one event loop."""
+    """Closes connections, for one event loop."""
 
     def __init__(self, closed: Callable[[str, str, str], None]) -> None:
-        """`closed(reason, peer, why)`: told of each that was closed."""
+        """`closed(reason, peer, why)` is called for each closed connection."""
         self._closed = closed
         self._doomed: dict[str, tuple[str, str]] = {}
         self._cutting: asyncio.Task[None] | None = None
@@ -37,8 +42,9 @@ class Connections:
         self._bounding: asyncio.Task[None] | None = None
 
     def watch(self, port: int, most: int, busy: Callable[[], Collection[str]]) -> None:
-        """From now on, where most of the `most` places of a port are taken, those connections are
-        closed on which there was no call for two looks. `busy`: peers that have a call."""
+        """Starts to close idle connections of a port. A connection is closed if two consecutive
+        searches find no call on the connection while most of the port's `most` places are taken.
+        `busy` returns the peers with a call."""
         self._sweeping = asyncio.create_task(self._sweep(port, most, busy))
 
     def bound(
@@ -47,8 +53,9 @@ class Connections:
         held: Callable[[Mapping[str, int]], Collection[str]],
         busy: Callable[[], Collection[str]],
     ) -> None:
-        """From now on, connections of a port are closed that hold too much. `held` is asked which,
-        again and again, with the bytes that came over each. `busy`: peers that have a call."""
+        """Starts to close connections of a port that hold too many bytes. `held` is called
+        repeatedly with the bytes received over each connection, and returns the connections to
+        close. `busy` returns the peers with a call."""
         self._bounding = asyncio.create_task(self._bound(port, held, busy))
 
     async def _bound(
@@ -60,7 +67,7 @@ class Connections:
         delay = _LOOK_SECONDS
         while True:
             await asyncio.sleep(delay if busy() else max(delay, _IDLE_LOOK_SECONDS))
-            with contextlib.suppress(OSError):  # no descriptor is left to look with
+            with contextlib.suppress(OSError):  # no descriptor is free for the search
                 began = time.monotonic()
                 came = await asyncio.to_thread(received_by, port)
                 delay = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
@@ -73,7 +80,7 @@ class Connections:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             idle: set[str] = set()
-            with contextlib.suppress(OSError):  # no descriptor is left to look with
+            with contextlib.suppress(OSError):  # no descriptor is free for the search
                 if len(os.listdir(_DESCRIPTORS)) >= _CROWDED * most:
                     there = await asyncio.to_thread(connected, port)
                     if len(there) >= _CROWDED * most:
@@ -83,8 +90,8 @@ class Connections:
             before = idle
 
     def cut(self, peer: str, *, reason: str, why: str) -> None:
-        """Closes the connection of a peer soon, if it is still there. `peer`: as gRPC names it,
-        ipv4:HOST:PORT or the like; one without a port is left alone."""
+        """Closes the connection of a peer soon, if the connection still exists. `peer` is gRPC's
+        name of the peer, such as ipv4:HOST:PORT. A peer without a port is ignored."""
         self._doomed.setdefault(peer, (reason, why))
         if self._cutting is None:
             self._cutting = asyncio.create_task(self._cut())
@@ -95,7 +102,7 @@ class Connections:
             doomed, self._doomed = self._doomed, {}
             try:
                 found = await asyncio.to_thread(shut_down, doomed.keys())
-            except OSError:  # no descriptor is left to look with: later there may be one
+            except OSError:  # no descriptor is free for the search: try again later
                 self._doomed = doomed | self._doomed
                 continue
             for peer in found:
@@ -105,30 +112,30 @@ class Connections:
 
 
 def shut_down(peers: Collection[str]) -> list[str]:
-    """Shuts the sockets down that are connected to these peers, and returns whose there were."""
+    """Shuts down the sockets connected to `peers`. Returns the peers found."""
     found = []
     for connection in _sockets():
         peer = _peer(connection)
         if peer in peers:
-            with contextlib.suppress(OSError):  # its client was quicker
+            with contextlib.suppress(OSError):  # the client closed it first
                 connection.shutdown(socket.SHUT_RDWR)
             found.append(peer)
     return found
 
 
 def received_by(port: int) -> dict[str, int]:
-    """The bytes that came over each connection to a port of this process, by its peer."""
+    """Bytes received over each connection to a port of this process, by peer."""
     came = {peer: received(connection) for peer, connection in _connections(port)}
     return {peer: nbytes for peer, nbytes in came.items() if nbytes is not None}
 
 
 def connected(port: int) -> list[str]:
-    """The peers that are connected to a port of this process."""
+    """Peers connected to a port of this process."""
     return [peer for peer, _ in _connections(port)]
 
 
 def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
-    """Those to a port of this process, and their peers."""
+    """Connections to a port of this process, with their peers."""
     for connection in _sockets():
         peer = _peer(connection)
         if peer and _port(connection) == port:
@@ -136,9 +143,9 @@ def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """All of this process's, one after another."""
+    """Sockets of this process, in sequence."""
     for name in os.listdir(_DESCRIPTORS):
-        # Whatever happens to the number meanwhile, a duplicate stays the same socket.
+        # A duplicate stays the same socket, even if the original number is closed and reused.
         try:
             copy = os.dup(int(name))
         except OSError:  # closed meanwhile
@@ -153,7 +160,7 @@ def _sockets() -> Iterator[socket.socket]:
 
 
 def _port(connection: socket.socket) -> int:
-    """Its own; 0 where it is gone."""
+    """Returns a socket's local port; 0 if the connection is gone."""
     try:
         port: int = connection.getsockname()[1]
     except OSError:
@@ -162,12 +169,12 @@ def _port(connection: socket.socket) -> int:
 
 
 def _peer(connection: socket.socket) -> str:
-    """As gRPC names it; empty where there is none."""
+    """Returns gRPC's name of a socket's peer; empty without a peer."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return ""
     try:
         host, port, *_ = connection.getpeername()
-    except OSError:  # it listens, or its peer is gone
+    except OSError:  # a listening socket, or the peer is gone
         return ""
     if connection.family == socket.AF_INET:
         return f"ipv4:{host}:{port}"

@@ -1,4 +1,4 @@
-"""The gRPC endpoint: one port with all services on it, health and reflection among them."""
+"""The gRPC endpoint: one port with all services, including health and reflection."""
 
 import contextlib
 import resource
@@ -16,14 +16,14 @@ from elman_server.serving.served import ServedModel
 _OVERALL = ""
 _HANDSHAKE_MS = 10_000
 _IDLE_MS = 600_000
-"""After which a connection without a call is closed; its client connects again when it needs to."""
+"""Time after which a connection without a call is closed. The client reconnects when necessary."""
 _OTHER_FILES = 128
-"""Descriptors that connections leave to everything else: models, metrics, the state store."""
+"""Descriptors reserved for other uses than connections: models, metrics, the state store."""
 
 
 def connections(most: int) -> int:
-    """How many there may be, of `most`, for the descriptors that this process may have; it is given
-    as many as it needs and the system allows."""
+    """Returns the number of allowed connections: `most`, or fewer if the process can't have enough
+    descriptors. Raises the process's descriptor limit as far as needed and allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     needed = most + _OTHER_FILES
@@ -35,7 +35,8 @@ def connections(most: int) -> int:
 
 
 class Endpoint:
-    """Health knows the server as "" and as the service's name, and each model by its own name."""
+    """One port for all services. Health reports the server under "" and the service's name, and
+    each model under the model's name."""
 
     def __init__(self, config: ServerConfig, servicer: InferenceServicer, gate: Gate) -> None:
         self._config = config
@@ -50,24 +51,25 @@ class Endpoint:
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.keepalive_time_ms", keepalive),
                 ("grpc.keepalive_timeout_ms", keepalive),
-                # Newer versions of gRPC wait for the ping's own timeout, a minute.
+                # Newer versions of gRPC use a separate timeout for pings, by default a minute.
                 ("grpc.http2.ping_timeout_ms", keepalive),
                 ("grpc.keepalive_permit_without_calls", 1),
-                # Clients may ask as often as every 5 seconds whether the server is still there,
-                # and what they sent 5 seconds apart may come closer together.
+                # Clients may send a keepalive ping every 5 seconds. Pings sent 5 seconds apart may
+                # arrive closer together.
                 ("grpc.http2.min_ping_interval_without_data_ms", 4000),
                 ("grpc.max_allowed_incoming_connections", self._connections),
-                # gRPC counts those that were reset and are not cleaned up yet, too: so a client
-                # that resets and reopens in a loop has no more of them than others.
+                # gRPC also counts streams that were reset and are not cleaned up yet. So a client
+                # that resets and reopens in a loop has no more streams than other clients.
                 ("grpc.max_concurrent_streams", config.max_concurrent_streams),
-                # Of those that no bytes or no settings come from.
+                # For connections that send no bytes or no settings.
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
                 ("grpc.max_connection_idle_ms", _IDLE_MS),
-                # Calls that wait to be taken, one a turn of the event loop: gRPC refuses further
-                # ones by itself, at random from the first number on, and counts them nowhere.
+                # Calls that wait to be accepted, one in each iteration of the event loop. gRPC
+                # refuses further calls itself, at random from the first number on, and does not
+                # count the refusals.
                 ("grpc.server.max_pending_requests", 2 * config.max_calls),
                 ("grpc.server.max_pending_requests_hard_limit", 3 * config.max_calls),
-                # Two servers on one port are a mistake, but for the workers of one.
+                # Two servers on one port are a mistake, except for workers of one server.
                 ("grpc.so_reuseport", int(config.workers > 1)),
             ]
         )
@@ -81,7 +83,7 @@ class Endpoint:
         )
 
     async def start(self) -> int:
-        """Returns the port. Raises `RuntimeError` if it can't be bound."""
+        """Starts serving and returns the port. Raises `RuntimeError` if the port can't be bound."""
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         port = self._server.add_insecure_port(f"{host}:{self._config.port}")
         for service in (_OVERALL, SERVICE):
@@ -97,7 +99,7 @@ class Endpoint:
         self._health.set(name, health.NOT_SERVING)
 
     def dismiss(self, model: ServedModel) -> None:
-        """Has those who hold on to a model open no more sessions on it."""
+        """Stops streams from opening sessions on an unloaded model."""
         self._servicer.dismiss(model)
 
     async def ready(self) -> None:
@@ -105,11 +107,11 @@ class Endpoint:
             self._health.set(service, health.SERVING)
 
     def not_serving(self) -> None:
-        """Tells whoever watches that the server is going away. Can't be undone."""
+        """Reports NOT_SERVING for all services to health watchers. Can't be undone."""
         self._health.stop()
 
     async def stop(self, grace: float) -> None:
-        """Waits for RPCs to end, and cancels those that have not after `grace` seconds. Their
-        sessions have ended then."""
+        """Waits for RPCs to end, and cancels the remaining RPCs after `grace` seconds. On return,
+        all their sessions have ended."""
         await self._server.stop(grace)
         await self._servicer.cleaned_up()

@@ -1,9 +1,8 @@
-"""What each call passes, whichever service it is for: limits by server and by peer, counts, and the
-status of what it raises.
+"""The gate for calls of all services: limits by server and by peer, counts, and error statuses.
 
-All methods are registered as streams of bytes, the unary ones too, which are the same on the wire:
-so a call is admitted before its request is read, and what an answer holds is counted until its
-caller has taken it.
+All methods are registered as streams of bytes. Unary methods are, too, as the wire format is equal.
+So a call is admitted before the server reads the request, and an answer's bytes are counted until
+the caller has taken the answer.
 """
 
 import asyncio
@@ -28,47 +27,48 @@ from elman_server.frontend.grpcio.refusals import Refusals
 from elman_server.telemetry.metrics import Metrics, RpcMetrics
 
 _REQUEST_SECONDS = 60.0
-"""In which a call's first message is to come, whole."""
+"""Time limit for a call's first message to arrive completely."""
 _TAKEN_SECONDS = 30.0
-"""In which the answer of a call that does not stream is to be taken, and the end of any."""
+"""Time limit for the client to take the answer of a unary call, and the final status of any
+call."""
 _STUBBORN = 200.0
-"""Calls a second of one connection, and ten seconds' worth at once, that may be refused for their
-rate or reset by the client; then it is closed. Each costs the server as much as one that is
-served."""
+"""Calls a second, and ten seconds' worth at once, of one connection that may be refused for their
+rate or reset by the client. Beyond, the connection is closed. Each such call costs the server as
+much as a served call."""
 _SHORT_SECONDS = 10.0
-"""A call that was under way for longer was no reset in a loop: a proxy may end thousands at once
-when one of the clients behind it goes."""
+"""A cancelled call that lasted longer does not count as a reset. A proxy may end thousands of calls
+at once when a client behind the proxy leaves."""
 _KNOWN = 4096
-"""Connections of which such calls are remembered."""
+"""Connections whose refused and reset calls are remembered."""
 
 Request = TypeVar("Request", bound=Message)
 
 
 class Gone(Exception):
-    """The RPC that was to be written to has ended."""
+    """The RPC ended before the write."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One call that was admitted."""
+    """An admitted call."""
 
     context: Any
     metrics: RpcMetrics
     peer: str
-    """As gRPC names it."""
+    """gRPC's name of the peer."""
     by: Peer
     calls: Calls
     inflow: Inflow
-    """Of its connection."""
+    """Bytes received over the call's connection."""
     held: int = 0
 
     def hold(self, nbytes: int) -> None:
-        """It holds so many bytes more, to its end. Raises `Overloaded`."""
+        """Counts more bytes as held until the call ends. Raises `Overloaded`."""
         self.calls.hold(self.by, nbytes)
         self.held += nbytes
 
     def open(self) -> None:
-        """Its caller opens a session. Raises `Overloaded`."""
+        """Counts a session that the caller opens. Raises `Overloaded`."""
         self.calls.open(identity.address(self.peer))
 
 
@@ -78,7 +78,7 @@ Answer = Callable[[Request, Call], Awaitable[Message]]
 
 
 class Gate:
-    """For one event loop."""
+    """Admits, counts and ends calls, for one event loop."""
 
     def __init__(
         self,
@@ -109,17 +109,17 @@ class Gate:
         metrics.watch_calls(lambda: self._calls.under_way)
 
     def watch_connections(self, port: int, most: int) -> None:
-        """Closes connections without a call where most of the places of a port are taken, and
-        those that hold too much of what is no message."""
+        """Starts to close connections of a port: connections without a call while most of the
+        port's places are taken, and connections that hold too many bytes of incomplete messages."""
         self._connections.watch(port, most, self._busy)
         self._connections.bound(port, self._holders, self._busy)
 
     def _busy(self) -> list[str]:
-        """Connections that have a call."""
+        """Connections with a call."""
         return [peer for peer, inflow in self._inflows.items() if inflow.calls]
 
     def _holders(self, received: Mapping[str, int]) -> list[str]:
-        """Connections that are to go, of those over which so many bytes came."""
+        """Connections to close, given the bytes received over each connection."""
         now = self._clock()
         self._inflows = {
             peer: inflow
@@ -145,8 +145,8 @@ class Gate:
         request: type[Message] | None = None,
         always: bool = False,
     ) -> Handler:
-        """A method that reads and writes by itself. `request`: what its messages are; bytes without
-        it. `always`: whether it is served however many calls there are."""
+        """A method that reads and writes its own messages. `request` is their type; None means
+        bytes. `always` exempts the method from the limits on calls."""
         metrics = self._metrics.rpc(service, method, kind)
 
         async def handle(_: Any, context: Any) -> None:
@@ -166,8 +166,8 @@ class Gate:
         always: bool = False,
         most: int | None = None,
     ) -> Handler:
-        """A method with one request and one answer. `always`: whether it is served however many
-        calls there are, and whatever they hold. `most`: bytes of the request."""
+        """A method with one request and one answer. `always` exempts the method from the limits on
+        calls and held bytes. `most` limits the request's bytes."""
 
         async def serve(call: Call) -> None:
             found = await self.request(call, request, most=most, hold=not always)
@@ -175,7 +175,7 @@ class Gate:
             data = (await answer(found, call)).SerializeToString()
             del found
             more = len(data) - (call.held - before)
-            if more > 0 and not always:  # than it asked for by itself
+            if more > 0 and not always:  # bytes that `answer` has not counted
                 call.hold(more)
             await self.write(call, data)
             call.metrics.sent.inc()
@@ -185,8 +185,8 @@ class Gate:
     async def request(
         self, call: Call, kind: type[Request], *, most: int | None = None, hold: bool = True
     ) -> Request:
-        """The one request of a call, which holds its bytes if it is to `hold` them. `most`: bytes
-        of it. Raises a `ServerError`."""
+        """Reads the only request of a call. `hold` counts the request's bytes as held by the call.
+        `most` limits the request's bytes. Raises a `ServerError`."""
         data = await self.first(call)
         if data is None:
             raise InvalidRequest("no request came")
@@ -198,7 +198,8 @@ class Gate:
         return parse(kind, data)
 
     async def first(self, call: Call) -> Any:
-        """A call's first message, or None if none comes. Raises `RequestTimeout`."""
+        """Reads a call's first message; None if the client sends no message. Raises
+        `RequestTimeout`."""
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 message = await call.context.read()
@@ -211,8 +212,8 @@ class Gate:
         return message
 
     async def write(self, call: Call, data: bytes) -> None:
-        """Returns when a caller has taken it, or is about to. The connection of one that does not
-        is closed. Raises `Gone`."""
+        """Writes a message. Returns when the caller has taken the message, or is about to. Closes
+        the connection of a caller that does not read. Raises `Gone`."""
         try:
             async with asyncio.timeout(_TAKEN_SECONDS):
                 await call.context.write(data)
@@ -226,7 +227,7 @@ class Gate:
     async def _guard(
         self, metrics: RpcMetrics, context: Any, serve: Serve, *, always: bool
     ) -> None:
-        """Runs a call, counts it, and ends it with the status of what it raises."""
+        """Runs and counts a call. Turns an exception into the call's status."""
         metrics.started.inc()
         peer = identity.peer(context)
         began = self._clock()
@@ -234,7 +235,7 @@ class Gate:
             with self._admitted(metrics, context, peer, always=always) as call:
                 await serve(call)
         except ServerError as error:
-            # Counted first: whoever hears of it may look.
+            # Counted first: a client that gets the error may read the metrics at once.
             metrics.handled(status.code(error).name)
             if isinstance(error, Overloaded):
                 self._refused(error, peer)
@@ -254,8 +255,8 @@ class Gate:
             metrics.handled(grpc.StatusCode.OK.name)
 
     async def _abort(self, context: Any, error: ServerError, peer: str) -> None:
-        """Ends a call with a status. That comes behind what was written: a client that does not
-        read does not hear of it, and gRPC keeps both until the connection ends."""
+        """Ends a call with a status. gRPC sends the status after the written messages: a client
+        that does not read never gets the status, and gRPC keeps both until the connection ends."""
         try:
             async with asyncio.timeout(_TAKEN_SECONDS):
                 await status.abort(context, error)
@@ -286,7 +287,7 @@ class Gate:
             self._useless("stubborn", peer)
 
     def _useless(self, reason: str, peer: str) -> None:
-        """Counts a call that was begun for nothing."""
+        """Counts a refused or reset call. Closes the peer's connection after too many."""
         now = self._clock()
         bucket = self._stubborn.get(peer)
         if bucket is None:
@@ -299,7 +300,7 @@ class Gate:
 
 
 def parse(kind: type[Request], data: bytes) -> Request:
-    """Raises `InvalidRequest`."""
+    """Parses a request. Raises `InvalidRequest`."""
     try:
         return kind.FromString(data)
     except DecodeError:

@@ -30,8 +30,8 @@ from elman_server.telemetry.metrics import Metrics
 
 _NO_FRAME = "a frame is no elman.v1.StreamRequest"
 _SERVER = "elman-server"
-"""What comes before the first answer on a Stream: the name of this server process, so that a client
-of many behind one address knows which of them would not have a session."""
+"""Key of the initial metadata of a Stream. The value names this server process, so a client of many
+servers behind one address knows which server refused a session."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
@@ -47,7 +47,7 @@ class InferenceServicer:
         metrics: Metrics,
         lease_keeper: LeaseKeeper | None = None,
     ) -> None:
-        """`lease_keeper`: of named sessions, where there is a state store."""
+        """`lease_keeper` keeps named sessions; None without a state store."""
         self._catalog = catalog
         self._lease_keeper = lease_keeper
         self._admission = admission
@@ -68,8 +68,8 @@ class InferenceServicer:
         self._idle.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service's methods, as the generated code would add them to a server; but for
-        responses, which come serialized."""
+        """The service's methods, as in generated code, except that responses are already
+        serialized."""
         gate = self._gate
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -87,19 +87,19 @@ class InferenceServicer:
         )
 
     async def finish(self) -> None:
-        """Has every stream end with its last session, once admission is closed, and waits until
-        all that hold sessions have told their clients."""
+        """Lets every stream end with its last session, once admission is closed. Returns when all
+        RPCs with sessions have sent their last responses."""
         for stream in self._streams:
             stream.notify()
         await self._idle.wait()
 
     async def cleaned_up(self) -> None:
-        """Returns when what streams that are gone had opened has ended."""
+        """Returns when all sessions of finished streams have ended."""
         await self._turns.finished()
 
     def dismiss(self, model: ServedModel) -> None:
-        """Has every stream on a model that was unloaded take no more sessions, and end with its
-        last."""
+        """Notifies streams that a model was unloaded. The model's streams open no more sessions and
+        end with their last session."""
         for stream in self._streams:
             stream.dismiss(model)
 
@@ -183,12 +183,12 @@ class InferenceServicer:
         return descriptions.describe(models, self._config.max_message_bytes)
 
     def _age(self) -> float:
-        """Seconds; not the same for all, so that not all of them leave at once."""
+        """Maximum age of a stream in seconds. Varies by 10 %, so not all streams end at once."""
         most = self._config.max_connection_age
         return most * random.uniform(0.9, 1.1) if most else inf
 
     async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes | None:
-        """Of a named session, if there is any. Raises a `ServerError`."""
+        """Returns a named session's checkpoint, if any. Raises a `ServerError`."""
         if self._lease_keeper is None:
             raise InvalidRequest(
                 f"session {request.session!r} has a name; this server has no state store"
@@ -196,7 +196,7 @@ class InferenceServicer:
         return await self._lease_keeper.peek(naming.key(request.name, identity, request.session))
 
     def _model_of(self, ticket: bytes, name: str, identity: str) -> ServedModel:
-        """The version of a model that a ticket is of. Raises `TicketRejected`."""
+        """Returns the model version of a ticket. Raises `TicketRejected`."""
         model = self._catalog.whichever(name)
         try:
             origin = model.tickets.origin(ticket, identity)
@@ -218,7 +218,7 @@ class InferenceServicer:
 
 
 class _Requests:
-    """The frames of an RPC. No generator: with one inside another, as gRPC's own would be, each
+    """Iterator over the frames of an RPC. Not a generator: nested with gRPC's own generator, each
     frame would cost more."""
 
     def __init__(self, call: Call) -> None:
@@ -228,7 +228,7 @@ class _Requests:
         self._call = call
 
     async def first(self, gate: Gate) -> pb.StreamRequest | None:
-        """The first frame, or None if none comes. Raises a `ServerError`."""
+        """Reads the first frame; None if the client sends no frame. Raises a `ServerError`."""
         try:
             frame: pb.StreamRequest | None = await gate.first(self._call)
         except DecodeError:

@@ -1,4 +1,4 @@
-"""The one place where the server's errors become gRPC statuses."""
+"""Translation of the server's errors into gRPC statuses, in this module only."""
 
 from typing import NoReturn
 
@@ -26,7 +26,7 @@ from elman_server.errors import (
 )
 
 _MAX_MESSAGE = 500
-"""Characters; gRPC sends up to 12 bytes for each, and peers take 8 KiB of metadata."""
+"""Characters. gRPC sends up to 12 bytes for each, and peers accept 8 KiB of metadata."""
 
 _CODES: dict[type[ServerError], grpc.StatusCode] = {
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
@@ -36,7 +36,7 @@ _CODES: dict[type[ServerError], grpc.StatusCode] = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
-    # Whoever reads again goes on from its tickets.
+    # A client that reads again resumes from its tickets.
     SlowClient: grpc.StatusCode.UNAVAILABLE,
     RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     StepFailed: grpc.StatusCode.INTERNAL,
@@ -67,7 +67,7 @@ _REASONS: dict[EndReason, tuple[grpc.StatusCode, pb.CloseReason.ValueType]] = {
         grpc.StatusCode.FAILED_PRECONDITION,
         pb.CLOSE_REASON_TICKET_REJECTED,
     ),
-    # Told to nobody: the RPC is gone.
+    # Never sent: the RPC is gone.
     EndReason.CANCELLED: (grpc.StatusCode.CANCELLED, pb.CLOSE_REASON_UNSPECIFIED),
 }
 
@@ -84,7 +84,7 @@ def number(status: grpc.StatusCode) -> int:
 async def abort(
     context: "grpc.aio.ServicerContext[object, object]", error: ServerError
 ) -> NoReturn:
-    """Ends an RPC with an error's status, and with the pushback that gRPC's own retries heed."""
+    """Ends an RPC with an error's status, and with the pushback for gRPC's own retries."""
     trailers: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
         trailers = (("grpc-retry-pushback-ms", str(milliseconds(error.retry_after))),)
@@ -92,7 +92,7 @@ async def abort(
 
 
 def closed(session: int, ending: Ending, position: int) -> pb.Closed:
-    """How a session ended."""
+    """Returns the message about a session's end."""
     status, reason = _REASONS[ending.reason]
     return pb.Closed(
         session=session,
@@ -104,7 +104,7 @@ def closed(session: int, ending: Ending, position: int) -> pb.Closed:
 
 
 def refused(session: int, error: ServerError) -> pb.Closed:
-    """A session that did not come to be."""
+    """Returns the message about a refused session."""
     message = pb.Closed(session=session, code=number(code(error)), message=_shown(str(error)))
     match error:
         case Overloaded():
@@ -120,7 +120,8 @@ def refused(session: int, error: ServerError) -> pb.Closed:
 
 
 def _shown(text: str) -> str:
-    """Names that came may be of any length; a status must fit into HTTP/2's headers."""
+    """Shortens a message. Names from clients may have any length, and a status must fit into
+    HTTP/2's headers."""
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 

@@ -1,4 +1,4 @@
-"""The named sessions of one caller's RPC, from their opens to what they begin from."""
+"""Named sessions of one caller's RPC, from the open request to the initial state."""
 
 import asyncio
 import hashlib
@@ -34,8 +34,8 @@ MAX_NAME_NBYTES = 256
 
 
 def key(model: str, identity: str, name: str) -> str:
-    """What the state store calls a session: those of other models and callers are others. Raises
-    `InvalidRequest` for what is no name."""
+    """Returns a session's key in the state store. Each model and each caller has separate keys.
+    Raises `InvalidRequest` if the name is too long."""
     nbytes = len(name.encode())
     if nbytes > MAX_NAME_NBYTES:
         raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
@@ -45,7 +45,7 @@ def key(model: str, identity: str, name: str) -> str:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """What is wrong with a checkpoint is told to somebody who knows nothing of it."""
+    """Explains the rejection of a checkpoint to a client that does not know of the checkpoint."""
     try:
         yield
     except TicketRejected as error:
@@ -55,23 +55,23 @@ def explained() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedOpen:
-    """What is asked for at an open, checked."""
+    """A checked request to open a named session."""
 
     key: str
     owner: str
-    """The client that it is attached to, in hex."""
+    """Id of the client's attachment to the session, in hex."""
     again: Resumption | None
-    """If it has a ticket of it."""
+    """The resumption, if the client has a ticket of the session."""
     given: InitialState | None
-    """The ticket's snapshot, or what a new session begins from."""
+    """The ticket's snapshot, or the initial state of a new session."""
     lacking: InvalidRequest | None = None
-    """What a new session can't begin for."""
+    """Error to raise if the store has no such session, so a new session would have to begin."""
     restart: bool
 
 
 class Naming:
     def __init__(self, model: ServedModel, identity: str, lease_keeper: LeaseKeeper | None) -> None:
-        """`lease_keeper`: None where there is no state store."""
+        """`lease_keeper` is None without a state store."""
         self._model = model
         self._identity = identity
         self._lease_keeper = lease_keeper
@@ -79,7 +79,7 @@ class Naming:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wanted(self, message: pb.Open) -> NamedOpen:
-        """Raises a `ServerError`."""
+        """Checks a request to open a named session. Raises a `ServerError`."""
         if self._lease_keeper is None:
             raise InvalidRequest(
                 f"session {message.name!r} has a name; this server has no state store"
@@ -106,7 +106,7 @@ class Naming:
         except InvalidRequest as error:
             if message.contexts or message.restart:
                 raise
-            lacking = error  # who goes on with a session need not give any
+            lacking = error  # an existing session needs no contexts
         return NamedOpen(
             key=name,
             owner=secrets.token_hex(ATTACHMENT_NBYTES),
@@ -117,7 +117,7 @@ class Naming:
         )
 
     def begin(self, session: Session, wanted: NamedOpen) -> None:
-        """Finds what an awaited session begins from."""
+        """Starts the lookup of an awaited session's initial state."""
         assert self._lease_keeper is not None
         task = asyncio.create_task(self._find(session, wanted, self._lease_keeper))
         self._tasks.add(task)
@@ -131,7 +131,7 @@ class Naming:
                 wanted.key,
                 wanted.owner,
                 again=wanted.again,
-                # Who stops in the middle of a claim does not know whether it has it.
+                # Checked between tries. After cancelling a claim, its success would be unknown.
                 wanted=lambda: session.ended is None,
             )
             given = self._given(wanted, claim)
@@ -166,20 +166,20 @@ class Naming:
                 lease_keeper.release(claim)
 
     async def _look_before(self, wanted: NamedOpen, lease_keeper: LeaseKeeper) -> None:
-        """Whether a ticket that is to be the last word is too old: before the claim that would end
-        the session where it is. Raises `TicketRejected`."""
+        """Checks the age of a ticket without elements to replay. The check comes before the claim,
+        because the claim would end the session at its present owner. Raises `TicketRejected`."""
         if wanted.again is not None and wanted.again.replay == 0:
-            with suppress(StoreDown):  # the claim will say so, if that matters
+            with suppress(StoreDown):  # the claim reports this, if it matters
                 self._floor(wanted, await lease_keeper.peek(wanted.key))
 
     def _floor(self, wanted: NamedOpen, checkpoint: bytes | None) -> int:
-        """Raises `TicketRejected`."""
+        """Returns the position before which nothing is saved. Raises `TicketRejected`."""
         if wanted.again is None or checkpoint is None:
             return 0
         return wanted.again.floor(self._ticketing.kept(checkpoint))
 
     def _given(self, wanted: NamedOpen, claim: Claim | None) -> InitialState | None:
-        """Raises `TicketRejected` or `InvalidRequest`."""
+        """Returns a session's initial state. Raises `TicketRejected` or `InvalidRequest`."""
         if wanted.again or wanted.restart or claim is None or claim.checkpoint is None:
             if wanted.lacking is not None:
                 raise wanted.lacking

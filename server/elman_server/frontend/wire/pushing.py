@@ -1,4 +1,4 @@
-"""The pushes of one RPC: who gets which of their elements, and what does not fit."""
+"""Pushes of one RPC: queues elements for each session and ends sessions with invalid elements."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeGuard
@@ -17,11 +17,11 @@ from elman_server.model.elements import SLICE_ELEMENTS, Decoded
 from elman_server.serving.served import ServedModel
 
 _MANY = 8
-"""Sessions in a push from which on it costs less to look at all of them at once."""
+"""Sessions in a push from which on handling all of them at once is faster."""
 _SHORT_ENTRIES = 1_024
-"""Of a push that is taken at once."""
+"""Most entries of a push that is taken at once."""
 _SLICE_ENTRIES = 256
-"""Of a longer one, what is taken at once: some 2 ms, if each of them has to be refused."""
+"""Most entries in a slice of a longer push: some 2 ms if every entry is refused."""
 
 Payload = str | bytes
 
@@ -37,9 +37,9 @@ class Pushing:
         beyond_window: set[Session],
         refuse: Callable[[int], None],
     ) -> None:
-        """`sessions` are the sessions of the RPC, by number; `session_indexes` have them, too, each the
-        sessions of one outbox. Both may change. Those with more than `window` elements unanswered are put
-        into `beyond_window`. `refuse` is called with the number of a session that is not there."""
+        """`sessions` are the RPC's sessions by number. Each of `session_indexes` holds the sessions
+        of one outbox. Both may change. Sessions with more than `window` unanswered elements are
+        added to `beyond_window`. `refuse` is called with the number of an unknown session."""
         self._codec = model.codec
         self._engine: Engine = model.engine
         self._sessions = sessions
@@ -49,14 +49,14 @@ class Pushing:
         self._refuse = refuse
 
     def is_short(self, push: pb.Push, elements: Payload) -> bool:
-        """Whether it is taken at once. `elements` is its payload."""
+        """Whether a push is taken at once. `elements` is the push's payload."""
         return (
             len(push.sessions) <= _SHORT_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
         )
 
     def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:
-        """Queues a push at once. Raises `InvalidRequest` for one that makes no sense; what is wrong
-        with an element ends its session."""
+        """Queues a push at once. Raises `InvalidRequest` for an invalid push. An invalid element
+        ends its session instead."""
         numbers: Sequence[int] = push.sessions
         _check(push)
         try:
@@ -76,7 +76,8 @@ class Pushing:
         work: Slices,
         pause: Callable[[Slices], Awaitable[None]],
     ) -> None:
-        """Queues a push slice by slice, with `pause` between them. Raises what `take` does."""
+        """Queues a push in slices and awaits `pause` before each slice. Raises `InvalidRequest`
+        like `take`."""
         numbers: Sequence[int] = push.sessions
         _check(push)
         try:
@@ -105,9 +106,9 @@ class Pushing:
     async def _invalid(
         self, elements: Payload, slices: Iterable[PushSlice], work: Slices
     ) -> dict[int, tuple[int, str]]:
-        """The entries of a push with elements that do not fit: where among its own the first is,
-        and what is wrong with it. Found before anything is queued, as a session gets all of an
-        entry's elements or none."""
+        """Entries of a push with invalid elements: the offset of the first invalid element within
+        the entry, and the reason. Computed before any element is queued, because a session gets
+        either all elements of an entry or no element."""
         found: dict[int, tuple[int, str]] = {}
         before = 0
         for part in slices:
@@ -127,7 +128,7 @@ class Pushing:
                         self._codec.explain(decoded, start + offset),
                     )
                 start += count
-            # Of the last entry, whose other elements may follow.
+            # Elements so far of the last entry, which may go on in the next slice.
             before = part.counts[-1] + (before if len(part.counts) == 1 else 0)
         return found
 
@@ -180,8 +181,8 @@ class Pushing:
     def _push_many(
         self, numbers: Sequence[int], counts: Sequence[int], decoded: Decoded, arrival: float
     ) -> bool:
-        """False, and nothing is pushed, if not all of the sessions take elements, or get any, or if
-        their predictions do not go out together."""
+        """Queues elements for many sessions at once. Returns False, with no element queued, if a
+        session takes or gets no elements, or if the predictions can't be sent together."""
         shares = np.array(counts, np.int64)
         if np.count_nonzero(shares) < len(shares):
             return False
@@ -204,7 +205,8 @@ class Pushing:
             self._queue([session], [len(elements)], elements, arrival)
 
     def _close_at(self, number: int, offset: int, reason: str) -> None:
-        """Ends a session of whose next elements the one at `offset` does not fit."""
+        """Ends a session because of an invalid element. `offset` is counted from the session's next
+        element."""
         session = self._pushable(number)
         if session is not None:
             position = session.position + session.unanswered + offset
@@ -231,8 +233,8 @@ class Pushing:
         )
 
     def _pushable(self, number: int) -> Session | None:
-        """The session of that number, if it takes elements. If not, its client is told, unless it
-        was the server that is ending it: then the client could not know."""
+        """Returns the session with a number, if it takes elements; otherwise None. The client gets
+        an error, except for a session that the server ends: the client could not know yet."""
         session = self._sessions.get(number)
         if session is None:
             self._refuse(number)
@@ -252,12 +254,12 @@ class Pushing:
 
 
 def payload(push: pb.Push) -> Payload:
-    """All of its elements."""
+    """Returns all elements of a push."""
     return push.text if push.WhichOneof("elements") == "text" else push.raw
 
 
 def _check(push: pb.Push) -> None:
-    """Raises `InvalidRequest`."""
+    """Checks the fields of a push. Raises `InvalidRequest`."""
     numbers = push.sessions
     if push.WhichOneof("elements") is None or not numbers:
         raise InvalidRequest(
@@ -273,7 +275,8 @@ def _check(push: pb.Push) -> None:
 
 
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:
-    """How many elements each session gets. Raises `InvalidElement` if they do not come out even."""
+    """Returns the number of elements for each session. Raises `InvalidElement` if the elements do
+    not match the counts or, without counts, can't be divided equally."""
     if counts:
         total = sum(counts) if len(counts) < _MANY else int(np.sum(counts, dtype=np.int64))
         if total != elements:

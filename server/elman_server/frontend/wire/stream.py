@@ -1,7 +1,7 @@
-"""One Stream RPC: its sessions, and what goes in and out of it.
+"""One Stream RPC: sessions, incoming frames and outgoing responses.
 
 The reader turns frames into calls of the engine; the writer turns the outbox into frames. While a
-write is under way, what the engine finishes gathers in the outbox and goes out in the next.
+write is under way, the engine's results gather in the outbox. They go out with the next write.
 """
 
 import asyncio
@@ -43,22 +43,22 @@ _MOVED = Ending(
 )
 
 Write = Callable[[bytes], Coroutine[None, None, None]]
-"""Takes a serialized `StreamResponse`."""
+"""Sends a serialized `StreamResponse`."""
 
 _STAY_SECONDS = 60.0
-"""Between two looks whether a model lets its sessions go."""
+"""Longest time between two checks whether the model lets the RPC hand its sessions over."""
 _LAST_SECONDS = 1.0
-"""What a client that does not read gets to take its last tickets."""
+"""Extra time for a client that does not read to take its last tickets."""
 _KNOWN_SELECTIONS = 64
 _FIRST_FRAME_BYTES = 64 * 1024
 _AT_ONCE_SECONDS = 0.25
 _FEW = 16
-"""Entries of a frame that are taken at once."""
+"""Opens, closes and ticket requests in a frame that is handled at once, not in slices."""
 _MAX_ENTRIES = 65_536
-"""Of a frame: they take memory until it is taken."""
+"""Most entries of a frame: they take memory until the frame is handled."""
 _LEAST_PENDING = 65_536
-"""Elements of an RPC that may wait for a step before the rest of a frame is taken, however small
-its sessions' windows are: enough to keep the model busy meanwhile."""
+"""Waiting elements from which on the RPC takes no more of a frame, unless its sessions' windows
+together allow more. Enough elements to keep the model busy."""
 
 
 class StreamRpc:
@@ -77,9 +77,9 @@ class StreamRpc:
         grace: float = 0.0,
         opening: Callable[[], None] = lambda: None,
     ) -> None:
-        """`identity`: of the caller, or empty. `opening`: told of each session that is opened; may
-        refuse it. After `max_age` seconds the sessions are handed
-        over, and get `grace` seconds to finish what was pushed."""
+        """`identity` is the caller's, or empty. `opening` is called before each session is opened
+        and may refuse the session. After `max_age` seconds, the RPC hands its sessions over and
+        gives them `grace` seconds to answer the elements already pushed."""
         self._model = model
         self._turns = turns
         self._withheld = withheld
@@ -101,13 +101,14 @@ class StreamRpc:
         self._changed = asyncio.Event()
         self._readable = asyncio.Event()
         self._named: NamedAnswers | None = None
-        """None before its first named session."""
+        """None before the RPC's first named session."""
         self._sessions: dict[int, Session] = {}
         self._session_index = self._engine.session_index(self._outbox)
         self._session_indexes = [self._session_index]
         self._last_number = -1
         self._last_before_frame: float = inf
-        """The last number before the frame that is taken in slices, if one is."""
+        """The last session number before the frame being taken in slices; infinite without such a
+        frame."""
         self._dismissed = False
         self._beyond_window: set[Session] = set()
         self._pushing = Pushing(
@@ -127,19 +128,21 @@ class StreamRpc:
         self._refused: list[pb.Closed] = []
         self._refused_nbytes = 0
         self._frame_nbytes = 0
-        """Of the frame that is being taken, if it waits."""
+        """Size of the frame that is held in memory; 0 without such a frame."""
         self._mail_nbytes = 0
-        """Of what is being told."""
+        """Size of the responses that are being written."""
         self._selections: dict[tuple[OutputRequest, ...], Selection] = {}
 
     def notify(self) -> None:
-        """Something changed: in the outbox, in a queue, or in the server."""
+        """Wakes the reader and the writer after a change in the outbox, a queue or the server."""
         self._changed.set()
         self._readable.set()
 
     def dismiss(self, model: ServedModel) -> None:
-        """If that is its model, it was unloaded: the RPC takes no more sessions, and has none but
-        those that have ended and were not told yet."""
+        """Stops opening sessions if `model`, which was unloaded, is the RPC's model.
+
+        All sessions of the RPC have ended by then, but the client may not know of every end yet.
+        """
         if model is self._model:
             self._dismissed = True
             self.notify()
@@ -147,7 +150,7 @@ class StreamRpc:
     async def run(
         self, first: pb.StreamRequest, requests: AsyncIterator[pb.StreamRequest], write: Write
     ) -> None:
-        """Serves the RPC to its end. Raises a `ServerError` for what concerns all of it."""
+        """Serves the RPC to its end. Raises a `ServerError` for an error of the whole RPC."""
         self._task = asyncio.current_task()
         reader = asyncio.create_task(self._read(first, requests))
         reader.add_done_callback(self._read_all)
@@ -166,11 +169,11 @@ class StreamRpc:
             reader.cancel()
             leave.cancel()
             self._admission.forget(self.notify)
-            # Whatever becomes of this task, all sessions end.
+            # All sessions end, even if this task is cancelled meanwhile.
             await self._turns.finish(self._abandon())
 
     async def _abandon(self) -> None:
-        """Nobody is told of the sessions any more."""
+        """Ends all sessions without notifying the client."""
         outboxes = [self._outbox]
         if self._named is not None:
             self._named.abandon()
@@ -184,13 +187,13 @@ class StreamRpc:
 
     @property
     def unread_nbytes(self) -> int:
-        """Bytes that are held until the client reads."""
+        """Bytes held in memory until the client reads."""
         waiting = sum(outbox.pending for outbox in self._outboxes) * self._engine.element_nbytes
         unread = sum(outbox.nbytes for outbox in self._outboxes)
         return unread + self._mail_nbytes + self._frame_nbytes + waiting
 
     def give_up(self, why: str) -> None:
-        """Ends the RPC, whose client does not read."""
+        """Ends the RPC because the client does not read."""
         if self._task is not None:
             self._given_up = SlowClient(why)
             self._task.cancel()
@@ -205,7 +208,7 @@ class StreamRpc:
             if reader.done() and reader.exception() is not None:
                 return
             if reader.done() and self._sessions and not half_closed:
-                # A broken connection looks like a half-close to the reader; a write tells.
+                # To the reader, a broken connection looks like a half-close. A write would fail.
                 await write(b"")
                 half_closed = True
                 async for session in self._turns.over(list(self._sessions.values())):
@@ -218,7 +221,8 @@ class StreamRpc:
             await self._changed.wait()
 
     async def _tell(self, write: Write) -> None:
-        """What there is to tell; of named sessions, what may be told when it is written."""
+        """Writes all waiting responses. For named sessions, each frame is checked against the fence
+        immediately before the write."""
         first = True
         for response in self._responses() if self._named is None else self._frames():
             if 2 * len(response) < self._packer.max_bytes:
@@ -241,8 +245,8 @@ class StreamRpc:
             self._readable.set()
 
     def _fit_frames(self, seconds: float) -> None:
-        """Frames grow while the client takes large ones at once. What is written to one that does
-        not read stays with gRPC until its connection ends."""
+        """Doubles the frame size if the client took a large frame quickly; otherwise halves it.
+        gRPC keeps frames for a client that does not read until the connection ends."""
         most = self._packer.max_bytes
         if seconds < _AT_ONCE_SECONDS:
             self._packer.max_bytes = min(2 * most, self._frame_bytes)
@@ -250,7 +254,7 @@ class StreamRpc:
             self._packer.max_bytes = most // 2
 
     def _ended(self) -> ServerError:
-        """Why it is the server that ends the RPC."""
+        """Returns the reason why the server ends the RPC."""
         if self._admission.closed:
             return ShuttingDown("the server is stopping")
         if self._leaving:
@@ -258,7 +262,7 @@ class StreamRpc:
         return ModelUnavailable(f"{self._model} was unloaded")
 
     async def _leave_in_time(self) -> None:
-        """Hands the sessions over when the RPC has reached its age."""
+        """Hands the sessions over when the RPC reaches its maximum age."""
         if self._max_age == inf:
             return
         await asyncio.sleep(self._max_age)
@@ -277,7 +281,7 @@ class StreamRpc:
 
     def _read_all(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled():
-            reader.exception()  # seen, so that asyncio does not complain of it if the RPC broke
+            reader.exception()  # retrieved, so asyncio does not log the error of a broken RPC
         self.notify()
 
     async def _read(
@@ -325,7 +329,7 @@ class StreamRpc:
 
     @contextmanager
     def _held(self, request: pb.StreamRequest) -> Iterator[None]:
-        """A frame stays in memory meanwhile. Raises `Overloaded` if too many do."""
+        """Counts a frame as held in memory. Raises `Overloaded` if frames hold too many bytes."""
         self._frame_nbytes = request.ByteSize()
         try:
             with self._admission.lease(self._frame_nbytes):
@@ -339,8 +343,8 @@ class StreamRpc:
         await self._readable.wait()
 
     def _fits(self, elements: Payload) -> bool:
-        """Whether a push can be taken. A crowded server still takes a small one of an RPC that has
-        nothing waiting: so bulk does not keep single elements out."""
+        """Whether a push can be taken. A crowded server still takes a small push of an RPC without
+        waiting elements, so bulk traffic does not block single elements."""
         if not self._admission.crowded:
             return True
         pending = any(outbox.pending for outbox in self._outboxes)
@@ -348,8 +352,9 @@ class StreamRpc:
 
     @property
     def _outboxes(self) -> Sequence[Outbox]:
-        """Whose sessions bound how much is read. Those that wait for the state store don't: what is
-        pushed to them is bounded by their windows, and others are on the same RPC."""
+        """Outboxes that limit how much the RPC reads. The outbox of named sessions does not while
+        they wait for the state store: windows limit their elements, and a limit here would also
+        block the RPC's other sessions."""
         if self._named is None or self._named.withheld:
             return (self._outbox,)
         return (self._outbox, self._named.outbox)
@@ -367,27 +372,27 @@ class StreamRpc:
 
     @property
     def _is_full(self) -> bool:
-        """Whether too much waits to be told."""
+        """Whether too many bytes of responses wait to be sent."""
         return self._outbox.full or (self._named is not None and self._named.full)
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether the server is, also by what waits of this RPC."""
+        """Whether the server is crowded, in part by waiting elements of this RPC."""
         for outbox in self._outboxes:
             if outbox.pending:
                 return self._admission.crowded
         return False
 
     async def _room(self) -> None:
-        self._changed.set()  # the client is to hear of what was refused
+        self._changed.set()  # the writer sends refusals meanwhile
         while not self._has_room:
             await self._change()
 
     def _wants_more(self) -> bool:
         """Whether the next frame may be read."""
         contexts_nbytes = self._outbox.contexts_nbytes
-        # What named sessions bring waits for the store, and holds others of the RPC back only where
-        # it is too much for the server.
+        # Contexts of named sessions wait for the state store. They delay other sessions of the RPC
+        # only when contexts crowd the whole server.
         named_nbytes = 0 if self._named is None else self._named.outbox.contexts_nbytes
         return not (
             self._is_beyond_window()
@@ -399,7 +404,8 @@ class StreamRpc:
         )
 
     def _is_beyond_window(self) -> bool:
-        """Whether a session is. One is enough, as this is asked after each step."""
+        """Whether a session has more unanswered elements than its window. Stops at the first such
+        session, because this check runs after each step."""
         while self._beyond_window:
             session = self._beyond_window.pop()
             if session.ended is None and session.unanswered > self._window:
@@ -422,7 +428,7 @@ class StreamRpc:
     async def _take_in_slices(
         self, request: pb.StreamRequest, elements: Payload, arrival: float
     ) -> None:
-        """A frame that takes long, with turns for others between its entries."""
+        """Takes a large frame, with turns for other work between entries."""
         self._last_before_frame = self._last_number
         work = self._turns.slices()
         for message in request.opens:
@@ -441,7 +447,7 @@ class StreamRpc:
             self._changed.set()
 
     async def _pause(self, work: Slices) -> None:
-        """Ends a slice if it is over, and returns when there is room for the next."""
+        """Ends a slice if its time is over. Returns when there is room for the next slice."""
         if work.over:
             if self._refused:
                 self._changed.set()
@@ -493,8 +499,8 @@ class StreamRpc:
             raise
 
     def _beginning(self, message: pb.Open) -> tuple[InitialState | None, NamedOpen | None]:
-        """What a session begins from, or by which name that is to be found. Raises a
-        `ServerError`."""
+        """Returns a session's initial state or, for a named session, the lookup of its state.
+        Raises a `ServerError`."""
         if message.fingerprint:
             self._ticketing.check_fingerprint(message.fingerprint)
         if message.ticket and message.contexts:
@@ -545,12 +551,12 @@ class StreamRpc:
             self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
 
     def _refuse_push(self, number: int) -> None:
-        """To a session that is not there."""
+        """Refuses a push to an unknown session."""
         if number > self._last_number:
             text = f"push to session {number}, which was never opened on this RPC"
         elif number <= self._last_before_frame:
             text = f"push to session {number}, which has ended"
-        else:  # since this frame opened it, and its client was told why
+        else:  # opened by the frame being taken; the client already gets the reason of the end
             return
         self._refuse(number, InvalidRequest(text))
 
@@ -560,8 +566,8 @@ class StreamRpc:
         self._refused_nbytes += closed.ByteSize()
 
     def _selection(self, outputs: Iterable[pb.OutputRequest]) -> Selection:
-        """Equal requests give the same object, so that their sessions' predictions are packed
-        together."""
+        """Returns the selection of outputs. Equal requests share one object, so predictions of
+        their sessions are packed together. Raises `InvalidRequest`."""
         requests = tuple(messages.output_requests(outputs))
         selection = self._selections.get(requests)
         if selection is None:
@@ -577,7 +583,7 @@ class StreamRpc:
         return selection
 
     def _ask_for_ticket(self, number: int) -> None:
-        """Of one that has ended nothing more can be told."""
+        """Requests a ticket. Ignored for a session that has ended."""
         session = self._sessions.get(number)
         if session is None:
             if number > self._last_number:
@@ -590,7 +596,8 @@ class StreamRpc:
             self._changed.set()
 
     def _close(self, number: int) -> None:
-        """A second close changes nothing: the first, or the session's end, may have crossed it."""
+        """Closes a session. Ignored for a session that has ended: the end may have crossed the
+        client's close."""
         session = self._sessions.get(number)
         if session is not None:
             self._engine.close(session)
@@ -599,8 +606,8 @@ class StreamRpc:
             self._refuse(number, InvalidRequest(text))
 
     def _responses(self) -> Iterator[bytes]:
-        """What there is to tell. Refusals are taken together with the mail: a later one must not
-        overtake what the next mail has to tell of its session."""
+        """Takes mail and refusals together and packs them into frames. A later refusal must not
+        overtake the next mail about the same session."""
         self._mail_nbytes = self._outbox.nbytes
         mail = self._engine.collect(self._outbox)
         refused, self._refused, self._refused_nbytes = self._refused, [], 0
