@@ -1,1 +1,1 @@
-"""Between the wire and the engine: one RPC and its sessions."""
+"""The layer between gRPC and the engine: RPCs and their sessions."""

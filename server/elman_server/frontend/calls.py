@@ -1,6 +1,6 @@
-"""Calls under way, by server and by peer, and the bytes that they hold. Pure: no gRPC.
+"""Limits on calls under way and their bytes, by server and by peer. Pure: no gRPC.
 
-A peer is an address, whatever its connections.
+A peer is an address, with all its connections.
 """
 
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from elman_server.errors import Overloaded
 
 _BURST_SECONDS = 10.0
-"""What a peer may do at once, as seconds of its rate: as much as it would have done in these."""
+"""Size of a burst: a peer may use so many seconds' worth of its rate at once."""
 _PEERS = 10_000
-"""From which number on peers that are idle are looked for and forgotten."""
+"""Number of peers from which on idle peers are forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
     calls: int
-    """Under way at once."""
+    """Calls under way at once."""
     calls_by_peer: int
     calls_a_second: float
-    """By one peer; ten seconds' worth at once."""
+    """Calls started by one peer; ten seconds' worth at once."""
     opens_a_second: float
-    """Sessions, the same."""
+    """Sessions opened by one peer; ten seconds' worth at once."""
     nbytes: int
-    """Of unary requests and their answers; half of it by one peer."""
+    """Bytes of unary requests and their answers. One peer may hold half."""
 
 
 class Bucket:
-    """A token bucket: so much a second, and ten seconds' worth at once."""
+    """A token bucket: a rate per second, with ten seconds' worth at once."""
 
     __slots__ = ("_at", "_rate", "_tokens")
 
@@ -38,7 +38,7 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> bool:
-        """One token, if there is one."""
+        """Takes a token. Returns False if no token is left."""
         self._fill(now)
         if self._tokens < 1:
             return False
@@ -46,7 +46,7 @@ class Bucket:
         return True
 
     def full(self, now: float) -> bool:
-        """As a new one."""
+        """Whether the bucket is as full as a new bucket."""
         self._fill(now)
         return self._tokens >= self._rate * _BURST_SECONDS
 
@@ -57,7 +57,7 @@ class Bucket:
 
 
 class Peer:
-    """What one address has under way."""
+    """Calls, held bytes and rates of one address."""
 
     __slots__ = ("calls", "nbytes", "opens", "started")
 
@@ -68,12 +68,12 @@ class Peer:
         self.opens = Bucket(limits.opens_a_second, now)
 
     def idle(self, now: float) -> bool:
-        """Whether nothing is lost with it."""
+        """Whether the peer can be forgotten without losing information."""
         return not self.calls and self.started.full(now) and self.opens.full(now)
 
 
 class Calls:
-    """Not for use from several threads."""
+    """Counts calls under way and held bytes. Not thread-safe."""
 
     def __init__(
         self, limits: CallLimits, *, retry_after: float, clock: Callable[[], float]
@@ -87,8 +87,7 @@ class Calls:
         self.nbytes = 0
 
     def begin(self, address: str, *, always: bool = False) -> Peer:
-        """One more call; `end` gives its place back. Raises `Overloaded`, unless it is to be taken
-        `always`."""
+        """Counts a call until `end`. Raises `Overloaded`, except for a call to take `always`."""
         peer = self._peer(address)
         if not always:
             self._check(peer, address)
@@ -118,7 +117,7 @@ class Calls:
         peer.calls -= 1
 
     def open(self, address: str) -> None:
-        """A peer opens a session. Raises `Overloaded` if it opens too many a second."""
+        """Counts a session that a peer opens. Raises `Overloaded` at too many opens a second."""
         if not self._peer(address).opens.take(self._clock()):
             raise self._refused(
                 "rate",
@@ -126,8 +125,8 @@ class Calls:
             )
 
     def hold(self, peer: Peer, nbytes: int) -> None:
-        """So many bytes more are held for a call; `free` takes them back. Raises `Overloaded`. One
-        call alone may always hold what fits into its messages."""
+        """Counts bytes as held by a call until `free`. Raises `Overloaded`. While no bytes are held,
+        any number is accepted, so a single large message is never refused."""
         most = self._limits.nbytes
         if self.nbytes and self.nbytes + nbytes > most:
             raise self._refused(

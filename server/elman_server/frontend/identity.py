@@ -1,4 +1,4 @@
-"""Who calls, where the transport knows it."""
+"""Identity and address of a caller, from gRPC's context."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -6,19 +6,19 @@ from urllib.parse import unquote
 
 
 def of(context: Any) -> str:
-    """The names in the caller's certificate, if it showed one; otherwise empty."""
+    """Returns the names in the caller's certificate; empty without a certificate."""
     names = context.peer_identities() or ()
     return "\n".join(sorted(name.decode(errors="replace") for name in names))
 
 
 def peer(context: Any) -> str:
-    """The other end of the connection, as gRPC names it: ipv4:HOST:PORT or the like."""
+    """Returns gRPC's name of the connection's other end, such as ipv4:HOST:PORT."""
     return unquote(context.peer())
 
 
 def address(peer: str) -> str:
-    """A peer's address without its port: of all of its connections the same. Of IPv6 it is the
-    network of 64 bits, as one host has all of its addresses."""
+    """Returns a peer's address without the port, equal for all connections of a host. For IPv6,
+    returns the 64-bit network, because one host owns all addresses of the network."""
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0]
     match kind:

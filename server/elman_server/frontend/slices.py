@@ -1,4 +1,4 @@
-"""A push in slices: which sessions get which of its elements, a bounded number at a time."""
+"""Slices of a push: the elements for each session, a limited number at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushSlice:
-    """Entries `first` and following of a push. Of the first entry, earlier slices may hold more
-    elements, and of the last one, later slices."""
+    """Entries of a push, beginning with entry `first`. Earlier slices may hold other elements of
+    the first entry, and later slices other elements of the last entry."""
 
     first: int
     counts: Sequence[int]
-    """The elements of each entry that are in this slice."""
+    """Number of elements of each entry in this slice."""
     begins: bool
-    """Whether the first entry begins here."""
+    """Whether the first entry begins in this slice."""
     start: int
     stop: int
-    """Its elements are those from `start` to `stop - 1` of the push."""
+    """The slice holds elements `start` to `stop - 1` of the push."""
 
 
 def sliced(counts: NDArray[np.int64], *, elements: int, entries: int) -> Iterator[PushSlice]:
-    """All elements of a push whose entries bring `counts`, in slices of at most so many elements
-    and entries."""
+    """Yields slices of a push with at most `elements` elements and `entries` entries each. `counts`
+    are the numbers of elements of the push's entries."""
     ends = np.cumsum(counts)
     first = start = 0
     while first < len(counts):
-        # A slice that is full of elements ends with the entry that fills it.
+        # A slice with the maximum number of elements ends with the entry that fills it.
         filled = int(np.searchsorted(ends, start + elements)) + 1
         after = min(filled, first + entries, len(counts))
         end = int(ends[after - 1])

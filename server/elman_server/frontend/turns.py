@@ -1,8 +1,7 @@
-"""Turns of the event loop: what takes long is done in slices, and between two of them come others.
+"""Turns of the event loop: long work runs in slices, and other work runs between two slices.
 
-Of all slices that wait, whoever asked for them, one is done in each iteration of the loop, in the
-order in which they came. So what arrives meanwhile waits for one slice, however many calls have
-long work to do and however long that is.
+Each iteration of the loop runs one waiting slice, in order of arrival. So a new event waits for one
+slice only, however many calls have long work and however long the work is.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ _Item = TypeVar("_Item")
 
 
 class Turns:
-    """Of one event loop."""
+    """Turns for long work, for one event loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -33,11 +32,11 @@ class Turns:
         await turn
 
     def slices(self) -> "Slices":
-        """A piece of long work, which begins now."""
+        """Begins a piece of long work."""
         return Slices(self)
 
     async def over(self, items: Iterable[_Item]) -> AsyncIterator[_Item]:
-        """The items, with turns for others between them."""
+        """Yields the items, with turns for other work in between."""
         work = self.slices()
         for item in items:
             if work.over:
@@ -45,14 +44,14 @@ class Turns:
             yield item
 
     async def finish(self, work: Coroutine[None, None, None]) -> None:
-        """Does all of some work, also if who waits for it is cancelled."""
+        """Runs work to its end, even if the caller is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
     async def finished(self) -> None:
-        """Returns when all such work is done."""
+        """Returns when all work given to `finish` is done."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -65,7 +64,7 @@ class Turns:
         self._due = False
         while self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():  # its task may have been cancelled
+            if not turn.done():  # the waiting task may have been cancelled
                 turn.set_result(None)
                 break
         if self._waiting:
@@ -73,7 +72,7 @@ class Turns:
 
 
 class Slices:
-    """Says when a slice of long work is over, and waits for the next one's turn."""
+    """Slices of one piece of long work: reports when a slice is over, and waits for the next."""
 
     __slots__ = ("_end", "_turns")
 
@@ -83,10 +82,10 @@ class Slices:
 
     @property
     def over(self) -> bool:
-        """Whether others should have a turn before more is done."""
+        """Whether the slice has used up its time."""
         return time.perf_counter() >= self._end
 
     async def pause(self) -> None:
-        """Ends a slice. Returns when the next may begin."""
+        """Ends a slice. Returns when the next slice may begin."""
         await self._turns.next()
         self._end = time.perf_counter() + _SLICE_SECONDS

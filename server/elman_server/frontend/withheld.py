@@ -1,8 +1,8 @@
-"""What an RPC's named sessions have to send, and when it must wait.
+"""Answers of an RPC's named sessions, withheld while the server's claims have lapsed.
 
-A server whose claims have lapsed does not know whether another server has its named sessions by
-now. What they have answered stays here until it does. Sessions without a name are not concerned:
-these have an outbox of their own.
+A server with lapsed claims does not know whether another server already owns the named sessions.
+Until the claims are renewed, the answers of named sessions wait here. Sessions without a name have
+a separate outbox and are not affected.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from elman_server.frontend.wire.frames import FramePacker
 
 
 class Withheld:
-    """Bytes that wait for the state store, of all RPCs together."""
+    """Bytes that wait for the state store, summed over all RPCs."""
 
     def __init__(self, *, max_nbytes: float) -> None:
         self._max_nbytes = max_nbytes
@@ -23,7 +23,7 @@ class Withheld:
         self._nbytes = 0
 
     def count(self, answers: "NamedAnswers", nbytes: int) -> None:
-        """So many are an RPC's by now."""
+        """Sets the number of bytes that wait for one RPC."""
         self._nbytes += nbytes - self._of.pop(answers, 0)
         if nbytes:
             self._of[answers] = nbytes
@@ -47,8 +47,8 @@ class NamedAnswers:
         notify: Callable[[], None],
         told: Callable[[Session], None],
     ) -> None:
-        """`limit`: bytes that wait before the sessions do. `notify` is called when there may be
-        something to send, `told` when the end of a session is sent."""
+        """`limit` is the number of bytes in the outbox from which on the sessions must wait.
+        `notify` is called when a frame may be ready, `told` when a session's end is sent."""
         self.outbox = Outbox(limit=limit, notify=notify)
         self.session_index = engine.session_index(self.outbox)
         self._engine = engine
@@ -58,21 +58,21 @@ class NamedAnswers:
         self._told = told
         self._of_all = of_all
         self._frames: Iterator[bytes] = iter(())
-        """The rest of the mail that was taken last."""
+        """Remaining frames of the mail taken last."""
         self._refusals: Iterator[bytes] = iter(())
-        """The rest of what need not wait."""
+        """Remaining frames of refused opens, which need not wait."""
         self.mail_nbytes = 0
-        """Of the mail that was taken last, roughly."""
+        """Approximate size of the mail taken last."""
 
     @property
     def withheld(self) -> bool:
-        """Whether nothing of them may be sent now."""
+        """Whether the answers must not be sent now."""
         return self._lease_keeper.lapsed
 
     @property
     def full(self) -> bool:
-        """Whether no more is to be read for them: what their outbox holds is too much or, while
-        they wait for the state store, what all of them hold."""
+        """Whether the RPC must stop reading because of its named sessions. Normally the RPC's own
+        outbox decides. While answers are withheld, the total over all RPCs decides."""
         if not self.withheld:
             return self.outbox.full
         return self._count() > 0 and self._of_all.full
@@ -84,8 +84,8 @@ class NamedAnswers:
         return nbytes
 
     def next(self) -> bytes | None:
-        """The next frame, to be sent at once. None if there is none that may be sent; when there
-        is, `notify` is called."""
+        """Returns the next frame, to be sent at once. Returns None if no frame may be sent now;
+        `notify` is called when that changes."""
         self._count()
         frame = next(self._refusals, None)
         if frame is None and self.withheld:
@@ -101,7 +101,7 @@ class NamedAnswers:
         return frame
 
     def abandon(self) -> None:
-        """Nobody is to be notified any more."""
+        """Stops notifications, and stops counting this RPC's waiting bytes."""
         self._lease_keeper.unwatch(self._notify)
         self._of_all.count(self, 0)
 

@@ -1,7 +1,7 @@
-"""`grpc.health.v1`: the server's health, and each model's.
+"""`grpc.health.v1`: health of the server and of each model.
 
-grpc-health-checking's own servicer holds a lock while it writes to a watcher, so one that does not
-read keeps the status from changing, and the server from stopping.
+The servicer of grpc-health-checking holds a lock during a write to a watcher. A watcher that does
+not read would keep the status from changing and the server from stopping.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 _MAX_REQUEST = 4096
-"""Bytes: a name."""
+"""Bytes. A request holds a name only."""
 
 
 class HealthServicer:
-    """For one event loop."""
+    """Serves health statuses by service name, for one event loop."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -37,7 +37,7 @@ class HealthServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                # Whoever looks after the server asks this, however full it is.
+                # Load balancers and orchestrators must get an answer even from a full server.
                 "Check": self._gate.unary(
                     SERVICE,
                     "Check",
@@ -51,14 +51,13 @@ class HealthServicer:
         )
 
     def set(self, service: str, status: int) -> None:
-        """Says how a service is, to who asks and to who watches; not any more while the server
-        stops."""
+        """Sets the status of a service and notifies watchers. Ignored while the server stops."""
         if not self._stopping:
             self._statuses[service] = status
             self._tell()
 
     def stop(self) -> None:
-        """No service serves from now on."""
+        """Sets all services to NOT_SERVING, permanently."""
         self._stopping = True
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         self._tell()
@@ -70,8 +69,8 @@ class HealthServicer:
         return _answer(status)
 
     async def _watch(self, call: Call) -> None:
-        """Writes the status now, and then each that it comes to. A watcher that reads slowly misses
-        what was in between."""
+        """Writes the current status, then each new status. A watcher that reads slowly misses
+        intermediate statuses."""
         request = await self._gate.request(call, health_pb2.HealthCheckRequest, most=_MAX_REQUEST)
         told = None
         while True:

@@ -1,10 +1,10 @@
-"""Bytes that came over a connection and have not become messages: the beginnings of messages that
-do not end, which gRPC keeps for as long as their calls live, and frames that are no messages.
+"""Bytes held for a connection: received, but not part of a whole message.
 
-gRPC tells of whole messages only. How many bytes came over a connection says the system (TCP_INFO);
-what is left of them after the messages that were read, and what these take on the wire beside
-themselves, is held. Bytes of calls that ended before their messages were read are counted as well,
-until their connection has no call.
+Held bytes are the beginnings of messages that never end, which gRPC keeps as long as their calls
+live, and frames without messages. gRPC reports whole messages only. The operating system reports
+the bytes received over a connection (TCP_INFO). Held bytes are the received bytes minus the read
+messages and minus these messages' overhead on the wire. Unread messages of ended calls also count
+as held, until the connection has no call.
 """
 
 import socket
@@ -13,54 +13,55 @@ import sys
 from collections.abc import Mapping
 
 _MESSAGE_NBYTES = 256
-"""That a message may take on the wire beside itself: framing, headers, window updates."""
+"""Bytes of overhead that a message may have on the wire: framing, headers, window updates."""
 _SHARE = 256
-"""One byte in so many of a message, in either direction, may go into frames."""
+"""Bytes of a message, in either direction, for which another byte of framing is allowed."""
 _IDLE_NBYTES_PER_SECOND = 16
-"""Pings of a connection over which nothing else comes."""
+"""Bytes of pings allowed on a connection without other traffic."""
 _RECEIVED = struct.Struct("128xQ")
-"""`tcpi_bytes_received` of Linux's `struct tcp_info`, as of 4.1."""
+"""`tcpi_bytes_received` of Linux's `struct tcp_info`, since Linux 4.1."""
 
 
 class Inflow:
-    """Of one connection."""
+    """Received, read and held bytes of one connection."""
 
     __slots__ = ("_at", "_baseline", "_idle", "_received", "calls", "read")
 
     def __init__(self, now: float) -> None:
         self.calls = 0
-        """Under way."""
+        """Calls under way."""
         self._idle = False
-        """Whether the last of its calls has ended since it was looked at."""
+        """Whether, at some moment since the last check, the connection had no call."""
         self.read = 0
-        """Bytes of messages, and what they may take beside themselves."""
+        """Bytes of read messages, with allowed overhead."""
         self._received = 0
         self._baseline = 0.0
         self._at = now
 
     def end(self) -> None:
-        """A call ended."""
+        """Counts the end of a call."""
         self.calls -= 1
         self._idle |= not self.calls
 
     def message(self, nbytes: int) -> None:
-        """A message of so many bytes was read."""
+        """Counts a read message."""
         self.read += nbytes + nbytes // _SHARE + _MESSAGE_NBYTES
 
     def wrote(self, nbytes: int) -> None:
-        """A message was written, which its peer takes with frames of its own."""
+        """Counts a written message, because the peer answers with frames, such as window
+        updates."""
         self.read += nbytes // _SHARE + _MESSAGE_NBYTES
 
     def held(self, received: int, now: float) -> float:
-        """Bytes that are held, where so many came in all."""
-        if received < self._received:  # another connection of the same address
+        """Returns the held bytes, given the number of bytes received in total."""
+        if received < self._received:  # a new connection with the same address
             self.read, self._baseline = 0, 0.0
         self._received = received
         self._baseline += (now - self._at) * _IDLE_NBYTES_PER_SECOND
         self._at = now
         over = received - self.read
         if self._idle or over < self._baseline:
-            # What its calls left unread went with them; and what messages may take and did not is
+            # Unread bytes of ended calls are freed. Allowed overhead that messages did not use is
             # no credit for later.
             self._baseline = over
         self._idle = False
@@ -68,8 +69,8 @@ class Inflow:
 
 
 def most_held(held: Mapping[str, float], allowed: float) -> list[str]:
-    """Connections without which the others hold no more than what is allowed; those that hold the
-    most."""
+    """Returns the connections with the most held bytes, as many as necessary so that the rest hold
+    at most `allowed` bytes."""
     total = sum(held.values())
     found = []
     for peer, nbytes in sorted(held.items(), key=lambda each: -each[1]):
@@ -81,7 +82,7 @@ def most_held(held: Mapping[str, float], allowed: float) -> list[str]:
 
 
 def received(connection: socket.socket) -> int | None:
-    """Bytes that came over a TCP connection; None where the system does not tell."""
+    """Returns the bytes received over a TCP connection; None if the system does not report them."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Server reflection, for callers whose requests are names and who read what they asked for."""
+"""Server reflection, with limits on the size of requests and on slow readers."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any

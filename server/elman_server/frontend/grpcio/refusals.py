@@ -1,4 +1,4 @@
-"""What was refused, and whom: counted, and logged now and then."""
+"""Refused calls and their peers: counted, and logged from time to time."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ import structlog
 from elman_server.telemetry.metrics import Total
 
 _LOG_SECONDS = 10.0
-"""Between two lines about the same reason."""
+"""Shortest time between two log lines about the same reason."""
 
 
 class Refusals:
-    """For one event loop."""
+    """Counts and logs refused calls, for one event loop."""
 
     def __init__(self, total: Callable[[str], Total], clock: Callable[[], float]) -> None:
-        """`total(reason)`: what counts them."""
+        """`total(reason)` returns the counter for a reason."""
         self._total = total
         self._clock = clock
         self._logged: dict[str, float] = {}

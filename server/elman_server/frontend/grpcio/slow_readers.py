@@ -1,8 +1,8 @@
-"""Calls whose clients do not read: what the server holds for them is bounded in time and in bytes.
+"""Limits, in time and bytes, on the memory held for clients that do not read.
 
-A client that answers pings and never takes what is written to it looks alive to gRPC, for as long
-as it likes. Its sessions' predictions, its elements that wait for them to be taken, and the frame
-that is being read stay in memory meanwhile.
+To gRPC, a client that answers pings but never reads looks alive forever. Meanwhile the predictions
+of its sessions, the elements waiting behind the predictions, and the frame being taken stay in
+memory.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ import structlog
 
 _LOOK_SECONDS = 1.0
 _LATE_SECONDS = 0.25
-"""A write that is under way for less is no sign that a client does not read."""
+"""A shorter write is no sign of a client that does not read."""
 
 
 class Call(Protocol):
-    """A call with a client that may not read."""
+    """A call whose client may not read."""
 
     @property
     def unread_nbytes(self) -> int:
-        """Bytes that are held until the client reads."""
+        """Bytes held in memory until the client reads."""
 
     def give_up(self, why: str) -> None:
-        """Ends the call; its sessions are cancelled."""
+        """Ends the call and cancels its sessions."""
 
 
 class SlowReaders:
-    """The calls of a server with a write under way. Looks at them while there are any."""
+    """Calls of a server with a write under way. Checks the calls regularly while there are any."""
 
     def __init__(
         self,
@@ -39,25 +39,25 @@ class SlowReaders:
         clock: Callable[[], float],
         given_up: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Calls whose client took nothing for `timeout` seconds are given up, and so are those that
-        hold the most while all of them hold more than `max_nbytes`. `given_up` is told the
-        reason: `slow` or `memory`."""
+        """Ends calls whose client has read nothing for `timeout` seconds. While slow calls together
+        hold more than `max_nbytes`, also ends the calls with the most held bytes. `given_up` is
+        called with the reason, `slow` or `memory`."""
         self._timeout = timeout
         self._max_nbytes = max_nbytes
         self._clock = clock
         self._given_up = given_up
         self._since: dict[Call, float] = {}
-        """In the order in which the writes began."""
+        """Start times of the writes, oldest first."""
         self._looking: asyncio.TimerHandle | None = None
 
     def writes(self, call: Call) -> None:
-        """A write to a call's client begins."""
+        """Records the start of a write to a call's client."""
         self._since[call] = self._clock()
         if self._looking is None and (self._timeout != inf or self._max_nbytes != inf):
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def wrote(self, call: Call) -> None:
-        """The write is over, however it went."""
+        """Records the end of the write, successful or not."""
         self._since.pop(call, None)
 
     def _look(self) -> None:

@@ -1,2 +1,2 @@
-"""The wire of `elman.v1`, turned into calls of the engine. Only this package and `grpcio` know
-protobuf."""
+"""Translation between messages of `elman.v1` and calls of the engine. Only this package and
+`grpcio` know protobuf."""

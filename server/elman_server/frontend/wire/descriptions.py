@@ -1,7 +1,7 @@
-"""What clients are told of models, in messages that fit.
+"""Descriptions of models for clients, within the size limit of messages.
 
-A vocabulary may take more than a message may. Then the longest lists of names stay out of the
-description, which says so, and are to be had in pieces.
+A vocabulary may be larger than a message. Then the description omits the longest lists of names and
+says so. Clients can fetch an omitted list in pieces.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,20 +13,20 @@ from elman_server.model.modelfile import ModelFile
 from elman_server.serving.served import ServedModel
 
 _OVERHEAD = 1024
-"""Bytes that an answer may take beside what is counted here."""
+"""Bytes that an answer may take besides the counted bytes."""
 _FIELD_OVERHEAD = 8
-"""At most, of a field: its number, and the length of what it holds."""
+"""Most bytes for a field's number and length."""
 _LEAST_OVERHEAD = 2
-"""The least of it."""
+"""Fewest bytes for a field's number and length."""
 _MOST_PIECE = 1024 * 1024
-"""Bytes of names in one answer: less than any client takes."""
+"""Bytes of names in one answer: every client accepts a larger message."""
 
 
 def describe(models: Sequence[ServedModel], max_message_bytes: int) -> list[pb.Model]:
-    """Those models, without the longest lists of names if all of them do not fit into one message.
-    What a client can't push text without stays longest.
+    """Describes models in one message, without the longest lists of names if necessary.
 
-    Raises `AnswerTooLarge` if they do not fit even so.
+    Vocabularies of text models are omitted last, because clients need a vocabulary to push text.
+    Raises `AnswerTooLarge` if the descriptions do not fit even without lists of names.
     """
     described = [messages.model(model.source, model.file) for model in models]
     room = max_message_bytes - _OVERHEAD
@@ -76,10 +76,11 @@ def _lists(model: pb.Model) -> Iterator[_Names]:
 def labels(
     file: ModelFile, output: str, start: int, max_message_bytes: int
 ) -> pb.ListLabelsResponse:
-    """The names from `start` on of an output, or of the input where none is named, as many as fit.
+    """Returns as many names as fit, from `start` on: names of an output or, if `output` is empty,
+    of the input.
 
-    Raises `InvalidRequest` for an output that there is not, or a start that is too large, and
-    `AnswerTooLarge` for a name that fits into no message.
+    Raises `InvalidRequest` for an unknown output or a too large `start`, and `AnswerTooLarge` for a
+    name larger than a message.
     """
     names = _names(file, output)
     if start > len(names):
@@ -108,5 +109,5 @@ def _names(file: ModelFile, output: str) -> Sequence[str]:
 
 
 def _nbytes(name: str) -> int:
-    """At least what a name takes in a message."""
+    """Returns an upper bound on a name's bytes in a message."""
     return len(name.encode()) + _FIELD_OVERHEAD

@@ -1,4 +1,4 @@
-"""What an RPC has to tell, packed into frames of bounded size."""
+"""Packing of an RPC's responses into frames of limited size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from elman_server.frontend.wire import wire
 from elman_server.model.selection import Buffer
 
 _FRAMING = 8
-"""Bytes that an entry takes in its frame beside its own."""
+"""Bytes that a frame needs for each entry, in addition to the entry's own bytes."""
 _MAX_ENTRIES = 64
-"""Of a frame: others wait while it is filled."""
+"""Most entries of a frame: filling a frame keeps other work waiting."""
 _CLOSED_NBYTES = 128
-"""That it takes to tell that a session ended, its message aside."""
+"""Bytes of the notice of a session's end, without the message text."""
 
 
 class _Frame:
-    """One that is being filled. Serialized messages of one type, joined, are one message with the
-    entries of all of them."""
+    """A frame that is being filled. Serialized messages of one type, when joined, form one message
+    with all their entries."""
 
     __slots__ = ("entries", "nbytes", "parts")
 
@@ -32,7 +32,7 @@ class _Frame:
         self.nbytes = 0
 
     def take(self) -> bytes:
-        """What it holds; it is empty afterwards."""
+        """Returns the frame's bytes and empties the frame."""
         frame = b"".join(self.parts)
         self.parts, self.entries, self.nbytes = [], 0, 0
         return frame
@@ -41,17 +41,18 @@ class _Frame:
 @dataclass(slots=True, kw_only=True)
 class FramePacker:
     max_bytes: int
-    """Of a frame, but for a single prediction that is larger. May change from frame to frame."""
+    """Size limit of a frame. Only a frame with a single prediction may be larger. The limit may
+    change between frames."""
     opened: Callable[[Session], pb.Opened]
-    """What a session is told at open."""
+    """Builds the response to an open."""
     ticket: Callable[[Session, Snapshot], pb.Ticket]
-    """What becomes of a snapshot."""
+    """Builds the ticket for a snapshot."""
     handed_over: Callable[[Times], None]
-    """Called with the times at which the elements arrived whose predictions go out."""
+    """Called with the arrival times of elements when their predictions go out."""
 
     def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[bytes]:
-        """Serialized `StreamResponse`s, in the order in which they are to be sent. What one holds
-        is looked at when it is asked for: what is forgotten before that is not in it."""
+        """Yields serialized `StreamResponse`s in sending order. A frame is filled when the caller
+        asks for the frame: answers of sessions forgotten before then are left out."""
         frame, forgotten = _Frame(), mail.forgotten
         for session in mail.opened:
             opened = self.opened(session)
@@ -82,7 +83,8 @@ class FramePacker:
             yield frame.take()
 
     def _room(self, frame: _Frame, nbytes: int) -> Iterable[bytes]:
-        """Makes room in the frame for so many bytes more; gives what was in it if that is full."""
+        """Makes room for an entry of `nbytes` bytes. Yields the frame's old content if the entry
+        did not fit."""
         full: tuple[bytes, ...] = ()
         if frame.entries == _MAX_ENTRIES or (
             frame.nbytes and frame.nbytes + nbytes > self.max_bytes

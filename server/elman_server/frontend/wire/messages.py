@@ -1,4 +1,4 @@
-"""The server's own dataclasses as messages of the wire, and back."""
+"""Conversion between the server's dataclasses and protobuf messages."""
 
 from collections.abc import Iterable, Iterator
 
@@ -46,7 +46,7 @@ def given_contexts(messages: Iterable[pb.ContextValue]) -> Iterator[GivenContext
 
 
 def output_requests(messages: Iterable[pb.OutputRequest]) -> list[OutputRequest]:
-    """Raises `InvalidRequest` for a form that this server does not know."""
+    """Converts output requests. Raises `InvalidRequest` for an unknown form."""
     requests = []
     for message in messages:
         if message.form not in _FORMS:

@@ -1,4 +1,4 @@
-"""One Predict RPC: a session that lives for one sequence."""
+"""One Predict RPC: a session for a single sequence."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from elman_server.model.selection import EncodedValues, Selection
 from elman_server.serving.served import ServedModel
 
 _OVERHEAD = 1024
-"""Bytes that a response may take beside its predictions."""
+"""Bytes that a response may take besides its predictions."""
 
 
 async def predict(
@@ -33,8 +33,8 @@ async def predict(
     max_message_bytes: int,
     hold: Callable[[int], None] = lambda nbytes: None,
 ) -> pb.PredictResponse:
-    """`hold`: told of the bytes that the answer will take; may refuse them. Raises a
-    `ServerError`."""
+    """Serves a Predict RPC. `hold` is called with the size of the answer in bytes, and may raise
+    `Overloaded`. Raises a `ServerError`."""
     engine = model.engine
     arrival = engine.now()
     selection = Selection(messages.output_requests(request.outputs), model.file.spec.outputs)
@@ -91,7 +91,8 @@ async def predict(
 
 
 async def _decode(codec: ElementCodec, payload: str | bytes, turns: Turns) -> list[Elements]:
-    """All elements, read in slices with turns for others between them. Raises `InvalidElement`."""
+    """Decodes all elements in slices, with turns for other work in between. Raises
+    `InvalidElement`."""
     count = codec.count(payload)
     parts: list[Elements] = []
     for start in range(0, count, SLICE_ELEMENTS):

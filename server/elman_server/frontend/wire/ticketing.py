@@ -1,4 +1,4 @@
-"""Tickets as one caller's RPC asks for them, gets them and brings them."""
+"""Tickets of one caller's RPC: cadence, issue and redemption."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from elman_server.errors import TicketRejected
 from elman_server.serving.served import ServedModel
 
 _LEAST_PART = 20
-"""Where tickets come after so many elements, one comes for the time's sake after a twentieth of
-them at least: a session that is slow has few to be pushed again."""
+"""With a ticket every n elements, a ticket that is due by time is issued only after n / 20 elements
+or more: a slow session has few elements to push again."""
 
 
 class Ticketing:
     def __init__(self, model: ServedModel, identity: str) -> None:
-        """`identity`: of the caller, or empty."""
+        """`identity` is the caller's, or empty."""
         self._tickets = model.tickets
         self._metrics = model.metrics
         self._identity = identity
 
     def cadence(self, message: pb.Open) -> Cadence | None:
-        """How often a session gets a ticket; None if only when it is asked for."""
+        """Returns how often a session gets a ticket; None means only on request."""
         if not self._tickets.available:
             return None
         least = self._tickets.least
@@ -51,8 +51,8 @@ class Ticketing:
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
 
     def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
-        """The ticket of a named session, which is kept as its checkpoint, too. `attachment`: the id
-        of that, in hex."""
+        """Issues a named session's ticket, which also serves as the session's checkpoint.
+        `attachment` is the id of the client's attachment, in hex."""
         return self._tickets.issue(
             snapshot,
             self._identity,
@@ -60,17 +60,17 @@ class Ticketing:
         )
 
     def redeem(self, ticket: bytes) -> Snapshot:
-        """Raises `TicketRejected`."""
+        """Returns a ticket's snapshot. Raises `TicketRejected`."""
         with self._counted():
             return self._tickets.redeem(ticket, self._identity)
 
     def redeem_named(self, ticket: bytes, key: str) -> tuple[Snapshot, Attachment]:
-        """Raises `TicketRejected`."""
+        """Returns snapshot and attachment of a named session's ticket. Raises `TicketRejected`."""
         with self._counted():
             return self._tickets.redeem_named(ticket, self._identity, session_digest(key))
 
     def kept(self, checkpoint: bytes) -> Checkpoint | None:
-        """What is kept of a named session; None if it is of no use here."""
+        """Reads a named session's checkpoint; None if this server can't use the checkpoint."""
         try:
             content = self._tickets.content(checkpoint, self._identity)
         except TicketRejected:
@@ -80,7 +80,7 @@ class Ticketing:
         return Checkpoint(position=content.position, attachment=content.attachment.id)
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Raises `TicketRejected`."""
+        """Checks a fingerprint against the model. Raises `TicketRejected`."""
         with self._counted():
             self._tickets.check_fingerprint(fingerprint)
 
@@ -94,5 +94,5 @@ class Ticketing:
 
 
 def session_digest(key: str) -> bytes:
-    """What stands for a named session in its tickets."""
+    """Returns the digest of a named session's key for use in tickets."""
     return hashlib.sha256(key.encode()).digest()

@@ -1,7 +1,8 @@
-"""Predictions as they go over the wire.
+"""Serialization of predictions.
 
-They are most of what a server sends, so their numbers go from a step's arrays into the frame in one
-copy; protobuf's own messages would take three. All else is protobuf's.
+Predictions are most of the bytes that a server sends, so their numbers go from a step's arrays into
+the frame in one copy. Protobuf's own messages would take three copies. Protobuf serializes all
+other messages.
 """
 
 from elman.v1 import inference_pb2 as pb
@@ -23,7 +24,7 @@ _INDICES = _tag("Values", "indices")
 
 
 def predictions(delivery: Delivery) -> list[Buffer]:
-    """A `StreamResponse` with these predictions alone, in parts to be joined."""
+    """Returns a `StreamResponse` with only a delivery's predictions, in parts to be joined."""
     head = pb.Predictions(sessions=delivery.numbers, first_positions=delivery.first_positions)
     if delivery.counts.count(1) != len(delivery.counts):
         head.counts.extend(delivery.counts)
@@ -45,7 +46,8 @@ def _prefixed(tag: bytes, parts: list[Buffer]) -> list[Buffer]:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    """Encodes a number with seven bits per byte, lowest first. The eighth bit means that more bytes
+    follow."""
     groups = bytearray()
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)
