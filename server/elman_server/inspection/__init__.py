@@ -1,1 +1,1 @@
-"""What `elman inspect` measures of a model."""
+"""Measurements of a model for `elman inspect`."""

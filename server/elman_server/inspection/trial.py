@@ -1,6 +1,6 @@
-"""A step model tried out for `elman inspect`, as a server would when it loads it.
+"""Trial of a step model for `elman inspect`, as a server loads and probes the model.
 
-ONNX Runtime is loaded when a model is tried out, and not before.
+ONNX Runtime is imported only when a model is tried out.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ def runtime_is_available() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a server with default settings would find."""
+    """Results of loading a model with a server's default settings."""
 
     model: "StepModel"
     found: "Probe"
     rows: int
-    """In batches of how many, at most, it was probed."""
+    """Largest batch of the probe."""
 
     @property
     def is_batched(self) -> bool:
@@ -43,7 +43,7 @@ class Trial:
 
     @property
     def batching(self) -> str:
-        """For people: whether sessions may share a step."""
+        """Describes, for people, whether sessions may share a step."""
         if self.found.batch_failure:
             return f"served unbatched, as it takes one row at a time: {self.found.batch_failure}"
         if self.found.dependent_rows:
@@ -58,7 +58,7 @@ class Trial:
 
     @property
     def chunking(self) -> str:
-        """For people: how many elements of a session may go through one step."""
+        """Describes, for people, how many elements of a session may go through one step."""
         most = f"up to {self.longest_chunk} elements of a session in one step"
         if self.found.chunking is Chunking.RAGGED:
             return f"ragged: {most}, each row its own number, with the same bits as one by one"
@@ -83,13 +83,13 @@ class Trial:
         )
 
     def contexts(self, count: int) -> Mapping[str, "Array"]:
-        """That many random values of each context, `[count, *shape]`; none if there are none."""
+        """Random values of each context by name, `[count, *shape]`; empty without contexts."""
         from elman_server.runner.rows import random_contexts
 
         return random_contexts(self.model.spec, count)
 
     def document(self) -> dict[str, object]:
-        """For scripts."""
+        """Returns the results for scripts."""
         return {
             "batched": self.is_batched,
             "dependent_rows": self.found.dependent_rows,
@@ -101,8 +101,8 @@ class Trial:
 
 
 def try_out(path: Path) -> Trial:
-    """Loads a model as a server does: in a process of its own, and then here. Raises
-    `ModelLoadError` if it can't be served."""
+    """Loads a model as a server does: first in a separate process, then in this process. Raises
+    `ModelLoadError` if the model can't be served."""
     from elman_server.serving.loading.bounds import most_rows
     from elman_server.serving.loading.children import Children
     from elman_server.serving.loading.loaded import LoadedModel

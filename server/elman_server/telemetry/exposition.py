@@ -1,4 +1,4 @@
-"""`/metrics`: a registry over HTTP, and its samples as plain values for another process."""
+"""`/metrics`: a registry over HTTP, and samples as plain values for other processes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +19,7 @@ from elman_server.workers.families import Family
 
 
 def process_registry() -> CollectorRegistry:
-    """A registry of its own, with what Prometheus' clients tell of every process."""
+    """Returns a new registry with Prometheus' standard metrics of a process."""
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
@@ -28,8 +28,8 @@ def process_registry() -> CollectorRegistry:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Answers `/metrics` on threads of its own, and says on which port. Raises `StartError` if
-    that can't be had."""
+    """Serves `/metrics` on separate threads and yields the port. Raises `StartError` if the port
+    can't be bound."""
     with ExitStack() as stack:
         try:
             taken = stack.enter_context(serving(make_wsgi_app(registry), host, port))
@@ -39,7 +39,7 @@ def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
 
 
 def families(registry: CollectorRegistry) -> tuple[Family, ...]:
-    """All that a registry has to tell now."""
+    """Returns the current samples of a registry."""
     return tuple(
         Family(
             name=metric.name,
@@ -55,7 +55,7 @@ def families(registry: CollectorRegistry) -> tuple[Family, ...]:
 
 
 def registry_of(read: Callable[[], Iterable[Family]]) -> CollectorRegistry:
-    """A registry that tells what `read` returns at each scrape."""
+    """Returns a registry whose samples `read` returns at each scrape."""
     registry = CollectorRegistry()
     registry.register(_Told(read))
     return registry

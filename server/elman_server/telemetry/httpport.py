@@ -1,4 +1,4 @@
-"""A small HTTP port for a WSGI application: few connections at once, none for long."""
+"""A small HTTP port for a WSGI application, with few and short connections."""
 
 import contextlib
 import errno
@@ -15,13 +15,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
 CONNECTIONS = 16
-"""At once, each with a thread of its own. A further one takes the place of the oldest: whoever asks
-and reads is done long before it is that."""
+"""Most connections at once, each with a separate thread. A further connection replaces the oldest:
+a client that reads its answer is done long before its connection is the oldest."""
 _SECONDS = 5.0
-"""For each read of a request, and for the answer as a whole."""
+"""Time limit for each read of a request, and for the whole answer."""
 _PAUSE_SECONDS = 0.2
-"""Before the next connection is taken when the system has no descriptor or no memory for it: the
-listening socket stays readable all the while."""
+"""Pause after a failed accept because the system has no descriptor or no memory: the listening
+socket stays readable meanwhile."""
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _STOP_SECONDS = 1.0
 _BLANK = (b"\r\n", b"\n")
@@ -30,8 +30,8 @@ _BLANK = (b"\r\n", b"\n")
 
 @contextmanager
 def serving(application: WSGIApplication, host: str, port: int) -> Iterator[int]:
-    """Serves on threads of its own, and says on which port. Raises `OSError` if that can't be
-    had."""
+    """Serves on separate threads and yields the port. Raises `OSError` if the port can't be
+    bound."""
     family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     kind = type("HttpPort", (_Server,), {"address_family": family})
     server: _Server
@@ -88,7 +88,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*args, **options)
 
     def server_bind(self) -> None:
-        """Without the name of the host, for which a name server would be asked."""
+        """Binds without looking up the host's name, which would query a name server."""
         TCPServer.server_bind(self)
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)
@@ -115,7 +115,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke, or was dropped, is nothing to tell of."""
+        """Ignores the error of a broken or dropped connection."""
 
     def drop_all(self) -> None:
         with self._lock:
@@ -124,6 +124,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 def _drop(connection: socket.socket) -> None:
-    """Its thread finds it at its end, and closes it."""
+    """Shuts a connection down. The connection's thread then sees the end and closes the socket."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The process's log: lines on stderr, for people or as JSON, from structlog and stdlib alike."""
+"""The process's log: lines on stderr, as text or JSON, from both structlog and stdlib."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
-"""What every line gets, whichever library it comes from."""
+"""Processors for every line, from structlog and from stdlib."""
 
 
 def configure(level: Level, format: Format, **always: object) -> None:
-    """Sends every line of at least `level` to stderr in `format`, each with what is in `always`. A
+    """Sends lines of at least `level` to stderr in `format`, each with the fields of `always`. A
     second call replaces the first.
 
     Colours appear only in the console format, on a terminal, without NO_COLOR.

@@ -1,6 +1,6 @@
-"""What a server counts. With `exposition.py` the only module that imports prometheus_client.
+"""Metrics of a server. Only this module and `exposition.py` import prometheus_client.
 
-Elements are counted by the step, not one by one: a histogram takes a whole step's values at once.
+Elements are counted by step, not singly: a histogram takes a whole step's values at once.
 """
 
 import threading
@@ -32,13 +32,13 @@ _SECONDS = (
     *(1.0, 2.0, 5.0, 10.0),
 )
 _FEW = 8
-"""Up to as many values are counted faster one by one than by numpy."""
+"""Number of values up to which a Python loop counts faster than numpy."""
 _SIZES = tuple(float(2**exponent) for exponent in range(13))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """What is read of a model when it is scraped."""
+    """Values of a model, read at each scrape."""
 
     sessions: Callable[[], int]
     pending_elements: Callable[[], int]
@@ -47,7 +47,7 @@ class Gauges:
 
 
 class Metrics:
-    """All of a server's metrics, in a registry of their own."""
+    """All metrics of a server, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = process_registry()
@@ -128,7 +128,7 @@ class Metrics:
         self._calls_given_up.labels(reason).inc()
 
     def rpc(self, service: str, method: str, kind: str) -> "RpcMetrics":
-        """The metrics of one gRPC method; `kind` is "unary" or "bidi_stream"."""
+        """Metrics of a gRPC method. `kind` is "unary", "server_stream" or "bidi_stream"."""
         labels = (kind, service, method)
         return RpcMetrics(
             started=self._rpcs_started.labels(*labels),
@@ -138,15 +138,15 @@ class Metrics:
         )
 
     def refused(self, reason: str) -> "Total":
-        """Calls that were refused for that reason."""
+        """Counter of calls refused for a reason."""
         return self._refused.labels(reason)
 
     def watch_calls(self, under_way: Callable[[], int]) -> None:
-        """Reads it at each scrape."""
+        """Reads the number of calls at each scrape."""
         self.registry.register(_Reading("elman_calls", "Calls that are under way.", under_way))
 
     def model(self, name: str, version: str) -> "ModelMetrics":
-        """The metrics of one model."""
+        """Metrics of a model."""
         labels = (name, version)
         return ModelMetrics(
             opened=self._opened.labels(*labels),
@@ -169,7 +169,7 @@ class Metrics:
         )
 
     def lease_keeper(self) -> "KeeperMetrics":
-        """The metrics of named sessions, where there is a state store."""
+        """Metrics of named sessions, for a server with a state store."""
 
         def total(name: str, text: str) -> Total:
             return Counter(name, text, (), self.registry).labels()
@@ -189,7 +189,7 @@ class Metrics:
         waiting: Callable[[], int],
         down: Callable[[], bool],
     ) -> None:
-        """Reads them at each scrape."""
+        """Reads the gauges of named sessions at each scrape."""
         self.registry.register(
             _Reading("elman_named_sessions", "Named sessions that are open.", sessions)
         )
@@ -213,11 +213,11 @@ class Metrics:
         self._gauges.watch((name, version), gauges)
 
     def unwatch(self, name: str, version: str) -> None:
-        """Has no gauges of that model any more."""
+        """Stops reading a model's gauges."""
         self._gauges.unwatch((name, version))
 
     def loading(self, name: str, version: str) -> "LoadMetrics":
-        """The metrics of how one version comes and goes."""
+        """Metrics of loading and unloading a version."""
         labels = (name, version)
         return LoadMetrics(
             loaded=self._loads.labels(*labels),
@@ -232,7 +232,7 @@ class RpcMetrics:
     received: "Total"
     sent: "Total"
     handled: Callable[[str], None]
-    """Counts one RPC that ended with the status of that name."""
+    """Counts an RPC by the name of its status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +258,7 @@ class LoadMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetrics:
-    """An `Observer` of one model's engine."""
+    """An `Observer` of a model's engine."""
 
     opened: "Total"
     resumed: "Total"
@@ -303,12 +303,12 @@ class ModelMetrics:
         self.queue_delay.observe(stats.queue_delays)
 
     def delivered(self, latencies: NDArray[np.float64]) -> None:
-        """Elements were handed over so many seconds after they arrived."""
+        """Records `latencies` in seconds, from an element's arrival to its hand-over."""
         self.element_latency.observe(latencies)
 
 
 class Total:
-    """One labelled row of a counter. Counted by the event loop alone, so without a lock."""
+    """A labelled row of a counter. Only the event loop counts, so no lock is necessary."""
 
     __slots__ = ("value",)
 
@@ -320,7 +320,7 @@ class Total:
 
 
 class Counter(Collector):
-    """A counter that costs next to nothing: some count every message."""
+    """A counter with very little overhead: some counters count every message."""
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry
@@ -342,7 +342,7 @@ class Counter(Collector):
 
 
 class Series:
-    """One labelled row of a histogram."""
+    """A labelled row of a histogram."""
 
     __slots__ = ("_array", "_bounds", "_counts", "_lock", "_total")
 
@@ -362,7 +362,7 @@ class Series:
                     self._total += value
             return
         first = float(values[0])
-        if np.count_nonzero(values == first) == len(values):  # as of one frame
+        if np.count_nonzero(values == first) == len(values):  # such as elements of one frame
             with self._lock:
                 self._counts[bisect_left(self._bounds, first)] += len(values)
                 self._total += first * len(values)
@@ -374,13 +374,13 @@ class Series:
             self._total += total
 
     def read(self) -> tuple[list[int], float]:
-        """The number of values in each bucket, and their sum."""
+        """Returns the number of values in each bucket, and the sum of all values."""
         with self._lock:
             return list(self._counts), self._total
 
 
 class Histogram(Collector):
-    """A histogram that takes many values at once."""
+    """A histogram for many values at once."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
         self._name = name

@@ -1,15 +1,16 @@
-"""What one element does to later predictions of one output, by lag.
+"""Influence of an element on later predictions of an output, by lag.
 
-The *influence* at a lag is the distance between the prediction that many elements later and the one
-that would have come had the element been another, averaged over many places:
+The *influence* at lag n compares two predictions n elements after an element: the prediction with
+the element and the prediction with a replacement. The influence is the mean distance over many
+places:
 
-- logits, and probabilities that sum to one: the total variation distance of the two distributions,
-  half the sum of |p - q|;
-- other probabilities: |p - q|, which is the total variation distance of a yes or no;
-- values: |y - y'| over the standard deviation of that entry of the output in the sample.
+- logits, and probabilities with sum 1: the total variation distance of the two distributions, half
+  the sum of |p - q|;
+- other probabilities: |p - q|, the total variation distance of a yes or no;
+- values: |y - y'| over the standard deviation of the entry of the output in the sample.
 
-An output with several entries, or several distributions, takes the mean of theirs. All is divided
-by the influence at lag 0, on the element's own prediction.
+For an output with several entries or distributions, the influence is the mean over all. Every
+influence is divided by the influence at lag 0, on the element's own prediction.
 """
 
 from dataclasses import dataclass
@@ -25,58 +26,59 @@ Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 
 THRESHOLD = 0.01
-"""Where an element counts as forgotten: a hundredth of its influence on its own prediction."""
+"""Relative influence below which an element counts as forgotten: a hundredth of its influence on
+its own prediction."""
 
 _SUM = 1e-3
-"""How far from one the sum of a distribution may be."""
+"""Allowed difference between 1 and the sum of a distribution."""
 
 
 class HorizonError(Exception):
-    """What keeps a horizon from being measured, in one line."""
+    """A horizon can't be measured. The message is a single line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Influence:
     output: str
     distance: str
-    """What was measured between two predictions, for people."""
+    """Kind of distance between two predictions, for people."""
     reference: int
-    """The lag whose influence is one: 0, or the lag of the largest if an element has none on its
-    own prediction."""
+    """The lag with relative influence 1: lag 0 or, if the influence at lag 0 is zero, the lag with
+    the largest influence."""
     absolute: float
-    """The influence at the reference, as it was measured; 0 if there is none at any lag."""
+    """The measured influence at the reference lag; 0 without influence at any lag."""
     relative: tuple[float, ...]
-    """`[lags + 1]`: the influence at each lag over that at the reference."""
+    """`[lags + 1]`: the influence at each lag, divided by the influence at the reference lag."""
 
     @property
     def horizon(self) -> int | None:
-        """The lag from which on the influence stays under `THRESHOLD`; None if it does not, as far
-        as was measured."""
+        """The lag from which on the influence stays under `THRESHOLD`; None if the influence at the
+        longest measured lag is not under `THRESHOLD`."""
         above = [lag for lag, value in enumerate(self.relative) if value >= THRESHOLD]
         first = above[-1] + 1 if above else 0
         return first if first < len(self.relative) else None
 
     def largest_from(self, lag: int) -> float:
-        """The largest influence at this lag and all later ones."""
+        """Returns the largest relative influence at `lag` and all later lags."""
         return max(self.relative[lag:])
 
 
 class Tally:
-    """Sums up the distances of one output's predictions."""
+    """Sums up distances between predictions of an output."""
 
     def __init__(self, spec: OutputSpec, lags: int) -> None:
-        """`lags` is the longest."""
+        """`lags` is the longest lag."""
         self.spec = spec
         self._rows = np.zeros(lags + 1)
         self._sums: Doubles = np.zeros(lags + 1)
-        """`[lags + 1, *entries]` from the first predictions on."""
+        """`[lags + 1, *entries]`, once predictions were added."""
         self._is_distribution: bool | None = None
         self._spread = _Spread()
 
     def add(self, lag: int, plain: Array, changed: Array) -> None:
-        """Predictions `[rows, time, *shape]` from `lag` on, with and without the change.
+        """Adds predictions `[rows, time, *shape]` from `lag` on, without and with the change.
 
-        Raises `HorizonError` if one is not finite.
+        Raises `HorizonError` if a prediction is not finite.
         """
         one, two = (self._numbers(lag, array) for array in (plain, changed))
         if self._is_distribution is None:
@@ -92,10 +94,10 @@ class Tally:
         self._spread.add(one)
 
     def influence(self) -> Influence:
-        """What was found, once predictions for every lag were added."""
+        """Returns the influence. Predictions for every lag must have been added."""
         means = (self._sums.T / self._rows).T
         if self.spec.kind is OutputKind.VALUES:
-            # What never changes has no scale, and no distance either.
+            # A constant entry has deviation 0. Its influence is defined as 0.
             spread = self._spread.deviation()
             means = np.divide(means, spread, out=np.zeros_like(means), where=spread > 0)
         means = means.reshape(len(means), -1).mean(axis=1)
@@ -135,16 +137,16 @@ class Tally:
 
 
 class _Spread:
-    """The standard deviation of each entry of what was added."""
+    """Standard deviation of each entry over all added predictions."""
 
     def __init__(self) -> None:
         self._count = 0
         self._mean: Doubles = np.zeros(())
         self._squares: Doubles = np.zeros(())
-        """Of the differences from the mean."""
+        """Sum of the squared differences from the mean."""
 
     def add(self, numbers: Doubles) -> None:
-        # Chan, Golub & LeVeque (1979): merges means, so that large numbers hide no small spread.
+        # Chan, Golub & LeVeque (1979): merging means keeps a small spread accurate.
         count = numbers.shape[0] * numbers.shape[1]
         mean = numbers.mean(axis=(0, 1))
         squares = ((numbers - mean) ** 2).sum(axis=(0, 1))

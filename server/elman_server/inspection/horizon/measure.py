@@ -1,8 +1,8 @@
-"""Runs a network twice from one point on, once with one element replaced, and compares.
+"""Runs a network twice, with an element and with a replacement, and compares the predictions.
 
-Each row of the sample is run up to its element in question; from there on it goes on as it is and
-as a copy with that one element replaced, both with the same elements after it. This module does not
-know what runs a step.
+Each row of the sample is run up to the element to replace. From there on, the network runs the row
+unchanged and a copy with the replacement. Later elements of row and copy are equal. The module does
+not depend on the runtime of the step model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from elman_server.model.spec import ModelSpec
 Array = NDArray[Any]
 
 _STEP_NBYTES = 32 * 1024 * 1024
-"""What one step's outputs may take."""
+"""Most bytes for the outputs of a step."""
 
 
 class Network(Protocol):
@@ -44,7 +44,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSize:
-    """How many elements may go through one step without a change to what comes out."""
+    """Size of the largest step that leaves the predictions unchanged."""
 
     rows: int
     chunk: int
@@ -61,14 +61,14 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Beginning:
-    """The rows' first states, and what they are given at every step: `[rows, *shape]` each."""
+    """Initial states of the rows, and their contexts for every step: `[rows, *shape]` each."""
 
     states: list[Array]
     contexts: list[Array]
 
     @staticmethod
     def of(network: Network, contexts: Mapping[str, Array], rows: Sequence[int]) -> "_Beginning":
-        """Row by row, as rows that begin together may affect one another."""
+        """Begins each row alone, because rows in a batch may affect each other."""
         if not contexts:
             return _Beginning(states=network.initial_states(len(rows)), contexts=[])
         count = len(next(iter(contexts.values())))
@@ -90,14 +90,14 @@ def measure(
     most: StepSize,
     contexts: Mapping[str, Array] | None = None,
 ) -> tuple[Influence, ...]:
-    """The influence on each output, in the spec's order, at the lags 0 to `sample.lags`.
+    """Returns the influence on each output, in the spec's order, at lags 0 to `sample.lags`.
 
-    `most` bounds the steps; but for rounding, what comes out does not depend on it. `contexts` are
-    some values of each that the spec names, `[any, *shape]`, which the rows take in turn. Raises
-    `HorizonError` if a prediction is not finite, or if the network fails.
+    `most` limits the size of steps; except for rounding, the result does not depend on `most`.
+    `contexts` holds values of each context in the spec, `[any, *shape]`; the rows use the values in
+    turn. Raises `HorizonError` if a prediction is not finite, or if the network fails.
     """
     tallies = [Tally(out, sample.lags) for out in network.spec.outputs]
-    # A row and its copy make two.
+    # Each row may share a step with its copy, so a row counts twice.
     fit = max(1, _STEP_NBYTES // (2 * network.spec.output_nbytes))
     together = max(1, min(most.rows // 2, fit))
     chunk = max(1, min(most.chunk, fit // together))
@@ -115,7 +115,7 @@ def measure(
 def _predictions(
     network: Network, sample: Sample, beginning: _Beginning, chunk: int, *, copies: bool
 ) -> Iterator[_Part]:
-    """`copies` says whether rows may share a step with their copies."""
+    """Yields predictions by lag. `copies`: whether rows may share steps with their copies."""
     names = [out.name for out in network.spec.outputs]
     states, contexts = beginning.states, beginning.contexts
     before = -sample.warm_up
@@ -153,15 +153,15 @@ def _chunks(elements: Array, chunk: int) -> Iterator[Array]:
 
 @contextmanager
 def _failures(where: str) -> Iterator[None]:
-    """Has the network's failures say where in the measurement they were."""
+    """Turns an exception of the network into a `HorizonError` with the place in the measurement."""
     try:
         yield
-    except Exception as error:  # a runtime raises classes of its own
+    except Exception as error:  # each runtime has its own exception classes
         reason = " ".join(str(error).split())
         raise HorizonError(f"the network failed {where}: {reason}") from error
 
 
 def _step_from(lag: int) -> str:
-    """Where a step is whose first element lies so many behind the change."""
+    """Describes a step by the lag of its first element."""
     start = f"lag {lag}" if lag >= 0 else f"{-lag} elements before the change"
     return f"in the step from {start} on"

@@ -1,6 +1,6 @@
-"""A picture of influence by lag, SVG or PNG, that can be read on light and on dark pages.
+"""Plot of influence by lag as SVG or PNG, readable on light and on dark pages.
 
-matplotlib is loaded when something is drawn, and not before.
+matplotlib is imported only when a plot is drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from elman_server.inspection.horizon.influence import THRESHOLD
 
 SUFFIXES = (".svg", ".png")
 EXTRA = "plot"
-"""The extra that brings matplotlib."""
+"""The extra that installs matplotlib."""
 
 INK = "#808080"
-"""A gray that stands out from white and from black."""
+"""A gray with contrast to both white and black."""
 COLOURS = ("#2f86d6", "#e07b26", "#3a9d5d", "#b35fc0", "#c9a227", "#d64f4f")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -30,10 +30,10 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
-"""matplotlib's settings: text stays text, and the same data makes the same file."""
+"""matplotlib's settings: text stays text, and equal data gives equal files."""
 
 _LEAST = 1e-4
-"""How far down the picture goes at most; curves leave it at its lower edge."""
+"""Lowest possible lower edge of the plot. Curves may go below the edge."""
 
 
 def is_available() -> bool:
@@ -42,10 +42,10 @@ def is_available() -> bool:
 
 
 def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
-    """Draws `curves`, relative influence by lag from lag 0 on, by their labels, on two log axes.
+    """Draws `curves` by label, each the relative influence from lag 0 on, on two log axes.
 
-    Lag 0, where each is one, lies at the left edge, half a lag off the others. The file's suffix is
-    one of `SUFFIXES`. Raises `OSError` if it can't be written.
+    Lag 0, where each curve is 1, is drawn at 0.5, near the left edge. The file's suffix must be in
+    `SUFFIXES`. Raises `OSError` if the file can't be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -72,11 +72,11 @@ def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
         axes.minorticks_off()
         axes.set_xlabel("lag: elements between the change and the prediction")
         axes.set_ylabel("influence, of that on its own prediction")
-        # Names and paths stay as they are, whatever dollars they hold.
+        # Dollar signs in names and paths must not start formulas.
         axes.set_title(title, fontsize=11, loc="left", parse_math=False)
         axes.grid(color=INK, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        # Handles of its own: labels of lines are left out where they begin with an underscore.
+        # Explicit handles: by itself, matplotlib omits labels that begin with an underscore.
         legend = axes.legend(
             lines, list(curves), loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16)
         )
@@ -90,5 +90,5 @@ def _colours(count: int) -> Sequence[str]:
 
 
 def _metadata(path: Path) -> dict[str, str | None]:
-    """Without the date, so that the same data makes the same file."""
+    """Omits the date, so equal data gives equal files."""
     return {"Date": None} if path.suffix.lower() == ".svg" else {}

@@ -1,5 +1,5 @@
-"""The elements that a horizon is measured on: random ones or a user's own, and what one of each
-row's elements is replaced by."""
+"""Samples for measuring a horizon: elements, random or a user's own, and the replacement of an
+element in each row."""
 
 from dataclasses import dataclass
 from math import prod
@@ -17,21 +17,21 @@ from elman_server.model.spec import InputKind, InputSpec
 Array = NDArray[Any]
 
 LAGS = 256
-"""The longest lag unless another is asked for."""
+"""The longest lag by default."""
 MOST_LAGS = 4096
-"""The longest lag that can be asked for."""
+"""The longest allowed lag."""
 ROWS = 256
-"""Elements that are replaced, one in each row."""
+"""Number of rows. In each row, a single element is replaced."""
 _FEWEST_ROWS = 8
 _WARM_UP = 64
-"""Elements before the one that is replaced, so that the state is no longer the initial one."""
+"""Elements before the replaced element, so the state is no longer the initial state."""
 _NUDGE = 0.1
 _SAMPLE_NBYTES = 64 * 1024 * 1024
 _SEED = 1990
 
 
 class ExamplesError(ValueError):
-    """Examples that do not fit; the message says what came and what is allowed."""
+    """Invalid examples. The message names the actual and the allowed values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +39,12 @@ class Sample:
     elements: Array
     """`[rows, warm_up + 1 + lags, *shape]`"""
     replacements: Array
-    """`[rows, *shape]`: what the copy of a row has in place of the element at `warm_up`."""
+    """`[rows, *shape]`: the replacement of the element at `warm_up` in each row's copy."""
     warm_up: int
     source: str
-    """Where the elements come from, for people."""
+    """Origin of the elements, for people."""
     perturbation: str
-    """What the replacements are, for people."""
+    """Description of the replacements, for people."""
 
     @property
     def lags(self) -> int:
@@ -52,7 +52,7 @@ class Sample:
         return int(self.elements.shape[1]) - self.warm_up - 1
 
     def rows(self, start: int, stop: int) -> "Sample":
-        """Some of the rows."""
+        """Returns the sample's rows `start` to `stop - 1`."""
         return Sample(
             elements=self.elements[start:stop],
             replacements=self.replacements[start:stop],
@@ -63,7 +63,7 @@ class Sample:
 
 
 def random_sample(spec: InputSpec, *, lags: int = LAGS, rows: int = ROWS) -> Sample:
-    """Ids drawn evenly, or features from a standard normal distribution."""
+    """Draws ids uniformly, or features from a standard normal distribution."""
     rng = np.random.default_rng(_SEED)
     time = _WARM_UP + 1 + lags
     shape = (_affordable(spec, rows, time), time, *spec.shape)
@@ -83,10 +83,10 @@ def sample_of(
     at_most: int = LAGS,
     rows: int = ROWS,
 ) -> Sample:
-    """Windows from anywhere in the sequences, `[batch, time, *shape]`.
+    """Draws windows from random places of the sequences, `[batch, time, *shape]`.
 
-    Without `lags` it is `at_most`, or four fifths of what the sequences have if that is less.
-    Raises `ExamplesError` if the sequences are too short, or their elements all the same.
+    By default, `lags` is `at_most` or, if less, four fifths of the sequences' longest lag. Raises
+    `ExamplesError` if the sequences are too short, or if all elements are equal.
     """
     rng = np.random.default_rng(_SEED)
     batch, time = sequences.shape[:2]
@@ -109,11 +109,11 @@ def sample_of(
 
 
 def read_examples(spec: InputSpec, path: Path) -> Array:
-    """A file's sequences as `[batch, time, *shape]`.
+    """Reads a file's sequences as `[batch, time, *shape]`.
 
-    For a text model a UTF-8 text, one long sequence; for others a .npy of ids or features,
-    `[time, *shape]` or `[batch, time, *shape]`. Raises `ExamplesError` for what does not fit, and
-    `OSError` if the file can't be read.
+    A text model needs a UTF-8 text, which is one long sequence. Other models need a .npy file of
+    ids or features, `[time, *shape]` or `[batch, time, *shape]`. Raises `ExamplesError` for invalid
+    contents, and `OSError` if the file can't be read.
     """
     if spec.kind is InputKind.TEXT:
         return _read_text(spec, path)
@@ -166,7 +166,7 @@ def _checked(spec: InputSpec, array: Array, path: Path) -> Array:
 
 
 def _affordable(spec: InputSpec, rows: int, time: int) -> int:
-    """As many rows as fit, up to `rows`."""
+    """Returns the number of rows that fit into memory, but at most `rows`."""
     fit = _SAMPLE_NBYTES // (time * prod(spec.shape) * np.dtype(spec.dtype).itemsize)
     return min(rows, max(fit, _FEWEST_ROWS))
 
@@ -204,11 +204,12 @@ def _nudged(
 def _redrawn(
     spec: InputSpec, elements: Array, own: Array, source: str, rng: np.random.Generator
 ) -> tuple[Array, str]:
-    """Another id, as often as it occurs in the sample."""
+    """Draws a different id for each row, as often as it occurs in the sample."""
     ids, counts = np.unique(elements, return_counts=True)
     if len(ids) < 2:
         raise ExamplesError(f"{source} has the same id everywhere")
-    # All that occur stand in a line, sorted; a place is drawn in it, over those of the own id.
+    # The sample's ids stand in a sorted line, with repetitions. A place in the line is drawn, except
+    # for the places of the row's own id.
     ends = counts.cumsum()
     at = np.searchsorted(ids, own)
     drawn = (rng.random(len(own)) * (ends[-1] - counts[at])).astype(np.int64)
