@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from elman_server.errors import Overloaded
 
 _BURST_SECONDS = 10.0
-"""Size of a burst: a peer may use so many seconds' worth of its rate at once."""
+"""Size of a burst, in seconds' worth of a peer's rate."""
 _PEERS = 10_000
-"""Number of peers from which on idle peers are forgotten."""
+"""Threshold: at this number of peers, idle peers are forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +20,11 @@ class CallLimits:
     """Calls under way at once."""
     calls_by_peer: int
     calls_a_second: float
-    """Calls started by one peer; ten seconds' worth at once."""
+    """Calls started by a peer; ten seconds' worth at once."""
     opens_a_second: float
-    """Sessions opened by one peer; ten seconds' worth at once."""
+    """Sessions opened by a peer; ten seconds' worth at once."""
     nbytes: int
-    """Bytes of unary requests and their answers. One peer may hold half."""
+    """Bytes of unary requests and answers. A single peer may hold half."""
 
 
 class Bucket:
@@ -57,7 +57,7 @@ class Bucket:
 
 
 class Peer:
-    """Calls, held bytes and rates of one address."""
+    """Calls, held bytes and rates of an address."""
 
     __slots__ = ("calls", "nbytes", "opens", "started")
 
@@ -117,7 +117,7 @@ class Calls:
         peer.calls -= 1
 
     def open(self, address: str) -> None:
-        """Counts a session that a peer opens. Raises `Overloaded` at too many opens a second."""
+        """Counts an open of a session. Raises `Overloaded` if a peer opens too many a second."""
         if not self._peer(address).opens.take(self._clock()):
             raise self._refused(
                 "rate",
@@ -125,8 +125,8 @@ class Calls:
             )
 
     def hold(self, peer: Peer, nbytes: int) -> None:
-        """Counts bytes as held by a call until `free`. Raises `Overloaded`. While no bytes are held,
-        any number is accepted, so a single large message is never refused."""
+        """Counts bytes as held by a call until `free`. Raises `Overloaded`. While no bytes are
+        held, any number is accepted, so a single large message is never refused."""
         most = self._limits.nbytes
         if self.nbytes and self.nbytes + nbytes > most:
             raise self._refused(

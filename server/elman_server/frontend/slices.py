@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushSlice:
-    """Entries of a push, beginning with entry `first`. Earlier slices may hold other elements of
-    the first entry, and later slices other elements of the last entry."""
+    """Entries of a push, beginning with entry `first`. The first entry may have begun in an earlier
+    slice, and the last entry may continue in a later slice."""
 
     first: int
     counts: Sequence[int]
-    """Number of elements of each entry in this slice."""
+    """Number of elements of each entry in the slice."""
     begins: bool
-    """Whether the first entry begins in this slice."""
+    """Whether the first entry begins in the slice."""
     start: int
     stop: int
     """The slice holds elements `start` to `stop - 1` of the push."""

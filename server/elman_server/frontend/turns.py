@@ -72,7 +72,7 @@ class Turns:
 
 
 class Slices:
-    """Slices of one piece of long work: reports when a slice is over, and waits for the next."""
+    """Slices of a piece of long work: reports when a slice is over, and waits for the next."""
 
     __slots__ = ("_end", "_turns")
 
@@ -82,7 +82,7 @@ class Slices:
 
     @property
     def over(self) -> bool:
-        """Whether the slice has used up its time."""
+        """Whether the slice's time is used up."""
         return time.perf_counter() >= self._end
 
     async def pause(self) -> None:

@@ -23,7 +23,7 @@ class Withheld:
         self._nbytes = 0
 
     def count(self, answers: "NamedAnswers", nbytes: int) -> None:
-        """Sets the number of bytes that wait for one RPC."""
+        """Sets the number of waiting bytes of an RPC."""
         self._nbytes += nbytes - self._of.pop(answers, 0)
         if nbytes:
             self._of[answers] = nbytes
@@ -34,7 +34,7 @@ class Withheld:
 
 
 class NamedAnswers:
-    """The outbox of one RPC's named sessions, behind the keeper's fence."""
+    """The outbox of an RPC's named sessions, behind the keeper's fence."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class NamedAnswers:
         notify: Callable[[], None],
         told: Callable[[Session], None],
     ) -> None:
-        """`limit` is the number of bytes in the outbox from which on the sessions must wait.
-        `notify` is called when a frame may be ready, `told` when a session's end is sent."""
+        """`limit` is the outbox size, in bytes, at which sessions begin to wait. `notify` is called
+        when a frame may be ready, `told` when a session's end is sent."""
         self.outbox = Outbox(limit=limit, notify=notify)
         self.session_index = engine.session_index(self.outbox)
         self._engine = engine
@@ -60,7 +60,7 @@ class NamedAnswers:
         self._frames: Iterator[bytes] = iter(())
         """Remaining frames of the mail taken last."""
         self._refusals: Iterator[bytes] = iter(())
-        """Remaining frames of refused opens, which need not wait."""
+        """Remaining frames of refused opens. Refusals need not wait."""
         self.mail_nbytes = 0
         """Approximate size of the mail taken last."""
 
@@ -71,8 +71,9 @@ class NamedAnswers:
 
     @property
     def full(self) -> bool:
-        """Whether the RPC must stop reading because of its named sessions. Normally the RPC's own
-        outbox decides. While answers are withheld, the total over all RPCs decides."""
+        """Whether the RPC must stop reading because of named sessions. Normally the RPC's own
+        outbox decides. While answers are withheld, the total over all RPCs decides; an RPC without
+        waiting bytes never stops."""
         if not self.withheld:
             return self.outbox.full
         return self._count() > 0 and self._of_all.full
@@ -84,8 +85,8 @@ class NamedAnswers:
         return nbytes
 
     def next(self) -> bytes | None:
-        """Returns the next frame, to be sent at once. Returns None if no frame may be sent now;
-        `notify` is called when that changes."""
+        """Returns the next frame, to be sent at once; None if no frame may be sent now. Then
+        `notify` is called when a frame may be sent."""
         self._count()
         frame = next(self._refusals, None)
         if frame is None and self.withheld:
@@ -101,7 +102,7 @@ class NamedAnswers:
         return frame
 
     def abandon(self) -> None:
-        """Stops notifications, and stops counting this RPC's waiting bytes."""
+        """Stops notifications, and stops counting the RPC's waiting bytes."""
         self._lease_keeper.unwatch(self._notify)
         self._of_all.count(self, 0)
 

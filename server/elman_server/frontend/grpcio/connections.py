@@ -1,8 +1,8 @@
 """Closing of single connections.
 
-gRPC for Python can't close one connection of a server. This module finds the connection's socket
-among the process's descriptors and shuts the socket down. Then gRPC ends the connection and all its
-calls.
+gRPC for Python can't close a single connection of a server. Therefore the module finds the
+connection's socket among the process's descriptors and shuts the socket down. Then gRPC ends the
+connection and all calls on the connection.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from elman_server.frontend.grpcio.inflow import received
 
 _TOGETHER_SECONDS = 0.5
-"""Time over which connections to close are collected into one search. Each search goes through all
+"""Time for collecting connections to close before a search. Each search goes through all
 descriptors of the process."""
 _SWEEP_SECONDS = 5.0
 """Seconds between two searches for connections without a call, while most places are taken."""
 _LOOK_SECONDS = 0.2
-"""Seconds between two checks of the bytes that connections hold, while there are calls. Many bytes
-may arrive within a second."""
+"""Seconds between two checks of connections' held bytes, while there are calls. Many bytes may
+arrive within a second."""
 _IDLE_LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.01
 """Largest share of the time spent on the checks of held bytes."""
 _CROWDED = 0.8
-"""Share of taken places from which on connections without a call are closed."""
+"""Threshold, as a share of taken places, for closing connections without a call."""
 _DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
@@ -53,7 +53,7 @@ class Connections:
         held: Callable[[Mapping[str, int]], Collection[str]],
         busy: Callable[[], Collection[str]],
     ) -> None:
-        """Starts to close connections of a port that hold too many bytes. `held` is called
+        """Starts to close connections of a port with too many held bytes. `held` is called
         repeatedly with the bytes received over each connection, and returns the connections to
         close. `busy` returns the peers with a call."""
         self._bounding = asyncio.create_task(self._bound(port, held, busy))
@@ -124,18 +124,18 @@ def shut_down(peers: Collection[str]) -> list[str]:
 
 
 def received_by(port: int) -> dict[str, int]:
-    """Bytes received over each connection to a port of this process, by peer."""
+    """Bytes received over each connection to a port of the process, by peer."""
     came = {peer: received(connection) for peer, connection in _connections(port)}
     return {peer: nbytes for peer, nbytes in came.items() if nbytes is not None}
 
 
 def connected(port: int) -> list[str]:
-    """Peers connected to a port of this process."""
+    """Peers connected to a port of the process."""
     return [peer for peer, _ in _connections(port)]
 
 
 def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
-    """Connections to a port of this process, with their peers."""
+    """Connections to a port of the process: peer and socket."""
     for connection in _sockets():
         peer = _peer(connection)
         if peer and _port(connection) == port:
@@ -143,7 +143,7 @@ def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """Sockets of this process, in sequence."""
+    """Sockets of the process. Each is closed when the next is requested."""
     for name in os.listdir(_DESCRIPTORS):
         # A duplicate stays the same socket, even if the original number is closed and reused.
         try:

@@ -1,4 +1,4 @@
-"""The gRPC endpoint: one port with all services, including health and reflection."""
+"""The gRPC endpoint: a port with all services, including health and reflection."""
 
 import contextlib
 import resource
@@ -16,9 +16,10 @@ from elman_server.serving.served import ServedModel
 _OVERALL = ""
 _HANDSHAKE_MS = 10_000
 _IDLE_MS = 600_000
-"""Time after which a connection without a call is closed. The client reconnects when necessary."""
+"""Idle time of a connection before the server closes the connection. The client reconnects when
+necessary."""
 _OTHER_FILES = 128
-"""Descriptors reserved for other uses than connections: models, metrics, the state store."""
+"""Descriptors not available to connections: for models, metrics, the state store and the rest."""
 
 
 def connections(most: int) -> int:
@@ -35,8 +36,8 @@ def connections(most: int) -> int:
 
 
 class Endpoint:
-    """One port for all services. Health reports the server under "" and the service's name, and
-    each model under the model's name."""
+    """The gRPC server with all services. Health reports the server under "" and the service's name,
+    and each model under the model's name."""
 
     def __init__(self, config: ServerConfig, servicer: InferenceServicer, gate: Gate) -> None:
         self._config = config
@@ -112,6 +113,6 @@ class Endpoint:
 
     async def stop(self, grace: float) -> None:
         """Waits for RPCs to end, and cancels the remaining RPCs after `grace` seconds. On return,
-        all their sessions have ended."""
+        the sessions of all RPCs have ended."""
         await self._server.stop(grace)
         await self._servicer.cleaned_up()

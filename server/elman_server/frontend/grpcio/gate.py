@@ -32,14 +32,14 @@ _TAKEN_SECONDS = 30.0
 """Time limit for the client to take the answer of a unary call, and the final status of any
 call."""
 _STUBBORN = 200.0
-"""Calls a second, and ten seconds' worth at once, of one connection that may be refused for their
-rate or reset by the client. Beyond, the connection is closed. Each such call costs the server as
-much as a served call."""
+"""Limit on useless calls a second on a connection, with ten seconds' worth at once. Useless calls
+are refused for their rate or reset by the client. Beyond the limit, the connection is closed: a
+useless call costs the server as much as a served call."""
 _SHORT_SECONDS = 10.0
-"""A cancelled call that lasted longer does not count as a reset. A proxy may end thousands of calls
-at once when a client behind the proxy leaves."""
+"""A longer call does not count as reset. A proxy may cancel thousands of calls at once when a
+client behind the proxy leaves."""
 _KNOWN = 4096
-"""Connections whose refused and reset calls are remembered."""
+"""Number of connections with a remembered count of useless calls."""
 
 Request = TypeVar("Request", bound=Message)
 
@@ -68,7 +68,7 @@ class Call:
         self.held += nbytes
 
     def open(self) -> None:
-        """Counts a session that the caller opens. Raises `Overloaded`."""
+        """Counts an open of a session by the caller. Raises `Overloaded`."""
         self.calls.open(identity.address(self.peer))
 
 
@@ -110,7 +110,7 @@ class Gate:
 
     def watch_connections(self, port: int, most: int) -> None:
         """Starts to close connections of a port: connections without a call while most of the
-        port's places are taken, and connections that hold too many bytes of incomplete messages."""
+        port's places are taken, and connections with too many bytes of incomplete messages."""
         self._connections.watch(port, most, self._busy)
         self._connections.bound(port, self._holders, self._busy)
 
@@ -145,8 +145,9 @@ class Gate:
         request: type[Message] | None = None,
         always: bool = False,
     ) -> Handler:
-        """A method that reads and writes its own messages. `request` is their type; None means
-        bytes. `always` exempts the method from the limits on calls."""
+        """A method with full control of reads and writes. `request` is the type of received
+        messages; by default, messages are bytes. `always` exempts the method from the limits on
+        calls."""
         metrics = self._metrics.rpc(service, method, kind)
 
         async def handle(_: Any, context: Any) -> None:
@@ -166,8 +167,8 @@ class Gate:
         always: bool = False,
         most: int | None = None,
     ) -> Handler:
-        """A method with one request and one answer. `always` exempts the method from the limits on
-        calls and held bytes. `most` limits the request's bytes."""
+        """A method with a single request and a single answer. `always` exempts the method from the
+        limits on calls and held bytes. `most` limits the request's bytes."""
 
         async def serve(call: Call) -> None:
             found = await self.request(call, request, most=most, hold=not always)
@@ -287,7 +288,7 @@ class Gate:
             self._useless("stubborn", peer)
 
     def _useless(self, reason: str, peer: str) -> None:
-        """Counts a refused or reset call. Closes the peer's connection after too many."""
+        """Counts a useless call. Closes the peer's connection after too many."""
         now = self._clock()
         bucket = self._stubborn.get(peer)
         if bucket is None:

@@ -1,10 +1,11 @@
 """Bytes held for a connection: received, but not part of a whole message.
 
-Held bytes are the beginnings of messages that never end, which gRPC keeps as long as their calls
-live, and frames without messages. gRPC reports whole messages only. The operating system reports
-the bytes received over a connection (TCP_INFO). Held bytes are the received bytes minus the read
-messages and minus these messages' overhead on the wire. Unread messages of ended calls also count
-as held, until the connection has no call.
+Such bytes are frames without messages, or the beginnings of endless messages. gRPC keeps the
+beginning of a message as long as the call lives.
+
+gRPC reports whole messages only. The operating system reports the bytes received over a connection
+(TCP_INFO). Held bytes are the received bytes minus the bytes and wire overhead of read messages.
+Unread messages of ended calls also count as held, until the connection has no call.
 """
 
 import socket
@@ -13,17 +14,17 @@ import sys
 from collections.abc import Mapping
 
 _MESSAGE_NBYTES = 256
-"""Bytes of overhead that a message may have on the wire: framing, headers, window updates."""
+"""Bytes of wire overhead allowed for a message: framing, headers, window updates."""
 _SHARE = 256
-"""Bytes of a message, in either direction, for which another byte of framing is allowed."""
+"""Message bytes, in either direction, per allowed byte of framing."""
 _IDLE_NBYTES_PER_SECOND = 16
-"""Bytes of pings allowed on a connection without other traffic."""
+"""Bytes of pings allowed on an otherwise idle connection."""
 _RECEIVED = struct.Struct("128xQ")
 """`tcpi_bytes_received` of Linux's `struct tcp_info`, since Linux 4.1."""
 
 
 class Inflow:
-    """Received, read and held bytes of one connection."""
+    """Received, read and held bytes of a connection."""
 
     __slots__ = ("_at", "_baseline", "_idle", "_received", "calls", "read")
 
@@ -69,8 +70,8 @@ class Inflow:
 
 
 def most_held(held: Mapping[str, float], allowed: float) -> list[str]:
-    """Returns the connections with the most held bytes, as many as necessary so that the rest hold
-    at most `allowed` bytes."""
+    """Returns the connections to close until the rest hold at most `allowed` bytes. Connections
+    with the most held bytes come first."""
     total = sum(held.values())
     found = []
     for peer, nbytes in sorted(held.items(), key=lambda each: -each[1]):
@@ -82,7 +83,7 @@ def most_held(held: Mapping[str, float], allowed: float) -> list[str]:
 
 
 def received(connection: socket.socket) -> int | None:
-    """Returns the bytes received over a TCP connection; None if the system does not report them."""
+    """Returns the bytes received over a TCP connection; None if the system reports none."""
     if sys.platform != "linux":
         return None
     try:

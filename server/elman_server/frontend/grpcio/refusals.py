@@ -1,4 +1,4 @@
-"""Refused calls and their peers: counted, and logged from time to time."""
+"""Refused calls: counted, and logged from time to time."""
 
 from collections.abc import Callable
 

@@ -30,8 +30,8 @@ from elman_server.telemetry.metrics import Metrics
 
 _NO_FRAME = "a frame is no elman.v1.StreamRequest"
 _SERVER = "elman-server"
-"""Key of the initial metadata of a Stream. The value names this server process, so a client of many
-servers behind one address knows which server refused a session."""
+"""Key of the initial metadata of a Stream. The value names the server process: a client of many
+servers behind one address learns the name of a server that refuses a session."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
@@ -68,8 +68,7 @@ class InferenceServicer:
         self._idle.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service's methods, as in generated code, except that responses are already
-        serialized."""
+        """The service's methods, as in generated code, but with serialized responses."""
         gate = self._gate
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -88,7 +87,7 @@ class InferenceServicer:
 
     async def finish(self) -> None:
         """Lets every stream end with its last session, once admission is closed. Returns when all
-        RPCs with sessions have sent their last responses."""
+        RPCs with sessions have sent all responses."""
         for stream in self._streams:
             stream.notify()
         await self._idle.wait()
@@ -98,8 +97,8 @@ class InferenceServicer:
         await self._turns.finished()
 
     def dismiss(self, model: ServedModel) -> None:
-        """Notifies streams that a model was unloaded. The model's streams open no more sessions and
-        end with their last session."""
+        """Notifies streams of the unload of a model. Each stream on the model opens no more
+        sessions and ends with its last session."""
         for stream in self._streams:
             stream.dismiss(model)
 

@@ -1,8 +1,7 @@
 """Limits, in time and bytes, on the memory held for clients that do not read.
 
-To gRPC, a client that answers pings but never reads looks alive forever. Meanwhile the predictions
-of its sessions, the elements waiting behind the predictions, and the frame being taken stay in
-memory.
+To gRPC, a client that answers pings but never reads looks alive forever. Meanwhile the client's
+predictions, the elements waiting behind the predictions, and the frame being taken stay in memory.
 """
 
 import asyncio

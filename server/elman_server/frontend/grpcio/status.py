@@ -1,4 +1,4 @@
-"""Translation of the server's errors into gRPC statuses, in this module only."""
+"""Translation of the server's errors into gRPC statuses, in a single place."""
 
 from typing import NoReturn
 

@@ -13,7 +13,7 @@ from elman_server.model.modelfile import ModelFile
 from elman_server.serving.served import ServedModel
 
 _OVERHEAD = 1024
-"""Bytes that an answer may take besides the counted bytes."""
+"""Bytes reserved for the rest of an answer, besides the counted fields."""
 _FIELD_OVERHEAD = 8
 """Most bytes for a field's number and length."""
 _LEAST_OVERHEAD = 2

@@ -13,7 +13,7 @@ from elman_server.frontend.wire import wire
 from elman_server.model.selection import Buffer
 
 _FRAMING = 8
-"""Bytes that a frame needs for each entry, in addition to the entry's own bytes."""
+"""Bytes of framing for each entry of a frame."""
 _MAX_ENTRIES = 64
 """Most entries of a frame: filling a frame keeps other work waiting."""
 _CLOSED_NBYTES = 128
@@ -21,8 +21,8 @@ _CLOSED_NBYTES = 128
 
 
 class _Frame:
-    """A frame that is being filled. Serialized messages of one type, when joined, form one message
-    with all their entries."""
+    """A frame that is being filled. Joined serialized messages of a type form a single message with
+    all entries."""
 
     __slots__ = ("entries", "nbytes", "parts")
 
@@ -48,7 +48,7 @@ class FramePacker:
     ticket: Callable[[Session, Snapshot], pb.Ticket]
     """Builds the ticket for a snapshot."""
     handed_over: Callable[[Times], None]
-    """Called with the arrival times of elements when their predictions go out."""
+    """Called with the arrival times of elements when the predictions go out."""
 
     def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[bytes]:
         """Yields serialized `StreamResponse`s in sending order. A frame is filled when the caller
@@ -83,7 +83,7 @@ class FramePacker:
             yield frame.take()
 
     def _room(self, frame: _Frame, nbytes: int) -> Iterable[bytes]:
-        """Makes room for an entry of `nbytes` bytes. Yields the frame's old content if the entry
+        """Makes room for an entry of `nbytes` bytes. Returns the frame's old content if the entry
         did not fit."""
         full: tuple[bytes, ...] = ()
         if frame.entries == _MAX_ENTRIES or (

@@ -45,7 +45,7 @@ def key(model: str, identity: str, name: str) -> str:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Explains the rejection of a checkpoint to a client that does not know of the checkpoint."""
+    """Rewords the rejection of a checkpoint: the client does not know of checkpoints."""
     try:
         yield
     except TicketRejected as error:
@@ -173,7 +173,7 @@ class Naming:
                 self._floor(wanted, await lease_keeper.peek(wanted.key))
 
     def _floor(self, wanted: NamedOpen, checkpoint: bytes | None) -> int:
-        """Returns the position before which nothing is saved. Raises `TicketRejected`."""
+        """Returns the first position to save. Raises `TicketRejected`."""
         if wanted.again is None or checkpoint is None:
             return 0
         return wanted.again.floor(self._ticketing.kept(checkpoint))

@@ -22,7 +22,7 @@ from elman_server.model.selection import EncodedValues, Selection
 from elman_server.serving.served import ServedModel
 
 _OVERHEAD = 1024
-"""Bytes that a response may take besides its predictions."""
+"""Bytes reserved for the rest of a response, besides predictions."""
 
 
 async def predict(

@@ -17,9 +17,9 @@ from elman_server.model.elements import SLICE_ELEMENTS, Decoded
 from elman_server.serving.served import ServedModel
 
 _MANY = 8
-"""Sessions in a push from which on handling all of them at once is faster."""
+"""Threshold: at this number of sessions in a push, handling all sessions at once is faster."""
 _SHORT_ENTRIES = 1_024
-"""Most entries of a push that is taken at once."""
+"""Most entries of a push taken at once, without slices."""
 _SLICE_ENTRIES = 256
 """Most entries in a slice of a longer push: some 2 ms if every entry is refused."""
 
@@ -233,8 +233,8 @@ class Pushing:
         )
 
     def _pushable(self, number: int) -> Session | None:
-        """Returns the session with a number, if it takes elements; otherwise None. The client gets
-        an error, except for a session that the server ends: the client could not know yet."""
+        """Returns a session by number; None if the session takes no elements. Then the client gets
+        an error, unless the server is ending the session: the client could not know yet."""
         session = self._sessions.get(number)
         if session is None:
             self._refuse(number)

@@ -1,7 +1,7 @@
 """One Stream RPC: sessions, incoming frames and outgoing responses.
 
 The reader turns frames into calls of the engine; the writer turns the outbox into frames. While a
-write is under way, the engine's results gather in the outbox. They go out with the next write.
+write is under way, the engine's results gather in the outbox and go out with the next write.
 """
 
 import asyncio
@@ -53,12 +53,12 @@ _KNOWN_SELECTIONS = 64
 _FIRST_FRAME_BYTES = 64 * 1024
 _AT_ONCE_SECONDS = 0.25
 _FEW = 16
-"""Opens, closes and ticket requests in a frame that is handled at once, not in slices."""
+"""Most opens, closes and ticket requests in a frame handled at once, without slices."""
 _MAX_ENTRIES = 65_536
-"""Most entries of a frame: they take memory until the frame is handled."""
+"""Most entries of a frame: entries take memory until the frame is handled."""
 _LEAST_PENDING = 65_536
-"""Waiting elements from which on the RPC takes no more of a frame, unless its sessions' windows
-together allow more. Enough elements to keep the model busy."""
+"""Threshold: at this number of waiting elements, the RPC pauses the handling of a frame, unless all
+windows together allow more elements. Large enough to keep the model busy meanwhile."""
 
 
 class StreamRpc:
@@ -78,8 +78,8 @@ class StreamRpc:
         opening: Callable[[], None] = lambda: None,
     ) -> None:
         """`identity` is the caller's, or empty. `opening` is called before each session is opened
-        and may refuse the session. After `max_age` seconds, the RPC hands its sessions over and
-        gives them `grace` seconds to answer the elements already pushed."""
+        and may refuse the session. After `max_age` seconds, the RPC hands over all sessions, with
+        `grace` seconds to answer the elements already pushed."""
         self._model = model
         self._turns = turns
         self._withheld = withheld
@@ -128,9 +128,9 @@ class StreamRpc:
         self._refused: list[pb.Closed] = []
         self._refused_nbytes = 0
         self._frame_nbytes = 0
-        """Size of the frame that is held in memory; 0 without such a frame."""
+        """Size of the frame held in memory; 0 without such a frame."""
         self._mail_nbytes = 0
-        """Size of the responses that are being written."""
+        """Size of the responses being written."""
         self._selections: dict[tuple[OutputRequest, ...], Selection] = {}
 
     def notify(self) -> None:
@@ -139,7 +139,7 @@ class StreamRpc:
         self._readable.set()
 
     def dismiss(self, model: ServedModel) -> None:
-        """Stops opening sessions if `model`, which was unloaded, is the RPC's model.
+        """Stops opening sessions if the unloaded `model` is the RPC's model.
 
         All sessions of the RPC have ended by then, but the client may not know of every end yet.
         """
@@ -245,8 +245,8 @@ class StreamRpc:
             self._readable.set()
 
     def _fit_frames(self, seconds: float) -> None:
-        """Doubles the frame size if the client took a large frame quickly; otherwise halves it.
-        gRPC keeps frames for a client that does not read until the connection ends."""
+        """Doubles the frame size after a quick write of a large frame; halves the size after a slow
+        write. If the client does not read, gRPC keeps written frames until the connection ends."""
         most = self._packer.max_bytes
         if seconds < _AT_ONCE_SECONDS:
             self._packer.max_bytes = min(2 * most, self._frame_bytes)
@@ -352,9 +352,9 @@ class StreamRpc:
 
     @property
     def _outboxes(self) -> Sequence[Outbox]:
-        """Outboxes that limit how much the RPC reads. The outbox of named sessions does not while
-        they wait for the state store: windows limit their elements, and a limit here would also
-        block the RPC's other sessions."""
+        """Outboxes with an influence on how much the RPC reads. While named sessions wait for the
+        state store, the outbox of named sessions is left out: windows limit the elements already,
+        and the RPC's other sessions must not be blocked."""
         if self._named is None or self._named.withheld:
             return (self._outbox,)
         return (self._outbox, self._named.outbox)
@@ -377,7 +377,7 @@ class StreamRpc:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether the server is crowded, in part by waiting elements of this RPC."""
+        """Whether the server is crowded, in part by waiting elements of the RPC."""
         for outbox in self._outboxes:
             if outbox.pending:
                 return self._admission.crowded
@@ -404,8 +404,8 @@ class StreamRpc:
         )
 
     def _is_beyond_window(self) -> bool:
-        """Whether a session has more unanswered elements than its window. Stops at the first such
-        session, because this check runs after each step."""
+        """Whether a session has more unanswered elements than the window. Stops at the first such
+        session, because the check runs after each step."""
         while self._beyond_window:
             session = self._beyond_window.pop()
             if session.ended is None and session.unanswered > self._window:
@@ -499,8 +499,8 @@ class StreamRpc:
             raise
 
     def _beginning(self, message: pb.Open) -> tuple[InitialState | None, NamedOpen | None]:
-        """Returns a session's initial state or, for a named session, the lookup of its state.
-        Raises a `ServerError`."""
+        """Returns a session's initial state or, for a named session, the checked request for the
+        lookup. Raises a `ServerError`."""
         if message.fingerprint:
             self._ticketing.check_fingerprint(message.fingerprint)
         if message.ticket and message.contexts:
@@ -566,8 +566,8 @@ class StreamRpc:
         self._refused_nbytes += closed.ByteSize()
 
     def _selection(self, outputs: Iterable[pb.OutputRequest]) -> Selection:
-        """Returns the selection of outputs. Equal requests share one object, so predictions of
-        their sessions are packed together. Raises `InvalidRequest`."""
+        """Returns the selection of outputs. Sessions with equal requests share an object, so their
+        predictions are packed together. Raises `InvalidRequest`."""
         requests = tuple(messages.output_requests(outputs))
         selection = self._selections.get(requests)
         if selection is None:
@@ -583,7 +583,7 @@ class StreamRpc:
         return selection
 
     def _ask_for_ticket(self, number: int) -> None:
-        """Requests a ticket. Ignored for a session that has ended."""
+        """Requests a ticket. Ignored after the session's end."""
         session = self._sessions.get(number)
         if session is None:
             if number > self._last_number:
@@ -596,8 +596,8 @@ class StreamRpc:
             self._changed.set()
 
     def _close(self, number: int) -> None:
-        """Closes a session. Ignored for a session that has ended: the end may have crossed the
-        client's close."""
+        """Closes a session. Ignored after the session's end or an earlier close, because either may
+        have crossed the client's close."""
         session = self._sessions.get(number)
         if session is not None:
             self._engine.close(session)
@@ -606,8 +606,8 @@ class StreamRpc:
             self._refuse(number, InvalidRequest(text))
 
     def _responses(self) -> Iterator[bytes]:
-        """Takes mail and refusals together and packs them into frames. A later refusal must not
-        overtake the next mail about the same session."""
+        """Takes mail and refusals, and packs both into frames. Both are taken together: a later
+        refusal must not overtake the next mail about the same session."""
         self._mail_nbytes = self._outbox.nbytes
         mail = self._engine.collect(self._outbox)
         refused, self._refused, self._refused_nbytes = self._refused, [], 0

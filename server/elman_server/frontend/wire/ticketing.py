@@ -15,8 +15,8 @@ from elman_server.errors import TicketRejected
 from elman_server.serving.served import ServedModel
 
 _LEAST_PART = 20
-"""With a ticket every n elements, a ticket that is due by time is issued only after n / 20 elements
-or more: a slow session has few elements to push again."""
+"""With a ticket every n elements, a ticket due by time also needs n / 20 new elements: a slow
+session has few elements to push again."""
 
 
 class Ticketing:
@@ -51,7 +51,7 @@ class Ticketing:
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
 
     def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
-        """Issues a named session's ticket, which also serves as the session's checkpoint.
+        """Issues a named session's ticket. The ticket also serves as the session's checkpoint.
         `attachment` is the id of the client's attachment, in hex."""
         return self._tickets.issue(
             snapshot,
@@ -70,7 +70,7 @@ class Ticketing:
             return self._tickets.redeem_named(ticket, self._identity, session_digest(key))
 
     def kept(self, checkpoint: bytes) -> Checkpoint | None:
-        """Reads a named session's checkpoint; None if this server can't use the checkpoint."""
+        """Reads a named session's checkpoint; None if the server can't use the checkpoint."""
         try:
             content = self._tickets.content(checkpoint, self._identity)
         except TicketRejected:

@@ -1,8 +1,7 @@
 """Serialization of predictions.
 
-Predictions are most of the bytes that a server sends, so their numbers go from a step's arrays into
-the frame in one copy. Protobuf's own messages would take three copies. Protobuf serializes all
-other messages.
+Most bytes from a server are predictions, so numbers go from a step's arrays into the frame in one
+copy. Protobuf's own messages would take three copies. Protobuf serializes all other messages.
 """
 
 from elman.v1 import inference_pb2 as pb
@@ -46,7 +45,7 @@ def _prefixed(tag: bytes, parts: list[Buffer]) -> list[Buffer]:
 
 
 def _varint(number: int) -> bytes:
-    """Encodes a number with seven bits per byte, lowest first. The eighth bit means that more bytes
+    """Encodes a number with seven bits per byte, lowest first. The eighth bit is set if more bytes
     follow."""
     groups = bytearray()
     while number > 0x7F:

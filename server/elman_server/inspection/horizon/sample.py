@@ -208,8 +208,8 @@ def _redrawn(
     ids, counts = np.unique(elements, return_counts=True)
     if len(ids) < 2:
         raise ExamplesError(f"{source} has the same id everywhere")
-    # The sample's ids stand in a sorted line, with repetitions. A place in the line is drawn, except
-    # for the places of the row's own id.
+    # The sample's ids stand in a sorted line, with repetitions. A place in the line is drawn, but
+    # never a place of the row's own id.
     ends = counts.cumsum()
     at = np.searchsorted(ids, own)
     drawn = (rng.random(len(own)) * (ends[-1] - counts[at])).astype(np.int64)
