@@ -16,10 +16,10 @@ from elman_server.serving.served import ServedModel
 _OVERALL = ""
 _HANDSHAKE_MS = 10_000
 _IDLE_MS = 600_000
-"""Idle time of a connection before the server closes the connection. The client reconnects when
+"""Time without a call after which the server closes a connection. The client reconnects when
 necessary."""
 _OTHER_FILES = 128
-"""Descriptors not available to connections: for models, metrics, the state store and the rest."""
+"""Descriptors reserved for everything except connections: models, metrics, the state store."""
 
 
 def connections(most: int) -> int:

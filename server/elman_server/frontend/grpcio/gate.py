@@ -1,8 +1,8 @@
 """The gate for calls of all services: limits by server and by peer, counts, and error statuses.
 
-All methods are registered as streams of bytes. Unary methods are, too, as the wire format is equal.
-So a call is admitted before the server reads the request, and an answer's bytes are counted until
-the caller has taken the answer.
+All methods, including unary methods, are registered as streams of bytes: the wire format is the
+same. So a call is admitted before the server reads the request, and an answer's bytes are counted
+until the caller has taken the answer.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class Gate:
         self._connections = Connections(self._refusals.count)
         self._clock = clock
         self._inflows: dict[str, Inflow] = {}
-        """By connection."""
+        """Inflow of each connection, by gRPC's name of the peer."""
         self._max_partial_bytes = config.max_partial_bytes
         self._stubborn: dict[str, Bucket] = {}
         metrics.watch_calls(lambda: self._calls.under_way)

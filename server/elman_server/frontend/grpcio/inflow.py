@@ -70,8 +70,8 @@ class Inflow:
 
 
 def most_held(held: Mapping[str, float], allowed: float) -> list[str]:
-    """Returns the connections to close until the rest hold at most `allowed` bytes. Connections
-    with the most held bytes come first."""
+    """Returns connections to close, so the rest hold at most `allowed` bytes. Connections with the
+    most held bytes are closed first."""
     total = sum(held.values())
     found = []
     for peer, nbytes in sorted(held.items(), key=lambda each: -each[1]):

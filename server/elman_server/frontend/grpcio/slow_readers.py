@@ -38,9 +38,9 @@ class SlowReaders:
         clock: Callable[[], float],
         given_up: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Ends calls whose client has read nothing for `timeout` seconds. While slow calls together
-        hold more than `max_nbytes`, also ends the calls with the most held bytes. `given_up` is
-        called with the reason, `slow` or `memory`."""
+        """Ends calls whose client has read nothing for `timeout` seconds. While all calls with late
+        writes together hold more than `max_nbytes`, also ends the calls with the most held bytes.
+        `given_up` is called with the reason, `slow` or `memory`."""
         self._timeout = timeout
         self._max_nbytes = max_nbytes
         self._clock = clock

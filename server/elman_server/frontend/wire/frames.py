@@ -21,8 +21,8 @@ _CLOSED_NBYTES = 128
 
 
 class _Frame:
-    """A frame that is being filled. Joined serialized messages of a type form a single message with
-    all entries."""
+    """A frame that is being filled. Serialized messages of the same type, joined together, form a
+    single message with all entries."""
 
     __slots__ = ("entries", "nbytes", "parts")
 

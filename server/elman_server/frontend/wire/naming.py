@@ -65,7 +65,7 @@ class NamedOpen:
     given: InitialState | None
     """The ticket's snapshot, or the initial state of a new session."""
     lacking: InvalidRequest | None = None
-    """Error to raise if the store has no such session, so a new session would have to begin."""
+    """Error for a new session, such as missing contexts. Ignored if the store has the session."""
     restart: bool
 
 
@@ -166,8 +166,9 @@ class Naming:
                 lease_keeper.release(claim)
 
     async def _look_before(self, wanted: NamedOpen, lease_keeper: LeaseKeeper) -> None:
-        """Checks the age of a ticket without elements to replay. The check comes before the claim,
-        because the claim would end the session at its present owner. Raises `TicketRejected`."""
+        """Rejects an outdated ticket if the client has no elements to replay. The check comes before
+        the claim, because the claim would end the session at its present owner. Raises
+        `TicketRejected`."""
         if wanted.again is not None and wanted.again.replay == 0:
             with suppress(StoreDown):  # the claim reports this, if it matters
                 self._floor(wanted, await lease_keeper.peek(wanted.key))

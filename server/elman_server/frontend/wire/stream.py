@@ -556,7 +556,7 @@ class StreamRpc:
             text = f"push to session {number}, which was never opened on this RPC"
         elif number <= self._last_before_frame:
             text = f"push to session {number}, which has ended"
-        else:  # opened by the frame being taken; the client already gets the reason of the end
+        else:  # opened by the frame being taken; the client already gets a reason
             return
         self._refuse(number, InvalidRequest(text))
 

@@ -1,7 +1,8 @@
 """Serialization of predictions.
 
-Most bytes from a server are predictions, so numbers go from a step's arrays into the frame in one
-copy. Protobuf's own messages would take three copies. Protobuf serializes all other messages.
+Predictions are most of a server's output, so their numbers go from a step's arrays into the frame
+in one copy. Protobuf's own messages would take three copies. Protobuf serializes all other
+messages.
 """
 
 from elman.v1 import inference_pb2 as pb
