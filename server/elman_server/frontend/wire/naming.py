@@ -166,8 +166,8 @@ class Naming:
                 lease_keeper.release(claim)
 
     async def _look_before(self, wanted: NamedOpen, lease_keeper: LeaseKeeper) -> None:
-        """Rejects an outdated ticket if the client has no elements to replay. The check comes before
-        the claim, because the claim would end the session at its present owner. Raises
+        """Rejects an outdated ticket if the client has no elements to replay. Called before the
+        claim, because the claim would end the session at its present owner. Raises
         `TicketRejected`."""
         if wanted.again is not None and wanted.again.replay == 0:
             with suppress(StoreDown):  # the claim reports this, if it matters
