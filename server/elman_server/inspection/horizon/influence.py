@@ -10,7 +10,8 @@ places:
 - values: |y - y'| over the standard deviation of the entry of the output in the sample.
 
 For an output with several entries or distributions, the influence is the mean over all. Every
-influence is divided by the influence at lag 0, on the element's own prediction.
+influence is divided by the influence at lag 0, on the element's own prediction. If the influence at
+lag 0 is zero, the largest influence is the divisor.
 """
 
 from dataclasses import dataclass

@@ -166,7 +166,7 @@ def _checked(spec: InputSpec, array: Array, path: Path) -> Array:
 
 
 def _affordable(spec: InputSpec, rows: int, time: int) -> int:
-    """Returns the number of rows that fit into memory, but at most `rows`."""
+    """Returns `rows`, or fewer if memory is limited, but not fewer than `_FEWEST_ROWS`."""
     fit = _SAMPLE_NBYTES // (time * prod(spec.shape) * np.dtype(spec.dtype).itemsize)
     return min(rows, max(fit, _FEWEST_ROWS))
 
@@ -204,7 +204,7 @@ def _nudged(
 def _redrawn(
     spec: InputSpec, elements: Array, own: Array, source: str, rng: np.random.Generator
 ) -> tuple[Array, str]:
-    """Draws a different id for each row, as often as it occurs in the sample."""
+    """Draws a different id for each row, weighted by frequency in the sample."""
     ids, counts = np.unique(elements, return_counts=True)
     if len(ids) < 2:
         raise ExamplesError(f"{source} has the same id everywhere")
