@@ -44,8 +44,8 @@ def is_available() -> bool:
 def draw(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
     """Draws `curves` by label, each the relative influence from lag 0 on, on two log axes.
 
-    Lag 0, where a curve normally is 1, is drawn at 0.5, near the left edge. The file's suffix must be in
-    `SUFFIXES`. Raises `OSError` if the file can't be written.
+    Lag 0, where a curve normally is 1, is drawn at 0.5, near the left edge. The file's suffix must
+    be in `SUFFIXES`. Raises `OSError` if the file can't be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
