@@ -1,4 +1,4 @@
-"""Stream sequences to recurrent models, and get a prediction for every element, at once.
+"""Stream sequences to recurrent models and get a prediction for every element at once.
 
     import elman
 
@@ -7,8 +7,8 @@
             for prediction in stream.map("good"):
                 print(prediction.position, prediction["positive"])
 
-`elman.aio` is the same for asyncio. Errors are a small tree under `elman.ElmanError`, drawn in
-`elman.errors`.
+`elman.aio` is the client for asyncio. Errors form a small tree under `elman.ElmanError`;
+`elman.errors` shows the tree.
 """
 
 from importlib import import_module
@@ -101,8 +101,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Imports what a name stands for when it is first used: so a program that needs no client, as
-    the server is one, loads no gRPC before it has chosen gRPC's settings."""
+    """Imports the module of a public name at the first use of the name.
+
+    Programs without a client, such as the server, then load no gRPC before choosing gRPC's
+    settings.
+    """
     if name in _SUBMODULES:
         return import_module(f"elman.{name}")
     if name not in _HOMES:

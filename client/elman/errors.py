@@ -1,21 +1,22 @@
-"""What can go wrong, as one small tree.
+"""Errors of the client, as one small tree.
 
     ElmanError
-    ├── InvalidRequest (ValueError)       an option that is not allowed, an output that there is not
+    ├── InvalidRequest (ValueError)       an option is not allowed, or an output does not exist
     │   └── InvalidElement                an element of the wrong type, shape or symbol
-    ├── ModelNotFound (LookupError)       no such model, or no such version of it
-    ├── ServerOverloaded                  refused for now; `retry_after` seconds
+    ├── ModelNotFound (LookupError)       the model or its version does not exist
+    ├── ServerOverloaded                  refused for now; retry after `retry_after` seconds
     ├── DeadlineExceeded (TimeoutError)   the server did not answer within `timeout`
-    ├── Unavailable (ConnectionError)     the server cannot be reached; nothing was lost
+    ├── Unavailable (ConnectionError)     the server cannot be reached; no data was lost
     ├── SessionLost (ConnectionError)     a session can't go on; `position`, `ticket`
-    │   └── SessionTaken                  another client has opened it by its name
+    │   └── SessionTaken                  another client has opened the session by its name
     ├── SessionClosed                     a stream was used after its close
     ├── ClientClosed                      a client was used after its close
     ├── ClientUnusable (RuntimeError)     a client was used in a forked process, on another loop
-    ├── AccessDenied                      the server does not let this client do this
-    └── ServerError                       the server failed, or did not keep to the protocol
+    ├── AccessDenied                      the server refuses this client's credentials
+    └── ServerError                       the server failed, or broke the protocol
 
-Nothing else is raised for what a server or a network does; gRPC's own errors never leave the SDK.
+All failures of servers and networks raise errors of this tree; gRPC's own errors never leave the
+SDK.
 """
 
 __all__ = [
@@ -37,30 +38,33 @@ __all__ = [
 
 
 class ElmanError(Exception):
-    """The root of the tree."""
+    """Base class of all errors of the client."""
 
 
 class InvalidRequest(ElmanError, ValueError):
-    """An option or a requested output that is not allowed. The message names it, what came and what
-    is allowed."""
+    """An option or a requested output that is not allowed.
+
+    The message names the option, the value given and the values allowed.
+    """
 
 
 class InvalidElement(InvalidRequest):
-    """An element that does not fit the model. The message names what came and what is allowed.
+    """An element that is invalid for the model.
 
-    Raised before anything is sent; or by the next use of a stream whose element the server refused,
-    which ends that stream and no other.
+    The message names the value given and the values allowed. The client raises the error before
+    sending the element. If instead the server refuses an element, that element's stream ends and
+    its next use raises the error; other streams go on.
     """
 
 
 class ModelNotFound(ElmanError, LookupError):
-    """The server has no such model, or no such version of it."""
+    """The server has no such model, or no such version of the model."""
 
 
 class ServerOverloaded(ElmanError):
     """The server has no room for another session now.
 
-    `retry_after` is how many seconds it asks to wait before the next try.
+    `retry_after`: seconds to wait before the next try, as the server asks.
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
@@ -69,22 +73,23 @@ class ServerOverloaded(ElmanError):
 
 
 class DeadlineExceeded(ElmanError, TimeoutError):
-    """The server did not do within `timeout` seconds what a call waited for.
+    """The server did not answer a call within `timeout` seconds.
 
-    A stream goes on: predictions that come later can still be read by iterating it.
+    The stream goes on: later predictions can still be read by iterating the stream.
     """
 
 
 class Unavailable(ElmanError, ConnectionError):
-    """The server cannot be reached, or refuses work because it is stopping. Nothing was lost."""
+    """The server cannot be reached, or refuses work because it is stopping. No data was lost."""
 
 
 class SessionLost(ElmanError, ConnectionError):
-    """The connection broke or the server stopped, and no server would go on with the session
-    within `resume_timeout`.
+    """The connection broke or the server stopped, and no server resumed the session within
+    `resume_timeout`.
 
-    `position` is how many of its elements had been answered. `ticket` is the last one that it got,
-    if any: `client.stream(model, ticket=...)` goes on from there, from an earlier position.
+    `position`: number of answered elements.
+    `ticket`: the session's last ticket, or None. `client.stream(model, ticket=...)` resumes from
+        the ticket, at an earlier position.
     """
 
     def __init__(self, message: str, *, position: int = 0, ticket: bytes | None = None) -> None:
@@ -94,29 +99,31 @@ class SessionLost(ElmanError, ConnectionError):
 
 
 class SessionTaken(SessionLost):
-    """Another client has opened the named session, and has it now.
+    """Another client has opened the named session and owns it now.
 
-    A stream that is opened by the name again takes it back.
+    Opening a stream by the same name takes the session back.
     """
 
 
 class SessionClosed(ElmanError):
-    """A stream was asked to push after its close."""
+    """A stream was used for a push after its close."""
 
 
 class ClientClosed(ElmanError):
-    """A client, or a stream of it, was used after the client's close."""
+    """A client, or one of its streams, was used after the client's close."""
 
 
 class ClientUnusable(ElmanError, RuntimeError):
-    """A client was used where it cannot work: in a process that was forked after `connect`, on
-    another event loop than the one on which it was connected, or under gevent without gRPC's own
-    patch. The message tells which, and what to do."""
+    """A client was used where it cannot work.
+
+    Cases: in a process forked after `connect`; on another event loop than the client's own; under
+    gevent without gRPC's gevent patch. The message names the case and the remedy.
+    """
 
 
 class AccessDenied(ElmanError):
-    """The server wants other credentials, or does not allow this with the given ones."""
+    """The server needs other credentials, or forbids the call with the given credentials."""
 
 
 class ServerError(ElmanError):
-    """The server failed at this, or did not keep to the protocol. Its logs say more."""
+    """The server failed, or broke the protocol. The server's logs say more."""

@@ -56,25 +56,25 @@ def connect(
     resume_timeout: float = 60.0,
     ticket_every: int = 1000,
 ) -> "Client":
-    """Connects to the server at `target`, such as "localhost:50051", or to any of several.
+    """Connects to the server at `target`, such as "localhost:50051", or to any of several servers.
 
-    `target`: of several servers, in a list or separated by commas, the client uses one, and the
-        next when that one goes. Of the addresses that a name has it uses any.
+    `target`: one server, or several in a list or separated by commas. The client uses one server,
+        and the next after a failure. If a name has several addresses, the client uses any of them.
 
-    `timeout`: seconds that any call waits for the server; inf waits for ever. Waiting for something
-        else (for elements that were not pushed yet) does not count.
+    `timeout`: seconds that any call waits for the server; inf waits for ever. Time spent waiting
+        for elements not yet pushed does not count.
     `connect_timeout`: seconds in which the server must be reached.
     `max_message_bytes`: the largest message sent; larger work is split.
-    `keepalive`: seconds of silence after which the connection is checked, while a stream is open
-        or a call under way; it is given up if the check is not answered in 5 s. At least 5, which
-        is what servers allow; inf never checks. Where a server of another kind is between that
-        allows less, it is 300 after it has said so.
-    `credentials`: for TLS; None connects in the clear.
-    `metadata`: sent with every call, for a proxy's authentication say.
-    `resume_timeout`: seconds for which it is tried to go on with a stream whose connection broke or
-        whose server stopped, from its last ticket, on whichever server can; 0 for not at all.
-    `ticket_every`: after how many elements a stream gets a ticket, at the latest. So many, and a
-        window, are kept to be pushed again.
+    `keepalive`: seconds of silence before a ping checks the connection, while a stream or a call is
+        open. The client gives the connection up if no answer comes in 5 s. The minimum is 5, the
+        limit of Elman servers; inf sends no pings. If a proxy allows fewer pings and reports the
+        limit, the client uses 300 from then on.
+    `credentials`: for TLS; None connects without encryption.
+    `metadata`: sent with every call, for example for a proxy's authentication.
+    `resume_timeout`: seconds of retries to resume a stream from its last ticket, on any server,
+        after its connection broke or its server stopped. 0 turns resuming off.
+    `ticket_every`: a stream gets a ticket after at most so many elements. The client keeps as many
+        elements, and one window more, to push them again.
 
     Raises `Unavailable` if the server cannot be reached.
     """
@@ -100,7 +100,8 @@ def connect(
 
 
 class Client:
-    """Made by `connect`. Any number of threads may use it at once."""
+    """Connection to Elman servers, made by `connect`. Any number of threads may use a client at
+    once."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -117,13 +118,13 @@ class Client:
         self._closed = False
 
     def wait_until_ready(self) -> None:
-        """Raises `Unavailable` if there is no connection within the connect timeout."""
+        """Waits for a connection. Raises `Unavailable` after the connect timeout."""
         until = monotonic() + self._options.connect_timeout
         backoff = Backoff()
         while True:
             server_channel = self._channels.lease()
             try:
-                # One server is waited for, of several the next is tried.
+                # With one server, gRPC retries until the timeout; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
                 if _ready.wait(server_channel.channel, seconds, patient=patient):
@@ -136,15 +137,17 @@ class Client:
             sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     def models(self) -> list[Model]:
-        """What the server is ready to serve, by name and then by version, newest last."""
+        """Models ready on the server, sorted by name, then by version, newest last."""
         response = self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(self._complete(model)) for model in response.models]
 
     def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
     ) -> Model:
-        """One model; the newest version unless one is named or, with `session`, the one that the
-        session of that name is on. Raises `ModelNotFound`."""
+        """Returns one model: the given version, or the newest. Raises `ModelNotFound`.
+
+        With `session` and no version: the version in use by the session of the given name.
+        """
         if version is None and check_name(session):
             return self._known(name, None, None, session).model
         request = model_request(name, version)
@@ -163,18 +166,20 @@ class Client:
         session: str | None = None,
         restart: bool = False,
     ) -> Stream:
-        """Opens a session of a model, from its initial state or from a ticket.
+        """Opens a session of a model: from its initial state, from a ticket or by name.
 
-        `context`: an array for each name in `model.contexts`, where there are any.
-        `outputs`: names, or `Raw`, `Probabilities` or `Top`; None is every output, raw.
-        `window`: how many elements may be unanswered, if fewer than the server allows.
-        `timeout`: instead of the client's, for the stream's calls.
-        `ticket`: from `stream.ticket()`, of this model; goes on from there, on the version that it
-            is of. The stream's `position` is then that of the next element to push.
-        `session`: a name. Goes on with the session of that name, wherever it was left, or begins
-            it; servers that share a state store keep it when the stream is closed. One stream has
-            it at a time: this one takes it over from any other, which gets `SessionTaken`.
-            `restart` begins it anew.
+        `context`: an array for each name in `model.contexts`, if the model has contexts.
+        `outputs`: names, or `Raw`, `Probabilities` or `Top`; None requests every output, raw.
+        `window`: limit of unanswered elements, if lower than the server's limit.
+        `timeout`: seconds for the stream's calls, in place of the client's timeout.
+        `ticket`: from `stream.ticket()`, of the same model. The session resumes from the ticket, on
+            the ticket's model version. The stream's `position` is then the position of the next
+            element to push.
+        `session`: a name. Resumes the session of the name where it was left, or begins a new
+            session. Servers with a shared state store keep a named session after the stream's
+            close. A named session belongs to one stream at a time: the new stream takes the session
+            over, and the previous stream raises `SessionTaken`.
+        `restart`: begins the named session anew.
 
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
@@ -217,11 +222,11 @@ class Client:
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         timeout: float | None = None,
     ) -> Predictions:
-        """The predictions of a whole sequence, as of a stream that is gone afterwards.
+        """Predictions for a whole sequence, without keeping a session.
 
-        One unary call if the sequence and its predictions fit into a message, a stream otherwise.
-        `timeout`: seconds for all of it, instead of the client's. Raises what `stream` raises, and
-        `InvalidElement`.
+        Makes one unary call if the sequence and its predictions fit into a message, and opens a
+        stream otherwise. `timeout`: seconds for all of the work, in place of the client's timeout.
+        Raises the errors of `stream`, and `InvalidElement`.
         """
         known = self._known(model, version)
         options = session_options(
@@ -247,9 +252,10 @@ class Client:
             handle.close()
 
     def close(self, grace: float = 5.0) -> None:
-        """Closes every stream, lets what was pushed finish for `grace` seconds, and disconnects.
+        """Closes every stream and disconnects.
 
-        Whoever still waits for a stream of this client then gets `ClientClosed`.
+        Pushed elements get `grace` seconds to finish. Calls still waiting afterwards raise
+        `ClientClosed`.
         """
         if self._home.forked:
             return
@@ -298,7 +304,7 @@ class Client:
         return grpc.secure_channel(target, options.credentials, arguments)
 
     def _call(self, method: str, request: Any, seconds: float | None) -> Any:
-        """Tried again for as long as a server may take to be reached, on one after another."""
+        """Makes a unary call. Retries on one server after another within the connect timeout."""
         attempts = Attempts(self._options.connect_timeout, Backoff())
         until = None if seconds is None else monotonic() + seconds
         while True:
@@ -349,7 +355,7 @@ class Client:
         return response
 
     def _complete(self, model: pb.Model) -> pb.Model:
-        """With the names that did not fit into a message."""
+        """Adds the labels omitted from an answer for lack of room in the message."""
         asking = omitted_labels(model)
         with contextlib.suppress(StopIteration):
             request = next(asking)
@@ -360,7 +366,8 @@ class Client:
     def _open(
         self, known: KnownModel, options: SessionOptions, deadline: Deadline
     ) -> SessionHandle:
-        """A session that the server has opened, on the model's RPC or on a new one."""
+        """Opens a session on the model's current RPC or on a new RPC, and waits for the server's
+        answer."""
         model = known.model
         key = (model.name, model.version, model.fingerprint)
         self._check()
@@ -394,7 +401,8 @@ class Client:
 
 
 def _why(channel: grpc.Channel) -> str:
-    """What gRPC says about a connection. Any method does: it fails without being sent."""
+    """gRPC's reason for a missing connection. Any method works for the probe: the call fails
+    unsent."""
     try:
         probe: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         probe = channel.unary_unary("/grpc.health.v1.Health/Check")

@@ -1,4 +1,4 @@
-"""A stream of elements to a model and of predictions from it, for threads."""
+"""A stream of elements to a model and of predictions back, for threads."""
 
 import sys
 import threading
@@ -26,11 +26,13 @@ T = TypeVar("T")
 class Stream:
     """One session of a model. Made by `Client.stream`; its `with` block closes it.
 
-    Any number of threads may use it at once, to push in one and read in another say. Every method
-    that waits for the server raises `DeadlineExceeded` after the stream's timeout, and the error
-    that ended the session, if one did. Predictions of `push` and `push_many` are kept until they
-    are read by iterating the stream; those of `step` and `map` go to their callers, or, if these
-    give up waiting for them, are kept too.
+    Any number of threads may use a stream at once, for example one to push and one to read. Every
+    method that waits for the server raises `DeadlineExceeded` after the stream's timeout. If the
+    session failed, every method raises the session's error.
+
+    Predictions of `push` and `push_many` are kept until they are read by iterating the stream.
+    Predictions of `step` and `map` go to the caller; if the caller stops waiting, they are kept
+    too.
     """
 
     def __init__(
@@ -50,20 +52,20 @@ class Stream:
 
     @property
     def id(self) -> str:
-        """The server's name for the session, as in its logs; another on another server."""
+        """Server's id of the session, as in the server's logs. The id changes with the server."""
         return self._session.id
 
     @property
     def position(self) -> int:
-        """How many elements were pushed: the position that the next one will have."""
+        """Number of elements pushed, which is the position of the next element."""
         return self._session.pushed
 
     def step(self, element: Any) -> Prediction:
         """Pushes one element and waits for its prediction.
 
-        An element is a `str` of one character, an int (or its name, where the model has names), or
-        an array of the input's shape. Raises `InvalidElement` before anything is sent if it does
-        not fit the model.
+        An element is a `str` of one character, an int (or a name, if the model has names), or an
+        array of the input's shape. Raises `InvalidElement` for any other element, before sending
+        it.
         """
         return self._run(self._session.step(self._codec.one(element)))
 
@@ -74,20 +76,22 @@ class Stream:
     def push_many(self, elements: Any) -> None:
         """Pushes a `str` of any length, a sequence of ids, or an array [n, *shape].
 
-        Waits while the session's window is full, and returns when the last one is pushed. Nothing
-        is pushed if any of them does not fit the model.
+        Waits while the session's window is full, and returns after the last push. If any element is
+        invalid, none is pushed.
         """
         self._run(self._session.push(self._codec.many(elements)))
 
     def map(self, elements: Any) -> Iterator[Prediction]:
-        """The predictions of `elements`, in order, each as soon as it comes.
+        """Pushes `elements` and yields their predictions in order, each as soon as it arrives.
 
-        A `str`, list, tuple or array is checked as a whole, before any of it is pushed. Of any
-        other iterable, elements are taken one by one by a thread of its own, not more than a window
-        ahead of the reader: so it may block, as a live source does, and holds back no prediction.
-        An error that it raises is raised here after the predictions of the elements before it.
-        Leaving the loop early leaves the predictions of what was pushed to whoever iterates the
-        stream; the thread ends as soon as the source lets it.
+        A `str`, list, tuple or array is checked as a whole before the first push. Elements of any
+        other iterable are taken one by one in a separate thread, at most a window ahead of the
+        reader. Such an iterable may block, as a live source does, without delaying predictions. If
+        the iterable raises an error, `map` raises the error after the predictions of all earlier
+        elements.
+
+        After leaving the loop early, the remaining predictions can be read by iterating the stream;
+        the thread ends as soon as the source returns.
         """
         if is_sequence(elements):
             pipeline = Pipeline(self._session, self._codec.many(elements))
@@ -113,15 +117,17 @@ class Stream:
         top_k: int | None = None,
         seed: int | None = None,
     ) -> Iterator[Any]:
-        """Pushes `prime`, then samples `length` symbols one by one, pushing each, as they come.
+        """Pushes `prime`, then samples `length` symbols one by one, and yields and pushes each
+        symbol.
 
-        Yields the characters of a text model, the ids of a token model (their names, where it has
-        them). `output` is the one whose entries stand for those; it may be left out if there is
-        only one. Every symbol that is yielded has been pushed, so the stream can go on from there.
+        Yields the characters of a text model, or the ids of a token model (names, if the model has
+        names). `output` is the output with one entry for each symbol; it may be omitted if there is
+        only one. Each yielded symbol has already been pushed, so the stream can go on from there.
 
-        `temperature` 0 takes the most probable symbol; `top_k` samples among that many. The same
-        `seed` gives the same symbols. The server sends what the stream asked for: open it with
-        `outputs=elman.Top(name, k)` where `k` alternatives suffice, so that no more is transferred.
+        `temperature` 0 takes the most probable symbol; `top_k` samples among the `top_k` most
+        probable. Equal values of `seed` give equal symbols. The server sends the outputs requested
+        for the stream. If `k` alternatives suffice, open the stream with
+        `outputs=elman.Top(name, k)` to transfer less.
         """
         generation = Generation(
             self._session,
@@ -137,26 +143,29 @@ class Stream:
         return self._symbols(generation)
 
     def ticket(self) -> bytes:
-        """What it takes to go on from here: `Client.stream(model, ticket=...)`, on any server with
-        the same model and ticket key, in another process, on another day; until it expires.
+        """Waits for a ticket of the session's state, to resume later:
+        `Client.stream(model, ticket=...)`.
 
-        It is of all elements that were pushed before. The stream itself goes on as well.
+        A ticket works until it expires, in any process and on any server with the same model and
+        ticket key. The ticket covers all elements pushed before the call. The stream itself goes on
+        as well.
         """
         return self._run(self._session.take_ticket())
 
     def fork(self) -> "Stream":
-        """Another stream that goes on from here, with the same options. Neither touches the other.
+        """Opens another stream from the current state, with the same options. The two are
+        independent.
 
-        Predictions of what was pushed before go to this one.
+        Predictions of earlier pushes go to the original stream.
         """
         return self._branch(self.ticket())
 
     def close(self) -> None:
-        """No more elements. Those that were pushed are finished, and can still be read."""
+        """Closes the stream for pushes. Pushed elements are finished, and can still be read."""
         self._handle.close()
 
     def __iter__(self) -> Iterator[Prediction]:
-        """The predictions of what was pushed, in order, until the stream is closed."""
+        """Predictions of pushed elements, in order, until the stream is closed."""
         return self
 
     def __next__(self) -> Prediction:
@@ -211,12 +220,15 @@ class Stream:
             while (batch := self._run(pipeline.batch())) is not None:
                 yield from batch
         finally:
-            # Here may be anywhere: a loop that is left is finalised when it is collected.
+            # The finaliser of an abandoned loop may run anywhere, even under the lock.
             self._handle.monitor.defer(pipeline.abandon)
 
 
 def _feed(handle: SessionHandle, codec: Codec, pipeline: Pipeline, elements: Iterable[Any]) -> None:
-    """Holds no stream: one that nobody has is closed, whatever its source does."""
+    """Feeds a pipeline from an iterable. Holds no reference to the stream.
+
+    An unreferenced stream is thus closed by its finaliser, even while its source blocks.
+    """
     error: BaseException | None = None
     try:
         for element in elements:

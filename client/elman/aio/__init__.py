@@ -1,4 +1,4 @@
-"""The same client for asyncio: the names and errors of `elman`, with `await` and `async for`.
+"""The asyncio client: the names and errors of `elman`, with `await` and `async for`.
 
     import elman.aio
 
@@ -7,9 +7,9 @@
             async for prediction in stream.map("good"):
                 print(prediction.position, prediction["positive"])
 
-`await elman.aio.connect(...)` and `await client.stream(...)` give a client and a stream to be
-closed by hand. Any call may be cancelled: a prediction that was waited for is then left to whoever
-iterates the stream. A client belongs to the event loop in which it was connected.
+`await elman.aio.connect(...)` and `await client.stream(...)` return a client and a stream for
+closing by hand. Any call may be cancelled: the prediction of a cancelled call can be read by
+iterating the stream. A client belongs to the event loop of its `connect`.
 """
 
 from elman.aio._client import Client, connect

@@ -1,7 +1,7 @@
-"""Futures that are resolved when their time has come, with one timer for all of them.
+"""Futures resolved at a deadline, with one timer for all of them.
 
-Nearly every wait ends long before its deadline, and a timer in the event loop for each would cost
-more than the rest of the wait.
+Nearly every wait ends long before its deadline, and a timer in the event loop for each wait would
+cost more than the rest of the wait.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ from math import inf
 
 
 class Alarm:
-    """Serves the waits of one RPC, on one event loop, whose clock is `time.monotonic`."""
+    """Deadlines for the waits of a pool's RPCs, on one event loop with the clock
+    `time.monotonic`."""
 
     __slots__ = ("_at", "_deadlines", "_loop", "_timer")
 
@@ -20,7 +21,8 @@ class Alarm:
         self._at = inf
 
     def waiter(self, at: float) -> asyncio.Future[None]:
-        """A future that is resolved at `at` unless it was before; inf for never."""
+        """Returns a future. The alarm resolves the future at `at` unless it is done before; inf for
+        never."""
         waiter = self._loop.create_future()
         if at != inf:
             self._deadlines[waiter] = at
@@ -32,7 +34,7 @@ class Alarm:
         self._deadlines.pop(waiter, None)
 
     def stop(self) -> None:
-        """Leaves no timer behind, unless something waits for it."""
+        """Cancels the timer, unless a wait is pending."""
         if self._timer and all(waiter.done() for waiter in self._deadlines):
             self._timer.cancel()
             self._at = inf

@@ -46,7 +46,7 @@ from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
 _DISCONNECT_SECONDS = 2.0
-"""In which gRPC closes a connection; it does at once."""
+"""Timeout in seconds for gRPC to close a connection. Usually gRPC closes at once."""
 
 
 def connect(
@@ -61,9 +61,9 @@ def connect(
     resume_timeout: float = 60.0,
     ticket_every: int = 1000,
 ) -> Opening["Client"]:
-    """Connects to the server at `target`, such as "localhost:50051", or to any of several.
+    """Connects to the server at `target`, such as "localhost:50051", or to any of several servers.
 
-    As `elman.connect`.
+    See `elman.connect`.
     """
     check_gevent()
     options = Options(
@@ -91,7 +91,8 @@ async def _connect(options: Options) -> "Client":
 
 
 class Client:
-    """Made by `connect`. Any number of tasks may use it at once."""
+    """Connection to Elman servers, made by `connect`. Any number of tasks may use a client at
+    once."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -106,13 +107,13 @@ class Client:
         self._closed = False
 
     async def wait_until_ready(self) -> None:
-        """Raises `Unavailable` if there is no connection within the connect timeout."""
+        """Waits for a connection. Raises `Unavailable` after the connect timeout."""
         until = monotonic() + self._options.connect_timeout
         backoff = Backoff()
         while True:
             server_channel = self._channels.lease()
             try:
-                # One server is waited for, of several the next is tried.
+                # With one server, gRPC retries until the timeout; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
                 if await _ready.wait(server_channel.channel, seconds, patient=patient):
@@ -125,15 +126,17 @@ class Client:
             await asyncio.sleep(min(backoff.delay(), max(0.0, until - monotonic())))
 
     async def models(self) -> list[Model]:
-        """What the server is ready to serve, by name and then by version, newest last."""
+        """Models ready on the server, sorted by name, then by version, newest last."""
         response = await self._ask("ListModels", pb.ListModelsRequest())
         return [read_model(await self._complete(model)) for model in response.models]
 
     async def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
     ) -> Model:
-        """One model; the newest version unless one is named or, with `session`, the one that the
-        session of that name is on. Raises `ModelNotFound`."""
+        """Returns one model: the given version, or the newest. Raises `ModelNotFound`.
+
+        With `session` and no version: the version in use by the session of the given name.
+        """
         if version is None and check_name(session):
             return (await self._known(name, None, None, session)).model
         return (await self._fetch(model_request(name, version))).model
@@ -151,8 +154,10 @@ class Client:
         session: str | None = None,
         restart: bool = False,
     ) -> Opening[Stream]:
-        """Opens a session of a model, from its initial state, from a ticket or by its name. As
-        `elman.Client.stream`."""
+        """Opens a session of a model: from its initial state, from a ticket or by name.
+
+        See `elman.Client.stream`.
+        """
         return Opening(
             self._stream(
                 model, version, context, outputs, window, timeout, ticket, session, restart
@@ -169,9 +174,9 @@ class Client:
         outputs: OutputChoice | Sequence[OutputChoice] | None = None,
         timeout: float | None = None,
     ) -> Predictions:
-        """The predictions of a whole sequence, as of a stream that is gone afterwards.
+        """Predictions for a whole sequence, without keeping a session.
 
-        As `elman.Client.predict`.
+        See `elman.Client.predict`.
         """
         known = await self._known(model, version)
         options = session_options(
@@ -197,9 +202,10 @@ class Client:
             handle.close()
 
     async def close(self, grace: float = 5.0) -> None:
-        """Closes every stream, lets what was pushed finish for `grace` seconds, and disconnects.
+        """Closes every stream and disconnects.
 
-        Whoever still waits for a stream of this client then gets `ClientClosed`.
+        Pushed elements get `grace` seconds to finish. Calls still waiting afterwards raise
+        `ClientClosed`.
         """
         if self._home.forked:
             return
@@ -295,7 +301,7 @@ class Client:
         task.add_done_callback(self._closing.discard)
 
     async def _call(self, method: str, request: Any, seconds: float | None) -> Any:
-        """Tried again for as long as a server may take to be reached, on one after another."""
+        """Makes a unary call. Retries on one server after another within the connect timeout."""
         attempts = Attempts(self._options.connect_timeout, Backoff())
         until = None if seconds is None else monotonic() + seconds
         while True:
@@ -317,8 +323,8 @@ class Client:
                 if not is_refused(error):
                     self._channels.retire(server_channel)
             except asyncio.CancelledError:
-                # So ends a call, too, that gRPC's server does not take in, and one whose channel is
-                # closed.
+                # gRPC cancels calls of two kinds: the server did not accept the call, or the
+                # channel was closed.
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
@@ -350,7 +356,7 @@ class Client:
         known = self._cache.get(request)
         if known is not None:
             return known
-        # One asks; others that want the same meanwhile wait for its answer.
+        # Concurrent lookups of one model share a single request.
         key = (request.name, request.version)
         task = self._asking.get(key)
         if task is None:
@@ -367,7 +373,7 @@ class Client:
         return response
 
     async def _complete(self, model: pb.Model) -> pb.Model:
-        """With the names that did not fit into a message."""
+        """Adds the labels omitted from an answer for lack of room in the message."""
         asking = omitted_labels(model)
         with contextlib.suppress(StopIteration):
             request = next(asking)
@@ -378,7 +384,8 @@ class Client:
     async def _open(
         self, known: KnownModel, options: SessionOptions, deadline: Deadline
     ) -> SessionHandle:
-        """A session that the server has opened, on the model's RPC or on a new one."""
+        """Opens a session on the model's current RPC or on a new RPC, and waits for the server's
+        answer."""
         self._check()
         model = known.model
         key = (model.name, model.version, model.fingerprint)
@@ -410,7 +417,8 @@ class Client:
 
 
 async def _why(channel: aio.Channel) -> str:
-    """What gRPC says about a connection. Any method does: it fails without being sent."""
+    """gRPC's reason for a missing connection. Any method works for the probe: the call fails
+    unsent."""
     try:
         probe: aio.UnaryUnaryMultiCallable[bytes, bytes]
         probe = channel.unary_unary("/grpc.health.v1.Health/Check")

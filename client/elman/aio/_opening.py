@@ -1,4 +1,4 @@
-"""What `elman.aio` gives before it is open: to be awaited, or entered with `async with`."""
+"""An object of `elman.aio` before its opening: to be awaited, or entered with `async with`."""
 
 from collections.abc import Coroutine, Generator
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Closing(Protocol):
-    """What is closed at the end of its `async with` block."""
+    """An object closed at the end of its `async with` block."""
 
     async def __aexit__(
         self,
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Closing)
 
 
 class Opening(Generic[T]):
-    """Opens once, by whichever of the two comes first."""
+    """Opens an object once, by `await` or by `async with`."""
 
     __slots__ = ("_coroutine", "_opened")
 

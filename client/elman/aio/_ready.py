@@ -1,4 +1,4 @@
-"""Whether a channel gets a connection."""
+"""Waits until a channel is connected."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A stream of elements to a model and of predictions from it, for asyncio."""
+"""A stream of elements to a model and of predictions back, for asyncio."""
 
 import asyncio
 import sys
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Stream:
     """One session of a model. Made by `Client.stream`; its `async with` block closes it.
 
-    As `elman.Stream`, with any number of tasks in place of threads.
+    See `elman.Stream`, with tasks in place of threads.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Stream:
 
     @property
     def id(self) -> str:
-        """The server's name for the session, as in its logs; another on another server."""
+        """Server's id of the session, as in the server's logs. The id changes with the server."""
         return self._session.id
 
     @property
     def position(self) -> int:
-        """How many elements were pushed: the position that the next one will have."""
+        """Number of elements pushed, which is the position of the next element."""
         return self._session.pushed
 
     async def step(self, element: Any) -> Prediction:
-        """Pushes one element and waits for its prediction. As `elman.Stream.step`."""
+        """Pushes one element and waits for its prediction. See `elman.Stream.step`."""
         return await self._run(self._session.step(self._codec.one(element)))
 
     async def push(self, element: Any) -> None:
@@ -72,15 +72,15 @@ class Stream:
     async def push_many(self, elements: Any) -> None:
         """Pushes a `str` of any length, a sequence of ids, or an array [n, *shape].
 
-        As `elman.Stream.push_many`.
+        See `elman.Stream.push_many`.
         """
         await self._run(self._session.push(self._codec.many(elements)))
 
     def map(self, elements: Any) -> AsyncIterator[Prediction]:
-        """The predictions of `elements`, in order, each as soon as it comes.
+        """Pushes `elements` and yields their predictions in order, each as soon as it arrives.
 
-        As `elman.Stream.map`; `elements` may be an async iterable too. Other iterables than
-        sequences are taken from by a task of its own, so a plain one should not block.
+        See `elman.Stream.map`; `elements` may also be an async iterable. A separate task takes
+        elements from any iterable except sequences. A plain iterable therefore should not block.
         """
         if is_sequence(elements):
             return self._drain(Pipeline(self._session, self._codec.many(elements)))
@@ -101,9 +101,10 @@ class Stream:
         top_k: int | None = None,
         seed: int | None = None,
     ) -> AsyncIterator[Any]:
-        """Pushes `prime`, then samples `length` symbols one by one, pushing each, as they come.
+        """Pushes `prime`, then samples `length` symbols one by one, and yields and pushes each
+        symbol.
 
-        As `elman.Stream.generate`.
+        See `elman.Stream.generate`.
         """
         generation = Generation(
             self._session,
@@ -119,19 +120,19 @@ class Stream:
         return self._symbols(generation)
 
     async def ticket(self) -> bytes:
-        """What it takes to go on from here, on any server. As `elman.Stream.ticket`."""
+        """Waits for a ticket of the session's state, to resume later. See `elman.Stream.ticket`."""
         return await self._run(self._session.take_ticket())
 
     async def fork(self) -> "Stream":
-        """Another stream that goes on from here. As `elman.Stream.fork`."""
+        """Opens another stream from the current state. See `elman.Stream.fork`."""
         return await self._branch(await self.ticket())
 
     async def close(self) -> None:
-        """No more elements. Those that were pushed are finished, and can still be read."""
+        """Closes the stream for pushes. Pushed elements are finished, and can still be read."""
         self._handle.close()
 
     def __aiter__(self) -> AsyncIterator[Prediction]:
-        """The predictions of what was pushed, in order, until the stream is closed."""
+        """Predictions of pushed elements, in order, until the stream is closed."""
         return self
 
     async def __anext__(self) -> Prediction:
