@@ -1,9 +1,8 @@
-"""A lock under which threads wait for one another.
+"""A lock with wait and wake, for threads.
 
-As `threading.Condition`, but made for hundreds of threads that are woken at once, and for signals
-and finalisers that come anywhere: who waits does so outside of the lock, so that no thread is
-interrupted on its way back in; and what a finaliser has to do under the lock, which its own thread
-may hold, is done by whoever enters next.
+Resembles `threading.Condition`, with three differences. Hundreds of threads can be woken at once. A
+thread waits outside of the lock, so a signal never interrupts the return into the lock. A finaliser
+may run in the thread with the lock; its work is deferred to the next thread entering.
 """
 
 import threading
@@ -11,33 +10,34 @@ from collections import deque
 from collections.abc import Callable
 
 _PATIENCE = 2e-3
-"""Seconds that a thread lets others come first: one that was interrupted does not come."""
+"""Seconds to let woken threads return first. An interrupted thread never returns."""
 
 Waiters = list[threading.Lock]
-"""Who waits for an event."""
+"""Threads waiting for an event, by their locks."""
 
 
 class Monitor:
-    """`lock` is to be held for everything but what says otherwise."""
+    """All methods are called with `lock` held, unless their docstring says otherwise."""
 
     __slots__ = ("_awaiting", "_deferred", "_returning", "lock")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # How many threads were woken and are not back; who waits for the last of them.
+        # Number of woken threads still on their way back, and the threads waiting for the last
+        # return.
         self._returning = 0
         self._awaiting: Waiters = []
         self._deferred: deque[Callable[[], None]] = deque()
 
     def enlist(self, waiters: Waiters) -> threading.Lock:
-        """Joins those who wait. `rest` on the result comes next, then `returned`."""
+        """Adds a waiter. The caller then calls `rest` on the waiter, then `returned`."""
         waiter = threading.Lock()
         waiter.acquire()
         waiters.append(waiter)
         return waiter
 
     def returned(self, waiters: Waiters, waiter: threading.Lock) -> None:
-        """Is back, woken or not."""
+        """Removes a waiter after `rest`, woken or not."""
         if waiter in waiters:
             waiters.remove(waiter)
             return
@@ -46,25 +46,29 @@ class Monitor:
             self.wake(self._awaiting)
 
     def wake(self, waiters: Waiters) -> None:
-        """Lets all of them go."""
+        """Wakes all waiters."""
         self._returning += len(waiters)
         while waiters:
             waiters.pop().release()
 
     def settle(self) -> None:
-        """Does what was deferred."""
+        """Runs the deferred actions."""
         while self._deferred:
             self._deferred.popleft()()
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Has something done under the lock: now, or, if that is taken, by whoever enters next.
-        Not to be called under the lock on purpose; a finaliser may."""
+        """Runs an action under the lock: now, or when the next thread enters if the lock is taken.
+
+        Called without the lock. Only a finaliser may call it while its thread holds the lock.
+        """
         self._deferred.append(action)
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Does what was deferred while its caller had the lock, which may have been the last to
-        enter for long. Called without the lock."""
+        """Runs actions deferred while the caller held the lock. Called without the lock.
+
+        The next thread to enter may be a long time away.
+        """
         while self._deferred and self.lock.acquire(blocking=False):
             try:
                 self.settle()
@@ -72,8 +76,7 @@ class Monitor:
                 self.lock.release()
 
     def let_others_return(self) -> None:
-        """Waits, once and not for long, until the threads that were woken are back. Called without
-        the lock."""
+        """Waits once, briefly, until the woken threads are back. Called without the lock."""
         with self.lock:
             if not self._returning:
                 return
@@ -86,5 +89,5 @@ class Monitor:
 
 
 def rest(waiter: threading.Lock, seconds: float | None) -> None:
-    """Waits, without the lock, to be woken, or for so many seconds."""
+    """Waits, without the lock, to be woken, for at most `seconds`."""
     waiter.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

@@ -1,4 +1,4 @@
-"""Whether a channel gets a connection."""
+"""Waits until a channel is connected."""
 
 import threading
 
@@ -6,8 +6,10 @@ import grpc
 
 
 def wait(channel: grpc.Channel, seconds: float, *, patient: bool) -> bool:
-    """Has it connect, for at most so many seconds; and, unless patient, only until the first try
-    has failed."""
+    """Connects the channel. Returns whether the channel is connected within `seconds`.
+
+    If not `patient`, the wait ends at the first failed try.
+    """
     decided = threading.Event()
     states: list[grpc.ChannelConnectivity] = []
 

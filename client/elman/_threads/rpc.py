@@ -1,8 +1,9 @@
 """A `Multiplexer` on a real Stream RPC, for threads.
 
-gRPC takes the frames from an iterator, in a thread of its own and one at a time, so that what is
-pushed while a write is in flight gathers for the next. One more thread makes the call, where no
-signal comes between its parts, and reads the answers. Both are daemons and end with the RPC.
+gRPC takes the frames from an iterator, in gRPC's own thread and one at a time: elements pushed
+during a write are collected for the next frame. A second thread starts the call and reads the
+answers. No signal handler interrupts the start of a call there. Both threads are daemons and end
+with the RPC.
 """
 
 import threading
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """What gRPC gives for an RPC under way. Iterating it raises `grpc.RpcError` if that fails."""
+    """gRPC's object for an RPC under way. Iteration raises `grpc.RpcError` if the RPC fails."""
 
     def __iter__(self) -> Iterator[pb.StreamResponse]: ...
     def cancel(self) -> object: ...
@@ -37,8 +38,10 @@ class Call(Protocol):
 
 
 class Guard:
-    """Around a change that all sessions of a model share. A Ctrl-C may come between two halves of
-    it: then `interrupted` is called."""
+    """Context manager around a change to state shared by all sessions of a model.
+
+    A Ctrl-C may leave the change half done; `interrupted` is called then.
+    """
 
     __slots__ = ("_interrupted",)
 
@@ -58,7 +61,7 @@ class Guard:
 
 
 class SessionHandle:
-    """A session, and where the threads that use it wait."""
+    """A session, and the locks of the threads waiting for a change of the session."""
 
     __slots__ = ("_guard", "_home", "_waiters", "monitor", "session")
 
@@ -77,7 +80,7 @@ class SessionHandle:
         self.session = multiplexer.open(options, self._wake)
 
     def run(self, operation: Operation[T], deadline: Deadline) -> T:
-        """Does what may have to wait. Raises `DeadlineExceeded`."""
+        """Runs an operation to its end and waits where needed. Raises `DeadlineExceeded`."""
         self._home.check()
         monitor, waiters = self.monitor, self._waiters
         waiter = None
@@ -108,8 +111,10 @@ class SessionHandle:
                 self.session.close()
 
     def drop(self) -> bool:
-        """Closes it from a finaliser, which may come anywhere. False if it is not of this
-        process."""
+        """Closes the session from a finaliser, which may run anywhere.
+
+        Returns False if the session belongs to another process.
+        """
         if self._home.forked:
             return False
         self.monitor.defer(self.session.close)
@@ -121,8 +126,10 @@ class SessionHandle:
 
 
 class Rpc:
-    """One call, from the first session to the last. All but `join` and `abort` is called under the
-    monitor's lock."""
+    """One Stream call, from its first session to its last.
+
+    All methods except `join` and `abort` are called under the monitor's lock.
+    """
 
     def __init__(
         self,
@@ -137,14 +144,17 @@ class Rpc:
         got_on: Callable[[Session], None],
         ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
-        """`orphans`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
-        the call's end, and why, if it came before that of its sessions."""
+        """Leases a channel. `orphans`, `succeeded` and `got_on` are the multiplexer's callbacks.
+
+        `ended` is called at the end of the call, with the error if the call ended before its
+        sessions.
+        """
         self.server_channel = channels.lease()
         self._channels = channels
         self.answered = False
-        """Whether the server has said anything."""
+        """Whether the server has sent an answer."""
         self.server = self.server_channel.target
-        """Which one it is; its own name for itself, once that has come."""
+        """The server's target; after the first answer, the server's own name."""
         self._metadata = metadata
         self._monitor = monitor
         self._writers: Waiters = []
@@ -158,24 +168,24 @@ class Rpc:
         )
         self._ended = ended
         self._over = False
-        """Whether the call's end was told of."""
+        """Whether `ended` was called."""
         self._call: Call | None = None
         self._reader = threading.Thread(target=self._read, name="elman-reader", daemon=True)
 
     @property
     def open(self) -> bool:
-        """Whether it takes more sessions."""
+        """Whether the RPC accepts more sessions."""
         multiplexer = self._multiplexer
         return not (multiplexer.finished or multiplexer.leaving or self.server_channel.retired)
 
     def handle(self, home: Home, guard: Guard, options: SessionOptions) -> SessionHandle:
-        """A new session."""
+        """Opens a new session."""
         handle = SessionHandle(home, self._monitor, guard, self._multiplexer, options)
         self._start()
         return handle
 
     def adopt(self, session: Session) -> None:
-        """A session that has lost its RPC goes on here."""
+        """Takes over an orphan: a session without an RPC."""
         self._multiplexer.adopt(session)
         self._start()
 
@@ -183,29 +193,32 @@ class Rpc:
         self._multiplexer.close_sessions()
 
     def fail(self, error: ElmanError) -> None:
-        """All its sessions end."""
+        """Ends all sessions of the RPC with `error`."""
         self._multiplexer.fail(error, final=True)
 
     def join(self, timeout: float) -> None:
-        """Waits until every session has ended, or gone."""
+        """Waits until the RPC has no more sessions."""
         if self._reader.is_alive():
             self._reader.join(min(timeout, threading.TIMEOUT_MAX))
 
     def abort(self, error: ElmanError, *, final: bool = True) -> None:
-        """Ends the RPC at once, whenever gRPC gives the call back. Its sessions raise `error` or,
-        if that is not final, go on elsewhere."""
+        """Ends the RPC at once, even if gRPC returns from the call later.
+
+        If `final`, its sessions raise `error`; otherwise they may resume on another RPC.
+        """
         with self._monitor.lock:
             call = self._call
             first = self._end(error, final=final)
         if call is not None:
             call.cancel()
         if first:
-            # With the last one that uses it, the connection is closed: also under a call that gRPC
-            # does not give back.
+            # When its last user gives a retired channel back, the connection is closed. A call
+            # stuck in gRPC must not prevent the close.
             self._channels.give_back(self.server_channel)
 
     def _end(self, error: ElmanError, *, final: bool = False) -> bool:
-        """Tells of the call's end; False if that was done before."""
+        """Fails the remaining sessions and calls `ended`. Returns False if `ended` was called
+        before."""
         if self._over:
             return False
         self._over = True
@@ -239,13 +252,14 @@ class Rpc:
             rest(waiter, None)
             with monitor.lock:
                 monitor.returned(self._writers, waiter)
-            # They are about to push their next elements, which then go out together.
+            # The woken threads are about to push their next elements; waiting for them fills the
+            # frame.
             monitor.let_others_return()
 
     def _next_frame(self) -> pb.StreamRequest | None:
         try:
             return self._multiplexer.take()
-        except Exception as bug:  # another RPC would not write it either
+        except Exception as bug:  # the same frame would fail on another RPC
             error = ServerError(f"the client failed to write a frame: {bug!r}")
             self._multiplexer.fail(error, final=True)
             return None
@@ -275,7 +289,7 @@ class Rpc:
             self.server = server_of(status) or self.server
         except ServerError as broken:
             error = broken
-        except ValueError as closed:  # what gRPC says of a channel that is closed
+        except ValueError as closed:  # gRPC's error for a closed channel
             error = Unavailable(str(closed))
         finally:
             first = False
@@ -291,5 +305,5 @@ class Rpc:
     def _first_answer(self) -> None:
         self.answered = self.server_channel.worked = True
         assert self._call is not None
-        # It came before the answer.
+        # Initial metadata arrives before the first answer.
         self.server = server_name(self._call.initial_metadata()) or self.server

@@ -1,7 +1,8 @@
-"""All sessions that one client has on one model, whichever RPC they are on, for threads.
+"""All sessions of one client on one model, across RPCs, for threads.
 
-There is one RPC at a time, as a rule. When it breaks or its server hands sessions over, they go on
-on another, which a thread of its own sees to while there are any that have none.
+Normally there is one RPC at a time. When the RPC breaks or its server hands sessions over, the
+sessions become orphans and are resumed on another RPC. A reconnector thread runs while there are
+orphans.
 """
 
 import threading
@@ -23,9 +24,9 @@ from elman._wire.status import Orphan, lost_failure
 from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
-"""Seconds after which a close looks again for what it waits for."""
+"""Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
-"""In which gRPC gives calls back that were cancelled; mostly it does at once."""
+"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends them at once."""
 
 
 class RpcPool:
@@ -37,7 +38,7 @@ class RpcPool:
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is told when an RPC ends before its sessions, and why."""
+        """`broken` is called with the error when an RPC ends before its sessions."""
         self._home = home
         self._known = known
         self._channels = channels
@@ -54,20 +55,20 @@ class RpcPool:
         )
         self._current: Rpc | None = None
         self._rpcs: set[Rpc] = set()
-        """All that have not ended."""
+        """RPCs under way."""
         self._tried: dict[Rpc, float] = {}
-        """New ones, and by when an answer must have come."""
+        """New RPCs without an answer yet, with the deadline of the first answer."""
         self._reconnector: threading.Thread | None = None
         self._reconnectors: Waiters = []
         self._closed: ElmanError | None = None
 
     def open(self, options: SessionOptions) -> SessionHandle:
-        """A new session."""
+        """Opens a new session."""
         with self._monitor.lock, self._guard:
             return self._rpc().handle(self._home, self._guard, options)
 
     def close_sessions(self) -> None:
-        """No more elements for any session."""
+        """Closes all sessions for pushes."""
         with self._monitor.lock:
             for rpc in self._rpcs:
                 rpc.close_sessions()
@@ -89,7 +90,7 @@ class RpcPool:
                 return
 
     def cancel(self, error: ElmanError) -> None:
-        """Ends everything at once; sessions that have not ended raise `error`."""
+        """Ends all RPCs and orphans at once; sessions still open raise `error`."""
         with self._monitor.lock:
             self._closed = error
             self._end_strays(error)
@@ -103,7 +104,7 @@ class RpcPool:
             reconnector.join(max(0, until - monotonic()))
 
     def _rpc(self) -> Rpc:
-        """The one that takes sessions."""
+        """The RPC for new sessions; begins one if needed."""
         if self._current is None or not self._takes_sessions(self._current):
             self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
@@ -112,7 +113,7 @@ class RpcPool:
         return rpc.open and self._channels.is_current(rpc.server_channel)
 
     def _begin(self) -> Rpc:
-        """A new one, whose server must answer in time."""
+        """Begins an RPC. The server must answer within the connect timeout."""
         rpc = Rpc(
             self._channels,
             self._known,
@@ -166,7 +167,8 @@ class RpcPool:
             self._reconnector = reconnector
 
     def _reconnect(self) -> None:
-        """Until there are no strays, and no RPC whose server has not answered yet."""
+        """Reconnects orphans and watches new RPCs, until there are neither orphans nor unanswered
+        RPCs."""
         try:
             self._keep_mending()
         except BaseException as bug:
@@ -202,7 +204,7 @@ class RpcPool:
             rpc = self._rpc()
             for session in sessions:
                 rpc.adopt(session)
-        except Exception as bug:  # no thread can be started, say
+        except Exception as bug:  # for example, no thread can be started
             error = Unavailable(f"the client failed to go on with it: {bug!r}")
             for session in sessions:
                 session.end(lost_failure(error, session, resuming=True))
@@ -212,7 +214,7 @@ class RpcPool:
         session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
-        """Those from which no answer came in time."""
+        """RPCs without an answer by their deadline."""
         self._tried = {
             rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
         }

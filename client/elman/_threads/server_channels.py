@@ -1,6 +1,6 @@
-"""Connections to the servers that a client was told of, one at a time.
+"""gRPC channels to a client's servers, one server at a time.
 
-Which kind of gRPC channel they are is the shell's business.
+The kind of gRPC channel depends on the client: for threads or for asyncio.
 """
 
 import random
@@ -17,11 +17,11 @@ from elman.v1.inference_pb2_grpc import InferenceStub
 C = TypeVar("C")
 
 _LEAVE_SECONDS = 1.0
-"""A server that has no room does not get more connections from a client in so many seconds."""
+"""Least seconds between two new connections of a client to a server without room."""
 
 
 class ServerChannel(Generic[C]):
-    """A channel. Leased by whoever uses it; closed when it is retired and nobody does."""
+    """A channel, leased by its users. Closed once it is retired and unused."""
 
     def __init__(self, target: str, channel: C) -> None:
         self.target = target
@@ -29,7 +29,7 @@ class ServerChannel(Generic[C]):
         self.users = 0
         self.retired = False
         self.worked = False
-        """Whether anything was answered on it."""
+        """Whether any call on the channel was answered."""
 
     @cached_property
     def stub(self) -> InferenceStub:
@@ -39,9 +39,11 @@ class ServerChannel(Generic[C]):
 
 
 class ServerChannels(Generic[C]):
-    """Any number of threads may use it. A link that is retired is replaced by one to the next
-    server, so whoever leases after that gets a new connection, even if there is but one server. One
-    that is only passed over is kept for as long as somebody uses it, and found again."""
+    """Channels of a client, by target, with the current target. Any number of threads may use them.
+
+    A retired channel is replaced by a new connection to the next server, even if there is only one
+    server. A channel passed over stays while it is in use, and may become current again.
+    """
 
     def __init__(
         self,
@@ -57,15 +59,14 @@ class ServerChannels(Generic[C]):
         self._close = close
         self._lock = threading.Lock()
         self._closed = False
-        # Anywhere, so that many clients do not all come to the first.
+        # A random first server spreads many clients.
         self._next = random.randrange(len(targets))
         self._kept: dict[str, ServerChannel[C]] = {}
-        """By target, those that are of use."""
+        """Usable channels, by target."""
         self._channels: set[ServerChannel[C]] = set()
 
     def lease(self) -> ServerChannel[C]:
-        """The current one. `give_back` comes once it is not used any more. Raises `ClientClosed`
-        after `close`."""
+        """Leases the current channel, until `give_back`. Raises `ClientClosed` after `close`."""
         with self._lock:
             if self._closed:
                 raise ClientClosed("the client was closed")
@@ -78,13 +79,16 @@ class ServerChannels(Generic[C]):
             return server_channel
 
     def is_current(self, server_channel: ServerChannel[C]) -> bool:
-        """Whether it is the one that is leased now."""
+        """Whether `lease` returns this channel now."""
         with self._lock:
             return self._kept.get(self._target) is server_channel
 
     def pass_over(self, server_channel: ServerChannel[C]) -> None:
-        """Whatever is new rather goes to the next server, if there is another. Of one target, which
-        may be a name of many, to any: by another connection, but not often."""
+        """Makes the next server current for new work, if there are several.
+
+        A single target may be a name with many addresses: the client then makes a new connection to
+        any address, but at most one in `_LEAVE_SECONDS`.
+        """
         with self._lock:
             if self._kept.get(self._target) is not server_channel:
                 return
@@ -97,8 +101,10 @@ class ServerChannels(Generic[C]):
             self._close_unused(server_channel)
 
     def leave(self, server_channel: ServerChannel[C]) -> None:
-        """Whatever is new gets another connection: to the next server or, of the addresses that a
-        name has, to any. This one is kept for those who use it."""
+        """Uses another connection for new work: to the next server, or to any address of a name.
+
+        The channel stays open for its present users.
+        """
         with self._lock:
             if self._kept.get(server_channel.target) is not server_channel:
                 return
@@ -113,7 +119,7 @@ class ServerChannels(Generic[C]):
             self._close_unused(server_channel)
 
     def retire(self, server_channel: ServerChannel[C]) -> None:
-        """It is of no use for anything new."""
+        """Uses the channel for no new work, and makes the next server current."""
         with self._lock:
             if server_channel.retired:
                 return
@@ -125,7 +131,7 @@ class ServerChannels(Generic[C]):
             self._close_unused(server_channel)
 
     def close(self) -> None:
-        """All of them, used or not. There are no others after that."""
+        """Closes all channels, even those in use. No channel can be leased afterwards."""
         with self._lock:
             self._closed = True
             channels, self._channels, self._kept = self._channels, set(), {}

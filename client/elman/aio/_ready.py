@@ -7,8 +7,10 @@ from grpc import aio
 
 
 async def wait(channel: aio.Channel, seconds: float, *, patient: bool) -> bool:
-    """Has it connect, for at most so many seconds; and, unless patient, only until the first try
-    has failed."""
+    """Connects the channel. Returns whether the channel is connected within `seconds`.
+
+    If not `patient`, the wait ends at the first failed try.
+    """
     try:
         async with asyncio.timeout(None if seconds == float("inf") else seconds):
             while True:

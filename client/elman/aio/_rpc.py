@@ -1,7 +1,7 @@
 """A `Multiplexer` on a real Stream RPC, for asyncio.
 
-One task writes, one frame at a time, so that what is pushed while a write is in flight gathers for
-the next; one task reads. Both end with the RPC.
+One task writes, one frame at a time: elements pushed during a write are collected for the next
+frame. One task reads. Both tasks end with the RPC.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Call = aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]
 
 
 class SessionHandle:
-    """A session, and where the tasks that use it wait."""
+    """A session, and the futures of the tasks waiting for a change of the session."""
 
     __slots__ = ("_alarm", "_home", "_loop", "_waiters", "session")
 
@@ -44,7 +44,7 @@ class SessionHandle:
         self.session = multiplexer.open(options, self._wake)
 
     async def run(self, operation: Operation[T], deadline: Deadline) -> T:
-        """Does what may have to wait. Raises `DeadlineExceeded`."""
+        """Runs an operation to its end and waits where needed. Raises `DeadlineExceeded`."""
         self._home.check()
         try:
             while True:
@@ -68,8 +68,10 @@ class SessionHandle:
             self.session.close()
 
     def drop(self) -> bool:
-        """Closes it from a finaliser, which may come anywhere, in any thread. False if it is not of
-        this process, or its loop is no more."""
+        """Closes the session from a finaliser, which may run anywhere, in any thread.
+
+        Returns False if the session belongs to another process, or if its loop is closed.
+        """
         if self._home.forked or self._loop.is_closed():
             return False
         self._loop.call_soon_threadsafe(self.session.close)
@@ -84,7 +86,7 @@ class SessionHandle:
 
 
 class Rpc:
-    """One call, from the first session to the last."""
+    """One Stream call, from its first session to its last."""
 
     def __init__(
         self,
@@ -99,13 +101,16 @@ class Rpc:
         got_on: Callable[[Session], None],
         ended: Callable[["Rpc", ElmanError | None], None],
     ) -> None:
-        """`orphans`, `succeeded` and `got_on` are as the multiplexer has them; `ended` is told of
-        the call's end, and why, if it came before that of its sessions."""
+        """Starts the call. `orphans`, `succeeded` and `got_on` are the multiplexer's callbacks.
+
+        `ended` is called at the end of the call, with the error if the call ended before its
+        sessions.
+        """
         self.server_channel = channels.lease()
         self.answered = False
-        """Whether the server has said anything."""
+        """Whether the server has sent an answer."""
         self.server = self.server_channel.target
-        """Which one it is; its own name for itself, once that has come."""
+        """The server's target; after the first answer, the server's own name."""
         self._channels = channels
         self._alarm = alarm
         self._writable = asyncio.Event()
@@ -119,49 +124,52 @@ class Rpc:
         )
         self._ended = ended
         self._over = False
-        """Whether the call's end was told of."""
+        """Whether `ended` was called."""
         start: Any = self.server_channel.stub.Stream
         call: Call = start(metadata=metadata)
         self._call: Call | None = call
-        """None when it has ended: gRPC keeps a connection open for as long as somebody has a call
-        that was on it."""
+        """None after the call's end: gRPC keeps a connection open while a call object on it
+        exists."""
         self._writer = asyncio.create_task(self._write(call), name="elman-writer")
         self._reader = asyncio.create_task(self._read(call), name="elman-reader")
 
     @property
     def open(self) -> bool:
-        """Whether it takes more sessions."""
+        """Whether the RPC accepts more sessions."""
         multiplexer = self._multiplexer
         return not (multiplexer.finished or multiplexer.leaving or self.server_channel.retired)
 
     def handle(self, home: Home, options: SessionOptions) -> SessionHandle:
-        """A new session."""
+        """Opens a new session."""
         return SessionHandle(home, self._multiplexer, options, self._alarm)
 
     def adopt(self, session: Session) -> None:
-        """A session that has lost its RPC goes on here."""
+        """Takes over an orphan: a session without an RPC."""
         self._multiplexer.adopt(session)
 
     def close_sessions(self) -> None:
         self._multiplexer.close_sessions()
 
     async def join(self, timeout: float) -> None:
-        """Waits until every session has ended, or gone."""
+        """Waits until the RPC has no more sessions."""
         await asyncio.wait([self._reader], timeout=timeout)
 
     def abort(self, error: ElmanError, *, final: bool = True) -> set[asyncio.Task[None]]:
-        """Ends the RPC at once, whenever gRPC gives the call back. Its sessions raise `error` or,
-        if that is not final, go on elsewhere. Returns the tasks that are about to end."""
+        """Ends the RPC at once, even if gRPC returns from the call later.
+
+        If `final`, its sessions raise `error`; otherwise they may resume on another RPC. Returns
+        the tasks about to end.
+        """
         call = self._call
         self._end(error, final=final)
         if call is not None:
             call.cancel()
-        # It may wait for a connection, which a cancelled call does not tell it of.
+        # The writer may be waiting for a connection; cancelling the call does not wake it.
         self._writer.cancel()
         return {self._reader, self._writer}
 
     def _end(self, error: ElmanError, *, final: bool = False) -> None:
-        """Tells of the call's end, once."""
+        """Fails the remaining sessions and calls `ended`, once."""
         if self._over:
             return
         self._over = True
@@ -171,7 +179,7 @@ class Rpc:
             self._ended(self, error if early else None)
         finally:
             self._call = None
-            # With the last one that uses it, the connection is closed.
+            # When its last user gives a retired channel back, the connection is closed.
             self._channels.give_back(self.server_channel)
 
     async def _write(self, call: Call) -> None:
@@ -185,7 +193,7 @@ class Rpc:
                     await call.write(frame)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError):
-            # The call has ended; the reader learns how.
+            # The call has ended; the reader gets the reason.
             pass
         except Exception as bug:
             error = ServerError(f"the client failed to write a frame: {bug!r}")
@@ -199,7 +207,7 @@ class Rpc:
             async for response in call:
                 if not self.answered:
                     self.answered = self.server_channel.worked = True
-                    # It came before the answer.
+                    # Initial metadata arrives before the first answer.
                     self.server = server_name(await call.initial_metadata()) or self.server
                 self._multiplexer.receive(response)
             error = Unavailable("the server ended the RPC")
@@ -208,7 +216,8 @@ class Rpc:
             self.server = server_of(status) or self.server
         except asyncio.CancelledError:
             error = Unavailable("the RPC was cancelled")
-            # Or its task was, as all are when the loop ends: then nothing goes on elsewhere.
+            # Cancelled is either the call or this task. All tasks are cancelled when the loop ends:
+            # then no session can be resumed.
             task = asyncio.current_task()
             final = task is not None and task.cancelling() > 0
         except ServerError as broken:

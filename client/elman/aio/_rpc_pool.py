@@ -1,6 +1,6 @@
-"""All sessions that one client has on one model, whichever RPC they are on, for asyncio.
+"""All sessions of one client on one model, across RPCs, for asyncio.
 
-As `elman._threads.rpc_pool`, with a task in place of a thread.
+See `elman._threads.rpc_pool`, with a task in place of a thread.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from elman.aio._rpc import Rpc, SessionHandle
 from elman.errors import ElmanError, Unavailable
 
 _GLANCE = 0.05
-"""Seconds after which a close looks again for what it waits for."""
+"""Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
-"""In which gRPC gives calls back that were cancelled; mostly it does at once."""
+"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends them at once."""
 
 
 class RpcPool:
@@ -36,7 +36,7 @@ class RpcPool:
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is told when an RPC ends before its sessions, and why."""
+        """`broken` is called with the error when an RPC ends before its sessions."""
         self._home = home
         self._known = known
         self._channels = channels
@@ -53,19 +53,19 @@ class RpcPool:
         )
         self._current: Rpc | None = None
         self._rpcs: set[Rpc] = set()
-        """All that have not ended."""
+        """RPCs under way."""
         self._tried: dict[Rpc, float] = {}
-        """New ones, and by when an answer must have come."""
+        """New RPCs without an answer yet, with the deadline of the first answer."""
         self._reconnector: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._closed: ElmanError | None = None
 
     def open(self, options: SessionOptions) -> SessionHandle:
-        """A new session."""
+        """Opens a new session."""
         return self._rpc().handle(self._home, options)
 
     def close_sessions(self) -> None:
-        """No more elements for any session."""
+        """Closes all sessions for pushes."""
         for rpc in self._rpcs:
             rpc.close_sessions()
         for session in self._recovery:
@@ -83,7 +83,7 @@ class RpcPool:
                 return
 
     async def cancel(self, error: ElmanError) -> None:
-        """Ends everything at once; sessions that have not ended raise `error`."""
+        """Ends all RPCs and orphans at once; sessions still open raise `error`."""
         self._closed = error
         for session in self._recovery.take_all():
             session.end(lost_failure(error, session, resuming=False))
@@ -98,7 +98,7 @@ class RpcPool:
         self._alarm.stop()
 
     def _rpc(self) -> Rpc:
-        """The one that takes sessions."""
+        """The RPC for new sessions; begins one if needed."""
         if self._current is None or not self._takes_sessions(self._current):
             self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
@@ -107,7 +107,7 @@ class RpcPool:
         return rpc.open and self._channels.is_current(rpc.server_channel)
 
     def _begin(self) -> Rpc:
-        """A new one, whose server must answer in time."""
+        """Begins an RPC. The server must answer within the connect timeout."""
         rpc = Rpc(
             self._channels,
             self._known,
@@ -161,7 +161,8 @@ class RpcPool:
             self._reconnector = asyncio.create_task(self._reconnect(), name="elman-mender")
 
     async def _reconnect(self) -> None:
-        """Until there are no strays, and no RPC whose server has not answered yet."""
+        """Reconnects orphans and watches new RPCs, until there are neither orphans nor unanswered
+        RPCs."""
         try:
             while True:
                 self._changed.clear()
@@ -183,7 +184,7 @@ class RpcPool:
                     pass
         finally:
             self._reconnector = None
-            # Whoever cancels all tasks wants no other.
+            # If the caller cancels all tasks, no new task may be started: the orphans end here.
             error = Unavailable("the client's task was cancelled")
             for session in self._recovery.due(inf):
                 session.end(lost_failure(error, session, resuming=True))
@@ -203,7 +204,7 @@ class RpcPool:
         session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
-        """Those from which no answer came in time."""
+        """RPCs without an answer by their deadline."""
         self._tried = {
             rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
         }
