@@ -1,1 +1,1 @@
-"""Elements, contexts, outputs, predictions and errors as they are on the wire."""
+"""Elements, contexts, outputs, predictions and errors in the format of the wire."""

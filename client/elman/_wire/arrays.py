@@ -1,4 +1,4 @@
-"""Packs arrays of numbers for the wire, or says what is wrong with them."""
+"""Checks arrays of numbers and packs them for the wire."""
 
 from typing import Any
 
@@ -17,11 +17,12 @@ def pack(
     model: str,
     error: type[InvalidRequest],
 ) -> bytes:
-    """Raw little-endian numbers of `given`, which is anything that numpy makes an array of.
+    """Returns the numbers of `given` as raw little-endian bytes. `given` is any value numpy
+    converts to an array.
 
-    `shape` may begin with None: any number of rows. Raises `error` unless the array has that shape
-    and every number of it is finite and one of `dtype`. `noun` and `name` are what the array and
-    its entries are called there, `model` whose it is.
+    `shape` may begin with None: any number of rows. Raises `error` for an array of another shape,
+    and for a number outside `dtype` or not finite. Error messages call the array `noun`, an entry
+    `name[i]`, and the model `model`.
     """
     allowed = describe(dtype, shape[1:] if None in shape else shape)
     try:
@@ -29,7 +30,7 @@ def pack(
     except ValueError:
         raise error(f"{name}: rows differ in length, not {allowed}") from None
     except (TypeError, RuntimeError) as refusal:
-        # An array of another library that does not become numpy's: torch's with a gradient, say.
+        # Arrays of other libraries may refuse the conversion: torch's with a gradient, for example.
         raise error(
             f"{noun} of {model!r}: numbers of {allowed}, not {kind(given)}: {refusal}"
         ) from None

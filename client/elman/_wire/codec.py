@@ -1,7 +1,7 @@
-"""Turns a caller's elements into the wire's payload, or says what is wrong with them.
+"""Checks a caller's elements and packs them into a payload for the wire.
 
-A payload is text (one character an element) or raw little-endian numbers. `Codec.unit` is how many
-of its items one element takes, so that `payload[i * unit : j * unit]` are elements i to j.
+A payload is text (one character per element) or raw little-endian numbers. `Codec.unit` is the
+number of payload items per element: `payload[i * unit : j * unit]` holds elements i to j - 1.
 """
 
 import struct
@@ -29,33 +29,36 @@ _STRUCT_CODES = {
     "i8": "q",
     "u1": "B",
 }
-"""What `struct` calls the types of the wire: numpy's own letters differ, and by platform."""
+"""Format characters of `struct` for the wire's types; numpy's own characters differ, and vary by
+platform."""
 
 
 class Codec(Protocol):
-    """How the elements of one model are checked and packed."""
+    """Checks and packs the elements of one model."""
 
     unit: int
-    """Items of payload for one element: 1 character, or bytes."""
+    """Payload items per element: 1 character, or the element's bytes."""
     width: int
-    """Bytes on the wire that one element takes at most."""
+    """Largest size of an element on the wire, in bytes."""
 
     def one(self, element: Any) -> Payload:
-        """One element's payload. Raises `InvalidElement`."""
+        """Returns the payload of one element. Raises `InvalidElement`."""
 
     def many(self, elements: Any) -> Payload:
-        """The payload of a sequence of elements. Raises `InvalidElement`, naming the first one that
-        does not fit by its index."""
+        """Returns the payload of a sequence of elements.
+
+        Raises `InvalidElement` with the index of the first invalid element.
+        """
 
     def join(self, parts: Iterable[Any]) -> Payload:
-        """Payloads, one after the other."""
+        """Concatenates payloads."""
 
     def place(self, message: pb.Push | pb.PredictRequest, payload: Any) -> None:
-        """Puts a payload into the field of a message that takes it."""
+        """Puts a payload into the matching field of a message."""
 
 
 def codec(model: Model) -> Codec:
-    """The codec of a model's input."""
+    """Returns the codec for a model's input."""
     match model.input.kind:
         case InputKind.TEXT:
             return TextCodec(model.name, model.input)
@@ -66,7 +69,8 @@ def codec(model: Model) -> Codec:
 
 
 class TextCodec:
-    """Characters: `str` of length one, within the vocabulary unless unknown ones are taken."""
+    """Codec for characters: `str` of length 1, within the vocabulary unless the model accepts
+    unknown characters."""
 
     unit = 1
     width = 4
@@ -115,7 +119,7 @@ class TextCodec:
 
 
 class TokenCodec:
-    """Ids in [0, size), or their names where the model has a vocabulary."""
+    """Codec for ids in [0, size), or for their names if the model has a vocabulary."""
 
     def __init__(self, model: str, given: Input) -> None:
         assert given.dtype is not None
@@ -171,7 +175,7 @@ class TokenCodec:
 
 
 class FeatureCodec:
-    """Arrays of the input's shape, all of whose values are finite in its type."""
+    """Codec for arrays of the input's shape, with all values finite in the input's dtype."""
 
     def __init__(self, model: str, given: Input) -> None:
         assert given.dtype is not None
@@ -224,12 +228,12 @@ class FeatureCodec:
 
 
 def _packer(dtype: np.dtype) -> Callable[[Any], bytes]:
-    """Packs one number of that type, little-endian."""
+    """Returns a function to pack one number of the dtype, little-endian."""
     return struct.Struct("<" + _STRUCT_CODES[f"{dtype.kind}{dtype.itemsize}"]).pack
 
 
 def _iterable(elements: Any) -> bool:
-    """Whether it can be iterated over; an array without axes only looks so."""
+    """Whether `elements` can be iterated; an array without axes has `__iter__` but cannot."""
     return isinstance(elements, Iterable) and getattr(elements, "ndim", 1) != 0
 
 
@@ -246,5 +250,5 @@ def _short(text: str, limit: int = 20) -> str:
 
 
 def is_sequence(elements: Any) -> bool:
-    """Whether all of them are there already, rather than yet to come."""
+    """Whether all elements are available already, as opposed to an iterator or a live source."""
     return isinstance(elements, str | bytes | Sequence | np.ndarray)

@@ -1,4 +1,4 @@
-"""What a session is given once, at its open: checked and packed before anything is sent."""
+"""Checks and packs the contexts of a session before the session is opened."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -11,14 +11,17 @@ from elman.v1 import inference_pb2 as pb
 Contexts: TypeAlias = tuple[pb.ContextValue, ...]
 
 _ENVELOPE_BYTES = 2048
-"""Room for what a message holds beside contexts."""
+"""Room in a message for everything except contexts."""
 
 
 def pack_contexts(
     model: Model, given: Mapping[str, Any] | None, *, max_message_bytes: int
 ) -> Contexts:
-    """Raises `InvalidRequest` unless it is an array for each context of the model, and no other,
-    that all of them fit into a message with."""
+    """Packs one array for each context of the model.
+
+    Raises `InvalidRequest` for a missing or unknown context, for an invalid array, and for contexts
+    too large for one message.
+    """
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
@@ -56,7 +59,7 @@ def pack_contexts(
 
 
 def contexts_bytes(values: "Contexts | list[pb.ContextValue]") -> int:
-    """What they take on the wire."""
+    """Size of contexts on the wire, in bytes."""
     return sum(value.ByteSize() + 8 for value in values)
 
 

@@ -1,4 +1,5 @@
-"""What a served model takes and gives, as the server describes it. Knows nothing of sessions."""
+"""A served model, as described by the server: inputs, outputs and contexts. Independent of
+sessions."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +22,7 @@ _DTYPES: dict[int, str] = {
 
 
 class InputKind(StrEnum):
-    """What an element is."""
+    """Kind of a model's elements."""
 
     TEXT = "text"
     """One character."""
@@ -32,10 +33,10 @@ class InputKind(StrEnum):
 
 
 class OutputKind(StrEnum):
-    """What an output's numbers mean."""
+    """Meaning of an output's numbers."""
 
     VALUES = "values"
-    """Numbers of the model's own meaning, such as a forecast."""
+    """Numbers with a meaning of the model's own, such as a forecast."""
     LOGITS = "logits"
     """Unnormalised log-probabilities over the last axis."""
     PROBABILITIES = "probabilities"
@@ -56,19 +57,19 @@ _OUTPUT_KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a model takes."""
+    """A model's input: kind, type and shape of the elements."""
 
     kind: InputKind
     dtype: np.dtype | None
     """TOKENS, FEATURES: the type of the numbers, little-endian. TEXT: None."""
     shape: tuple[int, ...]
-    """FEATURES: of one element; empty for a scalar. Otherwise empty."""
+    """FEATURES: shape of one element; empty for a scalar. Otherwise empty."""
     size: int
-    """TEXT, TOKENS: how many ids there are. FEATURES: 0."""
+    """TEXT, TOKENS: number of ids. FEATURES: 0."""
     vocabulary: tuple[str, ...]
     """TEXT: the character of each id. TOKENS: the name of each id, or empty. FEATURES: empty."""
     accepts_unknown: bool
-    """TEXT: whether characters outside the vocabulary are taken."""
+    """TEXT: whether the model accepts characters outside the vocabulary."""
 
     def __str__(self) -> str:
         if self.kind is InputKind.FEATURES:
@@ -84,11 +85,11 @@ class Output:
     name: str
     kind: OutputKind
     dtype: np.dtype
-    """The type of its numbers, little-endian."""
+    """Type of the numbers, little-endian."""
     shape: tuple[int, ...]
-    """For one element; empty for a scalar."""
+    """Shape for one element; empty for a scalar."""
     labels: tuple[str, ...]
-    """What the entries of the last axis stand for; empty, or as many as that axis is long."""
+    """Names of the entries on the last axis; empty, or as many as the axis is long."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind} {_array(self.dtype, self.shape)}"
@@ -96,13 +97,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a session of a model is given once, when it is opened."""
+    """An array given to a session at its opening."""
 
     name: str
     dtype: np.dtype
-    """The type of its numbers, little-endian."""
+    """Type of the numbers, little-endian."""
     shape: tuple[int, ...]
-    """Of one session's; empty for a scalar."""
+    """Shape for one session; empty for a scalar."""
 
     def __str__(self) -> str:
         return f"{self.name} {_array(self.dtype, self.shape)}"
@@ -121,9 +122,9 @@ class Model:
     input: Input
     outputs: tuple[Output, ...]
     state_bytes: int
-    """Bytes that the server keeps for each session."""
+    """Size of a session's state on the server, in bytes."""
     contexts: tuple[Context, ...] = ()
-    """What each session must be given when it is opened."""
+    """Arrays required at the opening of each session."""
 
     def __str__(self) -> str:
         outputs = ", ".join(map(str, self.outputs))
@@ -131,7 +132,7 @@ class Model:
 
     @property
     def takes(self) -> str:
-        """For people: what it is given, element by element and once."""
+        """Text for people: the model's elements, and its contexts."""
         once = ", ".join(map(str, self.contexts))
         return f"{self.input}, once {once}" if once else str(self.input)
 
@@ -139,7 +140,7 @@ class Model:
 def model_from_proto(message: pb.Model) -> Model:
     """Reads a server's description of a model.
 
-    Raises `ValueError` if it uses a kind or a data type that this SDK does not know.
+    Raises `ValueError` for a kind or a data type unknown to this SDK.
     """
     given = message.input
     if given.kind not in _INPUT_KINDS:

@@ -1,4 +1,4 @@
-"""Which outputs a stream asks for, in which form, and how their numbers lie on the wire."""
+"""Requested outputs: choice, form, and layout of the numbers on the wire."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +17,24 @@ UINT32 = np.dtype("<u4")
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Asks for an output as the model gives it. A bare name means the same."""
+    """Requests an output in the model's own form. A bare name means the same."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """Asks for probabilities, float32: of logits the softmax over the last axis."""
+    """Requests probabilities, float32. For logits: the softmax over the last axis."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """Asks for the `k` largest entries of the last axis, largest first, with their indices.
+    """Requests the `k` largest entries of the last axis, largest first, with their indices.
 
-    Of logits and probabilities the values are probabilities; of other outputs their own numbers.
+    The values are probabilities for outputs of logits or probabilities, and the output's own
+    numbers otherwise.
     """
 
     name: str
@@ -45,7 +46,7 @@ OutputChoice: TypeAlias = str | Raw | Probabilities | Top
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One requested output: `shape` and `dtype` are those of its values for one prediction."""
+    """One requested output. `shape` and `dtype` describe the values of one prediction."""
 
     output: Output
     form: "pb.Form.ValueType"
@@ -68,9 +69,9 @@ class Column:
 
 
 class Layout:
-    """The columns of one list of requested outputs, in order.
+    """Columns of a list of requested outputs, in order.
 
-    Those of one model with equal `key` are equal.
+    Two layouts of one model are equal if their `key` is equal.
     """
 
     __slots__ = ("columns", "index", "key", "requests", "row_bytes")
@@ -83,7 +84,7 @@ class Layout:
         self.row_bytes = sum(column.row_bytes for column in columns)
 
     def decode(self, outputs: Sequence[pb.Values], count: int) -> "Frame":
-        """`count` predictions from one message. Raises `ServerError` if its size is another."""
+        """Reads `count` predictions from one message. Raises `ServerError` if the size is wrong."""
         if len(outputs) != len(self.columns):
             raise ServerError(
                 f"the server sent {len(outputs)} outputs; {len(self.columns)} were requested"
@@ -99,7 +100,7 @@ class Layout:
 
 
 class Frame:
-    """`count` predictions as they came in one message: arrays `[count, *shape]`, read-only."""
+    """`count` predictions from one message: arrays `[count, *shape]`, read-only."""
 
     __slots__ = ("count", "indices", "layout", "values")
 
@@ -117,10 +118,10 @@ class Frame:
 
 
 def resolve(model: Model, outputs: OutputChoice | Sequence[OutputChoice] | None) -> Layout:
-    """The layout of what is asked for: `None` is every output, raw.
+    """Returns the layout of the requested outputs; `None` requests every output, raw.
 
-    Raises `InvalidRequest` for an output that the model does not have, one asked for twice, or a
-    form that does not fit it.
+    Raises `InvalidRequest` for an unknown output, for an output requested twice, and for a form not
+    allowed for the output.
     """
     if outputs is None:
         outputs = [output.name for output in model.outputs]

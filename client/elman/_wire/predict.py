@@ -1,4 +1,7 @@
-"""A whole sequence as one unary call, if that fits. Knows nothing of how calls are made."""
+"""A prediction of a whole sequence as one unary call, if the messages are small enough.
+
+Builds and reads messages; the clients make the calls.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +18,11 @@ from elman._wire.prediction import Predictions
 from elman.v1 import inference_pb2 as pb
 
 ENVELOPE_BYTES = 2048
-"""Room for what a message holds beside its numbers."""
+"""Room in a message for everything except numbers."""
 
 
 class PredictCall:
-    """Elements of one model, checked, and what is asked about them."""
+    """Checked elements for one model, with the requested outputs and options."""
 
     def __init__(self, known: KnownModel, options: SessionOptions, elements: Any) -> None:
         self.model = known.model
@@ -30,7 +33,7 @@ class PredictCall:
         self.count = len(self.payload) // known.codec.unit
 
     def fits(self, max_message_bytes: int) -> bool:
-        """Whether both the request and the answer stay under the limit of a message."""
+        """Whether request and answer are both within the message limit."""
         asked = self.count * self.codec.width + contexts_bytes(self.options.contexts)
         answered = self.count * self.layout.row_bytes
         return max(asked, answered) + ENVELOPE_BYTES <= max_message_bytes
@@ -46,16 +49,19 @@ class PredictCall:
         return request
 
     def read(self, response: pb.PredictResponse) -> Predictions:
-        """Raises `ServerError` if the answer is not one prediction an element."""
+        """Reads the answer of a unary call.
+
+        Raises `ServerError` unless the answer has one prediction per element.
+        """
         return Predictions(self.layout.decode(response.outputs, self.count))
 
     def gather(self, runs: Sequence[Run]) -> Predictions:
-        """The same from what a stream answered."""
+        """Joins the runs of predictions received on a stream."""
         return Predictions(gather(self.layout, runs))
 
 
 def gather(layout: Layout, runs: Sequence[Run]) -> Frame:
-    """One frame of the rows of many."""
+    """Concatenates the rows of many runs into one frame."""
     if not runs:
         return layout.decode([pb.Values() for _ in layout.columns], 0)
     values = []

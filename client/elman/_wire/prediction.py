@@ -1,7 +1,7 @@
-"""What a model says to one element, and to a sequence of them.
+"""Predictions for one element and for a whole sequence.
 
-Both are views of the message that they came in: making one costs no copy, and keeping one keeps its
-message. The arrays that they hand out are copies, the caller's own.
+A prediction is a view of its message: making a prediction copies no data, and keeping a prediction
+keeps the message in memory. Arrays returned to the caller are copies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,23 +20,24 @@ class Alternative(NamedTuple):
     """One entry of an output's last axis."""
 
     label: str | int
-    """What it stands for; its index where the output has no labels."""
+    """Label of the entry, or its index if the output has no labels."""
     probability: float
-    """Of an output of values: the number itself."""
+    """Probability of the entry; for an output of values, the number itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopValues:
-    """The largest entries of an output that was requested as `Top`, largest first."""
+    """Largest entries of an output requested as `Top`, largest first."""
 
     values: np.ndarray
-    """Shape [*output.shape[:-1], k]: probabilities, or an output of values' own numbers."""
+    """Shape [*output.shape[:-1], k]: probabilities, or the output's own numbers for an output of
+    values."""
     indices: np.ndarray
-    """Where they are on the last axis: uint32, shaped like `values`."""
+    """Indices of the entries on the last axis: uint32, shaped like `values`."""
 
 
 class Prediction:
-    """The outputs for one element, by name."""
+    """Outputs for one element, by name."""
 
     __slots__ = ("_frame", "_row", "position")
 
@@ -49,8 +50,11 @@ class Prediction:
         self.position = position
 
     def __getitem__(self, name: str) -> Any:
-        """An array of the output's shape; a Python number if that is a scalar; a `TopValues` if it
-        was requested as `Top`. Raises `KeyError` for an output that was not requested."""
+        """Returns an array of the output's shape, or a Python number for a scalar output.
+
+        For an output requested as `Top`, returns a `TopValues`. Raises `KeyError` for an output not
+        requested.
+        """
         i = _index(self._frame, name)
         values = self._frame.values[i][self._row]
         indices = self._frame.indices[i]
@@ -59,7 +63,7 @@ class Prediction:
         return values.copy() if values.ndim else values.item()
 
     def keys(self) -> list[str]:
-        """The names of the requested outputs, in order."""
+        """Names of the requested outputs, in order."""
         return list(self._frame.layout.index)
 
     def __iter__(self) -> Iterator[str]:
@@ -72,11 +76,11 @@ class Prediction:
         return name in self._frame.layout.index
 
     def top(self, k: int = 1, output: str | None = None) -> list[Alternative]:
-        """The `k` most probable entries of an output with one axis, most probable first.
+        """Returns the `k` most probable entries of an output with one axis, most probable first.
 
-        `output` may be left out if only one such output was requested. Raises `InvalidRequest` for
-        an output with another number of axes, and for a `k` beyond what was requested, and
-        `ServerError` where an entry is NaN: then the entries have no order.
+        `output` may be omitted if only one requested output has one axis. Raises `InvalidRequest`
+        for an output with another number of axes, and for a `k` above the number of entries
+        received. Raises `ServerError` if an entry is NaN, since NaN has no order.
         """
         column, values, indices = self.entries(output)
         if np.isnan(values).any():
@@ -96,8 +100,11 @@ class Prediction:
         ]
 
     def entries(self, output: str | None) -> tuple[Column, np.ndarray, np.ndarray | None]:
-        """Of an output with one axis: its column, its values (probabilities, of logits), and, if it
-        was requested as `Top`, their indices."""
+        """Column, values and indices of an output with one axis.
+
+        Values of logits are returned as probabilities. Indices are None unless the output was
+        requested as `Top`.
+        """
         frame = self._frame
         if output is None:
             choices = [name for name, i in frame.layout.index.items() if _is_vector(frame, i)]
@@ -138,7 +145,7 @@ class Prediction:
 
 
 class Predictions(Sequence[Prediction]):
-    """The predictions of a whole sequence, one an element, in order."""
+    """Predictions for a whole sequence, in order, with one prediction per element."""
 
     __slots__ = ("_frame",)
 
@@ -155,8 +162,11 @@ class Predictions(Sequence[Prediction]):
     @overload
     def __getitem__(self, key: str) -> Any: ...
     def __getitem__(self, key: int | slice | str) -> Any:
-        """By position a prediction; by slice a list of them; by name an output of all of them,
-        stacked: an array [len(self), *shape], or a `TopValues` of such arrays."""
+        """Returns by position a prediction, by slice a list of predictions.
+
+        By name, returns an output of all predictions stacked: an array [len(self), *shape], or a
+        `TopValues` of such arrays.
+        """
         if isinstance(key, str):
             i = _index(self._frame, key)
             indices = self._frame.indices[i]
@@ -174,8 +184,10 @@ class Predictions(Sequence[Prediction]):
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, float32 unless the logits are float64. NaN where the
-    largest logit is infinite."""
+    """Softmax over the last axis, float32 unless the logits are float64.
+
+    Returns NaN where the largest logit is infinite.
+    """
     logits = logits.astype(np.result_type(logits, np.float32))
     with np.errstate(invalid="ignore"):
         shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""The elements of one frame, of any number of sessions, each named once."""
+"""Elements of several sessions for one frame; each session is named once."""
 
 from collections.abc import MutableSequence
 
@@ -7,7 +7,7 @@ from elman._wire.codec import Codec, Payload
 from elman.v1 import inference_pb2 as pb
 
 SESSION_BYTES = 24
-"""What naming a session in a frame takes at most: its number, a count and their framing."""
+"""Largest size of a session's entry in a frame, in bytes: its number, a count and their framing."""
 
 
 class PushBuilder:
@@ -24,8 +24,10 @@ class PushBuilder:
         return bool(self._numbers)
 
     def add(self, session: Session, budget: int) -> int:
-        """So many bytes of what a session has to push, or one element if that is more. Returns the
-        bytes that it takes."""
+        """Adds a session's pending elements: up to `budget` bytes, or one larger element.
+
+        Returns the bytes added.
+        """
         width = self._width
         count = session.take(budget // width if budget > width else 1, self._parts)
         if not count:

@@ -1,4 +1,7 @@
-"""The one place where what a server or gRPC says becomes an error of `elman.errors`."""
+"""Translation of answers from servers and gRPC into the errors of `elman.errors`.
+
+No other module translates them.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -22,17 +25,19 @@ from elman.errors import (
 from elman.v1 import inference_pb2 as pb
 
 PUSHBACK = "grpc-retry-pushback-ms"
-"""The trailer in which a server says how many milliseconds to wait before a retry."""
+"""Trailer with the milliseconds to wait before a retry, sent by a server."""
 
 
 _SIZE_LIMIT = "max_message_bytes"
 SERVER = "elman-server"
-"""What a server calls itself, before its first answer on a Stream: another name each time that one
-is started, wherever it is reached."""
+"""Metadata key of a server's name, sent before the first answer on a Stream.
+
+A server gets a new name at each start. The name is independent of the address.
+"""
 
 
 _BODY_LIMIT = "http2 header with status: 413"
-"""What gRPC says when a proxy finds a request too large."""
+"""gRPC's error text after a proxy refused a request as too large."""
 _BODY_LIMIT_MEANS = (
     "a proxy before the server refused a request as too large (HTTP status 413): raise its limit "
     "of a request's body (nginx: `client_max_body_size 0`)"
@@ -40,7 +45,7 @@ _BODY_LIMIT_MEANS = (
 
 
 class RpcStatus(Protocol):
-    """How an RPC ended: what gRPC's synchronous and asynchronous errors have in common."""
+    """End of an RPC: the common interface of gRPC's synchronous and asynchronous errors."""
 
     def code(self) -> grpc.StatusCode | None: ...
     def details(self) -> str | None: ...
@@ -49,7 +54,7 @@ class RpcStatus(Protocol):
 
 
 def rpc_error(error: grpc.RpcError) -> ElmanError:
-    """What gRPC raised, as an error of this SDK."""
+    """Converts an error of gRPC into an error of this SDK."""
     status = cast(RpcStatus, error)
     code = status.code() or grpc.StatusCode.UNKNOWN
     details = status.details() or code.name
@@ -78,46 +83,50 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
 
 
 def _tells_of_size(details: str) -> bool:
-    """Whether it is a message that was too large, and not the server that was too busy: in gRPC's
-    own words, or in those of `elman_server`. To try again would not help."""
+    """Whether an error means a message too large, not a busy server. A retry would not help.
+
+    Recognises the texts of gRPC and of `elman_server`.
+    """
     return "larger than max" in details or _SIZE_LIMIT in details
 
 
 def stream_error(error: grpc.RpcError) -> ElmanError:
-    """How an RPC of sessions ended: where gRPC itself gave up, the server is out of reach."""
+    """Converts the error at the end of a Stream RPC. If gRPC gave up, the server is unreachable."""
     mapped = rpc_error(error)
-    # It has no deadline of its own: a proxy's may be over.
+    # A Stream has no deadline of its own, but a proxy may have one.
     if isinstance(mapped, ServerError | ServerOverloaded | DeadlineExceeded):
         return Unavailable(str(mapped))
     return mapped
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether another server, or the same one later, may do what this one could not; so also if a
-    channel is closed."""
+    """Whether a retry may succeed, on another server or on the same server later.
+
+    True also for a closed channel.
+    """
     if not isinstance(error, grpc.RpcError):
         return True
     return cast(RpcStatus, error).code() in (
         grpc.StatusCode.UNAVAILABLE,
-        # Nobody here cancels a call: gRPC's server does, of those that it does not take in.
+        # The client cancels no calls here. gRPC's server cancels calls it does not accept.
         grpc.StatusCode.CANCELLED,
     )
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether gRPC's server did not take a call in. Its connection is good."""
+    """Whether gRPC's server did not accept a call. Its connection still works."""
     if not isinstance(error, grpc.RpcError):
         return False
     return cast(RpcStatus, error).code() is grpc.StatusCode.CANCELLED
 
 
 def server_of(error: grpc.RpcError) -> str | None:
-    """Which server it was that said so, if it was one."""
+    """Name of the server in an error's initial metadata, or None."""
     return server_name(cast(RpcStatus, error).initial_metadata())
 
 
 def server_name(metadata: Any) -> str | None:
-    """A server's name for itself, in what comes before its first answer."""
+    """Name of the server in initial metadata, or None."""
     for key, value in metadata or ():
         if key == SERVER:
             return str(value)
@@ -125,8 +134,10 @@ def server_name(metadata: Any) -> str | None:
 
 
 def is_too_large(error: grpc.RpcError) -> bool:
-    """Whether a call failed because a message would pass a limit of the server or of a proxy, not
-    for want of room: then the server names no time to try again."""
+    """Whether a call failed because a message exceeds a limit of the server or of a proxy.
+
+    An overloaded server sends the same status code together with a time to wait.
+    """
     status = cast(RpcStatus, error)
     if _BODY_LIMIT in (status.details() or ""):
         return True
@@ -135,7 +146,7 @@ def is_too_large(error: grpc.RpcError) -> bool:
 
 
 def pushback(error: grpc.RpcError) -> int | None:
-    """Milliseconds that the server asks to wait, if it does."""
+    """Milliseconds to wait before a retry, or None if the server names no time."""
     for key, value in cast(RpcStatus, error).trailing_metadata() or ():
         if key == PUSHBACK and str(value).isdigit():
             return int(value)
@@ -143,12 +154,12 @@ def pushback(error: grpc.RpcError) -> int | None:
 
 
 def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Failure:
-    """What the end of an RPC means to a session on it that had not ended.
+    """Error for a session still open at the end of its RPC.
 
-    An open session is lost, if the connection or the server went away, or nobody goes on with it;
-    one that never opened has lost nothing, so it meets the RPC's own error.
+    An open session is lost if the connection or the server went away, or if no server resumes the
+    session. A session that never opened has lost no data, so it raises the RPC's own error.
     """
-    denied = isinstance(error, AccessDenied) and bool(session.ticket)  # good with other credentials
+    denied = isinstance(error, AccessDenied) and bool(session.ticket)  # resumable with other credentials
     if session.opened and (resuming or denied or isinstance(error, Unavailable)):
         position, ticket = session.answered, session.ticket or None
         message = f"the session was lost after {position} answered elements: {error}"
@@ -164,33 +175,34 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Why a session that its server does not serve any more may go on with another."""
+    """Reason why a session left its server and may resume on another server."""
 
     error: ElmanError
     refused: bool = False
-    """Whether the server would not have it, now or later."""
+    """Whether the server refused the session for good."""
     after: float | None = None
-    """Seconds to wait, if it said."""
+    """Seconds to wait before a retry, or None if the server named no time."""
     parked: bool = False
-    """Whether the same server would have it back, and not before there is something to push."""
+    """Whether the server parked the session until the next push; the same server takes it back."""
     leaving: bool = False
-    """Whether its server is of no use to others either."""
+    """Whether new sessions should avoid the server too."""
     crashed: bool = False
-    """Whether the server had answered, and broke off."""
+    """Whether the RPC broke after the server had answered."""
 
 
 def broken(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | None:
-    """What the end of an RPC is to a session on it."""
+    """Returns the orphan for a session whose RPC has ended, or None if the session cannot go on."""
     if isinstance(error, Unavailable):
         return Orphan(error, leaving=True, crashed=crashed)
-    # A server that is not up to date may come before one that is.
+    # During an update, an old server without the model may be tried before a new server.
     if isinstance(error, ModelNotFound) and session.opened:
         return Orphan(error, refused=True, leaving=True)
     return None
 
 
 def left(closed: pb.Closed, session: Session) -> Orphan | None:
-    """What its server's word is to a session."""
+    """Returns the orphan for a session closed by its server, or None if the session cannot go
+    on."""
     message = closed.message
     match closed.reason:
         case pb.CLOSE_REASON_MOVED:
@@ -209,7 +221,7 @@ def left(closed: pb.Closed, session: Session) -> Orphan | None:
 
 
 def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
-    """Why the server closed a session; None if it was finished, as the client asked."""
+    """Error for a session closed by its server; None if the session finished as requested."""
     message, position = closed.message, closed.position
     opened, complete = session.opened, session.in_flight == 0
     match closed.reason:
@@ -245,7 +257,7 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
 
 
 def again(error: ElmanError) -> Failure:
-    """Makes errors like `error`, each with a traceback of its own."""
+    """Makes copies of `error`, each with its own traceback."""
 
     def make() -> ElmanError:
         copy = type(error)(*error.args)
