@@ -1,1 +1,2 @@
-"""The SDK without threads, event loops or sockets: sessions, the multiplexer, options. Pure."""
+"""Client logic without threads, event loops or sockets, shared by the threads' and asyncio
+clients."""

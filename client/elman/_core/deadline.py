@@ -1,4 +1,4 @@
-"""How long a call may still wait for the server."""
+"""Time left for a call that waits for the server."""
 
 from math import inf
 from time import monotonic
@@ -7,7 +7,7 @@ from elman.errors import DeadlineExceeded
 
 
 class Deadline:
-    """Starts with the first wait in which the server owes something, and again with its answers."""
+    """Deadline of a call. Starts at the first wait for an answer, and restarts with each answer."""
 
     __slots__ = ("_at", "_owed", "_timeout")
 
@@ -17,10 +17,10 @@ class Deadline:
         self._owed = 0
 
     def at(self, owed: int = True) -> float:
-        """When the wait must end, on the monotonic clock; inf for never.
+        """Returns the end of the wait, on the monotonic clock; inf for never.
 
-        `owed` is what an `Operation` yielded: 0, or a number that answers change.
-        Raises `DeadlineExceeded` if that has passed.
+        `owed` is the value yielded by an `Operation`: 0, or a number changing with each answer.
+        Raises `DeadlineExceeded` after the deadline.
         """
         if not owed or self._timeout == inf:
             return inf
@@ -33,6 +33,6 @@ class Deadline:
         return self._at
 
     def remaining(self, owed: int = True) -> float | None:
-        """The same in seconds from now; None for never."""
+        """Returns the seconds until `at(owed)`; None for never."""
         at = self.at(owed)
         return None if at == inf else max(0, at - monotonic())

@@ -1,4 +1,4 @@
-"""Predictions that have come and have not been read, in order."""
+"""Predictions received and not yet read, in order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from elman._wire.prediction import Prediction
 
 
 class Run:
-    """Consecutive predictions of one session in one frame: rows `row` to `stop`."""
+    """Consecutive predictions of one session in one frame: rows `row` to `stop - 1`."""
 
     __slots__ = ("frame", "position", "row", "stop")
 
@@ -24,20 +24,21 @@ class Run:
 
 
 class Reader(Protocol):
-    """Whoever predictions are for."""
+    """Receiver of predictions."""
 
     def put(self, frame: Frame, row: int, count: int, position: int) -> None:
-        """`count` predictions have come: the rows from `row` on, the first for `position`."""
+        """Receives `count` predictions: the frame's rows from `row` on, with the first at
+        `position`."""
 
     def take_runs(self) -> list[Run]:
-        """Gives up everything that is unread, in order."""
+        """Removes and returns all unread predictions, in order."""
 
 
 class Mailbox:
-    """A queue of predictions, kept as runs: one entry for each message, not for each element.
+    """A queue of predictions, kept as runs: one entry per message, not per element.
 
-    `received` counts all that ever came; `len` is how many of them are unread. While one thread
-    puts, another may get.
+    `received` counts all predictions ever received; `len` counts the unread. One thread may put
+    while another thread gets.
     """
 
     __slots__ = ("_read", "_runs", "received")
@@ -55,7 +56,7 @@ class Mailbox:
         self.received += count
 
     def get(self) -> Prediction:
-        """The oldest prediction. Raises `IndexError` if there is none."""
+        """Returns the oldest unread prediction. Raises `IndexError` for an empty mailbox."""
         run = self._runs[0]
         prediction = run.first()
         self._read += 1
@@ -66,7 +67,7 @@ class Mailbox:
         return prediction
 
     def drain(self) -> Iterator[Prediction]:
-        """What is unread, one by one, until nothing is."""
+        """Yields unread predictions until the mailbox is empty."""
         while self._runs:
             yield self.get()
 
@@ -77,7 +78,7 @@ class Mailbox:
         return runs
 
     def merge(self, runs: Iterable[Run]) -> None:
-        """Adds runs at the places of their positions, which are others than those of its own."""
+        """Inserts runs in order of position. No position may be in the mailbox already."""
         runs = list(runs)
         self._runs = deque(sorted([*self._runs, *runs], key=lambda run: run.position))
         self.received += sum(run.stop - run.row for run in runs)

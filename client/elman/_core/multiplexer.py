@@ -1,8 +1,8 @@
-"""All sessions that one client has on one model, on one Stream RPC.
+"""All sessions of one client on one model, on one Stream RPC.
 
-Decides what goes into each frame and where the answers go; knows nothing of sockets, threads or
-event loops. Whatever was pushed since the last `take` goes out together in the next frame, so while
-a write is in flight the next one gathers. One thread at a time may call it or its sessions.
+Decides the content of each frame and routes the answers. Independent of sockets, threads and event
+loops. All elements pushed since the last `take` go into the next frame, so during a write the next
+frame fills up. Only one thread at a time may call the multiplexer or its sessions.
 """
 
 from collections import deque
@@ -23,10 +23,15 @@ from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
 _SMALL_BYTES = 4096
-"""An element that does not count, at the end of a full frame."""
+"""Largest element still added to a frame already full, so that the session opens with an
+element."""
 TICKET_SECONDS = 1.0
-"""What a server does to go on with sessions of another is what that did since their last tickets:
-so much of its work at most, or a twentieth of the elements of `ticket_every`."""
+"""Bound on the work repeated by a server resuming another server's sessions: all work since the
+last tickets.
+
+A server sends a ticket after so many seconds, but not before a twentieth of `ticket_every`
+elements.
+"""
 
 
 class _Numbers(Protocol):
@@ -36,9 +41,10 @@ class _Numbers(Protocol):
 
 
 class Multiplexer:
-    """`writable` is called when `take` may have something to give after it gave None.
+    """Sessions of one RPC. `writable` is called when `take` may return a frame after it returned
+    None.
 
-    It is `finished` once its last session has ended; a finished one opens no more.
+    The multiplexer is `finished` once its last session has ended, and opens no sessions afterwards.
     """
 
     def __init__(
@@ -51,13 +57,17 @@ class Multiplexer:
         got_on: Callable[[Session], None] = lambda session: None,
         max_frame_bytes: int = 1024 * 1024,
     ) -> None:
-        """`orphans` is told of each session that could go on elsewhere and answers whether it will;
-        if not, it is lost. `succeeded`: the server gets on with one; `got_on`: with which."""
+        """`orphans` is called with each session able to resume elsewhere, and returns whether it
+        will.
+
+        If `orphans` returns False, the session is lost. `succeeded` is called once, at the first
+        progress of any session. `got_on` is called at the progress of each session.
+        """
         self.finished = False
         self.leaving = False
-        """Whether sessions should rather be opened elsewhere."""
+        """Whether new sessions should be opened elsewhere."""
         self._heard = False
-        """Whether the server has said anything."""
+        """Whether the server has sent an answer."""
         self._orphans = orphans
         self._succeeded = succeeded
         self._got_on = got_on
@@ -67,26 +77,28 @@ class Multiplexer:
         self._max_frame_bytes = max_frame_bytes
         self._started = False
         self._proven = False
-        """Whether the server got on with any."""
+        """Whether any session has made progress."""
         self._last_number = 0
         self._sessions: dict[int, Session] = {}
-        """Those that the server was told of, by number, until it says that they have ended."""
+        """Sessions known to the server, by number, until the server reports their end."""
         self._unopened: set[Session] = set()
-        """Those that it was not told of."""
+        """Sessions unknown to the server."""
         self._layouts: dict[object, Layout] = {}
         self._opens: deque[Session] = deque()
         self._resuming: deque[tuple[int, Session]] = deque()
-        """Those that have a piece to push again, with their numbers; 0 for what is not opened yet.
-        One that comes here again, as parked ones do, has another number than before."""
+        """Sessions with elements to push again, with their numbers; number 0 if not yet opened.
+
+        A session adopted again, such as a parked session, has a new number; its old entry is stale.
+        """
         self._window = ResumeWindow()
         self._pushes: deque[int] = deque()
-        """Numbers of those that have something to push. One that comes here again has another."""
+        """Numbers of sessions with elements to push. A session adopted again has a new number."""
         self._tickets: deque[Session] = deque()
         self._closes: deque[Session] = deque()
 
     def open(self, options: SessionOptions, wake: Callable[[], None]) -> Session:
-        """A new session, not yet opened by the server. Its options are for this multiplexer's
-        model."""
+        """Creates a session, to be opened by the server later. `options` must be for the
+        multiplexer's model."""
         layout = self._layouts.setdefault(options.layout.key, options.layout)
         session = Session(0, replace(options, layout=layout), self._codec, self, wake)
         self._opens.append(session)
@@ -94,7 +106,7 @@ class Multiplexer:
         return session
 
     def adopt(self, session: Session) -> None:
-        """A stray goes on here."""
+        """Takes over an orphan."""
         session.number = 0
         session.outbound = self
         self._window.enter(session)
@@ -138,12 +150,12 @@ class Multiplexer:
         self._got_on(session)
 
     def close_sessions(self) -> None:
-        """No more elements for any session."""
+        """Closes all sessions for pushes."""
         for session in [*self._unopened, *self._sessions.values()]:
             session.close()
 
     def give_up(self, session: Session, failure: Failure) -> None:
-        """Part of `Outbound`: it ends, whatever its server does with it."""
+        """Part of `Outbound`. Ends the session here, whatever the server does."""
         session.end(failure)
         if session in self._unopened:
             self._unopened.remove(session)
@@ -157,14 +169,14 @@ class Multiplexer:
     # To the server
 
     def take(self) -> pb.StreamRequest | None:
-        """The next frame, or None if there is nothing to say."""
+        """Returns the next frame, or None if there is none to send."""
         if self.finished:
             return None
         frame = pb.StreamRequest()
         push = PushBuilder(self._codec)
         most = self._max_frame_bytes
         rest: list[int] = []
-        # Those that are opened and those that are open do not wait for one another.
+        # Fairness: openings get at most half of a frame while open sessions have elements to push.
         share = most // 2 if self._pushes else most
         left = self._take_resuming(frame, push, share, rest)
         left = self._take_opens(frame, push, left, rest)
@@ -184,8 +196,10 @@ class Multiplexer:
     def _take_resuming(
         self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[int]
     ) -> int:
-        """A piece of what each resumed session pushes again, while there is room in their window.
-        Those that are not done with it go on when their tickets come."""
+        """Adds a piece of each resumed session's elements, while the resume window has room.
+
+        A session with more pieces continues after its next ticket. Returns the budget left.
+        """
         while self._resuming and budget > 0 and (room := self._window.room) > 0:
             number, session = self._resuming[0]
             if session.ended or session.outbound is not self or session.number != number:
@@ -210,8 +224,10 @@ class Multiplexer:
     def _take_opens(
         self, frame: pb.StreamRequest, push: PushBuilder, budget: int, rest: list[int]
     ) -> int:
-        """Opens sessions, each with the elements that it has: a server may park those that stay
-        silent."""
+        """Opens sessions, each with its first elements, since a server may park silent sessions.
+
+        Returns the budget left.
+        """
         while self._opens and budget > 0:
             session = self._opens[0]
             if session.ended or session.outbound is not self:
@@ -230,11 +246,12 @@ class Multiplexer:
 
     @staticmethod
     def _given(session: Session) -> int:
-        """Bytes that it is opened with, which may be nearly as many as a message may have."""
+        """Bytes of ticket and contexts at an opening. May be nearly as large as a message may
+        be."""
         return len(session.ticket or b"") + contexts_bytes(session.contexts)
 
     def _open(self, frame: pb.StreamRequest, session: Session) -> int:
-        """Tells the server of a session; the bytes that it takes."""
+        """Adds the opening of a session to a frame. Returns its size in bytes."""
         self._unopened.remove(session)
         self._last_number += 1
         session.number = self._last_number
@@ -256,7 +273,7 @@ class Multiplexer:
         return message.ByteSize() + SESSION_BYTES
 
     def _take_pushes(self, frame: pb.StreamRequest, push: PushBuilder, budget: int) -> None:
-        # What is larger than a frame goes alone.
+        # An element larger than a frame goes alone.
         pushes, add = self._pushes, push.add
         while pushes and (budget > 0 or not (push or frame.opens)):
             number = pushes.popleft()
@@ -269,7 +286,7 @@ class Multiplexer:
                 break
 
     def _take_last(self, line: deque[Session], numbers: "_Numbers", budget: int) -> None:
-        """What is said of sessions once all that was pushed to them is."""
+        """Adds ticket requests or closes for sessions with all elements sent."""
         for _ in range(len(line)):
             session = line.popleft()
             if session.outbound is not self or self._has_ended(session):
@@ -281,15 +298,15 @@ class Multiplexer:
                 budget -= SESSION_BYTES
 
     def _has_ended(self, session: Session) -> bool:
-        """At the server."""
+        """Whether the session has ended at the server too."""
         return session.ended and self._sessions.get(session.number) is not session
 
     # -------------------------------------------------------------------------------------------
     # From the server
 
     def receive(self, response: pb.StreamResponse) -> None:
-        """Routes one frame. Raises `ServerError` if it breaks the protocol, which the RPC cannot
-        survive."""
+        """Routes one frame. Raises `ServerError` for a breach of the protocol; the RPC must end
+        then."""
         sessions = self._sessions
         self._heard = True
         for opened in response.opened:
@@ -313,7 +330,7 @@ class Multiplexer:
                 session.keep_ticket(ticket.ticket, ticket.position)
                 self._settled(session, ticket.position if ticket.ticket else None)
         for closed in response.closed:
-            # The server closes a number that has ended again if a push to it crossed its end.
+            # After a push crosses a session's end, the server closes the same number a second time.
             if closed.session in sessions or closed.session > self._last_number:
                 session = self._session(closed.session)
                 del sessions[closed.session]
@@ -323,8 +340,10 @@ class Multiplexer:
         self._finish_if_empty()
 
     def fail(self, error: ElmanError, *, final: bool = False) -> None:
-        """The RPC has ended: so have all its sessions, each with an error of its own, but for those
-        that go on elsewhere. `final`: none does."""
+        """Handles the end of the RPC: each session becomes an orphan, or ends with its own error.
+
+        If `final`, no session becomes an orphan.
+        """
         sessions = [*self._sessions.values(), *self._unopened]
         self._sessions.clear()
         self._unopened.clear()
@@ -349,7 +368,7 @@ class Multiplexer:
             session.end(failure)
 
     def _orphaned(self, session: Session, orphan: Orphan) -> bool:
-        """Whether it goes on elsewhere, or has no need to."""
+        """Whether the session resumes elsewhere, or is already complete."""
         if session.closing and not session.in_flight:
             session.end(None)
             return True
@@ -359,7 +378,7 @@ class Multiplexer:
         return self._orphans(session, orphan)
 
     def _settled(self, session: Session, position: int | None) -> None:
-        """A ticket has come, or none will: a piece that was pushed again is done with."""
+        """Removes a piece from the resume window: its ticket has come, or no ticket will come."""
         if self._window.settle(session, position):
             if session.resuming and not session.ended:
                 self._resuming.append((session.number, session))

@@ -1,9 +1,9 @@
-"""One session as its client sees it: what was pushed, what was answered, who reads the answers.
+"""A session on the client: elements pushed, elements answered, readers of the predictions.
 
-Knows nothing of sockets, threads or event loops. What may have to wait is an `Operation`: a
-generator that yields whenever it must wait for the session to change, and whose `return` is its
-result. A shell advances it again after the session's `wake` was called; whoever gives up on it
-closes it. An operation must be advanced, and every method called, by one thread at a time.
+Independent of sockets, threads and event loops. A call with waits is an `Operation`: a generator.
+It yields to wait for a change of the session, and its `return` value is the result. A shell
+advances the operation again after the session's `wake` is called, and closes the operation to give
+up. Only one thread at a time may advance operations or call methods.
 """
 
 from collections import deque
@@ -29,19 +29,20 @@ from elman.errors import (
 T = TypeVar("T")
 
 Operation: TypeAlias = Generator[int, None, T]
-"""Yields 0 (or False) if the server owes nothing, so that the caller's timeout does not count.
+"""Yields 0 (or False) while the server owes no answer; the caller's timeout does not count then.
 
-Otherwise another number whenever the server has answered meanwhile, and the timeout starts again;
-or always True, and it counts for all of the operation.
+Otherwise, one of two rules. If the yielded number changes after each answer of the server, each
+answer restarts the timeout. If the operation always yields True, the timeout covers the whole
+operation.
 """
 
 Failure: TypeAlias = Callable[[], ElmanError]
-"""Makes the error that ended a session anew for every call that meets it."""
+"""Makes the error of a failed session, as a new object for every call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """How a server has opened a session."""
+    """Answer of a server to the opening of a session."""
 
     id: str
     window: int
@@ -50,26 +51,27 @@ class Opened:
 
 
 class Outbound(Protocol):
-    """Where a session's pushes and its close go."""
+    """Receiver of a session's pushes, ticket requests and close."""
 
     def pushed(self, session: "Session") -> None:
-        """The session has pending elements, and had none before."""
+        """Reports pending elements in a session without any before."""
 
     def closed(self, session: "Session") -> None:
-        """The session will get no more elements."""
+        """Reports the session's close for pushes."""
 
     def ticket_wanted(self, session: "Session") -> None:
-        """The session wants its ticket."""
+        """Reports the session's request for a ticket."""
 
     def got_on(self, session: "Session") -> None:
-        """The session has an answer that it did not have."""
+        """Reports progress: the session has a new answer."""
 
     def give_up(self, session: "Session", failure: "Failure") -> None:
-        """The session ends with this."""
+        """Ends the session with `failure`."""
 
 
 class _Nowhere:
-    """For a session that has lost its RPC: what it has to say is looked at when it gets another."""
+    """Outbound of a session without an RPC. The session's next RPC reads pushes and requests
+    later."""
 
     def pushed(self, session: "Session") -> None: ...
 
@@ -89,11 +91,11 @@ NOWHERE = _Nowhere()
 class Session:
     """Invariant: `answered <= pushed`, and `pushed - answered` is within the window.
 
-    It goes on when its RPC has broken: on another it begins at its ticket, and everything since
-    then is pushed again. Predictions that come again are dropped.
+    The session survives a broken RPC. It resumes from its ticket on another RPC, and all elements
+    since the ticket are pushed again. Repeated predictions are dropped.
 
-    An element counts as in flight from its push until its prediction has come, whether or not that
-    has been read. `wake` is called whenever an operation may be able to go on.
+    An element is in flight from its push until its prediction arrives, read or unread. `wake` is
+    called whenever a waiting operation may be able to continue.
     """
 
     __slots__ = (
@@ -141,18 +143,18 @@ class Session:
         wake: Callable[[], None],
     ) -> None:
         self.number = number
-        """Its own on its RPC; 0 before it was named there."""
+        """The session's number on its RPC; 0 before the server is sent the number."""
         self.layout = options.layout
         self.codec = codec
         self.wake = wake
         self.outbound = outbound
-        """Changes with its RPC."""
+        """Replaced together with the RPC."""
         self.contexts = options.contexts
         self._window_limit = options.window
         self.name = options.name
-        """Of a session that servers keep; otherwise empty."""
+        """Name of a named session, which servers store; otherwise empty."""
         self.restart = options.restart
-        """Whether it is still to begin anew."""
+        """Whether the named session is still to begin anew."""
         self.id = ""
         self.window = 0
         self.opened = False
@@ -164,28 +166,29 @@ class Session:
         self.inbox = Mailbox()
         self.pending_elements = 0
         self._pending: deque[Payload] = deque()
-        # Whom the predictions are for up to which position: (stop, reader), in order of positions.
+        # Readers of the predictions, in order of positions: (stop, reader). The reader gets
+        # predictions before position `stop`.
         self._routes: deque[tuple[int, Reader]] = deque()
         self.sources: list[Callable[[], None]] = []
-        """Called after each delivery: they may push, as there may be room now."""
+        """Callbacks after each delivery, to push more elements into the free room."""
         self.ticket = options.ticket
-        """The last one; None before the first."""
+        """Last ticket; None before the first."""
         self.ticket_position = -1
         self.ticket_wanted_at: int | None = None
-        """The least position of the ticket that somebody waits for."""
+        """Least position of the requested ticket; None without a request."""
         self._ticket_waiters = 0
         self.ticket_every = options.ticket_every
-        """After how many elements one comes, unasked; 0 for none."""
+        """Number of elements between two tickets sent unasked; 0 for no tickets."""
         self._replay = Replay(codec)
         self._resumed_from = -1
-        """The position of the ticket at which it lost its RPC last."""
+        """Position of the ticket in use at the last loss of an RPC."""
         self._due = 0
-        """The position that the server's next prediction must have."""
+        """Position expected of the server's next prediction."""
         self.retries = Retries()
         self.resume_until = 0
-        """Elements before this position were pushed on an RPC before this one."""
+        """Elements before this position were pushed on an earlier RPC."""
         self.parked = False
-        """Whether it has no server, and needs none before it has something to say."""
+        """Whether the session has no server, and needs no server before its next push."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -196,29 +199,27 @@ class Session:
 
     @property
     def sent(self) -> int:
-        """How many elements were pushed on its RPC, or are behind the ticket that it began from
-        there."""
+        """Number of elements pushed on the present RPC or covered by its first ticket."""
         return self.pushed - self.pending_elements
 
     @property
     def repeated(self) -> int:
-        """The position before which its present server has answered all since its ticket, had that
-        been answered before or not."""
+        """Position up to which the present server has answered, repeated answers included."""
         return self._due
 
     @property
     def resuming(self) -> bool:
-        """Whether it has elements to push that it pushed before."""
+        """Whether elements pushed on an earlier RPC are still to be pushed again."""
         return self.sent < self.resume_until
 
     @property
     def room(self) -> int:
-        """How many elements may be pushed now."""
+        """Number of elements the window admits now."""
         return max(0, self.window - self.in_flight)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits for an answer, and it may yet be used."""
+        """Whether the session is open and owed no answer."""
         waits = self.in_flight or self.closing or self.ticket_wanted_at is not None
         return self.opened and not waits
 
@@ -227,14 +228,14 @@ class Session:
         while not self.opened:
             if self.failure:
                 raise self.failure()
-            if self.ended:  # no stream has it yet that could close it
+            if self.ended:  # no stream exists yet to close the session
                 raise ClientClosed("the client was closed")
             yield True
 
     def step(self, payload: Payload) -> Operation[Prediction]:
-        """Pushes one element and waits for its prediction, past what others have in flight.
+        """Pushes one element and waits for its prediction, while other elements may be in flight.
 
-        Given up, it leaves the prediction to whoever iterates the stream.
+        If the caller gives up, the prediction goes to the stream's inbox.
         """
         if self.closing or self.pushed - self.answered >= self.window:
             yield from self.make_room()
@@ -253,7 +254,7 @@ class Session:
     def push(self, payload: Payload) -> Operation[None]:
         """Pushes elements, as many at a time as the window allows.
 
-        The timeout counts from the server's last answer.
+        The timeout restarts with each answer of the server.
         """
         unit = self.codec.unit
         start, stop = 0, len(payload) // unit
@@ -266,25 +267,25 @@ class Session:
             start += count
 
     def next(self) -> Operation[Prediction | None]:
-        """Waits for the next prediction that nobody else reads; None after the session's end."""
+        """Waits for the next prediction in the inbox; None after the session's end."""
         while not self.inbox:
             if self.failure:
                 raise self.failure()
             if self.ended:
                 return None
-            # What is in flight for others is not owed to whoever waits here.
+            # Predictions in flight for other readers do not count as owed here.
             yield self.closing or any(reader is self.inbox for _, reader in self._routes)
         return self.inbox.get()
 
     def close(self) -> None:
-        """No more elements. Those that were pushed are finished."""
+        """Closes the session for pushes. Pushed elements are finished."""
         if not self.closing and not self.ended:
             self.closing = True
             self.outbound.closed(self)
             self.wake()
 
     def take_ticket(self) -> Operation[bytes]:
-        """Waits for a ticket of all that was pushed before."""
+        """Waits for a ticket that covers all elements pushed before the call."""
         self.check()
         position = self.pushed
         if self.ticket is None or self.ticket_position < position:
@@ -297,7 +298,7 @@ class Session:
                     raise self.failure()
                 if self.ended:
                     raise SessionClosed(f"the stream was closed after {self.pushed} elements")
-                # Another number after every answer: see `Operation`.
+                # The number changes with every answer: see `Operation`.
                 yield self.answered + 1
         finally:
             self._ticket_waiters -= 1
@@ -311,22 +312,22 @@ class Session:
     # For operations
 
     def check(self) -> None:
-        """Raises what keeps the session from taking another element, if anything does."""
+        """Raises the session's failure, or `SessionClosed` after its close."""
         if self.failure:
             raise self.failure()
         if self.closing:
             raise SessionClosed(f"the stream was closed after {self.pushed} elements")
 
     def make_room(self) -> Operation[None]:
-        """Waits until the window is open."""
+        """Waits until the window has room."""
         self.check()
         while self.pushed - self.answered >= self.window:
-            # Another number after every answer: see `Operation`.
+            # The number changes with every answer: see `Operation`.
             yield self.answered + 1
             self.check()
 
     def put(self, payload: Payload, count: int, reader: Reader) -> None:
-        """Pushes `count` elements, within the window, whose predictions are for `reader`."""
+        """Pushes `count` elements, within the window. Their predictions go to `reader`."""
         self.pushed += count
         routes = self._routes
         if routes and routes[-1][1] is reader:
@@ -339,7 +340,7 @@ class Session:
             self.outbound.pushed(self)
 
     def abandon(self, reader: Reader) -> None:
-        """Leaves what has come or will come for `reader` to the inbox."""
+        """Redirects all predictions of `reader`, received or in flight, to the inbox."""
         for i, (stop, other) in enumerate(self._routes):
             if other is reader:
                 self._routes[i] = (stop, self.inbox)
@@ -350,7 +351,7 @@ class Session:
     # For the multiplexer
 
     def take(self, limit: int, parts: list[Payload]) -> int:
-        """Moves up to `limit` pending elements into `parts`; how many."""
+        """Moves up to `limit` pending elements into `parts`. Returns the number moved."""
         first = len(parts)
         if self.pending_elements <= limit:
             taken = self.pending_elements
@@ -375,8 +376,10 @@ class Session:
         return taken
 
     def accept(self, opened: Opened) -> None:
-        """The server has opened the session, or opened it again. Raises `ServerError` if it goes on
-        at another position than the ticket's."""
+        """Handles the opening of the session by a server, first or repeated.
+
+        Raises `ServerError` if a resumed session's position differs from the ticket's.
+        """
         limit = self._window_limit
         self.id = opened.id
         self.window = max(1, opened.window if limit is None else min(opened.window, limit))
@@ -396,7 +399,8 @@ class Session:
             )
 
     def keep_ticket(self, ticket: bytes, position: int) -> None:
-        """The server has sent one. Raises `ServerError` if it is of what was not answered."""
+        """Stores a ticket of the server. Raises `ServerError` if its position is not yet
+        answered."""
         if not self._replay.start <= position <= self._due:
             raise ServerError(
                 f"the server sent a ticket of position {position} of a session; expected was one "
@@ -416,20 +420,20 @@ class Session:
             self._got_on()
 
     def _got_on(self) -> None:
-        """What is waited for has come: a server that opens a session again and dies of its next
-        element has not got on with it."""
+        """Reports progress. An open alone is no progress for a resumed session: its server may die
+        of the next element."""
         self.retries.begin_anew()
         self.outbound.got_on(self)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it can be opened again as if nothing had happened."""
+        """Whether the session can be opened again without loss."""
         if self.name and self.opened and not self.ticket:
-            return False  # a server may have kept a later state than the one it began from here
+            return False  # a server may have stored a later state than the session's start here
         return not self.ended and (not self.opened or self.ticket_every > 0)
 
     def orphan(self) -> None:
-        """It has lost its RPC: all since its ticket is to be pushed again."""
+        """Detaches the session from its RPC; all elements since the ticket become pending again."""
         self.outbound = NOWHERE
         if self.opened:
             self.resume_until = max(self.resume_until, self.pushed - self.pending_elements)
@@ -442,8 +446,10 @@ class Session:
         self.pending_elements = self.pushed - self._due if self.opened else 0
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
-        """Hands `count` predictions to their readers, but for those that they have. Raises
-        `ServerError` if they are not the next ones of what was pushed."""
+        """Hands `count` predictions to their readers, and drops repeated predictions.
+
+        Raises `ServerError` if the position is not the next one, or beyond the elements pushed.
+        """
         if position != self._due or position + count > self.pushed - self.pending_elements:
             raise ServerError(
                 f"the server answered elements {position} to {position + count - 1} of a session; "
@@ -474,7 +480,7 @@ class Session:
             source()
 
     def end(self, failure: Failure | None) -> None:
-        """Nothing more will be heard of it. What was answered can still be read."""
+        """Ends the session, with or without a failure. Received predictions can still be read."""
         if not self.ended:
             self.ended = True
             self.closing = True

@@ -159,7 +159,8 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
     An open session is lost if the connection or the server went away, or if no server resumes the
     session. A session that never opened has lost no data, so it raises the RPC's own error.
     """
-    denied = isinstance(error, AccessDenied) and bool(session.ticket)  # resumable with other credentials
+    # With other credentials the session's ticket still works.
+    denied = isinstance(error, AccessDenied) and bool(session.ticket)
     if session.opened and (resuming or denied or isinstance(error, Unavailable)):
         position, ticket = session.answered, session.ticket or None
         message = f"the session was lost after {position} answered elements: {error}"
