@@ -1,4 +1,7 @@
-"""Sampling from a model and feeding what was drawn back to it. As pure as `elman._core.session`."""
+"""Generation: samples a symbol from a prediction and pushes the symbol back to the model.
+
+Independent of sockets, threads and event loops, like `elman._core.session`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +18,9 @@ from elman.errors import InvalidElement, InvalidRequest
 
 
 class Generation:
-    """Gives symbols one by one; each was pushed before it is given.
+    """Yields symbols one by one, and pushes each symbol before returning it.
 
-    So the prediction from which the next is drawn is on its way while the caller uses this one.
+    The next prediction is thus computed while the caller uses the present symbol.
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class Generation:
         return symbol
 
     def abandon(self) -> None:
-        """Nobody wants another symbol: what is left of the prime is not pushed.
+        """Ends the generation. The rest of the prime is not pushed.
 
-        What is unread of the prime is left to the inbox, as `Pipeline.abandon` does.
+        Unread predictions of the prime go to the inbox, as with `Pipeline.abandon`.
         """
         self._left = 0
         if self._prime:
@@ -69,7 +72,7 @@ class Generation:
             self._prime = None
 
     def _last(self) -> Operation[Prediction]:
-        """The prediction of what was pushed last."""
+        """Waits for the prediction of the last element pushed."""
         if self._prime:
             while (batch := (yield from self._prime.batch())) is not None:
                 for prediction in batch:
@@ -90,9 +93,9 @@ class Generation:
 
 
 def choose(columns: Sequence[Column], given: Input, name: str | None) -> Column:
-    """The column to sample from: one of probabilities whose entries stand for the input's symbols.
+    """Returns the column to sample from: probabilities or logits over the input's symbols.
 
-    Raises `InvalidRequest` if there is none, or several and no name.
+    Raises `InvalidRequest` if there is no such column, or several and no name.
     """
     fitting = {column.output.name: column for column in columns if _fits(column, given)}
     if name is None and len(fitting) == 1:

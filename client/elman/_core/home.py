@@ -1,7 +1,8 @@
-"""Where a client can be used: in the process that made it and, of asyncio, on its event loop.
+"""Process and event loop in which a client can be used.
 
-The threads and connections of a client do not outlive a fork, and its locks may be held for ever in
-the child. So each use asks first, without a lock.
+A client works in the process of its `connect`, and an asyncio client only on its event loop.
+Threads and connections of a client do not survive a fork, and a lock may stay held for ever in the
+child. So each call checks the process first, without a lock.
 """
 
 import asyncio
@@ -18,18 +19,19 @@ class Closable(Protocol):
     """Connections of a client."""
 
     def close(self) -> None:
-        """All of them."""
+        """Closes all connections."""
 
 
 _forks = 0
-"""How many there were between this process and the one that imported this module."""
+"""Number of forks between this process and the process that imported this module."""
 _connections: WeakSet[object] = WeakSet()
 _inherited: list[object] = []
-"""What a child never lets go: gRPC may wait for ever for a thread that is not there."""
+"""References kept for ever in a child process: gRPC's finalisers may wait for ever for a missing
+thread."""
 
 
 def keep_in_children(connections: object) -> None:
-    """A child that forgets a client does not finalise its connections."""
+    """Keeps the connections from being finalised in a child process."""
     _connections.add(connections)
 
 
@@ -37,7 +39,8 @@ _closed_at_exit: WeakSet[Closable] = WeakSet()
 
 
 def close_at_exit(connections: Closable) -> None:
-    """Closes them before the interpreter ends the threads that gRPC waits for to do so."""
+    """Closes the connections at exit, before the interpreter ends the threads needed for
+    closing."""
     _closed_at_exit.add(connections)
 
 
@@ -64,17 +67,17 @@ class Home:
     __slots__ = ("_fork", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Here and now. `loop`: of a client for asyncio."""
+        """Records the present process. `loop`: the event loop of an asyncio client."""
         self._fork = _forks
         self._loop = loop
 
     @property
     def forked(self) -> bool:
-        """Whether this is another process."""
+        """Whether the present process is a child of the client's process."""
         return self._fork != _forks
 
     def check(self) -> None:
-        """Raises `ClientUnusable` elsewhere."""
+        """Raises `ClientUnusable` in another process or on another event loop."""
         if self._fork != _forks:
             raise ClientUnusable(
                 "this client was connected before a fork, in another process: connect anew in "
@@ -87,7 +90,7 @@ class Home:
 
 
 def check_gevent() -> None:
-    """Raises `ClientUnusable` where gRPC would wait for ever."""
+    """Raises `ClientUnusable` if gRPC would wait for ever under gevent."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return
@@ -101,7 +104,7 @@ def check_gevent() -> None:
 
 
 def refuse_pickle(what: str) -> NoReturn:
-    """Raises `TypeError`, as Python does for what has threads and sockets."""
+    """Raises `TypeError`, as Python does for objects with threads and sockets."""
     instead = "connect in the process that uses it"
     if what == "Stream":
         instead = "send `stream.ticket()`, and go on there with `client.stream(model, ticket=...)`"

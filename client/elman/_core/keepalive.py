@@ -1,8 +1,7 @@
-"""How often a client asks whether its connection is still there, and what servers allow.
+"""Keepalive pings: their interval, and the limits of servers.
 
-gRPC sends a ping after so many seconds without a word from the server, while any call is open. It
-is the other end's gRPC that answers, not its models: a server with much to do is not taken for one
-that is gone.
+gRPC sends a ping after so many seconds of silence from the server, while any call is open. The ping
+is answered by the server's gRPC, not by its models, so a busy server does not seem dead.
 """
 
 import logging
@@ -12,15 +11,15 @@ from elman._core.options import check_seconds
 
 DEFAULT_SECONDS = 5.0
 LEAST_SECONDS = 5.0
-"""What an Elman server allows."""
+"""Shortest interval allowed by an Elman server."""
 ANSWER_SECONDS = 5.0
-"""In which a ping must be answered."""
+"""Deadline for the answer to a ping."""
 _CAREFUL_SECONDS = 300.0
-"""What any gRPC server allows that was not told otherwise."""
+"""Shortest interval allowed by a gRPC server with default settings."""
 
 
 def allowed(seconds: float) -> float:
-    """`seconds`, or what servers allow, with a warning. Raises `InvalidRequest`."""
+    """Returns `seconds`, or the servers' minimum with a warning. Raises `InvalidRequest`."""
     check_seconds("keepalive", seconds)
     if seconds >= LEAST_SECONDS:
         return seconds
@@ -34,7 +33,7 @@ def allowed(seconds: float) -> float:
 
 
 class Keepalive:
-    """Of one client: `seconds` for its next connection."""
+    """Keepalive of one client. `seconds` is the interval for the next connection."""
 
     __slots__ = ("seconds",)
 
@@ -42,7 +41,7 @@ class Keepalive:
         self.seconds = seconds
 
     def heed(self, error: Exception) -> None:
-        """An RPC has ended with this: if it was for too many pings, there are fewer from now on."""
+        """Lengthens the interval if an RPC ended because of too many pings."""
         if "too many pings" not in str(error).lower().replace("_", " "):
             return
         if self.seconds < _CAREFUL_SECONDS:

@@ -1,4 +1,4 @@
-"""Models that a client has asked for lately, so that opening a stream need not ask again."""
+"""Cache of models, so that opening a stream needs no lookup."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from elman.v1 import inference_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model, and how its elements are packed."""
+    """A model with the codec for its elements."""
 
     model: Model
     codec: Codec
@@ -25,7 +25,7 @@ class KnownModel:
 
 
 class ModelCache:
-    """Keeps what GetModel told for `lifetime` seconds: a newer version is noticed within that."""
+    """Keeps answers of GetModel for `lifetime` seconds, the time to notice a newer version."""
 
     def __init__(self, lifetime: float = 30.0, clock: Callable[[], float] = monotonic) -> None:
         self._lifetime = lifetime
@@ -42,7 +42,7 @@ class ModelCache:
         return known
 
     def forget(self, name: str) -> None:
-        """Its server may be another one now."""
+        """Removes a model from the cache, as another server may serve other versions."""
         for key in [key for key in list(self._models) if key[0] == name]:
             self._models.pop(key, None)
 
@@ -50,8 +50,11 @@ class ModelCache:
 def omitted_labels(
     model: pb.Model,
 ) -> Generator[pb.ListLabelsRequest, pb.ListLabelsResponse, None]:
-    """Completes a model whose names did not fit into a message: yields what is to be asked, and is
-    sent the answers. Raises `ServerError` if they do not add up."""
+    """Completes a model sent without its labels, for lack of room in the message.
+
+    Yields the requests and receives the answers. Raises `ServerError` for an inconsistent number of
+    labels.
+    """
     if model.input.vocabulary_omitted:
         yield from _labels(model, "", model.input.vocabulary)
         model.input.vocabulary_omitted = False
@@ -80,7 +83,7 @@ def _labels(
 
 
 def read_model(message: pb.Model) -> Model:
-    """Raises `ServerError` for a model that this SDK does not understand."""
+    """Reads a model. Raises `ServerError` for a model unknown to this SDK."""
     try:
         return model_from_proto(message)
     except ValueError as error:
@@ -88,7 +91,7 @@ def read_model(message: pb.Model) -> Model:
 
 
 def pin(request: pb.GetModelRequest, ticket: bytes | None, session: str | None) -> None:
-    """Asks for the version that a ticket is of or, without one, that a named session is on."""
+    """Requests the version of a ticket or, without a ticket, the version of a named session."""
     if ticket:
         request.ticket = ticket
     elif session:

@@ -1,4 +1,4 @@
-"""How a client connects: its options, checked, and what they mean to a gRPC channel."""
+"""Options of a connection, checked, and the matching arguments for a gRPC channel."""
 
 import json
 import re
@@ -14,17 +14,16 @@ from elman.errors import InvalidRequest
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
-"""Of the addresses that a name has, any: so clients spread over them, and who connects anew may
-come to another."""
+"""Random choice among a name's addresses: spreads clients, also when they reconnect."""
 _ADDRESS = re.compile(r"(\[[^\[\]/]+\]|[^:\[\]/\s]+):(?P<port>\d{1,6})")
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
-"""Of addresses that gRPC reads itself."""
+"""Prefixes of addresses in gRPC's own formats."""
 MAX_FRAME_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `elman.connect` was told. Raises `InvalidRequest` for a value that is not allowed."""
+    """Arguments of `elman.connect`. Raises `InvalidRequest` for a value not allowed."""
 
     targets: tuple[str, ...]
     timeout: float
@@ -54,22 +53,25 @@ class Options:
 
     @property
     def max_frame_bytes(self) -> int:
-        """A frame's elements, with room for the rest of the message."""
+        """Limit for the elements of a frame, leaving room for the rest of the message."""
         return min(MAX_FRAME_BYTES, self.max_message_bytes // 2)
 
     def channel_arguments(self, keepalive: float, answer: float) -> list[tuple[str, str | int]]:
-        """`keepalive`: seconds of silence before a ping, `answer`: seconds for its answer."""
+        """Arguments for a gRPC channel.
+
+        `keepalive`: seconds of silence before a ping. `answer`: seconds for the ping's answer.
+        """
         arguments: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
-            # What comes is bounded by the windows, and its frames are the server's to cut.
+            # The windows bound the size of answers, and the server cuts its frames.
             ("grpc.max_receive_message_length", -1),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            # Clients are connections, as one would think: gRPC would share one between those of a
-            # process, and a server with several workers would have all of them in one.
+            # One connection per client. gRPC would share a connection among all clients of a
+            # process, and a server with several workers would serve all of them in one worker.
             ("grpc.use_local_subchannel_pool", 1),
-            # A server that is back is found within seconds, however long it was away.
+            # Finds a returning server within seconds, however long it was away.
             ("grpc.initial_reconnect_backoff_ms", 200),
-            # For so long gRPC waits for a connection that is being made.
+            # gRPC's timeout for a connection attempt.
             ("grpc.min_reconnect_backoff_ms", round(min(self.connect_seconds, 20.0) * 1000)),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
@@ -78,7 +80,7 @@ class Options:
             arguments += [
                 ("grpc.keepalive_time_ms", max(1, round(keepalive * 1000))),
                 ("grpc.keepalive_timeout_ms", milliseconds),
-                # Newer versions of gRPC wait for the ping's own timeout, a minute.
+                # Newer versions of gRPC use the ping's own timeout instead, a minute by default.
                 ("grpc.http2.ping_timeout_ms", milliseconds),
                 ("grpc.http2.max_pings_without_data", 0),
             ]
@@ -86,17 +88,17 @@ class Options:
 
     @property
     def connect_seconds(self) -> float:
-        """What one of several servers gets of the connect timeout: it may be mute."""
+        """Share of the connect timeout for each of several servers, since a server may be mute."""
         return self.connect_timeout / len(self.targets)
 
     @property
     def target(self) -> str:
-        """For people."""
+        """Targets as text for people."""
         return ", ".join(self.targets)
 
     @property
     def asked_ticket_every(self) -> int:
-        """What sessions are opened with."""
+        """Value of `ticket_every` for new sessions; 0 without resuming."""
         return self.ticket_every if self.resume_timeout else 0
 
     def unreachable(self, reason: str) -> str:
@@ -104,8 +106,11 @@ class Options:
 
 
 def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
-    """One server, or several, in a list or separated by commas. Raises `InvalidRequest`."""
-    # `ipv4:` and its like have commas of their own.
+    """Returns one target, or several given in a list or separated by commas.
+
+    Raises `InvalidRequest`.
+    """
+    # Addresses of `ipv4:` and `ipv6:` contain commas.
     if isinstance(target, str):
         several = not target.startswith(("ipv4:", "ipv6:"))
         targets = tuple(target.split(",")) if several else (target,)
@@ -121,11 +126,11 @@ def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
 
 
 _NAME_ADDRESSES = 4
-"""What a name is taken to have, for want of knowing."""
+"""Assumed number of addresses of a name, as the true number is unknown."""
 
 
 def count_addresses(targets: Sequence[str]) -> int:
-    """How many servers there may be, as far as the targets tell."""
+    """Estimates the number of servers from the targets."""
     return sum(map(_addresses, targets))
 
 
@@ -143,7 +148,8 @@ def _addresses(target: str) -> int:
 
 
 def _check_target(target: str) -> None:
-    """Otherwise gRPC would look for it until the timeout, or take a port of its own."""
+    """Checks the format. gRPC would retry an invalid target until the timeout, or choose a port
+    itself."""
     if target.startswith(_SCHEMES):
         return
     found = _ADDRESS.fullmatch(target)
@@ -155,19 +161,19 @@ def _check_target(target: str) -> None:
 
 
 def check_seconds(name: str, value: float, *, allowed: str = "seconds above 0, or inf") -> float:
-    """`value`, if it is a duration. Raises `InvalidRequest` naming the field."""
+    """Returns `value`, a duration in seconds. Raises `InvalidRequest` naming the field."""
     if not isinstance(value, int | float) or not value > 0:
         raise InvalidRequest(f"{name} is {value!r}; allowed are {allowed}")
     return value
 
 
 def rpc_timeout(seconds: float) -> float | None:
-    """A timeout as gRPC takes it."""
+    """Converts a timeout for gRPC: None for inf."""
     return None if seconds == float("inf") else seconds
 
 
 def check_window(window: int | None) -> int | None:
-    """`window`, if it is one. Raises `InvalidRequest`."""
+    """Returns `window`, a limit or None. Raises `InvalidRequest`."""
     if window is not None and (not isinstance(window, int) or window < 1):
         raise InvalidRequest(f"window is {window!r}; allowed are 1 and more, or None")
     return window

@@ -1,7 +1,8 @@
-"""Elements on their way through a session, and their predictions, in order.
+"""Elements on their way through a session, with their predictions in order.
 
-Bounded on both sides: what is in flight by the session's window, and what has come and is unread by
-the same number, so that a slow reader stops the pushing. As pure as `elman._core.session`.
+Back-pressure on both sides: the session's window bounds the elements in flight, and equally the
+unread predictions, so a slow reader stops the pushes. Independent of sockets, threads and event
+loops, like `elman._core.session`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from elman._wire.prediction import Prediction
 
 
 class Pipeline:
-    """Either carries a whole payload, given at once, or is fed element by element until `end`."""
+    """Pushes a whole payload, or is fed element by element until `end`."""
 
     __slots__ = (
         "_elements",
@@ -35,7 +36,7 @@ class Pipeline:
         self._open = payload is None
         self._error: BaseException | None = None
         self._mailbox = Mailbox()
-        # What `batch` has given out. Only its caller touches it, so that needs no lock.
+        # Predictions handed out by `batch`. Only the reader uses this mailbox, so it needs no lock.
         self._reading = Mailbox()
 
     @property
@@ -43,10 +44,10 @@ class Pipeline:
         return len(self._mailbox) + len(self._reading)
 
     # -------------------------------------------------------------------------------------------
-    # For whoever has the elements
+    # For the feeder
 
     def feed(self, payload: Payload) -> Operation[bool]:
-        """Pushes one element when there is room for it; False if nobody reads any more."""
+        """Pushes one element once there is room. Returns False if the reader has gone."""
         session = self._session
         while self._open:
             session.check()
@@ -58,22 +59,23 @@ class Pipeline:
         return False
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more to feed; `error` is raised after the predictions of what was fed."""
+        """Ends the feed. `error` is raised after the predictions of all elements fed."""
         if self._open:
             self._open = False
             self._error = error
             self._session.wake()
 
     # -------------------------------------------------------------------------------------------
-    # For whoever reads the predictions
+    # For the reader
 
     def batch(self) -> Operation[Iterator[Prediction] | None]:
-        """Waits until some predictions have come; None after the last.
+        """Waits for predictions; None after the last.
 
-        The iterator gives the unread ones, and is to be used up before the next call.
+        Returns an iterator over the unread predictions. The caller exhausts the iterator before the
+        next call.
         """
         if self._open:
-            # What was given out is read, so there may be room for whoever waits to feed.
+            # The last batch has been read, so the feeder may have room.
             self._session.wake()
         if not (yield from self._wait()):
             return None
@@ -88,7 +90,7 @@ class Pipeline:
         return runs
 
     def abandon(self) -> None:
-        """Nobody reads any more: what is unread is left to the inbox, the rest is not pushed."""
+        """Stops the pushes and leaves unread predictions to the inbox, as the reader has gone."""
         self._open = False
         self._stop()
         self._session.abandon(self)
@@ -103,7 +105,7 @@ class Pipeline:
         return self._reading.take_runs() + self._mailbox.take_runs()
 
     def _wait(self) -> Operation[bool]:
-        """Waits for a prediction; False if all have come and been read."""
+        """Waits for a prediction. Returns False after the last prediction."""
         session = self._session
         if self._payload is not None and self._refill not in session.sources:
             session.sources.append(self._refill)
@@ -123,7 +125,8 @@ class Pipeline:
             yield owed or self._payload is not None
 
     def _refill(self) -> None:
-        """Pushes what fits, once half of the window is free: so in fewer, larger frames."""
+        """Pushes more of the payload once half of the window is free, for fewer and larger
+        frames."""
         session = self._session
         if self._payload is None or session.closing:
             return
@@ -138,7 +141,7 @@ class Pipeline:
                 self._stop()
 
     def _stop(self) -> None:
-        """No more of the payload."""
+        """Drops the rest of the payload."""
         self._payload = None
         if self._refill in self._session.sources:
             self._session.sources.remove(self._refill)

@@ -1,4 +1,4 @@
-"""Draws one of several alternatives. Knows nothing of models or streams."""
+"""Random choice among weighted alternatives. Independent of models and streams."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from elman.errors import InvalidRequest, ServerError
 class Sampler:
     """Draws among the `top_k` largest probabilities p with weights p^(1 / temperature).
 
-    That is softmax(logits / temperature) where p = softmax(logits). Temperature 0 takes the
-    largest, the first of equals. Equal seeds draw equally from equal probabilities; without a seed
-    every sampler draws differently. Nothing is drawn from probabilities that are NaN.
+    The weights equal softmax(logits / temperature) where p = softmax(logits). Temperature 0 takes
+    the largest probability, and the first of equals. Equal seeds draw equally from equal
+    probabilities; without a seed every sampler draws differently. NaN probabilities raise an error.
     """
 
     def __init__(self, temperature: float, top_k: int | None, seed: int | None) -> None:
@@ -26,9 +26,9 @@ class Sampler:
         self._random = np.random.default_rng(seed)
 
     def draw(self, probabilities: np.ndarray) -> int:
-        """An index into `probabilities`, shape [n], which need not sum to 1.
+        """Returns an index into `probabilities`, shape [n]; the sum may differ from 1.
 
-        Raises `ServerError` if one of them is NaN or infinite, or if none is above 0.
+        Raises `ServerError` if a probability is NaN or infinite, or if none is above 0.
         """
         largest = probabilities.max()
         if not 0 < largest < np.inf:
@@ -42,16 +42,17 @@ class Sampler:
             exponents = np.log(weights / weights.max()) / self._temperature
         weights = np.exp(exponents)
         if self._top_k is not None and self._top_k < len(weights):
-            # Of what was given: a high temperature makes equal what was not.
+            # Rank the given probabilities: a high temperature can make different weights equal.
             weights[np.argsort(-given, kind="stable")[self._top_k :]] = 0
         cumulative = np.cumsum(weights)
-        # Strictly below the total, so that the last entry with any weight is the last drawn.
+        # Strictly below the total: the last index drawn has a weight above 0.
         target = self._random.random() * cumulative[-1]
         return int(np.searchsorted(cumulative, target, side="right"))
 
 
 def check_integer(name: str, value: Any, least: int, otherwise: str = "") -> None:
-    """Raises `InvalidRequest` for what is no integer from `least` up; a bool is none."""
+    """Raises `InvalidRequest` unless `value` is an integer of at least `least`; a bool is not
+    allowed."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         allowed = f"integers from {least} up{otherwise}"
         raise InvalidRequest(f"{name} is {value!r}; allowed are {allowed}")

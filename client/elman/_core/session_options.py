@@ -1,4 +1,4 @@
-"""What a session is opened with."""
+"""Options of a session at its opening."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from elman.errors import InvalidRequest
 
 MAX_NAME_NBYTES = 256
 _OPENING_NBYTES = 1024
-"""What a frame that opens a session takes beside its ticket, at most and roughly."""
+"""Approximate largest size of an opening frame without its ticket, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """Checked against the session's model."""
+    """Session options, checked against the session's model."""
 
     layout: Layout
     window: int | None = None
-    """How many elements may be unanswered, if fewer than the server allows."""
+    """Limit of unanswered elements, if lower than the server's limit."""
     contexts: Contexts = ()
     ticket: bytes | None = None
-    """What it goes on from."""
+    """Ticket to resume from."""
     ticket_every: int = 0
-    """After how many elements a ticket is to come; 0 for never."""
+    """Number of elements between two tickets; 0 for no tickets."""
     name: str = ""
-    """Of a named session; empty if it has none."""
+    """Name of a named session; otherwise empty."""
     restart: bool = False
     """Whether the named session begins anew."""
 
@@ -46,13 +46,13 @@ def session_options(
     restart: bool = False,
     max_message_bytes: int,
 ) -> SessionOptions:
-    """What a caller asks for. Raises `InvalidRequest` for what does not fit the model."""
+    """Checks a caller's options. Raises `InvalidRequest` for options invalid for the model."""
     if not isinstance(restart, bool):
         raise InvalidRequest(f"restart is {restart!r}; allowed is True or False")
     if restart and (name is None or ticket is not None):
         raise InvalidRequest("restart is for a session with a name, and without a ticket")
     contexts: Contexts = ()
-    # A session that there is already needs none; whether there is, the server knows.
+    # An existing session needs no contexts, but only the server knows whether the session exists.
     if context is None and name is not None and not restart:
         pass
     elif ticket is None:
@@ -71,7 +71,7 @@ def session_options(
 
 
 def check_name(name: str | None) -> str | None:
-    """`name`, if it is one of a session or None. Raises `InvalidRequest`."""
+    """Returns `name`, a session's name or None. Raises `InvalidRequest`."""
     if name is None:
         return None
     try:
@@ -88,7 +88,7 @@ def check_name(name: str | None) -> str | None:
 def check_ticket(
     ticket: bytes | bytearray | memoryview | None, max_message_bytes: int
 ) -> bytes | None:
-    """`ticket`, if it is one or None. Raises `InvalidRequest`."""
+    """Returns `ticket` as bytes, or None. Raises `InvalidRequest`."""
     if isinstance(ticket, bytearray | memoryview):
         ticket = bytes(ticket)
     if ticket is not None and (not isinstance(ticket, bytes) or not ticket):

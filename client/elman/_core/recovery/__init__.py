@@ -1,2 +1,1 @@
-"""Sessions that outlive their RPC: when they are resumed, what is pushed again, when it is
-given up."""
+"""Recovery of sessions after the loss of their RPC: retries, repeated pushes, giving up."""

@@ -1,6 +1,6 @@
-"""Sessions that have lost their RPC and will go on, on another one: when, and how long it is tried.
+"""Orphans: sessions between two RPCs, with the times of their retries.
 
-Knows nothing of sockets, threads or event loops; the time is an argument, in seconds on any clock.
+Independent of sockets, threads and event loops. Times are arguments, in seconds on any clock.
 """
 
 import random
@@ -14,14 +14,16 @@ from elman._core.session import Failure, Session
 _FIRST_SECONDS = 0.05
 _MOST_SECONDS = 2.0
 _MOST_SECONDS_AFTER_CRASHES = 16.0
-"""It may be what its servers die of: each try may cost others a server."""
+"""The session itself may crash its servers, so each retry may cost other clients a server."""
 _MOST_SECONDS_AFTER_REFUSALS = 0.2
-"""No server is hurt by another one being asked."""
+"""After a refusal, asking another server harms no server."""
 
 
 class Backoff:
-    """How long to wait before the next try: any time up to a bound that doubles (exponential
-    backoff with full jitter), so that many clients do not come back all at once."""
+    """Exponential backoff with full jitter: a random delay up to a bound that doubles.
+
+    The jitter keeps many clients from reconnecting all at once.
+    """
 
     def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
         self._uniform = uniform
@@ -31,21 +33,21 @@ class Backoff:
         self._tries = 0
 
     def delay(self) -> float:
-        """Seconds."""
+        """Returns the next delay, in seconds."""
         self._tries += 1
         return self.delay_after(self._tries)
 
     def delay_after(self, tries: int, most: float = _MOST_SECONDS) -> float:
-        """Seconds, after so many tries of something by itself."""
+        """Returns the delay after `tries` tries counted elsewhere, in seconds."""
         return self._uniform(0, min(most, _FIRST_SECONDS * 2 ** min(tries - 1, 30)))
 
     def spread(self, seconds: float, tries: int) -> float:
-        """So many seconds and, for many who were told the same, some more."""
+        """Returns `seconds` plus a random share, to spread clients with an equal instruction."""
         return seconds + self._uniform(0, seconds * 2 ** min(tries - 1, 3))
 
 
 class Attempts:
-    """Of a call that holds no state: how long it is tried again, on one server after another."""
+    """Retries of a stateless call, on one server after another."""
 
     def __init__(self, seconds: float, backoff: Backoff) -> None:
         self._seconds = seconds
@@ -54,9 +56,11 @@ class Attempts:
         self._broke = False
 
     def again(self, *, broke: bool) -> float | None:
-        """Seconds to wait before the next; None if there is no time for one. `broke`: whether it
-        failed on a connection that had worked before, which may take long to be found dead: the
-        time to reach a server then begins anew, once."""
+        """Returns the seconds to wait before the next try, or None if no time is left.
+
+        `broke`: whether the call failed on a connection that had worked before. Detecting a dead
+            connection may take long, so the time to reach a server then starts anew, once.
+        """
         if broke and not self._broke:
             self._broke = True
             self._until = monotonic() + self._seconds
@@ -66,18 +70,18 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
-    """What a server does with a session that came to it."""
+    """Resumed session on a server without progress so far."""
 
     until: float
-    """When its time is over."""
+    """Deadline for progress."""
     repeated: int
-    """How far it was when that was said."""
+    """The session's `repeated` at the start of the trial."""
 
 
 class Recovery:
-    """Strays: sessions between two RPCs. Whoever takes one in gets it from `due`.
+    """Orphans and parked sessions. The reconnector takes orphans from `due`.
 
-    Those for which nothing waits are parked: no time runs for them, and no server is asked.
+    A parked session waits for no answer: no deadline runs, and no server is asked.
     """
 
     def __init__(
@@ -89,28 +93,33 @@ class Recovery:
         backoff: Backoff,
         bring_back: Callable[[Session], None],
     ) -> None:
-        """`resume_timeout`: seconds for which it is tried to go on with a session, 0 for not at
-        all; `open_timeout`: the same for one that was never opened; `servers`: how many there are
-        at least; `bring_back` takes in at once a session that was parked."""
+        """Sets the limits of retries.
+
+        `resume_timeout`: seconds of retries for a session; 0 for no retries.
+        `open_timeout`: seconds of retries for a session never opened.
+        `servers`: least number of servers.
+        `bring_back`: resumes a parked session at once.
+        """
         self._resume_timeout = resume_timeout
         self._open_timeout = open_timeout
         self._servers = servers
         self._backoff = backoff
         self._orphans: dict[Session, float] = {}
-        """When each is due."""
+        """Orphans, with the time of the next try."""
         self._trials: dict[Session, _Trial] = {}
-        """Those on an RPC that has not got on with them."""
+        """Sessions on a new RPC without progress so far."""
         self._parked: set[Session] = set()
-        """Those that need no server before they have something to say."""
+        """Sessions without a server, and without need of a server until the next push."""
         self._bring_back = bring_back
         self._at = -inf
-        """When the next try after a broken RPC may be."""
+        """Earliest time of the next try after a broken RPC."""
 
     def __bool__(self) -> bool:
         return bool(self._orphans)
 
     def park(self, session: Session) -> bool:
-        """Lets a session be until it has something to say. False if something waits for it."""
+        """Parks a session until its next push. Returns False if the session is waiting for an
+        answer."""
         if not session.idle or not self._resume_timeout:
             return False
         session.retries.begin_anew()
@@ -121,8 +130,10 @@ class Recovery:
         return True
 
     def pushed(self, session: Session) -> None:
-        """Part of `Outbound`, as the next four are, of a session that is parked or a stray. What a
-        stray has to say is looked at when it gets another RPC."""
+        """Part of `Outbound`, for parked sessions and orphans, like the next four methods.
+
+        An orphan's pushes and requests are read by its next RPC.
+        """
         if session in self._parked:
             self._bring_back(session)
             self._parked.discard(session)
@@ -138,7 +149,7 @@ class Recovery:
             session.end(None)
 
     def got_on(self, session: Session) -> None:
-        """A server has answered what a session did not have."""
+        """Ends the trial of a session, after an answer new to the session."""
         self._trials.pop(session, None)
 
     def give_up(self, session: Session, failure: Failure) -> None:
@@ -155,11 +166,11 @@ class Recovery:
         after: float | None = None,
         crashed: bool = False,
     ) -> bool:
-        """A session has lost its RPC. `refused_by`: the server that would not have it for good, if
-        that is why; `after`: seconds to wait, if its server said; `crashed`: whether its server
-        broke off in the middle of its work.
+        """Adds an orphan. Returns False if the session is lost, without another try.
 
-        False if it is not to be tried again: then it is lost.
+        `refused_by`: the server, if it refused the session for good.
+        `after`: seconds to wait, if the server named a time.
+        `crashed`: whether the RPC broke after the server had answered.
         """
         self._trials.pop(session, None)
         retries = session.retries
@@ -169,7 +180,7 @@ class Recovery:
         until = self._until(session)
         if now >= until or retries.all_refuse(self._servers):
             return False
-        # The last try is when its time is over.
+        # The last try is at the deadline.
         self._orphans[session] = min(self._next_try(session, now, refused_by, after), until)
         session.outbound = self
         return True
@@ -178,22 +189,22 @@ class Recovery:
         self, session: Session, now: float, refused_by: str | None, after: float | None
     ) -> float:
         retries = session.retries
-        # Handed over again without an answer between, it is as if the server had broken off.
+        # A second hand-over without an answer in between counts as a broken RPC.
         if after or (after is not None and retries.tries == 1):
             return now + self._backoff.spread(after, retries.tries)
         if refused_by is not None:
             return now + self._backoff.delay_after(retries.tries, _MOST_SECONDS_AFTER_REFUSALS)
-        if self._at <= now:  # of those that are lost together, the first one settles when
+        if self._at <= now:  # the first of several orphans sets the time for all
             self._at = now + self._backoff.delay()
         at = self._at
-        if retries.tries > 1:  # it may be the one that its servers die of
+        if retries.tries > 1:  # the session itself may crash its servers
             crashes = retries.crashes
             at = max(at, now + self._backoff.delay_after(retries.tries))
             at = max(at, now + self._backoff.delay_after(crashes, _MOST_SECONDS_AFTER_CRASHES))
         return at
 
     def _until(self, session: Session) -> float:
-        """When its time is over; inf if it does not run."""
+        """Deadline of a session; inf without a deadline."""
         since = session.retries.since
         if since is None:
             return inf
@@ -203,16 +214,16 @@ class Recovery:
         return iter([*self._orphans, *self._parked])
 
     def succeeded(self) -> None:
-        """A server gets on with one."""
+        """Resets the backoff, at the first progress of a session on an RPC."""
         self._backoff.reset()
 
     def next_at(self) -> float:
-        """When there is something to do next; inf if there is nothing."""
+        """Time of the next action; inf if there is none."""
         trials = (trial.until for trial in self._trials.values())
         return min(min(self._orphans.values(), default=inf), min(trials, default=inf))
 
     def due(self, now: float) -> list[Session]:
-        """Those that are due, who are no strays then."""
+        """Removes and returns the orphans due for a try."""
         found = [session for session, at in self._orphans.items() if at <= now]
         for session in found:
             del self._orphans[session]
@@ -223,8 +234,10 @@ class Recovery:
         return found
 
     def overdue(self, now: float) -> list[Session]:
-        """Those whose time is over though their RPC goes on: they are lost. A server that repeats
-        its answers, however slowly, gets as much time again for the next ones."""
+        """Removes and returns the sessions past their deadline on a new RPC; they are lost.
+
+        A server repeating earlier answers, however slowly, gets the same time again.
+        """
         over = [session for session, trial in self._trials.items() if trial.until <= now]
         lost: list[Session] = []
         for session in over:
@@ -241,7 +254,7 @@ class Recovery:
         self._trials[session] = _Trial(until=until, repeated=session.repeated)
 
     def take_all(self) -> list[Session]:
-        """All of them, and all that are parked, who are neither then."""
+        """Removes and returns all orphans and parked sessions."""
         orphans, self._orphans = self._orphans, {}
         parked, self._parked = self._parked, set()
         self._trials.clear()

@@ -1,16 +1,15 @@
-"""The elements of a session that are not behind its ticket yet: what is pushed again when the
-session goes on from there."""
+"""Elements since a session's last ticket, to be pushed again after a resume."""
 
 from collections import deque
 
 from elman._wire.codec import Codec, Payload
 
 _LOOSE = 64
-"""Pushes that are kept one by one; more are joined, as each takes more memory than an element."""
+"""Payloads kept one by one. More are joined: each takes more memory than an element."""
 
 
 class Replay:
-    """Holds elements `start` to `stop - 1`, as payloads."""
+    """Payloads of elements `start` to `stop - 1`."""
 
     __slots__ = ("_blocks", "_codec", "_loose", "start", "stop")
 
@@ -22,14 +21,14 @@ class Replay:
         self.stop = start
 
     def add(self, payload: Payload) -> None:
-        """The next elements."""
+        """Appends a payload."""
         self._loose.append(payload)
         self.stop += len(payload) // self._codec.unit
         if len(self._loose) == _LOOSE:
             self._join()
 
     def forget(self, position: int) -> None:
-        """Drops what is before a position, which is not beyond `stop`."""
+        """Drops the elements before `position`, which is at most `stop`."""
         unit, blocks = self._codec.unit, self._blocks
         if self.start < position:
             self._join()
@@ -43,7 +42,7 @@ class Replay:
             self.start += count
 
     def take(self) -> list[Payload]:
-        """All of it. It is empty then, and takes the same elements again."""
+        """Removes and returns all payloads. The replay then accepts the same elements again."""
         taken = [*self._blocks, *self._loose]
         self._blocks.clear()
         self._loose.clear()

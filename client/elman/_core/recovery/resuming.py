@@ -1,31 +1,31 @@
-"""How much of what is pushed again may be on its way.
+"""Limit on repeated elements in flight after a resume.
 
-A resume repeats what broke the RPC before, perhaps: a proxy that lets a megabyte through breaks it
-after a megabyte each time. So resumed sessions push in pieces, ask for a ticket after each, and go
-on when it has come; where even that breaks, in smaller pieces.
+A resume may repeat the cause of the broken RPC: a proxy with a limit of one megabyte breaks every
+RPC after a megabyte. Resumed sessions therefore push in pieces, request a ticket after each piece,
+and continue once the ticket arrives. If an RPC breaks even so, the pieces become smaller.
 """
 
 from elman._core.session import Session
 
 RESUME_BYTES = 256 * 1024
-"""On their way at most, of all resumed sessions of an RPC together."""
+"""Limit of bytes in flight, for all resumed sessions of an RPC together."""
 _LEAST_BYTES = 2048
 
 
 class ResumeWindow:
-    """Bytes of the resumed sessions of one RPC of which no ticket has come yet."""
+    """Bytes sent by the resumed sessions of one RPC and not yet covered by a ticket."""
 
     __slots__ = ("_bytes", "_pieces", "_stuck")
 
     def __init__(self) -> None:
         self._pieces: dict[Session, tuple[int, int]] = {}
-        """Of each session that waits for a ticket: its bytes, and the ticket's least position."""
+        """Bytes in flight and the awaited ticket's least position, by session."""
         self._bytes = 0
         self._stuck = 0
 
     @property
     def room(self) -> int:
-        """Bytes that may be sent; below 1 for none."""
+        """Bytes allowed now; below 1 for none."""
         if not self._pieces:
             return self._limit
         return self._limit - self._bytes
@@ -35,16 +35,19 @@ class ResumeWindow:
         return max(_LEAST_BYTES, RESUME_BYTES >> self._stuck)
 
     def enter(self, session: Session) -> None:
-        """Has resumed here."""
+        """Adjusts the limit to a session resumed on the RPC."""
         self._stuck = max(self._stuck, session.retries.stuck)
 
     def sent(self, session: Session, nbytes: int, position: int) -> None:
-        """A piece, before `position`. A ticket of it was asked for."""
+        """Records a piece with elements before `position`, followed by a ticket request."""
         self._pieces[session] = (nbytes, position)
         self._bytes += nbytes
 
     def settle(self, session: Session, position: int | None) -> bool:
-        """A ticket has come; None: none will. Whether a piece is done with."""
+        """Removes a session's piece once covered by a ticket. Returns whether a piece was removed.
+
+        `position`: the ticket's position, or None if no ticket will come.
+        """
         if session not in self._pieces:
             return False
         nbytes, least = self._pieces[session]

@@ -1,33 +1,36 @@
-"""What was tried to go on with a session since a server last got on with it."""
+"""Counts of tries to resume a session since its last progress."""
 
 _REFUSALS = 8
-"""Refusals in a row that no new server gave, for each address: of N addresses of a name, tried at
-random, one stays untried in 8 N tries once in 3,000 times. There are as many addresses as the
-target tells or, where that is more, as servers that are known by their names, and one."""
+"""Refusals in a row without a new server, per address, before the client gives up.
+
+With N addresses tried at random, an address stays untried in 8 N tries once in 3,000 times. The
+number of addresses is the larger of two: the count from the target, and the number of known server
+names plus 1.
+"""
 
 
 class Retries:
-    """Counts of one session; all of them begin anew with an answer that it did not have."""
+    """Counts for one session. An answer new to the session resets all counts."""
 
     __slots__ = ("crashes", "refused_by", "repeated", "since", "stuck", "tries")
 
     def __init__(self) -> None:
         self.stuck = 0
-        """How often in a row it lost its server without a newer ticket than before."""
+        """Losses of a server in a row without a newer ticket."""
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """A server got on with it."""
+        """Resets the counts, after progress."""
         self.since: float | None = None
-        """Since when none has; None while one does."""
+        """Time of the first loss since the last progress; None without a loss."""
         self.tries = 0
-        """How often it lost its server."""
+        """Losses of a server."""
         self.crashes = 0
-        """How often that was one that had answered, and broke off."""
+        """Losses of a server that had answered on the same RPC."""
         self.refused_by: set[str] = set()
-        """Servers that would not have it, for good."""
+        """Servers that refused the session for good."""
         self.repeated = 0
-        """Refusals since one came from a server that was new."""
+        """Refusals since the last refusal by a new server."""
 
     def lost(self, now: float, *, crashed: bool) -> None:
         if self.since is None:
@@ -43,6 +46,6 @@ class Retries:
             self.repeated = 0
 
     def all_refuse(self, addresses: int) -> bool:
-        """Whether each of at least so many addresses was asked often enough."""
+        """Whether each of at least `addresses` addresses was asked often enough."""
         known = len(self.refused_by)
         return self.repeated >= _REFUSALS * max(known + 1, addresses)
