@@ -1,5 +1,5 @@
-"""Loads for a server, and what it makes of them: what `elman bench` and the benchmarks run.
+"""Load generation and measurement for servers, used by `elman bench` and the benchmarks.
 
-Frames are packed and read with numpy, without work for each element, as a load generator in a
-faster language would: so that it is the server that is measured.
+Frames are packed and read with numpy, without work for each element, like a load generator in a
+faster language. The measurement then shows the server and not the client.
 """

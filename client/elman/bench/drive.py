@@ -1,4 +1,4 @@
-"""Runs a load on a server and says what came of it."""
+"""Runs a load on a server and measures the result."""
 
 import asyncio
 import secrets
@@ -25,31 +25,31 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of a load, in the seconds that were measured."""
+    """Result of a load, over the measured seconds."""
 
     elements: int
     elements_per_second: float
     latencies: Latencies | None
-    """None if nothing was answered."""
+    """None without any answer."""
     elements_per_frame: float
-    """Of what the server sent."""
+    """Mean number of elements in a frame from the server."""
     unanswered: int
-    """Open loop: elements that were due and had no answer ten seconds after the last was."""
+    """Open loop: due elements without an answer within ten seconds after the end."""
     open_seconds: float
-    """To open all sessions."""
+    """Seconds to open all sessions."""
     client_cpu: float
-    """Seconds of this process's CPU for each element."""
+    """CPU seconds of this process per element."""
     server: Usage | None
-    """What the server used, if that was watched."""
+    """Resources used by the server; None if not measured."""
 
     @property
     def server_cpu(self) -> float | None:
-        """Seconds of the server's CPU for each element."""
+        """CPU seconds of the server per element."""
         return None if self.server is None else self.server.cpu_seconds / max(1, self.elements)
 
     @property
     def rows_per_step(self) -> float | None:
-        """The mean batch."""
+        """Mean batch size."""
         return None if self.server is None else self.server.rows / max(1, self.server.steps)
 
 
@@ -60,10 +60,10 @@ async def drive(
     outputs: Sequence[pb.OutputRequest] = (),
     usage: Callable[[], Usage] | None = None,
 ) -> Result:
-    """`usage` is asked, on a thread, when the measurement starts and when it stops.
+    """Runs a load. `usage` is called on a thread at the start and at the end of the measurement.
 
-    Raises `LoadFailed` if the server ends what it should not, `grpc.RpcError`, and what `usage`
-    raises.
+    Raises `LoadFailed` if the server ends a session or an RPC, `grpc.RpcError`, and the errors of
+    `usage`.
     """
     shares = load.shares
     async with AsyncExitStack() as stack:
@@ -116,8 +116,8 @@ async def drive(
 async def _metered(
     recorder: Recorder, usage: Callable[[], Usage] | None
 ) -> tuple[float, Usage | None]:
-    """Seconds of its CPU that this process uses while the recorder counts, and what the server
-    uses."""
+    """Returns this process's CPU seconds and the server's usage between the recorder's start and
+    stop."""
     await asyncio.sleep(recorder.start - clock())
     asked = None if usage is None else await asyncio.to_thread(usage)
     before = time.process_time()
@@ -132,7 +132,7 @@ async def _metered(
 async def _called(
     target: str,
 ) -> "AsyncIterator[grpc.aio.StreamStreamCall[pb.StreamRequest, pb.StreamResponse]]":
-    """A Stream RPC on a connection of its own."""
+    """Opens a Stream RPC on a separate connection."""
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -147,8 +147,7 @@ async def _called(
 
 
 def _contexts(model: Model, seed: int) -> list[pb.ContextValue]:
-    """Standard normal numbers, or zeros of an integer type, as what such a context may be is not
-    known."""
+    """Standard normal numbers, or zeros for an integer dtype, as its valid values are unknown."""
     rng = np.random.default_rng(seed)
     values = []
     for context in model.contexts:

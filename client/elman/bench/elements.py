@@ -1,4 +1,4 @@
-"""Random elements of a model, as a push carries them."""
+"""Random elements for a model, in the format of a push."""
 
 from dataclasses import dataclass
 from math import prod
@@ -11,16 +11,16 @@ from elman import InputKind, Model
 from elman.v1 import inference_pb2 as pb
 
 _POOL = 1 << 16
-"""Elements that are made once and pushed again and again."""
+"""Number of elements generated once and pushed repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """Payloads of any number of elements: characters, ids or standard normal features."""
+    """Pool of random elements: characters, ids or standard normal features."""
 
     _pool: str | bytes
     _width: int
-    """What one takes of the pool."""
+    """Pool items per element: characters or bytes."""
     _count: int
 
     @staticmethod
@@ -40,7 +40,7 @@ class Elements:
         return Elements(numbers.astype(input.dtype.newbyteorder("<")).tobytes(), width, count)
 
     def put(self, push: pb.Push, start: int, count: int) -> None:
-        """Makes `count` elements the push's, from some place in the pool on."""
+        """Puts `count` elements into the push, starting at `start` modulo the pool's size."""
         payload = self._taken(start % self._count, count)
         if isinstance(payload, str):
             push.text = payload

@@ -1,22 +1,25 @@
-"""Which frames of an open loop are under way."""
+"""Frames of an open loop in flight."""
 
 import asyncio
 from collections import deque
 
 LIMIT = 2
-"""Frames of a connection that may be unanswered. What becomes due beyond them goes out together
-when one is answered, as from many users who share a client: a frame for each would measure how fast
-a queue of messages grows. Latency counts from when it was due, so waiting here is not forgotten."""
+"""Limit of unanswered frames on a connection.
+
+Elements due beyond the limit go out together after an answer, as from many users of a shared
+client. A frame for each element would measure the growth of a message queue instead. Latency counts
+from the due time, so waiting here is included.
+"""
 
 
 class Flight:
-    """Told by how many elements were answered: answers of different sessions come in any order."""
+    """Frames in flight, by count of answered elements: sessions are answered in any order."""
 
     def __init__(self) -> None:
         self.answered = 0
-        """Elements."""
+        """Number of elements answered."""
         self._ends: deque[int] = deque()
-        """How many elements had been pushed with each frame, oldest first."""
+        """Total of elements pushed up to each frame, oldest first."""
         self._change = asyncio.Event()
 
     @property
@@ -24,17 +27,17 @@ class Flight:
         return len(self._ends) >= LIMIT
 
     def start(self, pushed: int) -> None:
-        """A frame goes out; so many elements are then pushed in all."""
+        """Records a new frame. `pushed`: elements pushed in all, this frame included."""
         self._ends.append(pushed)
 
     def land(self, answered: int) -> None:
-        """So many more elements were answered."""
+        """Records the answers to `answered` more elements."""
         self.answered += answered
         while self._ends and self._ends[0] <= self.answered:
             self._ends.popleft()
         self._change.set()
 
     async def changed(self) -> None:
-        """Returns after the next answers."""
+        """Waits for the next answers."""
         self._change.clear()
         await self._change.wait()

@@ -1,4 +1,4 @@
-"""What a server is to be loaded with."""
+"""Parameters of a load."""
 
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -6,32 +6,34 @@ from math import inf, isfinite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Sessions of one model that push random elements.
+    """Sessions of one model, pushing random elements.
 
-    Closed loop by default: each session keeps `window` elements unanswered and pushes another for
-    each answer. With a `rate` it is an open loop: elements come when they come, answered or not,
-    and their latency counts from when they were to be sent, so that a server that falls behind is
-    not spared what it delays. Raises `ValueError` for what makes no sense.
+    The default is a closed loop: each session keeps `window` elements unanswered, and pushes an
+    element after each answer. With a `rate`, the load is an open loop: elements arrive at random
+    times, independent of answers. Latency counts from the due time of an element, so a slow server
+    is charged for all delays. Raises `ValueError` for invalid parameters.
     """
 
     sessions: int = 64
     connections: int = 1
-    """Sessions are shared out evenly, each connection with one RPC for all of its own."""
+    """Number of connections, each with one RPC and an equal share of the sessions."""
     window: int = 1
-    """Closed loop: elements that each session keeps unanswered."""
+    """Closed loop: unanswered elements per session."""
     rate: float = inf
-    """Open loop: elements a second, of all sessions together. inf: closed loop."""
+    """Open loop: elements per second, over all sessions. inf: closed loop."""
     burst: float = 1.0
-    """Open loop: elements that come at once for a session, on average. Arrivals are a Poisson
-    process of such bursts, whose sizes are geometric."""
+    """Open loop: mean number of elements arriving together for a session.
+
+    Bursts arrive as a Poisson process; burst sizes are geometric.
+    """
     ticket_every: int = 0
-    """Elements of a session after which it gets a ticket; 0: it gets none."""
+    """Number of elements between two tickets of a session; 0 for no tickets."""
     named: bool = False
-    """Whether each session has a name, and so is kept in the server's state store."""
+    """Whether sessions are named, and so kept in the server's state store."""
     seconds: float = 5.0
-    """Measured."""
+    """Duration of the measurement."""
     warm_up: float = 0.5
-    """Seconds before."""
+    """Seconds of load before the measurement."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +62,6 @@ class Load:
 
     @property
     def shares(self) -> list[range]:
-        """The sessions of each connection."""
+        """Sessions of each connection."""
         cuts = [self.sessions * number // self.connections for number in range(self.connections)]
         return [range(*pair) for pair in zip(cuts, [*cuts[1:], self.sessions], strict=True)]

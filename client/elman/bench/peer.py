@@ -1,4 +1,4 @@
-"""One connection of a load: a Stream RPC and its sessions."""
+"""One connection of a load: a Stream RPC with its sessions."""
 
 import asyncio
 import time
@@ -16,12 +16,14 @@ from elman.bench.schedule import Schedule
 from elman.v1 import inference_pb2 as pb
 
 _OPENS = 1000
-"""Sessions that are opened in one frame."""
+"""Sessions opened per frame."""
 _TIMER = 2e-3
-"""Seconds: an event loop's timers are no finer than a millisecond, so what is due sooner is waited
-for on a thread, and not awake: this core is needed for what is measured."""
+"""Precision of the event loop's timers, in seconds, with a margin.
+
+A shorter wait sleeps on a thread. A busy wait would take the core needed for the measurement.
+"""
 _PATIENCE = 10.0
-"""Seconds after the last element of an open loop in which its answers are waited for."""
+"""Seconds to wait for answers after the last element of an open loop."""
 
 clock = time.perf_counter
 
@@ -32,7 +34,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Whose predictions a message holds, one entry for each."""
+    """Sessions and positions of a message's predictions, with an entry for each prediction."""
 
     rows: NDArray[np.int64]
     """Sessions, 0-based."""
@@ -52,7 +54,7 @@ class _Places:
 
 
 class Peer:
-    """`call` is a Stream RPC on which nothing was written yet; its sessions are 1, 2, ..."""
+    """Sessions 1, 2, ... on a Stream RPC. `call` has no frames written yet."""
 
     def __init__(
         self,
@@ -63,8 +65,8 @@ class Peer:
         sessions: int,
         elements: Elements,
     ) -> None:
-        """`first` names the model; `opening` is what each session is opened with, and a number
-        after its name if it has one."""
+        """`first` names the model. `opening` opens each session; a name gets the session's number
+        appended."""
         self._call = call
         self._first = first
         self._opening = opening
@@ -73,7 +75,7 @@ class Peer:
         self._pushed = 0
 
     async def open(self) -> None:
-        """Returns when the server has opened all of them."""
+        """Opens all sessions, and waits for the server's answers."""
         await self._call.write(self._first)
         for start in range(1, self._sessions + 1, _OPENS):
             frame = pb.StreamRequest()
@@ -106,7 +108,7 @@ class Peer:
                 await self._push(part.sessions, part.counts)
 
     async def _one_by_one(self, recorder: Recorder) -> None:
-        """The same for one element of one session, without the work that pays for many."""
+        """Closed loop for one element of one session, without the overhead of batches."""
         while (sent := clock()) < recorder.stop:
             await self._push((1,), ())
             answered = 0
@@ -115,8 +117,10 @@ class Peer:
             recorder.answered_alone(clock(), sent)
 
     async def open_loop(self, schedule: Schedule, start: float, recorder: Recorder) -> int:
-        """Pushes what is due when it is due, in seconds from `start`. Returns how many elements
-        were not answered in time."""
+        """Pushes elements at their due times, in seconds from `start`.
+
+        Returns the number of elements not answered in time.
+        """
         flight = Flight()
         writer = asyncio.create_task(self._push_when_due(schedule, start, flight))
         due = schedule.due(self._sessions)

@@ -1,4 +1,4 @@
-"""When elements were answered: counted, and kept as latencies."""
+"""Counts and latencies of answered elements."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
-    """Quantiles, in seconds."""
+    """Quantiles of latencies, in seconds."""
 
     p50: float
     p99: float
     p999: float
     highest: float
     frames: int
-    """With which the answers came: those of one frame are one observation."""
+    """Number of frames with answers; the answers of one frame are one observation."""
 
 
 class Recorder:
-    """Counts what is answered from `start` on and before `stop`, in seconds on one clock; or,
-    `by_due`, what was to be sent then, whenever it was answered."""
+    """Counts elements answered from `start` until before `stop`, in seconds on one clock.
+
+    With `by_due`, counts the elements due in the interval instead, whenever answered.
+    """
 
     def __init__(self, start: float, stop: float, *, by_due: bool = False) -> None:
         self.start = start
@@ -35,8 +37,7 @@ class Recorder:
         self._alone: list[float] = []
 
     def answered(self, now: float, sent: NDArray[np.float64]) -> None:
-        """Elements that were sent, or due, at those times were answered in a frame that came
-        `now`."""
+        """Records a frame of answers at `now` to elements sent, or due, at the times `sent`."""
         if self._by_due:
             sent = sent[(self.start <= sent) & (sent < self.stop)]
         else:
@@ -49,7 +50,7 @@ class Recorder:
             self._latencies.append(now - sent)
 
     def answered_alone(self, now: float, sent: float) -> None:
-        """The same of one element."""
+        """Records the answer to a single element, like `answered`."""
         if not self._by_due:
             self._time(now, 1)
         if self.start <= (sent if self._by_due else now) < self.stop:
@@ -58,19 +59,23 @@ class Recorder:
             self._alone.append(now - sent)
 
     def never_answered(self, elements: int, waited: float) -> None:
-        """Elements had no answer after so many seconds: their latency is that at least."""
+        """Records elements without an answer; `waited` seconds is a lower bound of their
+        latency."""
         self._latencies.append(np.full(elements, waited))
 
     @property
     def per_second(self) -> float:
-        """Of a closed loop, between the first frame from `start` on and the first from `stop` on:
-        so a frame that comes just before or just after the end changes nothing."""
+        """Elements per second.
+
+        In a closed loop, measured from the first frame after `start` to the first frame after
+        `stop`. A frame shortly before or after the end then changes no result.
+        """
         if self._begun is None or self._ended is None:
             return self.elements / (self.stop - self.start)
         return self._between / (self._ended - self._begun)
 
     def latencies(self) -> Latencies | None:
-        """None if nothing was answered."""
+        """Quantiles of all latencies; None without any answer."""
         values = np.concatenate([*self._latencies, self._alone])
         if not len(values):
             return None

@@ -1,4 +1,4 @@
-"""When the elements of an open loop are due."""
+"""Due times of the elements of an open loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,20 @@ from elman.bench.load import Load
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Elements in the order in which they are due."""
+    """Elements in order of due time."""
 
     times: NDArray[np.float64]
-    """Seconds from the start."""
+    """Due times in seconds from the start."""
     sessions: NDArray[np.int64]
-    """0-based."""
+    """Sessions, 0-based."""
 
     @staticmethod
     def of(load: Load, sessions: Sequence[int], seed: int) -> "Schedule":
-        """Those of some of the load's sessions, for warm-up and measurement together: a Poisson
-        process of bursts, each of one session, that together make its share of the rate."""
+        """Draws a schedule for some of a load's sessions, for warm-up and measurement together.
+
+        Bursts form a Poisson process, each burst for one session, at the sessions' share of the
+        rate.
+        """
         rng = np.random.default_rng([load.seed, seed])
         horizon = load.warm_up + load.seconds
         bursts_per_second = load.rate * len(sessions) / load.sessions / load.burst
@@ -32,7 +35,7 @@ class Schedule:
         return Schedule(np.repeat(starts, sizes), np.repeat(whose, sizes))
 
     def due(self, sessions: int) -> "Due":
-        """The same by session, of which there are so many."""
+        """Due times ordered by session, for `sessions` sessions."""
         order = np.argsort(self.sessions, kind="stable")
         firsts = np.searchsorted(self.sessions[order], np.arange(sessions))
         return Due(self.times[order], firsts)
@@ -40,12 +43,12 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When each element of each session is due."""
+    """Due time of each element of each session."""
 
     _times: NDArray[np.float64]
     _firsts: NDArray[np.int64]
 
     def at(self, sessions: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Seconds from the start, for pairs of a session and a position."""
+        """Returns due times in seconds from the start, for pairs of a session and a position."""
         found: NDArray[np.float64] = self._times[self._firsts[sessions] + positions]
         return found

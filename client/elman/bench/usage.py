@@ -1,4 +1,4 @@
-"""What a server has used so far, from its own metrics."""
+"""Resources used by a server, from its own metrics."""
 
 import urllib.request
 from dataclasses import dataclass
@@ -11,14 +11,18 @@ class Usage:
     cpu_seconds: float
     resident_bytes: float
     steps: float
-    """Of all models."""
+    """Steps of all models."""
     rows: float
     """Sessions in those steps."""
 
     @staticmethod
     def scrape(url: str) -> "Usage":
-        """Raises `OSError` if there is no answer, and `KeyError` if it is no Elman server's."""
-        # It comes with the server's extra; a client needs it for nothing else.
+        """Reads a server's metrics page.
+
+        Raises `OSError` without an answer, and `KeyError` if the page is not of an Elman server.
+        """
+        # Imported here: the parser comes with the server extra, and the client has no other use for
+        # it.
         from prometheus_client.parser import text_string_to_metric_families
 
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
@@ -35,7 +39,7 @@ class Usage:
         )
 
     def since(self, before: "Usage") -> "Usage":
-        """What was used in between; the memory is that of now."""
+        """Usage between two readings; the memory is the present reading."""
         return Usage(
             cpu_seconds=self.cpu_seconds - before.cpu_seconds,
             resident_bytes=self.resident_bytes,

@@ -1,4 +1,4 @@
-"""The command line: one program, `elman`, whose subcommands load only when they are asked for."""
+"""The command line: one program, `elman`, with subcommands loaded on demand."""
 
 import os
 import sys
@@ -10,15 +10,15 @@ import click
 from elman.cli.program import elman
 
 _INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
+"""Exit code after Ctrl-C, as shells expect: 128 + SIGINT."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits: 0 for success, 1 for a run that failed, 2 for wrong usage, 130
-    after Ctrl-C.
+    """Runs one command and exits.
 
-    An expected error is one line on stderr, what the system refuses (a full disk) among them.
-    Anything else is a bug and keeps its traceback.
+    Exit codes: 0 for success, 1 for a failed run, 2 for wrong usage, 130 after Ctrl-C. An expected
+    error, such as a full disk, prints one line on stderr. Any other exception is a bug and keeps
+    its traceback.
     """
     if "_ELMAN_COMPLETE" in os.environ:
         from elman.cli import completion
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _drop_unwritten() -> None:
-    """Python would try once more on exit to write what could not be written, and complain."""
+    """Drops unwritten output: at exit, Python would retry the failed write and report an error."""
     if sys.stdout is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""A probability as a bar, coloured from red over yellow to green where there are colours."""
+"""A probability as a bar, coloured from red over yellow to green on a colour terminal."""
 
 from math import isnan
 
@@ -10,7 +10,8 @@ WIDTH = 24
 
 
 def bar(probability: float, width: int = WIDTH) -> Text:
-    """`width` cells, as many of them full as `probability`, from 0 to 1, says; none of NaN."""
+    """Returns `width` cells, filled in proportion to `probability` (0 to 1); no cell is filled for
+    NaN."""
     probability = 0.0 if isnan(probability) else min(1.0, max(0.0, probability))
     full = round(probability * width)
     red = min(1.0, 2 * (1 - probability))

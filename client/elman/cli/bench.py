@@ -1,4 +1,4 @@
-"""`elman bench`: how much a server takes, and how fast it answers."""
+"""`elman bench`: throughput and latency of a server."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -153,7 +153,7 @@ def _usage(url: str) -> Callable[[], Usage]:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where that is installed: it takes less of the client's core."""
+    """uvloop's loop factory, if installed: it uses less of the client's core."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a shell offers for a word that is being typed: models and outputs of the server."""
+"""Shell completion: names of the server's models and outputs."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,11 +12,11 @@ from elman.cli.connection import DEFAULT_TARGET
 T = TypeVar("T")
 
 _SECONDS = 1.0
-"""A shell waits no longer for a server."""
+"""Timeout of a lookup for the shell."""
 
 
 def models(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
-    """Names of the server's models; none if it does not answer in time."""
+    """Completes names of the server's models; returns no names after the timeout."""
     found = _ask(context, lambda client: client.models())
     described = {model.name: model.description for model in found or ()}
     return [
@@ -27,8 +27,8 @@ def models(context: click.Context, _parameter: click.Parameter, word: str) -> li
 
 
 def outputs(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
-    """Names of the outputs of the model that was typed before."""
-    # An option without its value, which is being typed, keeps click from naming the arguments.
+    """Completes names of the outputs of the model on the command line."""
+    # An option without its value stops click from assigning the arguments.
     name = context.params.get("model") or next(iter(context.args), None)
     found = _ask(context, lambda client: client.model(name)) if name else None
     return [
@@ -44,11 +44,11 @@ def _ask(context: click.Context, question: Callable[[elman.Client], T]) -> T | N
         with elman.connect(target, timeout=_SECONDS, connect_timeout=_SECONDS) as client:
             return question(client)
     except elman.ElmanError:
-        return None  # whoever types is told when the command runs
+        return None  # the command itself reports the error later
 
 
 class Bash(BashComplete):
-    """Bash, which takes `host:port` for three words."""
+    """Completion for Bash, where `host:port` is split into three words."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         words, word = super().get_completion_args()
@@ -62,5 +62,5 @@ class Bash(BashComplete):
 
 
 def register() -> None:
-    """For the shells that need more than click knows."""
+    """Registers the shells with extensions to click."""
     add_completion_class(Bash)

@@ -1,4 +1,4 @@
-"""The server that a command talks to, and what becomes of the SDK's errors there."""
+"""The server of a command, with the SDK's errors as command-line errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,8 @@ target_option = click.option(
 
 @contextmanager
 def connected(target: str) -> Iterator[elman.Client]:
-    """A client of the server at `target`. An `ElmanError` inside ends the command with one line."""
+    """Yields a client of the server at `target`. An `ElmanError` inside ends the command with one
+    line."""
     try:
         with elman.connect(target) as client:
             yield client

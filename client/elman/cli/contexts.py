@@ -1,4 +1,4 @@
-"""Contexts as they are given on the command line: `NAME=FILE.npy`, or `NAME=` and numbers."""
+"""Contexts from the command line: `NAME=FILE.npy`, or `NAME=` and numbers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _FILE = ".npy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """One of them, not read yet."""
+    """A context option, with its value not read yet."""
 
     name: str
     text: str
@@ -48,8 +48,10 @@ context_option = click.option(
 
 
 def read(given: Iterable[Given], model: Model) -> dict[str, np.ndarray]:
-    """The contexts of the model's sessions. Raises `UsageError` for what is not there, not asked
-    for, or not of its context's shape."""
+    """Reads the contexts of a model.
+
+    Raises `UsageError` for a missing, unknown or repeated context, and for a wrong shape.
+    """
     expected = {context.name: context for context in model.contexts}
     found: dict[str, np.ndarray] = {}
     for each in given:
@@ -83,7 +85,7 @@ def _loaded(given: Given) -> np.ndarray:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise click.UsageError(f"--context {given.name}: {given.text}: {error.strerror}") from None
-    except Exception:  # whatever numpy's parsers of a broken header meet
+    except Exception:  # numpy raises many exception types for a broken header
         raise click.UsageError(
             f"--context {given.name}: {given.text} is no {_FILE} file of numbers"
         ) from None
@@ -103,7 +105,7 @@ def _typed(given: Given, context: Context) -> np.ndarray:
 
 
 def _expected(context: Context) -> str:
-    """What to write, for people."""
+    """Text for people: the allowed value of a context."""
     count = prod(context.shape)
     numbers = "a number" if count == 1 else f"{count} numbers with commas between"
     return f"{numbers} or a {_FILE} file: {context}"

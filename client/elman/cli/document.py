@@ -1,7 +1,7 @@
-"""JSON for scripts: one value on one line, valid whatever its numbers are.
+"""JSON for scripts: one value on one line, valid for all numbers.
 
-JSON has no NaN and no infinity. They are strings here, `"NaN"`, `"Infinity"` and `"-Infinity"`, as
-in the JSON of protobuf; `null` would count as 0 in many a script.
+JSON has no NaN and no infinity. As in the JSON of protobuf, they are written as the strings
+`"NaN"`, `"Infinity"` and `"-Infinity"`; many scripts would read `null` as 0.
 """
 
 import json
@@ -10,7 +10,7 @@ from math import inf, isnan
 
 
 def document(value: object) -> str:
-    """One line. `value` is made of what `json.dumps` takes."""
+    """Returns one line of JSON. `value` may be any value of `json.dumps`."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:

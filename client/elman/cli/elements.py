@@ -1,7 +1,7 @@
-"""Elements as they are typed or piped: characters, or a line of numbers for each.
+"""Elements typed or piped: characters, or one line of numbers per element.
 
-Sequences are split where a session ends: at a line's end for a text model that has no character for
-it, at an empty line for numbers.
+A sequence ends with its session: after a line, for a text model without a newline character; after
+an empty line, for numbers.
 """
 
 import codecs
@@ -16,19 +16,19 @@ from elman import Input, InputKind, InvalidElement
 
 _CHUNK = 65_536
 _END_OF_TRANSMISSION = "\x04"
-"""Ctrl-D, as a terminal hands it over that does not act on it itself."""
+"""Ctrl-D from a terminal in raw mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """One element: what is pushed, and the text that it came from."""
+    """One element: the value to push, and the text of the input."""
 
     value: str | int | np.ndarray
     text: str
 
 
 def characters(descriptor: int) -> Iterator[str]:
-    """What is read, at once and without waiting for more, as UTF-8; until its end or Ctrl-D."""
+    """Reads UTF-8 characters as they arrive, until the end of the input or Ctrl-D."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     while chunk := os.read(descriptor, _CHUNK):
         text, ended, _ = decoder.decode(chunk).partition(_END_OF_TRANSMISSION)
@@ -39,11 +39,10 @@ def characters(descriptor: int) -> Iterator[str]:
 
 
 def sequences(text: Iterable[str], given: Input) -> Iterator[Iterator[Element]]:
-    """The elements of one session after another; each must be read before the next is taken.
-    Tokens are ids, or names where the model has any.
+    """Yields the elements of one session after another; exhaust a session before taking the next.
 
-    Nothing is read before it is asked for. Raises `InvalidElement` for what are no numbers, naming
-    the line.
+    Tokens are ids, or names if the model has names. Input is read only on demand. Raises
+    `InvalidElement` with the line for invalid numbers.
     """
     elements = _letters(text, given) if given.kind is InputKind.TEXT else _numbers(text, given)
     for first in elements:
@@ -69,7 +68,7 @@ def _letters(text: Iterable[str], given: Input) -> Iterator[Element | None]:
 
 
 def _numbers(text: Iterable[str], given: Input) -> Iterator[Element | None]:
-    # An id goes before a name that looks like one.
+    # An id takes precedence over a name in digits.
     ids = {name: id_ for id_, name in enumerate(given.vocabulary) if not name.isdecimal()}
     for number, line in enumerate(_lines(text), 1):
         try:

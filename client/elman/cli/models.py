@@ -1,4 +1,4 @@
-"""`elman models`: what a server is ready to serve."""
+"""`elman models`: models ready on a server."""
 
 import click
 from rich.box import SIMPLE_HEAD

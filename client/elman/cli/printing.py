@@ -12,7 +12,7 @@ from elman.cli.show import View
 
 
 class Printer:
-    """Prints each prediction as it comes, and where another session begins."""
+    """Prints each prediction as it arrives, and a heading for each new session."""
 
     def __init__(self, view: View, *, as_json: bool) -> None:
         self._view = view
@@ -20,10 +20,10 @@ class Printer:
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._session = 0
         self.tally: Tally | None = None
-        """Counts them."""
+        """Progress display for the printed predictions, if any."""
 
     def prediction(self, session: int, element: Element, prediction: Prediction) -> None:
-        """`session` counts from 0."""
+        """Prints a prediction. `session` counts from 0."""
         if self.tally is not None:
             self.tally.add(element)
         if self._as_json:
@@ -32,12 +32,12 @@ class Printer:
         if session != self._session:
             self._session = session
             self._line(Text(f"\nsession {session + 1}", "dim"))
-        # Asked anew for each line, as a terminal's size changes.
+        # A terminal's size may change between lines.
         width = self._console.width if self._console.is_terminal else None
         self._line(self._view.text(element, prediction, width))
 
     def taken_back(self, session: int, position: int, element: str) -> None:
-        """The element at `position` is not in the session any more."""
+        """Prints the removal of the element at `position` from the session."""
         if self._as_json:
             taken = {"session": session, "position": position, "taken_back": element}
             click.echo(document(taken))

@@ -1,7 +1,7 @@
-"""The group that finds a subcommand by its name in a table.
+"""The click group of all subcommands, from a table of names.
 
-It imports none of them before it is asked for, so that `elman --help` is quick and so that a
-subcommand whose extra is not installed costs the others nothing.
+Imports a subcommand only on demand: `elman --help` stays quick, and a subcommand without its extra
+does not affect the others.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """An optional part of the package, known by a few of the modules that it brings."""
+    """An optional part of the package, detected by a few modules installed with it."""
 
     name: str
     modules: tuple[str, ...]
@@ -26,11 +26,11 @@ class Extra:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subcommand:
     target: str
-    """`module:attribute` of its `click.Command`."""
+    """`module:attribute` of the subcommand's `click.Command`."""
     summary: str
-    """Its line in `elman --help`."""
+    """Line in `elman --help`."""
     extra: Extra | None = None
-    """What it needs beside the client."""
+    """Extra required by the subcommand."""
 
 
 SERVER = Extra(name="server", modules=("onnxruntime", "structlog", "grpc_health"))
@@ -80,7 +80,7 @@ SUBCOMMANDS = {
 
 
 class Program(click.Group):
-    """A group over `SUBCOMMANDS`."""
+    """A click group over `SUBCOMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -91,7 +91,7 @@ class Program(click.Group):
             return None
         extra = subcommand.extra
         if extra is not None and not extra.is_installed():
-            if ctx.resilient_parsing:  # a shell asks what it may offer
+            if ctx.resilient_parsing:  # during shell completion
                 return None
             raise click.UsageError(
                 f"{cmd_name!r} needs the {extra.name} extra: pip install 'elman[{extra.name}]'", ctx
@@ -103,7 +103,7 @@ class Program(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        # Without importing them.
+        # Does not import the subcommands.
         options = click.Command.shell_complete(self, ctx, incomplete)
         commands = [
             CompletionItem(name, help=entry.summary)

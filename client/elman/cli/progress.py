@@ -1,6 +1,6 @@
-"""How far a command is that shows nothing else for long: on standard error, if that is a terminal.
+"""Progress of a long command, on standard error if it is a terminal.
 
-Nothing of it stays when the command is done.
+The display is erased at the command's end.
 """
 
 import os
@@ -18,12 +18,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from elman.cli.elements import Element
 
 _PAUSE = 0.5
-"""Seconds between two looks. Drawing takes a millisecond of the process, which may be measured."""
+"""Seconds between two updates. An update takes a millisecond of a process possibly being
+measured."""
 
 
 @contextmanager
 def countdown(what: str, seconds: float) -> Iterator[None]:
-    """Something that takes about so many seconds."""
+    """Shows the progress of work lasting about `seconds`."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
@@ -48,10 +49,10 @@ def countdown(what: str, seconds: float) -> Iterator[None]:
 
 
 class Tally:
-    """Elements that are answered one after another, of an input whose size may be known."""
+    """Counts answered elements, and shows the share of the input if the input's size is known."""
 
     def __init__(self, source: int, *, shown: bool) -> None:
-        """`source`: the descriptor that the elements come from. `shown`: if there is a terminal."""
+        """`source`: descriptor of the input. `shown`: whether to display, given a terminal."""
         status = os.fstat(source)
         self._nbytes = status.st_size if stat.S_ISREG(status.st_mode) else None
         console = Console(stderr=True)
@@ -73,11 +74,11 @@ class Tally:
             self._progress.stop()
 
     def add(self, element: Element) -> None:
-        """One more is answered."""
+        """Counts one answered element."""
         if self._console is None:
             return
         self._elements += 1
-        # With the line's end, but for characters.
+        # A line of numbers includes its newline; a character does not.
         self._read += len(element.text.encode()) + (not isinstance(element.value, str))
         now = time.monotonic()
         if now - self._drawn >= _PAUSE:
@@ -103,7 +104,7 @@ class Tally:
 
 
 def _aside(console: Console, *columns: ProgressColumn) -> Progress:
-    """It leaves nothing, and leaves alone what goes to standard output."""
+    """A progress display that is erased at its end and leaves standard output alone."""
     return Progress(
         *columns,
         console=console,

@@ -1,4 +1,4 @@
-"""Predictions for people and for scripts: which outputs to ask for, and how to print them."""
+"""Predictions for people and for scripts: choice of outputs, and format."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,26 @@ from elman.cli.document import document
 from elman.cli.elements import Element
 
 _SHOWN = 8
-"""Numbers of an array that are printed before the rest is only counted."""
+"""Limit of printed numbers of an array; the rest is only counted."""
 _ELEMENT = 24
-"""Cells of an element's own text on a terminal; the rest is cut."""
+"""Limit of cells for an element's text on a terminal; the rest is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The outputs of a model that are shown, those with alternatives by their best `top`."""
+    """Outputs to show; for outputs with alternatives, the best `top` entries."""
 
     outputs: tuple[Output, ...]
     top: int
     names: tuple[str, ...] = ()
-    """Of a token model's ids, if it has them."""
+    """Names of a token model's ids, if the model has names."""
 
     @staticmethod
     def of(model: Model, names: Sequence[str], top: int) -> "View":
-        """The named outputs in that order, or all. Raises `LookupError` saying which there are."""
+        """Returns a view of the named outputs in order, or of all outputs.
+
+        Raises `LookupError` with the known outputs for an unknown name.
+        """
         known = {output.name: output for output in model.outputs}
         for name in names:
             if name not in known:
@@ -39,15 +42,18 @@ class View:
         return View(outputs=tuple(known[name] for name in names or known), top=top, names=tokens)
 
     def choices(self) -> list[OutputChoice]:
-        """What to ask the server for, so that it sends no more than is shown."""
+        """Outputs to request from the server: only the outputs and entries shown."""
         return [
             Top(output.name, self._count(output)) if _has_alternatives(output) else Raw(output.name)
             for output in self.outputs
         ]
 
     def text(self, element: Element, prediction: Prediction, width: int | None = None) -> Text:
-        """One line. With a `width`, bars are as short as it takes to have the numbers behind them
-        within so many cells, and a long element is cut; a line may be longer all the same."""
+        """Returns one line of text.
+
+        With a `width`, bars shrink to fit the numbers into the width, and a long element is cut.
+        The line may still be longer.
+        """
         line = self._line(element, prediction, width, WIDTH)
         bars = sum(map(_is_bar, self.outputs))
         if width is not None and bars and line.cell_len > width:
@@ -72,7 +78,7 @@ class View:
         return line
 
     def document(self, session: int, element: Element, prediction: Prediction) -> str:
-        """One line of JSON."""
+        """Returns one line of JSON."""
         value = element.value
         return document(
             {
@@ -87,7 +93,7 @@ class View:
         return min(self.top, output.shape[-1])
 
     def _alternatives(self, output: Output, prediction: Prediction) -> Iterator[tuple[int, float]]:
-        """The entries that `choices` asked for: each with its index, NaN among them."""
+        """Yields the requested entries as pairs of index and value; values may be NaN."""
         found = prediction[output.name]
         yield from zip(found.indices.tolist(), found.values.tolist(), strict=True)
 
@@ -132,5 +138,6 @@ def _is_bar(output: Output) -> bool:
 
 
 def _label(label: str) -> str:
-    """A character in quotes, a longer name as it is; what a terminal would act on escaped."""
+    """Formats a label: a character in quotes, a longer name unchanged, control characters
+    escaped."""
     return label if len(label) > 1 and label.isprintable() else repr(label)

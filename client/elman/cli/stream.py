@@ -1,4 +1,4 @@
-"""`elman stream`: what is typed or piped goes to a model, its predictions come back as lines."""
+"""`elman stream`: pushes typed or piped input to a model and prints the predictions as lines."""
 
 import sys
 from collections import deque
@@ -108,7 +108,7 @@ def stream(
         printer = Printer(view, as_json=as_json)
         one = session_name is not None
         if not sys.stdin.isatty():
-            # Predictions that go to a terminal show by themselves how far they are.
+            # On a terminal, printed predictions already show the progress.
             unseen = not (sys.stdout and sys.stdout.isatty())
             with Tally(descriptor, shown=unseen) as printer.tally:
                 _read(opened, known, characters(descriptor), printer, one=one)
@@ -120,8 +120,10 @@ def stream(
 
 
 def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, one: bool) -> None:
-    """One session after another, until the text ends. `one`: they have a name, so that they are
-    one session that is opened again."""
+    """Runs one session after another, until the text ends.
+
+    `one`: the sessions have one name, so they are one session opened repeatedly.
+    """
     for number, elements in enumerate(sequences(text, model.input)):
         pushed: deque[Element] = deque()
         with opened(None) as session:
@@ -130,7 +132,7 @@ def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, 
 
 
 def _type(opened: Open, model: Model, descriptor: int, printer: Printer, name: str | None) -> None:
-    """Key by key, until Ctrl-D."""
+    """Runs sessions key by key, until Ctrl-D."""
     given = model.input
     typing = Typing(
         opened,
@@ -146,14 +148,14 @@ def _type(opened: Open, model: Model, descriptor: int, printer: Printer, name: s
 
 
 def _noted(elements: Iterator[Element], pushed: deque[Element]) -> Iterator[object]:
-    """The elements' values; they themselves are kept until their predictions come."""
+    """Yields the values of the elements, and appends the elements to `pushed` for the printer."""
     for element in elements:
         pushed.append(element)
         yield element.value
 
 
 def _text(typed: Iterator[str]) -> Iterator[str]:
-    """Lines of a terminal without the escape sequences of keys that are no characters."""
+    """Yields a terminal's text without escape sequences."""
     keyboard = Keyboard()
     for character in typed:
         for key in keyboard.feed(character):

@@ -1,6 +1,6 @@
 """`elman demo`: a server with the bundled models, four scenes, and the server's own figures.
 
-Whatever is not as it should be ends it with an error, so that it is a test of an installation too.
+Any unexpected result ends the demo with an error, so the demo also tests an installation.
 """
 
 import click

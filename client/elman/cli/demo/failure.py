@@ -1,8 +1,8 @@
-"""The one error of the demo."""
+"""The error of the demo."""
 
 
 class DemoFailed(Exception):
-    """Something was not as it should be; the message is one line."""
+    """A check of the demo failed; the message is one line."""
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The server's own figures, from its metrics page, held against what the demo asked of it."""
+"""The server's own figures from its metrics page, compared with the demo's work."""
 
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -13,7 +13,7 @@ from elman.cli.demo.failure import DemoFailed, require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """How much was asked of the server."""
+    """Number of sessions opened and elements pushed."""
 
     sessions: int = 0
     elements: int = 0
@@ -26,20 +26,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A metrics page's sums over all models."""
+    """Sums of a metrics page over all models."""
 
     sessions: float
     elements: float
     steps: float
     mean_batch_size: float
-    """Sessions in a step."""
+    """Sessions per step."""
     p50: float
-    """Of an element's latency within the server, in seconds, as `p99`."""
+    """Quantile of an element's latency within the server, in seconds; likewise `p99`."""
     p99: float
 
     @staticmethod
     def read(page: str) -> "Figures":
-        """Reads the text that a server answers at `/metrics`."""
+        """Reads the text of a server's `/metrics` page."""
         sums: dict[str, float] = {}
         buckets: dict[float, float] = {}
         for family in text_string_to_metric_families(page):
@@ -63,10 +63,10 @@ class Figures:
 
 
 def quantile(buckets: dict[float, float], q: float) -> float:
-    """As Prometheus' `histogram_quantile`: `buckets` maps upper bounds to cumulative counts.
+    """Quantile of a histogram, as Prometheus' `histogram_quantile`.
 
-    Within a bucket values are taken to be spread evenly; NaN without values, the last finite bound
-    for what lies beyond it.
+    `buckets` maps upper bounds to cumulative counts. Values are assumed evenly spread within a
+    bucket. Returns NaN without values, and the last finite bound for values beyond it.
     """
     bounds = sorted(buckets)
     rank = q * (buckets[bounds[-1]] if bounds else 0.0)
@@ -84,13 +84,13 @@ def quantile(buckets: dict[float, float], q: float) -> float:
 
 
 def fetch(url: str) -> Figures:
-    """The figures of a server on this machine."""
+    """Reads the figures of a server on this machine."""
     with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
         return Figures.read(response.read().decode())
 
 
 def show(figures: Figures, console: Console) -> None:
-    """Prints them as a table."""
+    """Prints figures as a table."""
     table = Table(show_header=False, title="\nThe server's own figures", title_justify="left")
     table.add_column()
     table.add_column(justify="right")
@@ -104,7 +104,7 @@ def show(figures: Figures, console: Console) -> None:
 
 
 def check(figures: Figures, work: Work) -> None:
-    """Raises `DemoFailed` if the server did not count what was asked of it."""
+    """Raises `DemoFailed` if the server's counts differ from the demo's work."""
     counted = (figures.sessions, figures.elements)
     expected = (work.sessions, work.elements)
     require(

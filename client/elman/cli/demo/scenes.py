@@ -1,4 +1,4 @@
-"""What the demo shows of each bundled model, and of many sessions at once."""
+"""Scenes of the demo: each bundled model, and many sessions at once."""
 
 import csv
 import time
@@ -17,7 +17,7 @@ from elman.cli.demo.figures import Work
 
 _PHRASES = ("wonderful", "helpful", "helpless")
 _KEY_SECONDS = 0.04
-"""Between two letters on a terminal, as if somebody typed. Nobody waits for it elsewhere."""
+"""Seconds between two letters on a terminal, like a person typing. No pause elsewhere."""
 _HOURS = 24
 _PRIME = "\nROMEO:\n"
 _LENGTH = 300
@@ -26,7 +26,7 @@ _CHECKED = 4
 
 
 def play(client: Client, console: Console) -> Work:
-    """Plays every scene; returns what it asked of the server. Raises `DemoFailed`."""
+    """Plays every scene and returns the work requested from the server. Raises `DemoFailed`."""
     pause = time.sleep if console.is_terminal else lambda _: None
     work = sentiment(client, console, pause)
     work += weather(client, console)
@@ -51,7 +51,7 @@ def sentiment(client: Client, console: Console, pause: Callable[[float], object]
 
 
 def weather(client: Client, console: Console) -> Work:
-    """Streams hour after hour, and holds each forecast against the hour that came."""
+    """Streams temperatures hour by hour, and compares each forecast with the true value."""
     _title(console, "weather", "the next hour's temperature in Seattle, from the hours before")
     times, truth = _holdout()
     with client.stream("weather") as stream:
@@ -63,7 +63,7 @@ def weather(client: Client, console: Console) -> Work:
         )
     require(len(forecast) == len(truth), f"{len(forecast)} forecasts for {len(truth)} hours")
     console.print(f"\n  the last day of {len(truth)} hours: ● truth, ○ forecast an hour earlier\n")
-    # The forecast at hour i is of hour i + 1, which the last one's is beyond the series.
+    # The forecast at hour i is for hour i + 1; the last forecast lies beyond the series.
     ahead, came = forecast[:-1], truth[1:]
     low, high = came[-_HOURS:].min() - 2, came[-_HOURS:].max() + 2
     for when, predicted, true in list(zip(times[1:], ahead, came, strict=True))[-_HOURS:]:
@@ -79,7 +79,7 @@ def weather(client: Client, console: Console) -> Work:
 
 
 def shakespeare(client: Client, console: Console) -> tuple[str, Work]:
-    """Writes, a letter at a time; returns what it wrote."""
+    """Generates a text letter by letter, and returns the text."""
     _title(console, "shakespeare", f"{_LENGTH} letters, each the last one's consequence")
     (output,) = client.model("shakespeare").outputs
     console.print()
@@ -95,8 +95,8 @@ def shakespeare(client: Client, console: Console) -> tuple[str, Work]:
 
 
 def crowd(client: Client, console: Console, text: str) -> Work:
-    """Types to many sessions at once, a letter to each in turn, and compares some with themselves
-    alone."""
+    """Pushes to many sessions in turn, letter by letter, and compares some sessions with solo
+    runs."""
     _title(console, f"{_CROWD} sessions at once", "each a letter at a time, batched by the server")
     (output,) = client.model("shakespeare").outputs
     texts = [text[i:] + text[:i] for i in range(_CROWD)]
@@ -128,7 +128,7 @@ def _title(console: Console, name: str, what: str) -> None:
 
 
 def _number(prediction: Prediction, name: str, position: int) -> float:
-    """A scalar output of the prediction that should be the one at `position`."""
+    """A scalar output of a prediction, after a check of the prediction's position."""
     require(
         prediction.position == position,
         f"position {prediction.position} was answered; expected was {position}",
@@ -139,14 +139,14 @@ def _number(prediction: Prediction, name: str, position: int) -> float:
 
 
 def _holdout() -> tuple[list[str], np.ndarray]:
-    """Times and temperatures (°F) that the weather model was not trained on."""
+    """Times and temperatures (°F) outside the weather model's training data."""
     file = resources.files("elman_server") / "models" / "weather" / "holdout.csv"
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     return [row["time"] for row in rows], np.array([float(row["temperature"]) for row in rows])
 
 
 def _track(truth: float, forecast: float, width: int = 32) -> Text:
-    """Two marks on a line from 0 to 1."""
+    """Draws two marks on a line from 0 to 1."""
     cells = Text("·" * width, "dim")
     marks = {min(width - 1, max(0, round(forecast * width))): ("○", "yellow")}
     at = min(width - 1, max(0, round(truth * width)))

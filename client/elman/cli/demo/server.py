@@ -1,4 +1,4 @@
-"""The demo's server: a process of its own on free ports of this machine."""
+"""The demo's server: a separate process on free ports of this machine."""
 
 import json
 import os
@@ -22,7 +22,8 @@ _ARGUMENTS = (
 
 
 class DemoServer:
-    """Made by `start`. Its `with` block makes sure that nothing of it is left running."""
+    """A server process, made by `start`. The end of the `with` block kills the process if it still
+    runs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -35,8 +36,8 @@ class DemoServer:
 
     @classmethod
     def start(cls) -> Self:
-        """Starts a server and waits until it serves. Raises `DemoFailed` if it does not."""
-        # The demo is the same for everyone, whatever their own server's settings are.
+        """Starts a server and waits until it is ready. Raises `DemoFailed` otherwise."""
+        # The demo ignores the user's own server settings, so it is equal for everyone.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ELMAN_")}
         server = cls(
             subprocess.Popen(
@@ -56,7 +57,7 @@ class DemoServer:
         return server
 
     def stop(self) -> None:
-        """Ends it as an operator would. Raises `DemoFailed` unless it ends well."""
+        """Stops the server like an operator. Raises `DemoFailed` unless the exit is clean."""
         require(self._process.poll() is None, f"the server died: {self._words()}")
         self._process.terminate()
         try:
@@ -89,7 +90,7 @@ class DemoServer:
         self.metrics_url = f"http://{_HOST}:{line['metrics_port']}/metrics"
 
     def _read(self) -> None:
-        """Follows the log to its end, so that the server never waits for its reader."""
+        """Reads the log to its end, so that the server never blocks on the pipe."""
         assert self._process.stderr is not None
         for text in self._process.stderr:
             self._last.append(text.strip())
@@ -102,7 +103,7 @@ class DemoServer:
         self._ready.put(None)
 
     def _words(self) -> str:
-        """Its last ones."""
+        """Last lines of the server's log."""
         return " | ".join(self._last) or "it said nothing"
 
     def _kill(self) -> None:

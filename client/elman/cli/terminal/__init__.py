@@ -1,1 +1,1 @@
-"""`elman stream` at a terminal: keys, what is typed with them, and taking it back."""
+"""`elman stream` at a terminal: keys, typed text, and Backspace."""

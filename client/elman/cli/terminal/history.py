@@ -1,4 +1,4 @@
-"""What was typed into a session, and tickets from which to go back in it."""
+"""Typed text of a session, with tickets for going back."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,43 +8,46 @@ _TICKETS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Return:
-    """How to come to the position before the element that was typed last."""
+    """Steps to return to the position before the last element."""
 
     taken_back: str
-    """That element."""
+    """The last element."""
     ticket: bytes | None
-    """Where to go on from; None: a new session."""
+    """Ticket to resume from; None for a new session."""
     again: str
-    """What is to be pushed again after that."""
+    """Text to push again after the ticket."""
 
 
 class History:
-    """Text of one session by position, from the oldest ticket that is kept. Not thread-safe."""
+    """Text of one session since the oldest ticket kept. Not thread-safe."""
 
     def __init__(self, tickets: int = _TICKETS) -> None:
-        """`tickets`: how many are kept; older ones are forgotten, with the text before them."""
+        """`tickets`: number of tickets kept. Older tickets and the text before them are dropped."""
         # A session's beginning needs no ticket.
         self._tickets: deque[tuple[int, bytes | None]] = deque([(0, None)], maxlen=tickets)
         self._text = ""
 
     @property
     def position(self) -> int:
-        """How many elements the session has."""
+        """Number of elements in the session."""
         return self._tickets[0][0] + len(self._text)
 
     def typed(self, text: str) -> None:
-        """Elements were pushed."""
+        """Records pushed text."""
         self._text += text
 
     def keep(self, ticket: bytes) -> None:
-        """A ticket of all that was typed."""
+        """Records a ticket for all typed text."""
         start = self._tickets[0][0]
         self._tickets.append((self.position, ticket))
         self._text = self._text[self._tickets[0][0] - start :]
 
     def back(self) -> Return | None:
-        """The way back before the last element; None if there is no element, or no ticket that is
-        old enough. Changes nothing: `went_back` does."""
+        """Returns the steps back before the last element; None without an element or an old enough
+        ticket.
+
+        The history is unchanged until `went_back`.
+        """
         if not self._text:
             return None
         start, last = self._tickets[0][0], self.position - 1
@@ -56,7 +59,7 @@ class History:
         )
 
     def went_back(self) -> None:
-        """The last element is not in the session any more."""
+        """Removes the last element, after going back."""
         self._text = self._text[:-1]
         while self._tickets[-1][0] > self.position:
             self._tickets.pop()

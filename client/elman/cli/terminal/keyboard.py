@@ -1,7 +1,7 @@
-"""What a terminal sends, as keys: characters, the few keys that mean something, and the rest.
+"""Decodes a terminal's input into keys: characters, a few control keys, and all others.
 
-Arrow keys, function keys, pastes and answers of the terminal itself come as escape sequences
-(ECMA-48), which are no text. Pure: when a sequence has taken too long is the caller's to say.
+Arrow keys, function keys, pastes and answers of the terminal arrive as escape sequences (ECMA-48),
+not as text. Does no I/O; the caller decides when a sequence has timed out.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from enum import Enum, auto
 
 
 class Key(Enum):
-    """A key that is no character."""
+    """A key other than a character."""
 
     BACKSPACE = auto()
     END = auto()
     """Ctrl-D."""
     OTHER = auto()
-    """One that means nothing here, such as an arrow."""
+    """A key without a function here, such as an arrow."""
 
 
 Typed = str | Key
@@ -29,20 +29,20 @@ class _State(Enum):
     SEQUENCE = auto()
     """After ESC [: up to a letter or one of @~{|}."""
     SHIFTED = auto()
-    """After ESC O: one character, maybe after digits."""
+    """After ESC O: one character, possibly after digits."""
     CONSOLE = auto()
-    """After ESC [ [, as the Linux console sends F1 to F5: one character."""
+    """After ESC [ [: one character. The Linux console sends F1 to F5 like this."""
     STRING = auto()
     """An answer of the terminal: up to BEL or ESC \\."""
     STRING_END = auto()
-    """After ESC in such an answer."""
+    """After ESC in an answer of the terminal."""
 
 
 _PASTE = ("200~", "201~")
-"""Before and after what was pasted, which is text; nobody has pressed a key for them."""
+"""Sequences around a paste. The paste itself is text; the sequences are not keys."""
 _AFTER_ESCAPE = {"[": _State.SEQUENCE, "O": _State.SHIFTED} | dict.fromkeys("]PX^_", _State.STRING)
 _CONTROLS = {"\x7f": Key.BACKSPACE, "\b": Key.BACKSPACE, "\x04": Key.END}
-_ONE_CHARACTER = {  # of the C1 set, which stand for ESC and another
+_ONE_CHARACTER = {  # C1 characters: each replaces ESC and a second character
     "\x8f": _State.SHIFTED,
     "\x9b": _State.SEQUENCE,
     **dict.fromkeys("\x90\x98\x9d\x9e\x9f", _State.STRING),
@@ -50,7 +50,7 @@ _ONE_CHARACTER = {  # of the C1 set, which stand for ESC and another
 
 
 class Keyboard:
-    """Takes what a terminal sends, in pieces that may end anywhere."""
+    """Decodes input in pieces, which may end anywhere."""
 
     def __init__(self) -> None:
         self._state = _State.PLAIN
@@ -58,16 +58,16 @@ class Keyboard:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether what was fed last may be the beginning of a sequence."""
+        """Whether the input so far may be the beginning of a sequence."""
         return self._state is not _State.PLAIN
 
     def feed(self, text: str) -> Iterator[Typed]:
-        """The keys that are complete."""
+        """Yields the complete keys."""
         for character in text:
             yield from self._take(character)
 
     def time_out(self) -> Iterator[Typed]:
-        """Nothing has followed for long: the ESC was the key of that name."""
+        """Ends a sequence after a time-out: the Escape key was pressed alone."""
         if self.is_waiting:
             self._state = _State.PLAIN
             yield Key.OTHER
@@ -77,7 +77,7 @@ class Keyboard:
             case _State.PLAIN:
                 yield from self._plain(character)
             case _ if character in "\r\n\x04":
-                # No sequence goes on like that, however it began.
+                # No escape sequence contains these characters.
                 yield from self._done()
                 yield from self._plain(character)
             case _State.STRING:
@@ -90,7 +90,7 @@ class Keyboard:
                 if character != "\\":
                     yield from self._escaped(character)
             case _ if character == "\x1b":
-                # Of a key together with Alt, or of the next one.
+                # Begins the sequence of an Alt key or of the next key.
                 self._state = _State.ESCAPE
             case _ if character > "\x7e":
                 yield from self._done()

@@ -1,5 +1,4 @@
-"""A terminal that hands over each key at once, and is left as it was found: at the end, and while
-the program is stopped."""
+"""A terminal in key-by-key mode, restored at the end and while the program is stopped."""
 
 import errno
 import os
@@ -17,20 +16,20 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def keys(descriptor: int) -> Iterator[int | None]:
-    """Inside, reads of `descriptor` return each key at once, unechoed; Ctrl-C still interrupts, and
-    Ctrl-Z stops the program until `fg`.
+    """Context manager: reads of `descriptor` return each key at once, without echo.
 
-    Yields a descriptor that is readable when a signal has come: who waits for a key has to wait for
-    that too, as the kernel may hand a signal to a thread that does not run its handler.
+    Ctrl-C still interrupts, and Ctrl-Z stops the program until `fg`. Yields a descriptor that is
+    readable after a signal. Wait for both descriptors: the kernel may deliver a signal to a thread
+    that does not run its handler.
 
-    Does nothing where there are no such terminals: then a line is handed over at its end.
+    Without such terminals (Windows), yields None; input then arrives line by line.
     """
     if sys.platform == "win32":
         yield None
         return
     modes = _Modes(descriptor)
     handlers = modes.handlers() if threading.current_thread() is threading.main_thread() else {}
-    # What is ignored or handled already stays so.
+    # Signals already ignored or handled keep their handlers.
     handlers = {
         number: handler
         for number, handler in handlers.items()
@@ -50,7 +49,7 @@ def keys(descriptor: int) -> Iterator[int | None]:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A pipe with a byte for each signal that was handled."""
+    """Yields the read end of a pipe with a byte for each handled signal."""
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
@@ -64,7 +63,7 @@ def _signals() -> Iterator[int]:
 
 
 class _Modes:
-    """What a terminal does with keys: as it was found, or each handed over at once."""
+    """Modes of a terminal: as found, or key by key."""
 
     def __init__(self, descriptor: int) -> None:
         import termios
@@ -92,7 +91,7 @@ class _Modes:
 
         while True:
             try:
-                # What was typed ahead is kept. In the background this stops the program until `fg`.
+                # Keeps text typed ahead. In the background, the call stops the program until `fg`.
                 termios.tcsetattr(self._descriptor, termios.TCSADRAIN, modes)  # type: ignore[arg-type]
                 return
             except termios.error as error:
@@ -104,7 +103,7 @@ class _Modes:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         self.restore()
         signal.signal(number, signal.SIG_DFL)
-        # Of this thread: so it is not past here before the program has stopped.
+        # Sent to this thread, so the handler continues only after the program was stopped.
         signal.pthread_kill(threading.get_ident(), number)
         signal.signal(number, self._stop)
 

@@ -1,4 +1,4 @@
-"""Text that is typed to a model, key by key."""
+"""Text typed to a model, key by key."""
 
 import codecs
 import os
@@ -17,24 +17,25 @@ from elman.cli.terminal.keyboard import Key, Keyboard, Typed
 
 _CHUNK = 65_536
 _SEQUENCE_SECONDS = 0.1
-"""Within which the rest of an escape sequence comes; a key alone sends nothing more."""
+"""Timeout for the rest of an escape sequence, in seconds; a single key sends no more bytes."""
 _PIECE = 256
 """Elements of a paste between two tickets."""
 
 Open = Callable[[bytes | None], Stream]
-"""Opens a session, from a ticket or from its beginning."""
+"""Opens a session, from a ticket or from the initial state."""
 
 
 def bursts(descriptor: int, signals: int | None = None) -> Iterator[list[Typed]]:
-    """What is typed, as it comes: a key, or all of a paste. Ends with Ctrl-D, or the terminal.
+    """Yields typed keys as they arrive: one key, or all keys of a paste. Ends with Ctrl-D or end of
+    file.
 
-    `signals`: a descriptor that is readable when a signal has come, whose handler is then run.
+    `signals`: a descriptor, readable after a signal. Waking up runs the signal's handler.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     keyboard = Keyboard()
     while True:
         patience = _SEQUENCE_SECONDS if keyboard.is_waiting else None
-        if sys.platform != "win32":  # which hands over lines, and has no select for them
+        if sys.platform != "win32":  # which has no `select` for consoles, only lines
             watched = [descriptor, *([] if signals is None else [signals])]
             ready = select.select(watched, [], [], patience)[0]
             if not ready:
@@ -64,9 +65,13 @@ class Typing:
         fixed: str = "",
         one: bool = False,
     ) -> None:
-        """`allowed`: the characters that the model takes; None for all. `splits`: whether Enter
-        ends a session. `fixed`: why nothing can be taken back; empty if it can. `one`: all are one
-        session that is opened again."""
+        """Sets the rules of typing.
+
+        `allowed`: characters of the model; None for all.
+        `splits`: whether Enter ends a session.
+        `fixed`: reason why Backspace cannot work; empty if it can.
+        `one`: whether all sessions are one named session opened repeatedly.
+        """
         self._open = open_
         self._printer = printer
         self._allowed = allowed
@@ -78,7 +83,7 @@ class Typing:
         self._number = 0
 
     def run(self, bursts: Iterable[list[Typed]]) -> None:
-        """Pushes what is typed until that ends."""
+        """Pushes typed text until the input ends."""
         try:
             for keys in bursts:
                 for kind, group in groupby(keys, self._kind):
@@ -91,7 +96,7 @@ class Typing:
             self._end()
 
     def _kind(self, key: Typed) -> Typed | None:
-        """None for what is pushed."""
+        """The key itself if it is a control key; None for a key to push."""
         if isinstance(key, Key) or (key == "\n" and self._splits):
             return key
         return None if self._allowed is None or key in self._allowed else Key.OTHER
@@ -105,7 +110,7 @@ class Typing:
             _ring()
 
     def _end(self) -> None:
-        """The session's end; the next key begins another."""
+        """Ends the session; the next key begins a new session."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
