@@ -1,4 +1,4 @@
-"""Errors of the client, as one small tree.
+"""Errors of the client, as a small tree.
 
     ElmanError
     ├── InvalidRequest (ValueError)       an option is not allowed, or an output does not exist
@@ -8,11 +8,11 @@
     ├── DeadlineExceeded (TimeoutError)   the server did not answer within `timeout`
     ├── Unavailable (ConnectionError)     the server cannot be reached; no data was lost
     ├── SessionLost (ConnectionError)     a session can't go on; `position`, `ticket`
-    │   └── SessionTaken                  another client has opened the session by its name
+    │   └── SessionTaken                  another client has opened the session by name
     ├── SessionClosed                     a stream was used after its close
     ├── ClientClosed                      a client was used after its close
-    ├── ClientUnusable (RuntimeError)     a client was used in a forked process, on another loop
-    ├── AccessDenied                      the server refuses this client's credentials
+    ├── ClientUnusable (RuntimeError)     a client was used in a forked process, or on another loop
+    ├── AccessDenied                      the server refuses the client's credentials
     └── ServerError                       the server failed, or broke the protocol
 
 All failures of servers and networks raise errors of this tree; gRPC's own errors never leave the
@@ -49,11 +49,11 @@ class InvalidRequest(ElmanError, ValueError):
 
 
 class InvalidElement(InvalidRequest):
-    """An element that is invalid for the model.
+    """An element invalid for the model.
 
     The message names the value given and the values allowed. The client raises the error before
-    sending the element. If instead the server refuses an element, that element's stream ends and
-    its next use raises the error; other streams go on.
+    sending the element. If instead the server refuses an element, the element's stream ends, and
+    the next use of the stream raises the error. Other streams go on.
     """
 
 
@@ -80,7 +80,7 @@ class DeadlineExceeded(ElmanError, TimeoutError):
 
 
 class Unavailable(ElmanError, ConnectionError):
-    """The server cannot be reached, or refuses work because it is stopping. No data was lost."""
+    """The server cannot be reached, or refuses work because of a shutdown. No data was lost."""
 
 
 class SessionLost(ElmanError, ConnectionError):
@@ -106,18 +106,18 @@ class SessionTaken(SessionLost):
 
 
 class SessionClosed(ElmanError):
-    """A stream was used for a push after its close."""
+    """A stream was used for a push after the stream's close."""
 
 
 class ClientClosed(ElmanError):
-    """A client, or one of its streams, was used after the client's close."""
+    """A client, or a stream of a client, was used after the client's close."""
 
 
 class ClientUnusable(ElmanError, RuntimeError):
     """A client was used where it cannot work.
 
-    Cases: in a process forked after `connect`; on another event loop than the client's own; under
-    gevent without gRPC's gevent patch. The message names the case and the remedy.
+    Cases: in a process forked after `connect`; on an event loop other than the loop of `connect`;
+    under gevent without gRPC's gevent patch. The message names the case and the remedy.
     """
 
 

@@ -1,4 +1,4 @@
-"""Time left for a call that waits for the server."""
+"""Time left for a call waiting for the server."""
 
 from math import inf
 from time import monotonic

@@ -18,7 +18,7 @@ from elman.errors import InvalidElement, InvalidRequest
 
 
 class Generation:
-    """Yields symbols one by one, and pushes each symbol before returning it.
+    """Yields symbols, and pushes each symbol before returning it.
 
     The next prediction is thus computed while the caller uses the present symbol.
     """

@@ -1,8 +1,8 @@
-"""Process and event loop in which a client can be used.
+"""Process and event loop of a client.
 
-A client works in the process of its `connect`, and an asyncio client only on its event loop.
-Threads and connections of a client do not survive a fork, and a lock may stay held for ever in the
-child. So each call checks the process first, without a lock.
+A client works only in the process of `connect`, and an asyncio client only on the event loop of
+`connect`. Threads and connections of a client do not survive a fork, and a lock may stay held for
+ever in the child. So each call checks the process first, without a lock.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Closable(Protocol):
 
 
 _forks = 0
-"""Number of forks between this process and the process that imported this module."""
+"""Number of forks since the import of this module, on the way to the present process."""
 _connections: WeakSet[object] = WeakSet()
 _inherited: list[object] = []
 """References kept for ever in a child process: gRPC's finalisers may wait for ever for a missing

@@ -1,7 +1,7 @@
-"""Keepalive pings: their interval, and the limits of servers.
+"""Keepalive pings: interval, and limits of servers.
 
-gRPC sends a ping after so many seconds of silence from the server, while any call is open. The ping
-is answered by the server's gRPC, not by its models, so a busy server does not seem dead.
+gRPC sends a ping after so many seconds of silence from the server, while any call is open. The
+server's gRPC answers the ping, not the server's models, so a busy server does not seem dead.
 """
 
 import logging

@@ -9,7 +9,7 @@ from elman._wire.prediction import Prediction
 
 
 class Run:
-    """Consecutive predictions of one session in one frame: rows `row` to `stop - 1`."""
+    """Consecutive predictions of a session in a frame: rows `row` to `stop - 1`."""
 
     __slots__ = ("frame", "position", "row", "stop")
 
@@ -35,7 +35,7 @@ class Reader(Protocol):
 
 
 class Mailbox:
-    """A queue of predictions, kept as runs: one entry per message, not per element.
+    """A queue of predictions, kept as runs: an entry per message, not per element.
 
     `received` counts all predictions ever received; `len` counts the unread. One thread may put
     while another thread gets.
@@ -85,7 +85,7 @@ class Mailbox:
 
 
 class Reply:
-    """A mailbox for one prediction."""
+    """A mailbox for a single prediction."""
 
     __slots__ = ("run",)
 

@@ -50,7 +50,7 @@ class ModelCache:
 def omitted_labels(
     model: pb.Model,
 ) -> Generator[pb.ListLabelsRequest, pb.ListLabelsResponse, None]:
-    """Completes a model sent without its labels, for lack of room in the message.
+    """Completes a model sent without labels, for lack of room in the message.
 
     Yields the requests and receives the answers. Raises `ServerError` for an inconsistent number of
     labels.

@@ -1,8 +1,8 @@
-"""All sessions of one client on one model, on one Stream RPC.
+"""All sessions of a client on a model, on one Stream RPC.
 
 Decides the content of each frame and routes the answers. Independent of sockets, threads and event
 loops. All elements pushed since the last `take` go into the next frame, so during a write the next
-frame fills up. Only one thread at a time may call the multiplexer or its sessions.
+frame fills up. Only one thread at a time may call the multiplexer or a session of the multiplexer.
 """
 
 from collections import deque
@@ -23,8 +23,7 @@ from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
 _SMALL_BYTES = 4096
-"""Largest element still added to a frame already full, so that the session opens with an
-element."""
+"""Largest element still added to a full frame, so a session opens with an element."""
 TICKET_SECONDS = 1.0
 """Bound on the work repeated by a server resuming another server's sessions: all work since the
 last tickets.
@@ -41,10 +40,10 @@ class _Numbers(Protocol):
 
 
 class Multiplexer:
-    """Sessions of one RPC. `writable` is called when `take` may return a frame after it returned
-    None.
+    """Sessions of an RPC. After `take` returned None, `writable` is called when `take` may return a
+    frame.
 
-    The multiplexer is `finished` once its last session has ended, and opens no sessions afterwards.
+    The multiplexer is `finished` once the last session has ended, and opens no sessions afterwards.
     """
 
     def __init__(
@@ -80,15 +79,15 @@ class Multiplexer:
         """Whether any session has made progress."""
         self._last_number = 0
         self._sessions: dict[int, Session] = {}
-        """Sessions known to the server, by number, until the server reports their end."""
+        """Sessions known to the server, by number, until the server reports the end."""
         self._unopened: set[Session] = set()
         """Sessions unknown to the server."""
         self._layouts: dict[object, Layout] = {}
         self._opens: deque[Session] = deque()
         self._resuming: deque[tuple[int, Session]] = deque()
-        """Sessions with elements to push again, with their numbers; number 0 if not yet opened.
+        """Sessions with elements to push again, with numbers; number 0 if not yet opened.
 
-        A session adopted again, such as a parked session, has a new number; its old entry is stale.
+        A session adopted again, such as a parked session, has a new number; the old entry is stale.
         """
         self._window = ResumeWindow()
         self._pushes: deque[int] = deque()
@@ -251,7 +250,7 @@ class Multiplexer:
         return len(session.ticket or b"") + contexts_bytes(session.contexts)
 
     def _open(self, frame: pb.StreamRequest, session: Session) -> int:
-        """Adds the opening of a session to a frame. Returns its size in bytes."""
+        """Adds the opening of a session to a frame. Returns the size in bytes."""
         self._unopened.remove(session)
         self._last_number += 1
         session.number = self._last_number

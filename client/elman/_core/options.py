@@ -14,7 +14,7 @@ from elman.errors import InvalidRequest
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
-"""Random choice among a name's addresses: spreads clients, also when they reconnect."""
+"""Random choice among a name's addresses: spreads new and reconnecting clients."""
 _ADDRESS = re.compile(r"(\[[^\[\]/]+\]|[^:\[\]/\s]+):(?P<port>\d{1,6})")
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 """Prefixes of addresses in gRPC's own formats."""
@@ -148,8 +148,7 @@ def _addresses(target: str) -> int:
 
 
 def _check_target(target: str) -> None:
-    """Checks the format. gRPC would retry an invalid target until the timeout, or choose a port
-    itself."""
+    """Checks the format. gRPC would retry an invalid target until the timeout, or choose a port."""
     if target.startswith(_SCHEMES):
         return
     found = _ADDRESS.fullmatch(target)

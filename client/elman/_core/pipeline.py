@@ -1,4 +1,4 @@
-"""Elements on their way through a session, with their predictions in order.
+"""Elements on the way through a session, with predictions in order.
 
 Back-pressure on both sides: the session's window bounds the elements in flight, and equally the
 unread predictions, so a slow reader stops the pushes. Independent of sockets, threads and event
@@ -47,7 +47,7 @@ class Pipeline:
     # For the feeder
 
     def feed(self, payload: Payload) -> Operation[bool]:
-        """Pushes one element once there is room. Returns False if the reader has gone."""
+        """Pushes an element once there is room. Returns False if the reader has gone."""
         session = self._session
         while self._open:
             session.check()

@@ -1,9 +1,9 @@
 """A session on the client: elements pushed, elements answered, readers of the predictions.
 
 Independent of sockets, threads and event loops. A call with waits is an `Operation`: a generator.
-It yields to wait for a change of the session, and its `return` value is the result. A shell
-advances the operation again after the session's `wake` is called, and closes the operation to give
-up. Only one thread at a time may advance operations or call methods.
+The generator yields to wait for a change of the session, and returns the result. A shell advances
+the operation again after the session's `wake` is called, and closes the operation to give up. Only
+one thread at a time may advance operations or call methods.
 """
 
 from collections import deque
@@ -31,9 +31,9 @@ T = TypeVar("T")
 Operation: TypeAlias = Generator[int, None, T]
 """Yields 0 (or False) while the server owes no answer; the caller's timeout does not count then.
 
-Otherwise, one of two rules. If the yielded number changes after each answer of the server, each
-answer restarts the timeout. If the operation always yields True, the timeout covers the whole
-operation.
+Otherwise, an operation follows either of two rules. If the yielded number changes after each answer
+of the server, each answer restarts the timeout. If the operation always yields True, the timeout
+covers the whole operation.
 """
 
 Failure: TypeAlias = Callable[[], ElmanError]
@@ -91,10 +91,10 @@ NOWHERE = _Nowhere()
 class Session:
     """Invariant: `answered <= pushed`, and `pushed - answered` is within the window.
 
-    The session survives a broken RPC. It resumes from its ticket on another RPC, and all elements
-    since the ticket are pushed again. Repeated predictions are dropped.
+    The session survives a broken RPC. The session resumes from the ticket on another RPC, and all
+    elements since the ticket are pushed again. Repeated predictions are dropped.
 
-    An element is in flight from its push until its prediction arrives, read or unread. `wake` is
+    An element is in flight from the push until the prediction arrives, read or unread. `wake` is
     called whenever a waiting operation may be able to continue.
     """
 
@@ -143,7 +143,7 @@ class Session:
         wake: Callable[[], None],
     ) -> None:
         self.number = number
-        """The session's number on its RPC; 0 before the server is sent the number."""
+        """The session's number on the RPC; 0 until the opening is sent."""
         self.layout = options.layout
         self.codec = codec
         self.wake = wake
@@ -188,7 +188,7 @@ class Session:
         self.resume_until = 0
         """Elements before this position were pushed on an earlier RPC."""
         self.parked = False
-        """Whether the session has no server, and needs no server before its next push."""
+        """Whether the session has no server, and needs no server before the next push."""
 
     # -------------------------------------------------------------------------------------------
     # For the caller
@@ -199,7 +199,7 @@ class Session:
 
     @property
     def sent(self) -> int:
-        """Number of elements pushed on the present RPC or covered by its first ticket."""
+        """Number of elements pushed on the present RPC or covered by the RPC's first ticket."""
         return self.pushed - self.pending_elements
 
     @property
@@ -233,7 +233,7 @@ class Session:
             yield True
 
     def step(self, payload: Payload) -> Operation[Prediction]:
-        """Pushes one element and waits for its prediction, while other elements may be in flight.
+        """Pushes an element and waits for the prediction, while other elements may be in flight.
 
         If the caller gives up, the prediction goes to the stream's inbox.
         """
@@ -285,7 +285,7 @@ class Session:
             self.wake()
 
     def take_ticket(self) -> Operation[bytes]:
-        """Waits for a ticket that covers all elements pushed before the call."""
+        """Waits for a ticket of all elements pushed before the call."""
         self.check()
         position = self.pushed
         if self.ticket is None or self.ticket_position < position:
@@ -446,9 +446,10 @@ class Session:
         self.pending_elements = self.pushed - self._due if self.opened else 0
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
-        """Hands `count` predictions to their readers, and drops repeated predictions.
+        """Hands `count` predictions to the readers, and drops repeated predictions.
 
-        Raises `ServerError` if the position is not the next one, or beyond the elements pushed.
+        Raises `ServerError` if the position is not the next position, or beyond the elements
+        pushed.
         """
         if position != self._due or position + count > self.pushed - self.pending_elements:
             raise ServerError(

@@ -1,4 +1,4 @@
-"""Options of a session at its opening."""
+"""Options for opening a session."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from elman.errors import InvalidRequest
 
 MAX_NAME_NBYTES = 256
 _OPENING_NBYTES = 1024
-"""Approximate largest size of an opening frame without its ticket, in bytes."""
+"""Approximate largest size of an opening frame beside the ticket, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

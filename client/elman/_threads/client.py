@@ -124,7 +124,7 @@ class Client:
         while True:
             server_channel = self._channels.lease()
             try:
-                # With one server, gRPC retries until the timeout; with several, the client tries the next.
+                # With one server, gRPC retries by itself; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
                 if _ready.wait(server_channel.channel, seconds, patient=patient):
@@ -144,7 +144,7 @@ class Client:
     def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
     ) -> Model:
-        """Returns one model: the given version, or the newest. Raises `ModelNotFound`.
+        """Returns a model: the given version, or the newest. Raises `ModelNotFound`.
 
         With `session` and no version: the version in use by the session of the given name.
         """
@@ -224,9 +224,9 @@ class Client:
     ) -> Predictions:
         """Predictions for a whole sequence, without keeping a session.
 
-        Makes one unary call if the sequence and its predictions fit into a message, and opens a
-        stream otherwise. `timeout`: seconds for all of the work, in place of the client's timeout.
-        Raises the errors of `stream`, and `InvalidElement`.
+        Makes a unary call if sequence and predictions fit into a message, and opens a stream
+        otherwise. `timeout`: seconds for all of the work, in place of the client's timeout. Raises
+        the errors of `stream`, and `InvalidElement`.
         """
         known = self._known(model, version)
         options = session_options(

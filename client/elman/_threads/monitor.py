@@ -2,7 +2,8 @@
 
 Resembles `threading.Condition`, with three differences. Hundreds of threads can be woken at once. A
 thread waits outside of the lock, so a signal never interrupts the return into the lock. A finaliser
-may run in the thread with the lock; its work is deferred to the next thread entering.
+may run in the thread holding the lock, so a finaliser's work is deferred to the next thread
+entering.
 """
 
 import threading
@@ -59,7 +60,7 @@ class Monitor:
     def defer(self, action: Callable[[], None]) -> None:
         """Runs an action under the lock: now, or when the next thread enters if the lock is taken.
 
-        Called without the lock. Only a finaliser may call it while its thread holds the lock.
+        Called without the lock, except by a finaliser.
         """
         self._deferred.append(action)
         self.catch_up()

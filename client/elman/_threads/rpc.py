@@ -1,9 +1,9 @@
 """A `Multiplexer` on a real Stream RPC, for threads.
 
-gRPC takes the frames from an iterator, in gRPC's own thread and one at a time: elements pushed
+gRPC takes the frames from an iterator, a frame at a time and in gRPC's own thread: elements pushed
 during a write are collected for the next frame. A second thread starts the call and reads the
-answers. No signal handler interrupts the start of a call there. Both threads are daemons and end
-with the RPC.
+answers. In a thread other than the main thread, no signal interrupts the start of a call. Both
+threads are daemons and end with the RPC.
 """
 
 import threading
@@ -126,7 +126,7 @@ class SessionHandle:
 
 
 class Rpc:
-    """One Stream call, from its first session to its last.
+    """A Stream call, from the first session to the last.
 
     All methods except `join` and `abort` are called under the monitor's lock.
     """
@@ -204,7 +204,7 @@ class Rpc:
     def abort(self, error: ElmanError, *, final: bool = True) -> None:
         """Ends the RPC at once, even if gRPC returns from the call later.
 
-        If `final`, its sessions raise `error`; otherwise they may resume on another RPC.
+        If `final`, the RPC's sessions raise `error`. Otherwise, they may resume on another RPC.
         """
         with self._monitor.lock:
             call = self._call

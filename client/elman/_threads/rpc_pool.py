@@ -1,6 +1,6 @@
-"""All sessions of one client on one model, across RPCs, for threads.
+"""All sessions of a client on a model, across RPCs, for threads.
 
-Normally there is one RPC at a time. When the RPC breaks or its server hands sessions over, the
+Normally there is a single RPC at a time. When the RPC breaks or the server hands sessions over, the
 sessions become orphans and are resumed on another RPC. A reconnector thread runs while there are
 orphans.
 """
@@ -26,7 +26,7 @@ from elman.errors import ElmanError, Unavailable
 _GLANCE = 0.05
 """Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
-"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends them at once."""
+"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
 
 
 class RpcPool:
@@ -38,7 +38,7 @@ class RpcPool:
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is called with the error when an RPC ends before its sessions."""
+        """`broken` is called with the error when an RPC ends before the RPC's sessions."""
         self._home = home
         self._known = known
         self._channels = channels
@@ -104,7 +104,7 @@ class RpcPool:
             reconnector.join(max(0, until - monotonic()))
 
     def _rpc(self) -> Rpc:
-        """The RPC for new sessions; begins one if needed."""
+        """Returns the RPC for new sessions, and begins an RPC if needed."""
         if self._current is None or not self._takes_sessions(self._current):
             self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
@@ -214,7 +214,7 @@ class RpcPool:
         session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
-        """RPCs without an answer by their deadline."""
+        """New RPCs without an answer by the deadline."""
         self._tried = {
             rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
         }

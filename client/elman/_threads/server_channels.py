@@ -21,7 +21,7 @@ _LEAVE_SECONDS = 1.0
 
 
 class ServerChannel(Generic[C]):
-    """A channel, leased by its users. Closed once it is retired and unused."""
+    """A channel leased by users. Closed once retired and unused."""
 
     def __init__(self, target: str, channel: C) -> None:
         self.target = target
@@ -39,10 +39,10 @@ class ServerChannel(Generic[C]):
 
 
 class ServerChannels(Generic[C]):
-    """Channels of a client, by target, with the current target. Any number of threads may use them.
+    """Channels of a client, by target, with the current target. Thread-safe.
 
-    A retired channel is replaced by a new connection to the next server, even if there is only one
-    server. A channel passed over stays while it is in use, and may become current again.
+    A retired channel is replaced by a new connection to the next server, or to the same server if
+    there are no others. A channel passed over stays while in use, and may become current again.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ServerChannels(Generic[C]):
             return server_channel
 
     def is_current(self, server_channel: ServerChannel[C]) -> bool:
-        """Whether `lease` returns this channel now."""
+        """Whether `lease` returns `server_channel` now."""
         with self._lock:
             return self._kept.get(self._target) is server_channel
 
@@ -131,7 +131,7 @@ class ServerChannels(Generic[C]):
             self._close_unused(server_channel)
 
     def close(self) -> None:
-        """Closes all channels, even those in use. No channel can be leased afterwards."""
+        """Closes all channels, used or unused. No channel can be leased afterwards."""
         with self._lock:
             self._closed = True
             channels, self._channels, self._kept = self._channels, set(), {}

@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 
 class Stream:
-    """One session of a model. Made by `Client.stream`; its `with` block closes it.
+    """A session of a model. Made by `Client.stream`; closed by the end of a `with` block.
 
-    Any number of threads may use a stream at once, for example one to push and one to read. Every
-    method that waits for the server raises `DeadlineExceeded` after the stream's timeout. If the
-    session failed, every method raises the session's error.
+    Any number of threads may use a stream at once, for example a thread to push and a thread to
+    read. A method waiting for the server raises `DeadlineExceeded` after the stream's timeout. If
+    the session failed, every method raises the session's error.
 
     Predictions of `push` and `push_many` are kept until they are read by iterating the stream.
     Predictions of `step` and `map` go to the caller; if the caller stops waiting, they are kept
@@ -57,27 +57,27 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Number of elements pushed, which is the position of the next element."""
+        """Number of elements pushed: the position of the next element."""
         return self._session.pushed
 
     def step(self, element: Any) -> Prediction:
-        """Pushes one element and waits for its prediction.
+        """Pushes an element and waits for the prediction.
 
         An element is a `str` of one character, an int (or a name, if the model has names), or an
-        array of the input's shape. Raises `InvalidElement` for any other element, before sending
+        array of the input's shape. Raises `InvalidElement` for an invalid element, before sending
         it.
         """
         return self._run(self._session.step(self._codec.one(element)))
 
     def push(self, element: Any) -> None:
-        """Pushes one element; waits only while the session's window is full."""
+        """Pushes an element; waits only while the session's window is full."""
         self._run(self._session.push(self._codec.one(element)))
 
     def push_many(self, elements: Any) -> None:
         """Pushes a `str` of any length, a sequence of ids, or an array [n, *shape].
 
         Waits while the session's window is full, and returns after the last push. If any element is
-        invalid, none is pushed.
+        invalid, no element is pushed.
         """
         self._run(self._session.push(self._codec.many(elements)))
 
@@ -117,11 +117,10 @@ class Stream:
         top_k: int | None = None,
         seed: int | None = None,
     ) -> Iterator[Any]:
-        """Pushes `prime`, then samples `length` symbols one by one, and yields and pushes each
-        symbol.
+        """Pushes `prime`, then samples `length` symbols, and yields and pushes each symbol.
 
         Yields the characters of a text model, or the ids of a token model (names, if the model has
-        names). `output` is the output with one entry for each symbol; it may be omitted if there is
+        names). `output` is the output with an entry for each symbol; it may be omitted if there is
         only one. Each yielded symbol has already been pushed, so the stream can go on from there.
 
         `temperature` 0 takes the most probable symbol; `top_k` samples among the `top_k` most
@@ -146,9 +145,9 @@ class Stream:
         """Waits for a ticket of the session's state, to resume later:
         `Client.stream(model, ticket=...)`.
 
-        A ticket works until it expires, in any process and on any server with the same model and
-        ticket key. The ticket covers all elements pushed before the call. The stream itself goes on
-        as well.
+        A ticket works until the expiry, in any process and on any server with the same model and
+        ticket key. The ticket covers all elements pushed before the call. The stream goes on as
+        well.
         """
         return self._run(self._session.take_ticket())
 

@@ -34,7 +34,7 @@ platform."""
 
 
 class Codec(Protocol):
-    """Checks and packs the elements of one model."""
+    """Checks and packs the elements of a model."""
 
     unit: int
     """Payload items per element: 1 character, or the element's bytes."""
@@ -42,7 +42,7 @@ class Codec(Protocol):
     """Largest size of an element on the wire, in bytes."""
 
     def one(self, element: Any) -> Payload:
-        """Returns the payload of one element. Raises `InvalidElement`."""
+        """Returns the payload of an element. Raises `InvalidElement`."""
 
     def many(self, elements: Any) -> Payload:
         """Returns the payload of a sequence of elements.

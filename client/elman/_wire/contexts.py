@@ -11,16 +11,16 @@ from elman.v1 import inference_pb2 as pb
 Contexts: TypeAlias = tuple[pb.ContextValue, ...]
 
 _ENVELOPE_BYTES = 2048
-"""Room in a message for everything except contexts."""
+"""Room in a message beside contexts."""
 
 
 def pack_contexts(
     model: Model, given: Mapping[str, Any] | None, *, max_message_bytes: int
 ) -> Contexts:
-    """Packs one array for each context of the model.
+    """Packs an array for each context of the model.
 
     Raises `InvalidRequest` for a missing or unknown context, for an invalid array, and for contexts
-    too large for one message.
+    too large for a message.
     """
     if given is None:
         given = {}

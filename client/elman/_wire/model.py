@@ -63,7 +63,7 @@ class Input:
     dtype: np.dtype | None
     """TOKENS, FEATURES: the type of the numbers, little-endian. TEXT: None."""
     shape: tuple[int, ...]
-    """FEATURES: shape of one element; empty for a scalar. Otherwise empty."""
+    """FEATURES: shape of an element; empty for a scalar. Otherwise empty."""
     size: int
     """TEXT, TOKENS: number of ids. FEATURES: 0."""
     vocabulary: tuple[str, ...]
@@ -87,7 +87,7 @@ class Output:
     dtype: np.dtype
     """Type of the numbers, little-endian."""
     shape: tuple[int, ...]
-    """Shape for one element; empty for a scalar."""
+    """Shape for an element; empty for a scalar."""
     labels: tuple[str, ...]
     """Names of the entries on the last axis; empty, or as many as the axis is long."""
 
@@ -97,13 +97,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """An array given to a session at its opening."""
+    """An array given to a session at the opening."""
 
     name: str
     dtype: np.dtype
     """Type of the numbers, little-endian."""
     shape: tuple[int, ...]
-    """Shape for one session; empty for a scalar."""
+    """Shape for a session; empty for a scalar."""
 
     def __str__(self) -> str:
         return f"{self.name} {_array(self.dtype, self.shape)}"
@@ -111,12 +111,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that the server is ready to serve."""
+    """A model ready on the server."""
 
     name: str
     version: str
     fingerprint: str
-    """Hex SHA-256 over the graph, its weights and its spec."""
+    """Hex SHA-256 over graph, weights and spec."""
     description: str
     """One line for people. May be empty."""
     input: Input
@@ -132,7 +132,7 @@ class Model:
 
     @property
     def takes(self) -> str:
-        """Text for people: the model's elements, and its contexts."""
+        """Text for people: the model's elements and contexts."""
         once = ", ".join(map(str, self.contexts))
         return f"{self.input}, once {once}" if once else str(self.input)
 

@@ -46,7 +46,7 @@ OutputChoice: TypeAlias = str | Raw | Probabilities | Top
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One requested output. `shape` and `dtype` describe the values of one prediction."""
+    """A requested output. `shape` and `dtype` describe the values of a single prediction."""
 
     output: Output
     form: "pb.Form.ValueType"
@@ -59,7 +59,7 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes on the wire for one prediction."""
+        """Bytes on the wire per prediction."""
         width = self.dtype.itemsize + (UINT32.itemsize if self.is_top else 0)
         return prod(self.shape) * width
 
@@ -71,7 +71,7 @@ class Column:
 class Layout:
     """Columns of a list of requested outputs, in order.
 
-    Two layouts of one model are equal if their `key` is equal.
+    Two layouts of a model are equal if the values of `key` are equal.
     """
 
     __slots__ = ("columns", "index", "key", "requests", "row_bytes")
@@ -84,7 +84,7 @@ class Layout:
         self.row_bytes = sum(column.row_bytes for column in columns)
 
     def decode(self, outputs: Sequence[pb.Values], count: int) -> "Frame":
-        """Reads `count` predictions from one message. Raises `ServerError` if the size is wrong."""
+        """Reads `count` predictions from a message. Raises `ServerError` if the size is wrong."""
         if len(outputs) != len(self.columns):
             raise ServerError(
                 f"the server sent {len(outputs)} outputs; {len(self.columns)} were requested"
@@ -100,7 +100,7 @@ class Layout:
 
 
 class Frame:
-    """`count` predictions from one message: arrays `[count, *shape]`, read-only."""
+    """`count` predictions from a message: arrays `[count, *shape]`, read-only."""
 
     __slots__ = ("count", "indices", "layout", "values")
 

@@ -1,4 +1,4 @@
-"""A prediction of a whole sequence as one unary call, if the messages are small enough.
+"""A prediction of a whole sequence as a unary call, if the messages are small enough.
 
 Builds and reads messages; the clients make the calls.
 """
@@ -18,11 +18,11 @@ from elman._wire.prediction import Predictions
 from elman.v1 import inference_pb2 as pb
 
 ENVELOPE_BYTES = 2048
-"""Room in a message for everything except numbers."""
+"""Room in a message beside numbers."""
 
 
 class PredictCall:
-    """Checked elements for one model, with the requested outputs and options."""
+    """Checked elements for a model, with the requested outputs and options."""
 
     def __init__(self, known: KnownModel, options: SessionOptions, elements: Any) -> None:
         self.model = known.model
@@ -61,7 +61,7 @@ class PredictCall:
 
 
 def gather(layout: Layout, runs: Sequence[Run]) -> Frame:
-    """Concatenates the rows of many runs into one frame."""
+    """Concatenates the rows of many runs into a frame."""
     if not runs:
         return layout.decode([pb.Values() for _ in layout.columns], 0)
     values = []

@@ -1,6 +1,6 @@
-"""Predictions for one element and for a whole sequence.
+"""Predictions for an element and for a whole sequence.
 
-A prediction is a view of its message: making a prediction copies no data, and keeping a prediction
+A prediction is a view of a message: making a prediction copies no data, and keeping a prediction
 keeps the message in memory. Arrays returned to the caller are copies.
 """
 
@@ -17,12 +17,12 @@ from elman.v1 import inference_pb2 as pb
 
 
 class Alternative(NamedTuple):
-    """One entry of an output's last axis."""
+    """An entry on an output's last axis."""
 
     label: str | int
-    """Label of the entry, or its index if the output has no labels."""
+    """Label of the entry, or the index if the output has no labels."""
     probability: float
-    """Probability of the entry; for an output of values, the number itself."""
+    """Probability of the entry; for an output of values, the output's number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +37,12 @@ class TopValues:
 
 
 class Prediction:
-    """Outputs for one element, by name."""
+    """Outputs for an element, by name."""
 
     __slots__ = ("_frame", "_row", "position")
 
     position: int
-    """0-based index of the element in its session."""
+    """0-based index of the element in the session."""
 
     def __init__(self, frame: Frame, row: int, position: int) -> None:
         self._frame = frame
@@ -79,8 +79,8 @@ class Prediction:
         """Returns the `k` most probable entries of an output with one axis, most probable first.
 
         `output` may be omitted if only one requested output has one axis. Raises `InvalidRequest`
-        for an output with another number of axes, and for a `k` above the number of entries
-        received. Raises `ServerError` if an entry is NaN, since NaN has no order.
+        for an output with more or fewer axes, and for a `k` above the number of entries received.
+        Raises `ServerError` if an entry is NaN, since NaN has no order.
         """
         column, values, indices = self.entries(output)
         if np.isnan(values).any():
@@ -145,7 +145,7 @@ class Prediction:
 
 
 class Predictions(Sequence[Prediction]):
-    """Predictions for a whole sequence, in order, with one prediction per element."""
+    """Predictions for a whole sequence, in order: a prediction per element."""
 
     __slots__ = ("_frame",)
 

@@ -7,7 +7,7 @@ from elman._wire.codec import Codec, Payload
 from elman.v1 import inference_pb2 as pb
 
 SESSION_BYTES = 24
-"""Largest size of a session's entry in a frame, in bytes: its number, a count and their framing."""
+"""Largest size of a session's entry in a frame, in bytes: number, count and framing."""
 
 
 class PushBuilder:
@@ -24,7 +24,7 @@ class PushBuilder:
         return bool(self._numbers)
 
     def add(self, session: Session, budget: int) -> int:
-        """Adds a session's pending elements: up to `budget` bytes, or one larger element.
+        """Adds a session's pending elements: up to `budget` bytes, or a single larger element.
 
         Returns the bytes added.
         """

@@ -1,6 +1,6 @@
 """Translation of answers from servers and gRPC into the errors of `elman.errors`.
 
-No other module translates them.
+All translation is in this module.
 """
 
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether gRPC's server did not accept a call. Its connection still works."""
+    """Whether gRPC's server did not accept a call. The connection still works."""
     if not isinstance(error, grpc.RpcError):
         return False
     return cast(RpcStatus, error).code() is grpc.StatusCode.CANCELLED
@@ -154,10 +154,10 @@ def pushback(error: grpc.RpcError) -> int | None:
 
 
 def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Failure:
-    """Error for a session still open at the end of its RPC.
+    """Error for a session still open at the end of the RPC.
 
     An open session is lost if the connection or the server went away, or if no server resumes the
-    session. A session that never opened has lost no data, so it raises the RPC's own error.
+    session. A session not yet opened has lost no data, and raises the RPC's own error.
     """
     # With other credentials the session's ticket still works.
     denied = isinstance(error, AccessDenied) and bool(session.ticket)
@@ -176,7 +176,7 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Reason why a session left its server and may resume on another server."""
+    """Reason why a session left the server and may resume on another server."""
 
     error: ElmanError
     refused: bool = False
@@ -184,7 +184,8 @@ class Orphan:
     after: float | None = None
     """Seconds to wait before a retry, or None if the server named no time."""
     parked: bool = False
-    """Whether the server parked the session until the next push; the same server takes it back."""
+    """Whether the server parked the session until the next push, and then accepts the session
+    again."""
     leaving: bool = False
     """Whether new sessions should avoid the server too."""
     crashed: bool = False
@@ -192,7 +193,7 @@ class Orphan:
 
 
 def broken(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | None:
-    """Returns the orphan for a session whose RPC has ended, or None if the session cannot go on."""
+    """Returns the orphan for a session after the RPC's end, or None if the session cannot go on."""
     if isinstance(error, Unavailable):
         return Orphan(error, leaving=True, crashed=crashed)
     # During an update, an old server without the model may be tried before a new server.
@@ -202,7 +203,7 @@ def broken(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | No
 
 
 def left(closed: pb.Closed, session: Session) -> Orphan | None:
-    """Returns the orphan for a session closed by its server, or None if the session cannot go
+    """Returns the orphan for a session closed by the server, or None if the session cannot go
     on."""
     message = closed.message
     match closed.reason:
@@ -222,7 +223,7 @@ def left(closed: pb.Closed, session: Session) -> Orphan | None:
 
 
 def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
-    """Error for a session closed by its server; None if the session finished as requested."""
+    """Error for a session closed by the server; None if the session finished as requested."""
     message, position = closed.message, closed.position
     opened, complete = session.opened, session.in_flight == 0
     match closed.reason:
@@ -258,7 +259,7 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
 
 
 def again(error: ElmanError) -> Failure:
-    """Makes copies of `error`, each with its own traceback."""
+    """Makes copies of `error`, each with a separate traceback."""
 
     def make() -> ElmanError:
         copy = type(error)(*error.args)

@@ -1,6 +1,6 @@
-"""Futures resolved at a deadline, with one timer for all of them.
+"""Futures resolved at a deadline, with a shared timer.
 
-Nearly every wait ends long before its deadline, and a timer in the event loop for each wait would
+Nearly every wait ends long before the deadline, and a timer in the event loop for each wait would
 cost more than the rest of the wait.
 """
 
@@ -9,7 +9,7 @@ from math import inf
 
 
 class Alarm:
-    """Deadlines for the waits of a pool's RPCs, on one event loop with the clock
+    """Deadlines for the waits of a pool's RPCs, on a single event loop with the clock
     `time.monotonic`."""
 
     __slots__ = ("_at", "_deadlines", "_loop", "_timer")
@@ -21,7 +21,7 @@ class Alarm:
         self._at = inf
 
     def waiter(self, at: float) -> asyncio.Future[None]:
-        """Returns a future. The alarm resolves the future at `at` unless it is done before; inf for
+        """Returns a future. At the time `at`, the alarm resolves the future unless done; inf for
         never."""
         waiter = self._loop.create_future()
         if at != inf:

@@ -113,7 +113,7 @@ class Client:
         while True:
             server_channel = self._channels.lease()
             try:
-                # With one server, gRPC retries until the timeout; with several, the client tries the next.
+                # With one server, gRPC retries by itself; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
                 if await _ready.wait(server_channel.channel, seconds, patient=patient):
@@ -133,7 +133,7 @@ class Client:
     async def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
     ) -> Model:
-        """Returns one model: the given version, or the newest. Raises `ModelNotFound`.
+        """Returns a model: the given version, or the newest. Raises `ModelNotFound`.
 
         With `session` and no version: the version in use by the session of the given name.
         """

@@ -1,4 +1,4 @@
-"""An object of `elman.aio` before its opening: to be awaited, or entered with `async with`."""
+"""An object of `elman.aio` before opening: to be awaited, or entered with `async with`."""
 
 from collections.abc import Coroutine, Generator
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Closing(Protocol):
-    """An object closed at the end of its `async with` block."""
+    """An object closed at the end of an `async with` block."""
 
     async def __aexit__(
         self,

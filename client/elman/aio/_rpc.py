@@ -1,7 +1,7 @@
 """A `Multiplexer` on a real Stream RPC, for asyncio.
 
-One task writes, one frame at a time: elements pushed during a write are collected for the next
-frame. One task reads. Both tasks end with the RPC.
+A writer task writes a frame at a time: elements pushed during a write are collected for the next
+frame. A reader task reads the answers. Both tasks end with the RPC.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class SessionHandle:
 
 
 class Rpc:
-    """One Stream call, from its first session to its last."""
+    """A Stream call, from the first session to the last."""
 
     def __init__(
         self,
@@ -128,8 +128,7 @@ class Rpc:
         start: Any = self.server_channel.stub.Stream
         call: Call = start(metadata=metadata)
         self._call: Call | None = call
-        """None after the call's end: gRPC keeps a connection open while a call object on it
-        exists."""
+        """None after the call's end: gRPC keeps a connection open while a call object exists."""
         self._writer = asyncio.create_task(self._write(call), name="elman-writer")
         self._reader = asyncio.create_task(self._read(call), name="elman-reader")
 
@@ -157,8 +156,8 @@ class Rpc:
     def abort(self, error: ElmanError, *, final: bool = True) -> set[asyncio.Task[None]]:
         """Ends the RPC at once, even if gRPC returns from the call later.
 
-        If `final`, its sessions raise `error`; otherwise they may resume on another RPC. Returns
-        the tasks about to end.
+        If `final`, the RPC's sessions raise `error`. Otherwise, they may resume on another RPC.
+        Returns the tasks about to end.
         """
         call = self._call
         self._end(error, final=final)

@@ -1,4 +1,4 @@
-"""All sessions of one client on one model, across RPCs, for asyncio.
+"""All sessions of a client on a model, across RPCs, for asyncio.
 
 See `elman._threads.rpc_pool`, with a task in place of a thread.
 """
@@ -24,7 +24,7 @@ from elman.errors import ElmanError, Unavailable
 _GLANCE = 0.05
 """Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
-"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends them at once."""
+"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
 
 
 class RpcPool:
@@ -36,7 +36,7 @@ class RpcPool:
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:
-        """`broken` is called with the error when an RPC ends before its sessions."""
+        """`broken` is called with the error when an RPC ends before the RPC's sessions."""
         self._home = home
         self._known = known
         self._channels = channels
@@ -98,7 +98,7 @@ class RpcPool:
         self._alarm.stop()
 
     def _rpc(self) -> Rpc:
-        """The RPC for new sessions; begins one if needed."""
+        """Returns the RPC for new sessions, and begins an RPC if needed."""
         if self._current is None or not self._takes_sessions(self._current):
             self._current = next(filter(self._takes_sessions, self._rpcs), None) or self._begin()
         return self._current
@@ -204,7 +204,7 @@ class RpcPool:
         session.outbound.give_up(session, lost_failure(error, session, resuming=True))
 
     def _silent(self, now: float) -> list[Rpc]:
-        """RPCs without an answer by their deadline."""
+        """New RPCs without an answer by the deadline."""
         self._tried = {
             rpc: at for rpc, at in self._tried.items() if rpc in self._rpcs and not rpc.answered
         }

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Stream:
-    """One session of a model. Made by `Client.stream`; its `async with` block closes it.
+    """A session of a model. Made by `Client.stream`; closed by the end of an `async with` block.
 
     See `elman.Stream`, with tasks in place of threads.
     """
@@ -58,15 +58,15 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Number of elements pushed, which is the position of the next element."""
+        """Number of elements pushed: the position of the next element."""
         return self._session.pushed
 
     async def step(self, element: Any) -> Prediction:
-        """Pushes one element and waits for its prediction. See `elman.Stream.step`."""
+        """Pushes an element and waits for the prediction. See `elman.Stream.step`."""
         return await self._run(self._session.step(self._codec.one(element)))
 
     async def push(self, element: Any) -> None:
-        """Pushes one element; waits only while the session's window is full."""
+        """Pushes an element; waits only while the session's window is full."""
         await self._run(self._session.push(self._codec.one(element)))
 
     async def push_many(self, elements: Any) -> None:
@@ -101,8 +101,7 @@ class Stream:
         top_k: int | None = None,
         seed: int | None = None,
     ) -> AsyncIterator[Any]:
-        """Pushes `prime`, then samples `length` symbols one by one, and yields and pushes each
-        symbol.
+        """Pushes `prime`, then samples `length` symbols, and yields and pushes each symbol.
 
         See `elman.Stream.generate`.
         """

@@ -1,4 +1,4 @@
-"""The command line: one program, `elman`, with subcommands loaded on demand."""
+"""The command line: the program `elman`, with subcommands loaded on demand."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ _INTERRUPTED = 130
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits.
+    """Runs a command and exits.
 
     Exit codes: 0 for success, 1 for a failed run, 2 for wrong usage, 130 after Ctrl-C. An expected
-    error, such as a full disk, prints one line on stderr. Any other exception is a bug and keeps
-    its traceback.
+    error, such as a full disk, prints a line on stderr. An unexpected exception is a bug and keeps
+    the traceback.
     """
     if "_ELMAN_COMPLETE" in os.environ:
         from elman.cli import completion

@@ -153,7 +153,7 @@ def _usage(url: str) -> Callable[[], Usage]:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop factory, if installed: it uses less of the client's core."""
+    """uvloop's loop factory, if installed: uvloop uses less of the client's core."""
     try:
         import uvloop
     except ImportError:

@@ -29,8 +29,8 @@ target_option = click.option(
 
 @contextmanager
 def connected(target: str) -> Iterator[elman.Client]:
-    """Yields a client of the server at `target`. An `ElmanError` inside ends the command with one
-    line."""
+    """Yields a client of the server at `target`. An `ElmanError` inside ends the command with a
+    line on stderr."""
     try:
         with elman.connect(target) as client:
             yield client

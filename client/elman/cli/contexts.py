@@ -14,7 +14,7 @@ _FILE = ".npy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """A context option, with its value not read yet."""
+    """A context option before its value is read."""
 
     name: str
     text: str

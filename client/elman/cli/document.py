@@ -1,7 +1,7 @@
-"""JSON for scripts: one value on one line, valid for all numbers.
+"""JSON for scripts: a value on a single line, valid for all numbers.
 
-JSON has no NaN and no infinity. As in the JSON of protobuf, they are written as the strings
-`"NaN"`, `"Infinity"` and `"-Infinity"`; many scripts would read `null` as 0.
+JSON has no NaN and no infinity. As in the JSON of protobuf, the strings `"NaN"`, `"Infinity"` and
+`"-Infinity"` stand for such numbers; many scripts would read `null` as 0.
 """
 
 import json
@@ -10,7 +10,7 @@ from math import inf, isnan
 
 
 def document(value: object) -> str:
-    """Returns one line of JSON. `value` may be any value of `json.dumps`."""
+    """Returns a line of JSON. `value` may be any value of `json.dumps`."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Elements typed or piped: characters, or one line of numbers per element.
+"""Elements typed or piped: characters, or a line of numbers per element.
 
-A sequence ends with its session: after a line, for a text model without a newline character; after
+A sequence ends with the session: after a line, for a text model without a newline character; after
 an empty line, for numbers.
 """
 
@@ -21,7 +21,7 @@ _END_OF_TRANSMISSION = "\x04"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """One element: the value to push, and the text of the input."""
+    """An element: the value to push, and the text of the input."""
 
     value: str | int | np.ndarray
     text: str

@@ -1,7 +1,7 @@
 """The click group of all subcommands, from a table of names.
 
-Imports a subcommand only on demand: `elman --help` stays quick, and a subcommand without its extra
-does not affect the others.
+Imports a subcommand only on demand: `elman --help` stays quick, and a subcommand with a missing
+extra does not affect other subcommands.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """An optional part of the package, detected by a few modules installed with it."""
+    """An optional part of the package, detected by a few of the installed modules."""
 
     name: str
     modules: tuple[str, ...]

@@ -104,7 +104,7 @@ class Tally:
 
 
 def _aside(console: Console, *columns: ProgressColumn) -> Progress:
-    """A progress display that is erased at its end and leaves standard output alone."""
+    """A progress display, erased at the end and separate from standard output."""
     return Progress(
         *columns,
         console=console,

@@ -49,7 +49,7 @@ class View:
         ]
 
     def text(self, element: Element, prediction: Prediction, width: int | None = None) -> Text:
-        """Returns one line of text.
+        """Returns a line of text.
 
         With a `width`, bars shrink to fit the numbers into the width, and a long element is cut.
         The line may still be longer.
@@ -78,7 +78,7 @@ class View:
         return line
 
     def document(self, session: int, element: Element, prediction: Prediction) -> str:
-        """Returns one line of JSON."""
+        """Returns a line of JSON."""
         value = element.value
         return document(
             {

@@ -120,9 +120,9 @@ def stream(
 
 
 def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, one: bool) -> None:
-    """Runs one session after another, until the text ends.
+    """Runs sessions in sequence, until the text ends.
 
-    `one`: the sessions have one name, so they are one session opened repeatedly.
+    `one`: the sessions share a name, and are a single session opened repeatedly.
     """
     for number, elements in enumerate(sequences(text, model.input)):
         pushed: deque[Element] = deque()

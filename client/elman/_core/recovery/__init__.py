@@ -1,1 +1,1 @@
-"""Recovery of sessions after the loss of their RPC: retries, repeated pushes, giving up."""
+"""Recovery of sessions after the loss of an RPC: retries, repeated pushes, giving up."""

@@ -1,4 +1,4 @@
-"""Orphans: sessions between two RPCs, with the times of their retries.
+"""Orphans: sessions between two RPCs, with the times of retries.
 
 Independent of sockets, threads and event loops. Times are arguments, in seconds on any clock.
 """
@@ -14,13 +14,13 @@ from elman._core.session import Failure, Session
 _FIRST_SECONDS = 0.05
 _MOST_SECONDS = 2.0
 _MOST_SECONDS_AFTER_CRASHES = 16.0
-"""The session itself may crash its servers, so each retry may cost other clients a server."""
+"""The session may be the cause of the crashes, so each retry may cost other clients a server."""
 _MOST_SECONDS_AFTER_REFUSALS = 0.2
 """After a refusal, asking another server harms no server."""
 
 
 class Backoff:
-    """Exponential backoff with full jitter: a random delay up to a bound that doubles.
+    """Exponential backoff with full jitter: a random delay, with a bound doubled after each try.
 
     The jitter keeps many clients from reconnecting all at once.
     """
@@ -58,7 +58,7 @@ class Attempts:
     def again(self, *, broke: bool) -> float | None:
         """Returns the seconds to wait before the next try, or None if no time is left.
 
-        `broke`: whether the call failed on a connection that had worked before. Detecting a dead
+        `broke`: whether the call failed on a connection with earlier answers. Detecting a dead
             connection may take long, so the time to reach a server then starts anew, once.
         """
         if broke and not self._broke:
@@ -234,7 +234,7 @@ class Recovery:
         return found
 
     def overdue(self, now: float) -> list[Session]:
-        """Removes and returns the sessions past their deadline on a new RPC; they are lost.
+        """Removes and returns the sessions past the deadline on a new RPC; the sessions are lost.
 
         A server repeating earlier answers, however slowly, gets the same time again.
         """

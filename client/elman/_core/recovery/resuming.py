@@ -1,8 +1,8 @@
 """Limit on repeated elements in flight after a resume.
 
-A resume may repeat the cause of the broken RPC: a proxy with a limit of one megabyte breaks every
-RPC after a megabyte. Resumed sessions therefore push in pieces, request a ticket after each piece,
-and continue once the ticket arrives. If an RPC breaks even so, the pieces become smaller.
+A resume may repeat the cause of the broken RPC: a proxy with a limit of a megabyte breaks every RPC
+after a megabyte. Resumed sessions therefore push in pieces, request a ticket after each piece, and
+continue once the ticket arrives. If an RPC breaks even so, the pieces become smaller.
 """
 
 from elman._core.session import Session
@@ -13,7 +13,7 @@ _LEAST_BYTES = 2048
 
 
 class ResumeWindow:
-    """Bytes sent by the resumed sessions of one RPC and not yet covered by a ticket."""
+    """Bytes sent by the resumed sessions of an RPC and not yet covered by a ticket."""
 
     __slots__ = ("_bytes", "_pieces", "_stuck")
 

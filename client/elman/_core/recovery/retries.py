@@ -10,7 +10,7 @@ names plus 1.
 
 
 class Retries:
-    """Counts for one session. An answer new to the session resets all counts."""
+    """Counts for a session. An answer new to the session resets all counts."""
 
     __slots__ = ("crashes", "refused_by", "repeated", "since", "stuck", "tries")
 

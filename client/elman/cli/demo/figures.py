@@ -1,4 +1,4 @@
-"""The server's own figures from its metrics page, compared with the demo's work."""
+"""The server's own figures from the metrics page, compared with the demo's work."""
 
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -66,7 +66,7 @@ def quantile(buckets: dict[float, float], q: float) -> float:
     """Quantile of a histogram, as Prometheus' `histogram_quantile`.
 
     `buckets` maps upper bounds to cumulative counts. Values are assumed evenly spread within a
-    bucket. Returns NaN without values, and the last finite bound for values beyond it.
+    bucket. Returns NaN without values, and the last finite bound for larger values.
     """
     bounds = sorted(buckets)
     rank = q * (buckets[bounds[-1]] if bounds else 0.0)

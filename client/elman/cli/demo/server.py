@@ -22,8 +22,8 @@ _ARGUMENTS = (
 
 
 class DemoServer:
-    """A server process, made by `start`. The end of the `with` block kills the process if it still
-    runs."""
+    """A server process, made by `start`. The end of the `with` block kills a process still
+    running."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

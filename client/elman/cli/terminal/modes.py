@@ -18,9 +18,9 @@ _Handler = Callable[[int, FrameType | None], None]
 def keys(descriptor: int) -> Iterator[int | None]:
     """Context manager: reads of `descriptor` return each key at once, without echo.
 
-    Ctrl-C still interrupts, and Ctrl-Z stops the program until `fg`. Yields a descriptor that is
-    readable after a signal. Wait for both descriptors: the kernel may deliver a signal to a thread
-    that does not run its handler.
+    Ctrl-C still interrupts, and Ctrl-Z stops the program until `fg`. Yields a descriptor, readable
+    after a signal. Wait for both descriptors: the kernel may deliver a signal to a thread other
+    than the handler's thread.
 
     Without such terminals (Windows), yields None; input then arrives line by line.
     """

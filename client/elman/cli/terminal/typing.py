@@ -26,7 +26,7 @@ Open = Callable[[bytes | None], Stream]
 
 
 def bursts(descriptor: int, signals: int | None = None) -> Iterator[list[Typed]]:
-    """Yields typed keys as they arrive: one key, or all keys of a paste. Ends with Ctrl-D or end of
+    """Yields typed keys as they arrive: a key, or all keys of a paste. Ends with Ctrl-D or end of
     file.
 
     `signals`: a descriptor, readable after a signal. Waking up runs the signal's handler.
@@ -53,7 +53,7 @@ def bursts(descriptor: int, signals: int | None = None) -> Iterator[list[Typed]]
 
 
 class Typing:
-    """Sessions of a text model, one after another."""
+    """Sessions of a text model, in sequence."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Typing:
 
         `allowed`: characters of the model; None for all.
         `splits`: whether Enter ends a session.
-        `fixed`: reason why Backspace cannot work; empty if it can.
-        `one`: whether all sessions are one named session opened repeatedly.
+        `fixed`: reason why Backspace cannot work; empty if Backspace works.
+        `one`: whether all sessions are a single named session opened repeatedly.
         """
         self._open = open_
         self._printer = printer
@@ -96,7 +96,7 @@ class Typing:
             self._end()
 
     def _kind(self, key: Typed) -> Typed | None:
-        """The key itself if it is a control key; None for a key to push."""
+        """Returns a control key as such; None for a key to push."""
         if isinstance(key, Key) or (key == "\n" and self._splits):
             return key
         return None if self._allowed is None or key in self._allowed else Key.OTHER
