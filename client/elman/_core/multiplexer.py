@@ -25,11 +25,10 @@ from elman.v1 import inference_pb2 as pb
 _SMALL_BYTES = 4096
 """Largest element still added to a full frame, so a session opens with an element."""
 TICKET_SECONDS = 1.0
-"""Bound on the work repeated by a server resuming another server's sessions: all work since the
-last tickets.
+"""Seconds between two tickets, as requested from the server.
 
-A server sends a ticket after so many seconds, but not before a twentieth of `ticket_every`
-elements.
+A server resuming another server's session repeats the work since the last ticket. The request
+bounds the work to so many seconds, or to a twentieth of `ticket_every` elements.
 """
 
 

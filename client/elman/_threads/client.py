@@ -61,8 +61,8 @@ def connect(
     `target`: one server, or several in a list or separated by commas. The client uses one server,
         and the next after a failure. If a name has several addresses, the client uses any of them.
 
-    `timeout`: seconds that any call waits for the server; inf waits for ever. Time spent waiting
-        for elements not yet pushed does not count.
+    `timeout`: seconds that any call waits for the server; inf waits for ever. Waiting for
+        predictions of elements not yet pushed does not count.
     `connect_timeout`: seconds in which the server must be reached.
     `max_message_bytes`: the largest message sent; larger work is split.
     `keepalive`: seconds of silence before a ping checks the connection, while a stream or a call is

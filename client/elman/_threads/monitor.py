@@ -68,7 +68,7 @@ class Monitor:
     def catch_up(self) -> None:
         """Runs actions deferred while the caller held the lock. Called without the lock.
 
-        The next thread to enter may be a long time away.
+        The actions would otherwise wait for the next thread to enter, perhaps for long.
         """
         while self._deferred and self.lock.acquire(blocking=False):
             try:

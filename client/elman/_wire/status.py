@@ -154,9 +154,9 @@ def pushback(error: grpc.RpcError) -> int | None:
 
 
 def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Failure:
-    """Error for a session still open at the end of the RPC.
+    """Error for an unfinished session at the end of the RPC.
 
-    An open session is lost if the connection or the server went away, or if no server resumes the
+    An opened session is lost if the connection or the server went away, or if no server resumes the
     session. A session not yet opened has lost no data, and raises the RPC's own error.
     """
     # With other credentials the session's ticket still works.
