@@ -23,7 +23,7 @@ class Closable(Protocol):
 
 
 _forks = 0
-"""Number of forks since the import of this module, on the way to the present process."""
+"""Number of forks between the importing process and the present process."""
 _connections: WeakSet[object] = WeakSet()
 _inherited: list[object] = []
 """References kept for ever in a child process: gRPC's finalisers may wait for ever for a missing

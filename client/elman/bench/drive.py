@@ -34,7 +34,7 @@ class Result:
     elements_per_frame: float
     """Mean number of elements in a frame from the server."""
     unanswered: int
-    """Open loop: due elements without an answer within ten seconds after the end."""
+    """Open loop: due elements without an answer within ten seconds after the measurement."""
     open_seconds: float
     """Seconds to open all sessions."""
     client_cpu: float

@@ -28,7 +28,7 @@ def models(context: click.Context, _parameter: click.Parameter, word: str) -> li
 
 def outputs(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
     """Completes names of the outputs of the model on the command line."""
-    # An option without its value stops click from assigning the arguments.
+    # While an option's value is being typed, click does not assign the arguments.
     name = context.params.get("model") or next(iter(context.args), None)
     found = _ask(context, lambda client: client.model(name)) if name else None
     return [

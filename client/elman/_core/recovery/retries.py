@@ -3,9 +3,9 @@
 _REFUSALS = 8
 """Refusals in a row without a new server, per address, before the client gives up.
 
-With N addresses tried at random, an address stays untried in 8 N tries once in 3,000 times. The
-number of addresses is the larger of two: the count from the target, and the number of known server
-names plus 1.
+With N addresses tried at random, a given address stays untried in 8 N tries with a probability of 1
+in 3,000. The number of addresses is the larger of two: the count from the target, and the number of
+known server names plus 1.
 """
 
 

@@ -43,10 +43,10 @@ class History:
         self._text = self._text[self._tickets[0][0] - start :]
 
     def back(self) -> Return | None:
-        """Returns the steps back before the last element; None without an element or an old enough
-        ticket.
+        """Returns the steps to go back before the last element.
 
-        The history is unchanged until `went_back`.
+        Returns None without an element or without an old enough ticket. The history is unchanged
+        until `went_back`.
         """
         if not self._text:
             return None
