@@ -93,7 +93,7 @@ class RpcPool:
         """Ends all RPCs and orphans at once; sessions still open raise `error`."""
         with self._monitor.lock:
             self._closed = error
-            self._end_strays(error)
+            self._end_orphans(error)
             rpcs, reconnector = list(self._rpcs), self._reconnector
         until = monotonic() + _CANCEL_SECONDS
         for rpc in rpcs:
@@ -127,7 +127,7 @@ class RpcPool:
         )
         self._rpcs.add(rpc)
         self._tried[rpc] = monotonic() + self._options.connect_timeout
-        self._need_mender()
+        self._need_reconnector()
         return rpc
 
     def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
@@ -157,12 +157,14 @@ class RpcPool:
         ):
             return False
         self._monitor.wake(self._reconnectors)
-        self._need_mender()
+        self._need_reconnector()
         return True
 
-    def _need_mender(self) -> None:
+    def _need_reconnector(self) -> None:
         if self._reconnector is None:
-            reconnector = threading.Thread(target=self._reconnect, name="elman-mender", daemon=True)
+            reconnector = threading.Thread(
+                target=self._reconnect, name="elman-reconnector", daemon=True
+            )
             reconnector.start()
             self._reconnector = reconnector
 
@@ -170,14 +172,14 @@ class RpcPool:
         """Reconnects orphans and watches new RPCs, until there are neither orphans nor unanswered
         RPCs."""
         try:
-            self._keep_mending()
+            self._keep_reconnecting()
         except BaseException as bug:
             with self._monitor.lock:
                 self._reconnector = None
-                self._end_strays(Unavailable(f"the client failed to go on with it: {bug!r}"))
+                self._end_orphans(Unavailable(f"the client failed to go on with it: {bug!r}"))
             raise
 
-    def _keep_mending(self) -> None:
+    def _keep_reconnecting(self) -> None:
         while True:
             with self._monitor.lock:
                 self._monitor.settle()
@@ -223,7 +225,7 @@ class RpcPool:
             del self._tried[rpc]
         return found
 
-    def _end_strays(self, error: ElmanError) -> None:
+    def _end_orphans(self, error: ElmanError) -> None:
         for session in self._recovery.take_all():
             session.end(lost_failure(error, session, resuming=False))
         self._monitor.wake(self._reconnectors)
@@ -232,4 +234,4 @@ class RpcPool:
         error = Unavailable("interrupted in the middle of a change")
         for rpc in self._rpcs:
             rpc.fail(error)
-        self._end_strays(error)
+        self._end_orphans(error)

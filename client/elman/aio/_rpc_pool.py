@@ -121,7 +121,7 @@ class RpcPool:
         )
         self._rpcs.add(rpc)
         self._tried[rpc] = self._loop.time() + self._options.connect_timeout
-        self._need_mender()
+        self._need_reconnector()
         return rpc
 
     def _ended(self, rpc: Rpc, broken: ElmanError | None) -> None:
@@ -153,12 +153,12 @@ class RpcPool:
         ):
             return False
         self._changed.set()
-        self._need_mender()
+        self._need_reconnector()
         return True
 
-    def _need_mender(self) -> None:
+    def _need_reconnector(self) -> None:
         if self._reconnector is None:
-            self._reconnector = asyncio.create_task(self._reconnect(), name="elman-mender")
+            self._reconnector = asyncio.create_task(self._reconnect(), name="elman-reconnector")
 
     async def _reconnect(self) -> None:
         """Reconnects orphans and watches new RPCs, until there are neither orphans nor unanswered

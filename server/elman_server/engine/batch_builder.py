@@ -86,13 +86,13 @@ class BatchBuilder:
             if not self._hold(rows, ids, alike):
                 break
         waiting = table.waiting[rows]
-        sizer, chunk = self._sizer.fit(waiting)
-        if idle and sizer == self._ready.sessions:
-            sizer = self._sizer.first_part(sizer, chunk)
-        self._ready.leave(sizer)
-        self._rows = sizer
-        if sizer < len(rows):
-            rows, waiting, ids = rows[:sizer], waiting[:sizer], ids[:sizer]
+        count, chunk = self._sizer.fit(waiting)
+        if idle and count == self._ready.sessions:
+            count = self._sizer.first_part(count, chunk)
+        self._ready.leave(count)
+        self._rows = count
+        if count < len(rows):
+            rows, waiting, ids = rows[:count], waiting[:count], ids[:count]
         if not alike:
             order = ids.argsort(kind="stable")
             rows, waiting, ids = rows[order], waiting[order], ids[order]
