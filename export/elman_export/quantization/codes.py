@@ -24,7 +24,7 @@ class Codes:
     gain: np.ndarray | None = None
     """`[n]`: factors of the last axis, from codes to the tensor's values; None for 1."""
     stacked: str = ""
-    """The same codes as `[time, 1, batch, n]`, if a layer returns such a shape."""
+    """Codes as `[time, 1, batch, n]`, if a layer returns such a shape."""
 
 
 class Codebook:
