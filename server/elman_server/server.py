@@ -89,7 +89,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
         config = replace(config, ticket_key=(own.text,))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
         server = Server(config, metrics, children, own=own)
-        heed_hangup(server.look)
+        heed_hangup(server.rescan)
         watchdog.watch()
         try:
             port = await server.bind()
@@ -205,9 +205,9 @@ class Server:
         identities."""
         return [_identity(model) for model in self._catalog.current()]
 
-    def look(self) -> None:
+    def rescan(self) -> None:
         """Rescans the repository for new and removed versions."""
-        self._manager.look()
+        self._manager.rescan()
 
     async def ready(self) -> None:
         """Reports the server as healthy to health checks."""

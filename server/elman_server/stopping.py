@@ -11,10 +11,10 @@ import structlog
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def heed_hangup(look: Callable[[], None]) -> None:
-    """Installs a SIGHUP handler which calls `look`. After the loss of the server's terminal, SIGHUP
-    instead ends the server, like any program, wherever stderr goes. A server started with SIGHUP
-    ignored, as by `nohup`, never ends on SIGHUP."""
+def heed_hangup(rescan: Callable[[], None]) -> None:
+    """Installs a SIGHUP handler which calls `rescan`. After the loss of the server's terminal,
+    SIGHUP instead ends the server, like any program, wherever stderr goes. A server started
+    with SIGHUP ignored, as by `nohup`, never ends on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     loop = asyncio.get_running_loop()
 
@@ -22,7 +22,7 @@ def heed_hangup(look: Callable[[], None]) -> None:
         if terminal and not _has_terminal():
             loop.remove_signal_handler(signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGHUP)
-        look()
+        rescan()
 
     loop.add_signal_handler(signal.SIGHUP, heed)
 

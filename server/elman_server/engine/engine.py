@@ -124,7 +124,7 @@ class Engine:
         """Elements of partly pushed frames: already waiting for a step, but not in a queue yet."""
         self.opened = 0
         """Sessions opened since the start."""
-        self.stays = False
+        self.pinned = False
         """Whether the engine keeps idle sessions and old connections."""
         self._scheduler = scheduler
         self._executor = Executor(
@@ -383,7 +383,7 @@ class Engine:
 
     def _park(self) -> None:
         self._parking = None
-        if not self.stays:
+        if not self.pinned:
             for session in self._scheduler.table.idle(self._clock() - self._park_after):
                 self.close(session, _PARKED)
         self._park_in_time()

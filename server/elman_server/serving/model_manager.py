@@ -40,7 +40,7 @@ class Front(Protocol):
     async def model_gone(self, name: str) -> None:
         """Notifies the front: the model accepts only sessions that name a version."""
 
-    def dismiss(self, model: ServedModel) -> None:
+    def detach(self, model: ServedModel) -> None:
         """Detaches a version from all its holders, so they open no more sessions on it."""
 
 
@@ -117,7 +117,7 @@ class ModelManager:
             await self._take_in(strict=self._config.strict)
             if self._asked:
                 self._asked = False
-                await self._look()
+                await self._rescan()
         if not list(self._catalog) and not self._admission.closed:
             raise StartError("no model could be loaded")
 
@@ -125,7 +125,7 @@ class ModelManager:
         """Starts rescans: on request, and at intervals if `reload_interval` is set."""
         self._following = asyncio.create_task(self._follow())
 
-    def look(self) -> None:
+    def rescan(self) -> None:
         """Requests a rescan of the repository as soon as possible. Idempotent."""
         self._asked = True
         self._wake.set()
@@ -165,11 +165,11 @@ class ModelManager:
             await asyncio.to_thread(memory.give_back)
         if self._asked and not self._stopping:
             self._asked = False
-            await self._look()
+            await self._rescan()
         if self._changed is not None and self._current() != before:
             await self._changed()
 
-    async def _look(self) -> None:
+    async def _rescan(self) -> None:
         try:
             self._found = await asyncio.to_thread(_stamped, self._paths)
         except ModelLoadError as error:
@@ -268,7 +268,7 @@ class ModelManager:
                 self._log.debug("how it failed", model=source.name, detail=note)
             if await asyncio.to_thread(source.stamp) != load.stamp:
                 # The load read a file during a write; the file may be complete by now.
-                asyncio.get_running_loop().call_later(_WRITING_SECONDS, self.look)
+                asyncio.get_running_loop().call_later(_WRITING_SECONDS, self.rescan)
             return
         served = ServedModel.serve(
             loaded,
@@ -297,7 +297,7 @@ class ModelManager:
 
     def _retire(self, model: ServedModel) -> None:
         # Pin sessions in the engine: a parked session could return after the version is unloaded.
-        model.engine.stays = True
+        model.engine.pinned = True
         self._retiring[model.source] = asyncio.create_task(self._outlive(model))
 
     def _restore(self, source: ModelSource) -> None:
@@ -306,7 +306,7 @@ class ModelManager:
             task.cancel()
             for model in self._catalog:
                 if model.source == source:
-                    model.engine.stays = False
+                    model.engine.pinned = False
             self._log.info("model is served again", model=source.name, version=source.version)
 
     async def _outlive(self, model: ServedModel) -> None:
@@ -336,7 +336,7 @@ class ModelManager:
             return False
         del self._retiring[source], self._tried[source]
         self._catalog.remove(model)
-        self._front.dismiss(model)
+        self._front.detach(model)
         try:
             await model.stop()
         except TimeoutError as error:

@@ -68,7 +68,7 @@ async def _work(connected: socket.socket) -> int:
     reporting.add_done_callback(lambda _: orders.stop())
     try:
         server = Server(config, reports.metrics, Children(), own=begin.own, changed=tell_change)
-        orders.look = server.look
+        orders.rescan = server.rescan
         try:
             models = await server.load(stopping)
             if models is not None:
@@ -108,7 +108,7 @@ class _Orders:
         self._stopping = stopping
         self.listen = asyncio.Event()
         """Set on the order to listen, and on the stop."""
-        self.look: Callable[[], None] = lambda: None
+        self.rescan: Callable[[], None] = lambda: None
         """Requests a rescan of the repository; does nothing until there is a server."""
 
     async def follow(self, channel: Channel, reports: "_Reports") -> None:
@@ -125,7 +125,7 @@ class _Orders:
                     case Report(number=number):
                         await reports.send(number)
                     case Look():
-                        self.look()
+                        self.rescan()
                     case Stop(at_once=at_once):
                         self.stop()
                         if at_once:

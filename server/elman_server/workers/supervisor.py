@@ -51,7 +51,7 @@ async def _run(config: ServerConfig) -> int:
         if own is not None:  # all workers share the key
             config = replace(config, ticket_key=(own.text,))
         supervisor = Supervisor(replace(config, port=port), stopping, own)
-        heed_hangup(supervisor.look)
+        heed_hangup(supervisor.rescan)
         watchdog = Watchdog(
             grace=config.grace_period,
             patience=_PATIENCE + 2 * _KILLED_SECONDS,
@@ -127,10 +127,10 @@ class Supervisor:
         numbers = range(1, self._config.workers + 1)
         self._keepers = [asyncio.create_task(self._keep(number)) for number in numbers]
 
-    def look(self) -> None:
+    def rescan(self) -> None:
         """Requests a rescan of the repository in each worker."""
         for worker in self._workers.values():
-            task = asyncio.create_task(worker.look())
+            task = asyncio.create_task(worker.rescan())
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
 

@@ -148,7 +148,7 @@ class Worker:
         """Orders the worker to accept connections as soon as possible."""
         await self._channel.send(Listen())
 
-    async def look(self) -> None:
+    async def rescan(self) -> None:
         """Orders the worker to rescan the repository."""
         await self._channel.send(Look())
 

@@ -217,13 +217,13 @@ async def test_a_session_that_got_no_ticket_is_not_said_to_have_moved(server: Lo
 
 async def test_a_model_that_is_to_go_keeps_the_sessions_that_it_has(serve: Serve) -> None:
     async with serve(park_after=0.1, max_connection_age=0.1) as server:
-        server.engine().stays = True
+        server.engine().pinned = True
         stream = server.stream()
         await stream.send(opens=[pb.Open(session=1, parkable=True)], push=push({1: "abc"}))
         await stream.answered(1, 3)
         await asyncio.sleep(0.5)
         assert not stream.closed
-        server.engine().stays = False
+        server.engine().pinned = False
         await stream.ended(1)
 
 

@@ -16,7 +16,7 @@ async def unload(server: LocalServer, version: str) -> ServedModel:
     """As the rotation does."""
     model = server.catalog.get("letters", version)
     server.catalog.remove(model)
-    server.endpoint.dismiss(model)
+    server.endpoint.detach(model)
     await model.stop()
     return model
 
@@ -61,7 +61,7 @@ async def test_a_session_that_crosses_the_end_is_refused(
 
     def unload_now() -> None:
         server.catalog.remove(model)
-        server.endpoint.dismiss(model)
+        server.endpoint.detach(model)
 
     def found(name: str, version: str = "") -> ServedModel:
         asyncio.get_running_loop().call_soon(unload_now)

@@ -41,7 +41,7 @@ class Front:
     """Keeps what it is told."""
 
     ready: set[str] = field(default_factory=set)
-    dismissed: list[str] = field(default_factory=list)
+    detached: list[str] = field(default_factory=list)
 
     async def model_ready(self, name: str) -> None:
         self.ready.add(name)
@@ -49,8 +49,8 @@ class Front:
     async def model_gone(self, name: str) -> None:
         self.ready.remove(name)
 
-    def dismiss(self, model: ServedModel) -> None:
-        self.dismissed.append(identity(model))
+    def detach(self, model: ServedModel) -> None:
+        self.detached.append(identity(model))
 
 
 class Served:
@@ -96,7 +96,7 @@ class Served:
         """Has it look, and returns when it has done all that follows from what is there."""
         last = f"zz/{len(self.loaded) + self.changes + 1}"
         put(root, last)
-        self.manager.look()
+        self.manager.rescan()
         await self.until(lambda: last in self.loaded and not self.manager._loads)
 
     def told(self, metric: str) -> list[str]:
@@ -145,7 +145,7 @@ async def test_a_new_version_is_served_beside_the_others(tmp_path: Path) -> None
     put(tmp_path, "a/1")
     async with serving(tmp_path) as served:
         put(tmp_path, "a/2")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.current == ["a/1", "a/2"])
         assert identity(served.catalog.get("a")) == "a/2"
         await served.until(lambda: served.changes == 1)
@@ -159,11 +159,11 @@ async def test_a_version_that_went_is_unloaded_and_leaves_nothing_but_what_it_co
         assert served.told("elman_sessions") == ["a/1", "b/1"]
         assert served.front.ready == {"a", "b"}
         shutil.rmtree(tmp_path / "a")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.told("elman_sessions") == ["b/1"])
         assert served.loaded == ["b/1"]
         assert served.front.ready == {"b"}
-        assert served.front.dismissed == ["a/1"]
+        assert served.front.detached == ["a/1"]
         assert len(served.admission._models) == 1
         assert served.told("elman_sessions_opened_total") == ["a/1", "b/1"]
         unloads = served.metrics.loading("a", "1").unloaded
@@ -186,7 +186,7 @@ async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
         gc.disable()
         try:
             shutil.rmtree(tmp_path / "a")
-            served.manager.look()
+            served.manager.rescan()
             await served.until(lambda: freed() is None)
         finally:
             gc.enable()
@@ -214,7 +214,7 @@ async def test_a_retired_version_that_is_stuck_comes_back_and_leaves_nothing(
         model = served.catalog.get("a")
         session = opened(model)
         shutil.rmtree(tmp_path / "a")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.front.ready == {"b"})
         model.engine.push([session], [1], np.ones((1, 1), np.float32), 0.0)
         await served.until(lambda: session.ended is not None)
@@ -256,7 +256,7 @@ async def test_the_grace_begins_anew_with_each_session(tmp_path: Path) -> None:
         model = served.catalog.get("a")
         first = opened(model)
         shutil.rmtree(tmp_path / "a")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.current == ["b/1"])
         loop = asyncio.get_running_loop()
         model.engine.abort(first)
@@ -291,10 +291,10 @@ async def test_an_unloaded_version_that_comes_again_is_loaded_again(tmp_path: Pa
     async with serving(tmp_path) as served:
         for _ in range(3):
             shutil.rmtree(tmp_path / "a")
-            served.manager.look()
+            served.manager.rescan()
             await served.until(lambda: served.loaded == ["b/1"])
             put(tmp_path, "a/1")
-            served.manager.look()
+            served.manager.rescan()
             await served.until(lambda: served.current == ["a/1", "b/1"])
         assert served.metrics.loading("a", "1").loaded.value == 4
         assert served.told("elman_sessions") == ["a/1", "b/1"]
@@ -317,7 +317,7 @@ async def test_with_one_version_kept_the_next_takes_its_place(tmp_path: Path) ->
         await served.until(lambda: "a/2" not in served.loaded)
         # Back to the one before.
         shutil.rmtree(tmp_path / "a/3")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: "a/2" in served.current)
         assert identity(served.catalog.get("a")) == "a/2"
 
@@ -374,10 +374,10 @@ async def test_a_stop_breaks_off_what_is_being_loaded_and_begins_nothing(tmp_pat
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/3")
-        served.manager.look()
+        served.manager.rescan()
         async with asyncio.timeout(SECONDS):
             await served.manager.stop()
         assert served.loaded == ["a/1"]
@@ -387,18 +387,18 @@ async def test_a_version_that_hangs_keeps_no_other_one_waiting(tmp_path: Path) -
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/3", "b/1")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.loaded == ["a/1", "a/3", "b/1"])
         shutil.rmtree(tmp_path / "b")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.loaded == ["a/1", "a/3"])
         assert identity(served.catalog.get("a")) == "a/3"
         # One that went while it was loading is not waited for.
         shutil.rmtree(tmp_path / "a/2")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: not served.manager._loads)
 
 
@@ -406,10 +406,10 @@ async def test_a_file_that_is_replaced_while_it_loads_is_loaded_anew(tmp_path: P
     put(tmp_path, "a/1")
     async with serving(tmp_path, load_timeout=10 * SECONDS) as served:
         save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: bool(served.manager._loads))
         put(tmp_path, "a/2")
-        served.manager.look()
+        served.manager.rescan()
         await served.until(lambda: served.loaded == ["a/1", "a/2"])
         counted = served.metrics.loading("a", "2")
         assert (counted.loaded.value, counted.failed.value) == (1, 0)

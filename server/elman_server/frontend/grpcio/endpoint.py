@@ -99,9 +99,9 @@ class Endpoint:
     async def model_gone(self, name: str) -> None:
         self._health.set(name, health.NOT_SERVING)
 
-    def dismiss(self, model: ServedModel) -> None:
+    def detach(self, model: ServedModel) -> None:
         """Stops streams from opening sessions on an unloaded model."""
-        self._servicer.dismiss(model)
+        self._servicer.detach(model)
 
     async def ready(self) -> None:
         for service in (_OVERALL, SERVICE):

@@ -96,11 +96,11 @@ class InferenceServicer:
         """Returns when all sessions of finished streams have ended."""
         await self._turns.finished()
 
-    def dismiss(self, model: ServedModel) -> None:
+    def detach(self, model: ServedModel) -> None:
         """Notifies streams of the unload of a model. Each stream on the model opens no more
         sessions and ends with its last session."""
         for stream in self._streams:
-            stream.dismiss(model)
+            stream.detach(model)
 
     async def _list_models(self, _: pb.ListModelsRequest, __: Call) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=self._describe(list(self._catalog.current())))

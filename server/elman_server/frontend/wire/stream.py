@@ -138,7 +138,7 @@ class StreamRpc:
         self._changed.set()
         self._readable.set()
 
-    def dismiss(self, model: ServedModel) -> None:
+    def detach(self, model: ServedModel) -> None:
         """Stops opening sessions if the unloaded `model` is the RPC's model.
 
         All sessions of the RPC have ended by then, but the client may not know of every end yet.
@@ -266,7 +266,7 @@ class StreamRpc:
         if self._max_age == inf:
             return
         await asyncio.sleep(self._max_age)
-        while self._engine.stays:
+        while self._engine.pinned:
             await asyncio.sleep(min(self._max_age, _STAY_SECONDS))
         self._leaving = True
         async for session in self._turns.over(list(self._sessions.values())):
