@@ -53,7 +53,7 @@ def test_elman_aio_is_imported_when_it_is_used() -> None:
     assert "module 'elman' has no attribute 'nothing'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["aio", "errors", "v1", "_client"])
+@pytest.mark.parametrize("name", ["aio", "errors", "v1", "_threads"])
 @pytest.mark.parametrize("before", ["", "elman.aio", "elman.connect", "elman.ElmanError"])
 def test_a_module_of_it_is_there_whatever_was_used_before(name: str, before: str) -> None:
     done = run(f"import elman; {before}\nprint('{name}' in dir(elman), elman.{name}.__name__)")
