@@ -60,7 +60,7 @@ def _throughput(run: Run, path: Path) -> None:
     with _axes(
         path, "elements a second", "Throughput by sessions, one element in flight each"
     ) as axes:
-        _ready(axes, run, lambda figures: figures.per_second, limit)
+        _lines(axes, run, lambda figures: figures.per_second, limit)
 
 
 def _latency(run: Run, path: Path) -> None:
@@ -70,7 +70,7 @@ def _latency(run: Run, path: Path) -> None:
         return rate and 1e3 * case.sessions / rate
 
     with _axes(path, "p99, ms", "Latency by sessions, one element in flight each") as axes:
-        _ready(axes, run, _p99, least)
+        _lines(axes, run, _p99, least)
 
 
 def _p99(figures: Figures) -> float | None:
@@ -99,7 +99,7 @@ def _axes(path: Path, label: str, title: str) -> Iterator[Axes]:
         _save(figure, path)
 
 
-def _ready(
+def _lines(
     axes: Axes,
     run: Run,
     figure: Callable[[Figures], float | None],

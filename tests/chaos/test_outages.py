@@ -151,7 +151,7 @@ async def test_of_a_name_with_many_addresses_the_one_that_takes_a_session_is_fou
     save_lstm(tmp_path / "new/m/2/model.onnx", seed=2)
     env = {"ELMAN_TICKET_KEY": "00" * 32}
     with ExitStack() as servers:
-        dying, lease_keeper, new = (
+        dying, keeper, new = (
             servers.enter_context(ServerProcess(str(tmp_path / folder), env=env))
             for folder in ("old", "old", "new")
         )
@@ -159,7 +159,7 @@ async def test_of_a_name_with_many_addresses_the_one_that_takes_a_session_is_fou
             port = int(new.target.rpartition(":")[2])
             ways = await bridges(stack, [port] * 7)
             first = await stack.enter_async_context(Bridge(int(dying.target.rpartition(":")[2])))
-            last = Bridge(int(lease_keeper.target.rpartition(":")[2]))
+            last = Bridge(int(keeper.target.rpartition(":")[2]))
             for way in [*ways, last]:
                 way.refuses = True
             await stack.enter_async_context(last)

@@ -214,7 +214,7 @@ class Rig:
         self.rpcs[rpc][1].texts.clear()
 
     def mend(self) -> int:
-        """Lets time pass until strays are due, which go on; how many."""
+        """Lets time pass until orphans are due, which are resumed; returns how many."""
         self.now = max(self.now, min(self.recovery.next_at(), self.now + 1000))
         due = self.recovery.due(self.now)
         for session in due:

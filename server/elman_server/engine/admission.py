@@ -100,7 +100,7 @@ class Admission:
         return lambda: self._models.remove(waiting)
 
     @contextmanager
-    def lease(self, frame_nbytes: int) -> Iterator[None]:
+    def hold_frame(self, frame_nbytes: int) -> Iterator[None]:
         """Counts a frame held in memory. Raises `Overloaded` if the held frames take too many
         bytes; a single frame may have any size."""
         if self._frame_nbytes and self._frame_nbytes + frame_nbytes > self._max_pending_bytes:

@@ -50,11 +50,11 @@ _STEP_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the model failed in a step; the session's state is lost",
 )
-_BEGINNING_FAILED = Ending(
+_INIT_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the model failed to make the session's state from its contexts",
 )
-_RESTORING_FAILED = Ending(
+_RESTORE_FAILED = Ending(
     reason=EndReason.STEP_FAILED,
     message="the session's state could not be put back",
 )
@@ -62,8 +62,8 @@ _TOO_LONG = "took longer than step_timeout, which is {:g} s; the session's state
 
 _FAILED = {
     Batch: _STEP_FAILED,
-    InitJob: _BEGINNING_FAILED,
-    RestoreJob: _RESTORING_FAILED,
+    InitJob: _INIT_FAILED,
+    RestoreJob: _RESTORE_FAILED,
 }
 _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"

@@ -34,7 +34,7 @@ def sliced(counts: NDArray[np.int64], *, elements: int, entries: int) -> Iterato
         end = int(ends[after - 1])
         stop = min(end, start + elements)
         own = counts[first:after].tolist()
-        begins = start == ends[first] - own[0]
+        begins = start == int(ends[first]) - own[0]
         own[0] = int(ends[first]) - start
         own[-1] -= end - stop
         yield PushSlice(first=first, counts=own, begins=begins, start=start, stop=stop)

@@ -65,8 +65,8 @@ class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
 
     def parse_request(self) -> bool:
-        """Returns False for a request whose headers break off, which the library takes for whole:
-        a connection that was dropped would cost an answer."""
+        """Returns False also if the connection ends before the blank line after the headers. The
+        library would answer such a request."""
         lines = _LastLine(self.rfile)
         self.rfile = lines  # type: ignore[assignment]
         try:

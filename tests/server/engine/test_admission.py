@@ -143,12 +143,12 @@ def test_the_bytes_of_elements_crowd_it_as_their_number_does() -> None:
 
 def test_frames_that_wait_to_be_taken_are_bounded() -> None:
     gate = admission(pending_bytes=100)
-    with gate.lease(60):
+    with gate.hold_frame(60):
         refused = pytest.raises(Overloaded, match=r"60 bytes wait .* max_pending_bytes is 100$")
-        with refused, gate.lease(50):
+        with refused, gate.hold_frame(50):
             pass
-        with gate.lease(40):
+        with gate.hold_frame(40):
             pass
     # One alone may be as large as a message.
-    with gate.lease(1000):
+    with gate.hold_frame(1000):
         pass

@@ -30,7 +30,7 @@ class World:
     now: float = 0.0
     reasons: list[str] = field(default_factory=list)
 
-    def capture_queue(self, *, timeout: float = 60.0, max_nbytes: float = 1000) -> SlowReaders:
+    def readers(self, *, timeout: float = 60.0, max_nbytes: float = 1000) -> SlowReaders:
         return SlowReaders(
             timeout=timeout,
             max_nbytes=max_nbytes,
@@ -52,67 +52,67 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def looks(capture_queue: SlowReaders) -> None:
+async def looks(readers: SlowReaders) -> None:
     """Returns after it had the time to look several times."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def test_a_call_whose_client_takes_nothing_for_long_is_ended(world: World) -> None:
-    capture_queue, call, other = world.capture_queue(timeout=60.0), Call(), Call()
-    capture_queue.writes(call)
+    readers, call, other = world.readers(timeout=60.0), Call(), Call()
+    readers.writes(call)
     world.now = 59.9
-    capture_queue.writes(other)
-    await looks(capture_queue)
+    readers.writes(other)
+    await looks(readers)
     assert not call.ended
     world.now = 60.0
     await until(lambda: bool(call.ended))
     assert call.ended == ["its client has read nothing for 60 s"]
     assert world.reasons == ["slow"]
-    capture_queue.wrote(other)
+    readers.wrote(other)
     assert not other.ended
 
 
 async def test_the_time_begins_anew_with_each_write(world: World) -> None:
-    capture_queue, call = world.capture_queue(timeout=60.0), Call()
+    readers, call = world.readers(timeout=60.0), Call()
     for start in (0.0, 50.0, 100.0):
         world.now = start
-        capture_queue.writes(call)
+        readers.writes(call)
         world.now = start + 49.0
-        await looks(capture_queue)
-        capture_queue.wrote(call)
+        await looks(readers)
+        readers.wrote(call)
     assert not call.ended
 
 
 async def test_those_that_hold_the_most_are_ended_when_all_hold_too_much(world: World) -> None:
-    capture_queue = world.capture_queue(max_nbytes=1000)
+    readers = world.readers(max_nbytes=1000)
     calls = [Call(nbytes) for nbytes in (300, 900, 400, 200)]
     for call in calls:
-        capture_queue.writes(call)
+        readers.writes(call)
     world.now = 1.0
     await until(lambda: bool(calls[1].ended))
-    await looks(capture_queue)
+    await looks(readers)
     assert [bool(call.ended) for call in calls] == [False, True, False, False]
     assert world.reasons == ["memory"]
     assert calls[1].ended[0].startswith("its client does not read, and 900 bytes are held for it")
     for call in calls:
-        capture_queue.wrote(call)
+        readers.wrote(call)
 
 
 async def test_a_write_that_has_only_begun_is_no_sign(world: World) -> None:
-    capture_queue, call = world.capture_queue(max_nbytes=0), Call(10**9)
-    capture_queue.writes(call)
-    await looks(capture_queue)
+    readers, call = world.readers(max_nbytes=0), Call(10**9)
+    readers.writes(call)
+    await looks(readers)
     assert not call.ended
-    capture_queue.wrote(call)
+    readers.wrote(call)
 
 
 async def test_it_looks_only_while_there_is_something_to_look_at(world: World) -> None:
-    capture_queue, call = world.capture_queue(), Call()
-    capture_queue.writes(call)
-    capture_queue.wrote(call)
-    await looks(capture_queue)
-    assert capture_queue._looking is None
+    readers, call = world.readers(), Call()
+    readers.writes(call)
+    readers.wrote(call)
+    await looks(readers)
+    assert readers._looking is None
 
 
 @asynccontextmanager

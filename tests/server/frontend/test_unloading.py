@@ -13,7 +13,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 async def unload(server: LocalServer, version: str) -> ServedModel:
-    """As the rotation does."""
+    """As the model manager does."""
     model = server.catalog.get("letters", version)
     server.catalog.remove(model)
     server.endpoint.detach(model)

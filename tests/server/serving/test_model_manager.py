@@ -54,7 +54,7 @@ class Front:
 
 
 class Served:
-    """A rotation with all that it needs, and no network."""
+    """A model manager with all that it needs, and no network."""
 
     def __init__(self, root: Path, **settings: Any) -> None:
         config = ServerConfig(

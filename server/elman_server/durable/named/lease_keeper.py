@@ -242,7 +242,7 @@ class LeaseKeeper:
             if self._clock() < asked + self._terms.lease_seconds / _RENEWALS:
                 self._fence.claimed(asked)
                 return found
-        raise StoreUnavailable("the state store answers too slowly for the lease_seconds")
+        raise StoreUnavailable("the state store answers too slowly for the lease")
 
     def hold(
         self,
@@ -430,7 +430,7 @@ class LeaseKeeper:
         self._fence.renewed(begun, self._clock())
         self._checkpoint_writer.renewed()
         if (took := self._clock() - begun) > self._terms.lease_seconds:
-            self._log.warning("claims are renewed too slowly for their lease_seconds", seconds=took)
+            self._log.warning("claims are renewed too slowly for their lease", seconds=took)
         if was_down:
             self._log.info("the state store is back", sessions=self.sessions)
             self._checkpoint_writer.wake()

@@ -117,7 +117,7 @@ class FileStore:
         with locked(self._root, shard_of(name)) as shard:
             return shard.checkpoint(name, self._now())
 
-    def _claim(self, key: str, owner: str, lease_seconds: int, again: bool) -> Claim | Held:
+    def _claim(self, key: str, owner: str, duration: int, again: bool) -> Claim | Held:
         name = digest(key)
         with locked(self._root, shard_of(name)) as shard:
             now = self._now()
@@ -127,7 +127,7 @@ class FileStore:
                     shard.note(name, key, record.marked())
                 remaining = max(0, record.until - now) / 1000
                 return Held(generation=record.generation, remaining=remaining)
-            record = record.claimed(owner, now=now, until=now + lease_seconds)
+            record = record.claimed(owner, now=now, until=now + duration)
             shard.note(name, key, record)
             return Claim(
                 key=key,

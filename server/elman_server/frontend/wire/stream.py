@@ -332,7 +332,7 @@ class StreamRpc:
         """Counts a frame as held in memory. Raises `Overloaded` if frames hold too many bytes."""
         self._frame_nbytes = request.ByteSize()
         try:
-            with self._admission.lease(self._frame_nbytes):
+            with self._admission.hold_frame(self._frame_nbytes):
                 yield
         finally:
             self._frame_nbytes = 0

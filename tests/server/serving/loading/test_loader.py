@@ -55,7 +55,7 @@ class Loads(Loader):
         return [pid for pid in children(os.getpid()) if pid not in self._others]
 
     async def at_work(self) -> int:
-        """The newest child that a fork server has made, as soon as there is one."""
+        """A child that a fork server has made, as soon as there is one."""
         async with asyncio.timeout(SECONDS):
             while True:
                 found = [child for server in self.fork_servers() for child in children(server)]
