@@ -60,7 +60,7 @@ async def test_a_closed_asynchronous_client_keeps_no_connection(
     for _ in range(CLIENTS):
         client = await aio.connect(server.target)
         stream = await client.stream("sentiment")
-        await stream.push_many("good")
+        await stream.push_many("good" * 100)  # answers come while the client is closed
         await client.close(grace=grace)
     assert connections_after(10, server.target) == 0
 

@@ -204,6 +204,9 @@ class Rpc:
         final = False
         try:
             async for response in call:
+                if self._over:
+                    # The call was cancelled. Its iterator keeps the call until the iterator's end.
+                    continue
                 if not self.answered:
                     self.answered = self.server_channel.worked = True
                     # Initial metadata arrives before the first answer.
@@ -226,3 +229,5 @@ class Rpc:
                 self._end(error, final=final)
             finally:
                 call.cancel()
+                # An error keeps this frame in its traceback, and the frame would keep the call.
+                del call
