@@ -95,7 +95,7 @@ from elman_server.durable.store.opening import open_store
 
 async def hold():
     store = open_store(sys.argv[1])
-    claim = await store.claim("key", owner="holder", lease=0.5)
+    claim = await store.claim("key", owner="holder", lease_seconds=0.5)
     await store.save({claim: b"state"}, ttl=60)
     print("held", flush=True)
     await asyncio.Event().wait()
@@ -147,7 +147,7 @@ async def test_a_process_that_holds_a_folder_up_keeps_no_other_from_ending(tmp_p
             "async def main():\n"
             "    store = open_store(f'file:{sys.argv[1]}')\n"
             "    try:\n"
-            "        await store.claim('key', owner='a', lease=1)\n"
+            "        await store.claim('key', owner='a', lease_seconds=1)\n"
             "    except StoreUnavailable as error:\n"
             "        print(error)\n"
             "    await store.close()\n"
