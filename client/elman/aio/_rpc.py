@@ -229,5 +229,3 @@ class Rpc:
                 self._end(error, final=final)
             finally:
                 call.cancel()
-                # An error keeps this frame in its traceback, and the frame would keep the call.
-                del call
