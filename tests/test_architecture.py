@@ -142,6 +142,31 @@ def test_every_module_of_the_server_can_be_imported_without_torch_or_onnx() -> N
     assert loaded_by(f"import {', '.join(names)}") & {"torch", "onnx", "elman_export"} == set()
 
 
+# Inside the SDK.
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in modules("elman") if within(module, "elman._core")]
+)
+def test_the_core_of_the_sdk_knows_neither_grpc_nor_threads_nor_event_loops(module: str) -> None:
+    top = {name.partition(".")[0] for name in imports(module, modules("elman")[module])}
+    assert top & {"grpc", "asyncio", "threading", "concurrent", "queue", "socket"} == set()
+    own = {name for name in imports(module, modules("elman")[module]) if within(name, "elman")}
+    around = ("elman._threads", "elman.aio", "elman._process", "elman.v1.inference_pb2_grpc")
+    assert {name for name in own if any(within(name, outer) for outer in around)} == set()
+
+
+def test_of_the_sdk_the_wire_knows_nothing_but_the_wire() -> None:
+    own = ("elman._core", "elman._threads", "elman.aio", "elman._process")
+    knowing = {module for module in importers("elman", *own) if within(module, "elman._wire")}
+    assert knowing == set()
+
+
+def test_neither_shell_of_the_sdk_knows_the_other() -> None:
+    assert {name for name in importers("elman", "elman.aio") if "._threads" in name} == set()
+    assert {name for name in importers("elman", "elman._threads") if ".aio" in name} == set()
+
+
 # Inside the server.
 
 
@@ -278,6 +303,33 @@ def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
 
 
 # Everywhere.
+
+
+def _arrows(package: str) -> dict[str, set[str]]:
+    """Each module of a package, with the modules that it imports, also for type checkers alone."""
+    found = modules(package)
+    arrows: dict[str, set[str]] = {}
+    for module, path in found.items():
+        names: set[str] = set()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{module} has a relative import"
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                # A module that is named in full is the file; otherwise the package is.
+                names |= (inner & found.keys()) or {node.module or ""}
+        arrows[module] = (names & found.keys()) - {module}
+    return arrows
+
+
+@pytest.mark.parametrize("package", ["elman"])
+def test_no_files_import_one_another_in_a_circle(package: str) -> None:
+    arrows = _arrows(package)
+    while free := {module for module, known in arrows.items() if not known & arrows.keys()}:
+        arrows = {module: known for module, known in arrows.items() if module not in free}
+    # What is left is a circle, or imports one.
+    assert arrows == {}
 
 
 @pytest.mark.parametrize(("module", "path"), ALL, ids=[module for module, _ in ALL])

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from elman._core.multiplexer import Multiplexer
-from elman._core.session import Operation, Session
-from elman._core.session_options import SessionOptions
+from elman._core.rpc.multiplexer import Multiplexer
+from elman._core.session.session import Operation, Session
+from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman._wire.prediction import Prediction
 from elman.v1 import inference_pb2 as pb

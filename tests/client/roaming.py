@@ -9,12 +9,12 @@ from math import inf
 
 import numpy as np
 
-from elman._core.multiplexer import Multiplexer
+from elman._core.recovery.orphan import Orphan
 from elman._core.recovery.recovery import Backoff, Recovery
-from elman._core.session import Session
-from elman._core.session_options import SessionOptions
+from elman._core.rpc.multiplexer import Multiplexer
+from elman._core.session.session import Session
+from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
-from elman._wire.status import Orphan
 from elman.errors import ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import elman
-from elman._core.multiplexer import Multiplexer
+from elman._core.rpc.multiplexer import Multiplexer
 from tests.client.conftest import Connect
 from tests.client.fake_models import LETTERS, REFUSED, letter_totals
 from tests.client.fake_server import FakeServer

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeAlias
 
-import grpc
-
 from elman.errors import InvalidRequest
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -30,7 +28,6 @@ class Options:
     connect_timeout: float
     max_message_bytes: int
     keepalive: float
-    credentials: grpc.ChannelCredentials | None
     metadata: Metadata
     resume_timeout: float
     ticket_every: int

@@ -10,8 +10,6 @@ from typing import Any, NoReturn, Self
 
 import grpc
 
-from elman._core.deadline import Deadline
-from elman._core.home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
 from elman._core.keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._core.models import (
     KnownModel,
@@ -22,22 +20,25 @@ from elman._core.models import (
     read_model,
 )
 from elman._core.options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
-from elman._core.pipeline import Pipeline
+from elman._core.predict import PredictCall
 from elman._core.recovery.recovery import Attempts, Backoff
-from elman._core.session_options import (
+from elman._core.rpc.server_channels import ServerChannels
+from elman._core.session.deadline import Deadline
+from elman._core.session.pipeline import Pipeline
+from elman._core.session.session_options import (
     SessionOptions,
     check_name,
     check_ticket,
     session_options,
 )
-from elman._threads import ready as _ready
+from elman._process.home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
+from elman._threads.ready import wait_until_connected
 from elman._threads.rpc import SessionHandle
 from elman._threads.rpc_pool import RpcPool
-from elman._threads.server_channels import ServerChannels
 from elman._threads.stream import Stream
+from elman._wire.channel import Channel
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
-from elman._wire.predict import PredictCall
 from elman._wire.prediction import Predictions
 from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
 from elman.errors import ClientClosed, ElmanError, Unavailable
@@ -85,12 +86,11 @@ def connect(
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
         keepalive=allowed(keepalive),
-        credentials=credentials,
         metadata=metadata,
         resume_timeout=resume_timeout,
         ticket_every=ticket_every,
     )
-    client = Client(options)
+    client = Client(options, credentials)
     try:
         client.wait_until_ready()
     except BaseException:
@@ -103,12 +103,16 @@ class Client:
     """Connection to Elman servers, made by `connect`. Any number of threads may use a client at
     once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, credentials: grpc.ChannelCredentials | None) -> None:
         self._options = options
+        self._credentials = credentials
         self._home = Home()
         self._keepalive = Keepalive(options.keepalive)
         self._channels = ServerChannels(
-            options.targets, self._connect, lambda channel: channel.close()
+            options.targets,
+            self._connect,
+            lambda channel: channel.grpc.close(),
+            lock=threading.Lock(),
         )
         keep_in_children(self._channels)
         close_at_exit(self._channels)
@@ -127,10 +131,10 @@ class Client:
                 # With one server, gRPC retries by itself; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
-                if _ready.wait(server_channel.channel, seconds, patient=patient):
+                if wait_until_connected(server_channel.channel.grpc, seconds, patient=patient):
                     return
                 if monotonic() >= until:
-                    raise Unavailable(self._options.unreachable(_why(server_channel.channel)))
+                    raise Unavailable(self._options.unreachable(_why(server_channel.channel.grpc)))
                 self._channels.retire(server_channel)
             finally:
                 self._channels.give_back(server_channel)
@@ -296,12 +300,12 @@ class Client:
     def _seconds(self, timeout: float | None) -> float:
         return self._options.timeout if timeout is None else check_seconds("timeout", timeout)
 
-    def _connect(self, target: str) -> grpc.Channel:
+    def _connect(self, target: str) -> Channel[grpc.Channel]:
         options = self._options
         arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
-        if options.credentials is None:
-            return grpc.insecure_channel(target, arguments)
-        return grpc.secure_channel(target, options.credentials, arguments)
+        if self._credentials is None:
+            return Channel(grpc.insecure_channel(target, arguments))
+        return Channel(grpc.secure_channel(target, self._credentials, arguments))
 
     def _call(self, method: str, request: Any, seconds: float | None) -> Any:
         """Makes a unary call. Retries on one server after another within the connect timeout."""
@@ -311,7 +315,7 @@ class Client:
             self._check()
             server_channel = self._channels.lease()
             try:
-                call = getattr(server_channel.stub, method)
+                call = getattr(server_channel.channel.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
                 answer = call(request, timeout=left, metadata=self._options.metadata)
                 server_channel.worked = True

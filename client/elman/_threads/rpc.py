@@ -13,16 +13,18 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from elman._core.deadline import Deadline
-from elman._core.home import Home
 from elman._core.models import KnownModel
-from elman._core.multiplexer import Multiplexer
 from elman._core.options import Metadata
-from elman._core.session import Operation, Session
-from elman._core.session_options import SessionOptions
+from elman._core.recovery.orphan import Orphan
+from elman._core.rpc.multiplexer import Multiplexer
+from elman._core.rpc.server_channels import ServerChannels
+from elman._core.session.deadline import Deadline
+from elman._core.session.session import Operation, Session
+from elman._core.session.session_options import SessionOptions
+from elman._process.home import Home
 from elman._threads.monitor import Monitor, Waiters, rest
-from elman._threads.server_channels import ServerChannels
-from elman._wire.status import Orphan, server_name, server_of, stream_error
+from elman._wire.channel import Channel
+from elman._wire.status import server_name, server_of, stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
 
@@ -133,7 +135,7 @@ class Rpc:
 
     def __init__(
         self,
-        channels: ServerChannels[grpc.Channel],
+        channels: ServerChannels[Channel[grpc.Channel]],
         known: KnownModel,
         monitor: Monitor,
         *,
@@ -265,7 +267,9 @@ class Rpc:
             return None
 
     def _begin(self) -> Call:
-        call: Call = self.server_channel.stub.Stream(self._frames(), metadata=self._metadata)
+        call: Call = self.server_channel.channel.stub.Stream(
+            self._frames(), metadata=self._metadata
+        )
         with self._monitor.lock:
             self._call = call
             finished = self._multiplexer.finished or self._over

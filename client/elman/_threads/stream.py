@@ -8,12 +8,12 @@ from math import inf
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from elman._core.deadline import Deadline
-from elman._core.generate import Generation
-from elman._core.home import refuse_pickle
 from elman._core.models import KnownModel
-from elman._core.pipeline import Pipeline
-from elman._core.session import Operation
+from elman._core.session.deadline import Deadline
+from elman._core.session.generate import Generation
+from elman._core.session.pipeline import Pipeline
+from elman._core.session.session import Operation
+from elman._process.home import refuse_pickle
 from elman._threads.rpc import SessionHandle
 from elman._wire.codec import Codec, is_sequence
 from elman._wire.model import Model

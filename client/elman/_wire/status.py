@@ -1,28 +1,19 @@
-"""Translation of answers from servers and gRPC into the errors of `elman.errors`.
+"""Translation of gRPC's errors into the errors of `elman.errors`."""
 
-All translation is in this module.
-"""
-
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import grpc
 
-from elman._core.session import Failure, Session
 from elman.errors import (
     AccessDenied,
     DeadlineExceeded,
     ElmanError,
-    InvalidElement,
     InvalidRequest,
     ModelNotFound,
     ServerError,
     ServerOverloaded,
-    SessionLost,
-    SessionTaken,
     Unavailable,
 )
-from elman.v1 import inference_pb2 as pb
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer with the milliseconds to wait before a retry, sent by a server."""
@@ -151,119 +142,3 @@ def pushback(error: grpc.RpcError) -> int | None:
         if key == PUSHBACK and str(value).isdigit():
             return int(value)
     return None
-
-
-def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Failure:
-    """Error for an unfinished session at the end of the RPC.
-
-    An opened session is lost if the connection or the server went away, or if no server resumes the
-    session. A session not yet opened has lost no data, and raises the RPC's own error.
-    """
-    # With other credentials the session's ticket still works.
-    denied = isinstance(error, AccessDenied) and bool(session.ticket)
-    if session.opened and (resuming or denied or isinstance(error, Unavailable)):
-        position, ticket = session.answered, session.ticket or None
-        message = f"the session was lost after {position} answered elements: {error}"
-
-        def lost() -> ElmanError:
-            made = SessionLost(message, position=position, ticket=ticket)
-            made.__cause__ = error
-            return made
-
-        return lost
-    return again(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """Reason why a session left the server and may resume on another server."""
-
-    error: ElmanError
-    refused: bool = False
-    """Whether the server refused the session for good."""
-    after: float | None = None
-    """Seconds to wait before a retry, or None if the server named no time."""
-    parked: bool = False
-    """Whether the server parked the session until the next push, and then accepts the session
-    again."""
-    leaving: bool = False
-    """Whether new sessions should avoid the server too."""
-    crashed: bool = False
-    """Whether the RPC broke after the server had answered."""
-
-
-def broken(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | None:
-    """Returns the orphan for a session after the RPC's end, or None if the session cannot go on."""
-    if isinstance(error, Unavailable):
-        return Orphan(error, leaving=True, crashed=crashed)
-    # During an update, an old server without the model may be tried before a new server.
-    if isinstance(error, ModelNotFound) and session.opened:
-        return Orphan(error, refused=True, leaving=True)
-    return None
-
-
-def left(closed: pb.Closed, session: Session) -> Orphan | None:
-    """Returns the orphan for a session closed by the server, or None if the session cannot go
-    on."""
-    message = closed.message
-    match closed.reason:
-        case pb.CLOSE_REASON_MOVED:
-            return Orphan(Unavailable(message), after=0.0, leaving=True)
-        case pb.CLOSE_REASON_PARKED:
-            return Orphan(Unavailable(message), after=0.0, parked=True)
-        case pb.CLOSE_REASON_SHUTDOWN:
-            return Orphan(Unavailable(message), leaving=True)
-        case pb.CLOSE_REASON_UNAVAILABLE:
-            return Orphan(Unavailable(message))
-        case pb.CLOSE_REASON_OVERLOADED if session.opened:
-            return Orphan(Unavailable(message), after=(closed.retry_after_ms or 1000) / 1000)
-        case pb.CLOSE_REASON_TICKET_REJECTED if session.opened:
-            return Orphan(InvalidRequest(message), refused=True)
-    return None
-
-
-def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
-    """Error for a session closed by the server; None if the session finished as requested."""
-    message, position = closed.message, closed.position
-    opened, complete = session.opened, session.in_flight == 0
-    match closed.reason:
-        case pb.CLOSE_REASON_FINISHED if complete:
-            return None
-        case pb.CLOSE_REASON_FINISHED:
-            return lambda: ServerError("the server finished a session with elements unanswered")
-        case pb.CLOSE_REASON_INVALID_ELEMENT:
-            return lambda: InvalidElement(message)
-        case pb.CLOSE_REASON_INVALID_REQUEST | pb.CLOSE_REASON_TICKET_REJECTED:
-            if closed.code == grpc.StatusCode.PERMISSION_DENIED.value[0]:
-                return lambda: AccessDenied(message)
-            return lambda: InvalidRequest(message)
-        case pb.CLOSE_REASON_TAKEN_OVER:
-            ticket, position = session.ticket or None, session.answered
-            told = f"session {session.name!r}, at position {position}: {message}"
-            return lambda: SessionTaken(told, position=position, ticket=ticket)
-        case pb.CLOSE_REASON_OVERLOADED:
-            seconds = (closed.retry_after_ms or 1000) / 1000
-            return lambda: ServerOverloaded(message, retry_after=seconds)
-        case (
-            pb.CLOSE_REASON_SHUTDOWN
-            | pb.CLOSE_REASON_UNAVAILABLE
-            | pb.CLOSE_REASON_MOVED
-            | pb.CLOSE_REASON_PARKED
-        ) if not opened:
-            return lambda: Unavailable(message)
-        case pb.CLOSE_REASON_SHUTDOWN | pb.CLOSE_REASON_MOVED | pb.CLOSE_REASON_PARKED:
-            ticket = session.ticket or None
-            return lambda: SessionLost(message, position=position, ticket=ticket)
-        case _:
-            return lambda: ServerError(message or f"the session ended with code {closed.code}")
-
-
-def again(error: ElmanError) -> Failure:
-    """Makes copies of `error`, each with a separate traceback."""
-
-    def make() -> ElmanError:
-        copy = type(error)(*error.args)
-        copy.__dict__.update(error.__dict__)
-        return copy
-
-    return make

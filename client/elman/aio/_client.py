@@ -11,8 +11,6 @@ from typing import Any, NoReturn, Self
 import grpc
 from grpc import aio
 
-from elman._core.deadline import Deadline
-from elman._core.home import Home, check_gevent, keep_in_children, refuse_pickle
 from elman._core.keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
 from elman._core.models import (
     KnownModel,
@@ -23,22 +21,25 @@ from elman._core.models import (
     read_model,
 )
 from elman._core.options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
-from elman._core.pipeline import Pipeline
+from elman._core.predict import PredictCall
 from elman._core.recovery.recovery import Attempts, Backoff
-from elman._core.session_options import (
+from elman._core.rpc.server_channels import ServerChannels
+from elman._core.session.deadline import Deadline
+from elman._core.session.pipeline import Pipeline
+from elman._core.session.session_options import (
     SessionOptions,
     check_name,
     check_ticket,
     session_options,
 )
-from elman._threads.server_channels import ServerChannels
+from elman._process.home import Home, check_gevent, keep_in_children, refuse_pickle
+from elman._wire.channel import Channel
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
-from elman._wire.predict import PredictCall
 from elman._wire.prediction import Predictions
 from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
-from elman.aio import _ready
 from elman.aio._opening import Opening
+from elman.aio._ready import wait_until_connected
 from elman.aio._rpc import SessionHandle
 from elman.aio._rpc_pool import RpcPool
 from elman.aio._stream import Stream
@@ -72,16 +73,15 @@ def connect(
         connect_timeout=connect_timeout,
         max_message_bytes=max_message_bytes,
         keepalive=allowed(keepalive),
-        credentials=credentials,
         metadata=metadata,
         resume_timeout=resume_timeout,
         ticket_every=ticket_every,
     )
-    return Opening(_connect(options))
+    return Opening(_connect(options, credentials))
 
 
-async def _connect(options: Options) -> "Client":
-    client = Client(options)
+async def _connect(options: Options, credentials: grpc.ChannelCredentials | None) -> "Client":
+    client = Client(options, credentials)
     try:
         await client.wait_until_ready()
     except BaseException:
@@ -94,8 +94,9 @@ class Client:
     """Connection to Elman servers, made by `connect`. Any number of tasks may use a client at
     once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, credentials: grpc.ChannelCredentials | None) -> None:
         self._options = options
+        self._credentials = credentials
         self._home = Home(asyncio.get_running_loop())
         self._keepalive = Keepalive(options.keepalive)
         self._closing: set[asyncio.Task[None]] = set()
@@ -116,10 +117,11 @@ class Client:
                 # With one server, gRPC retries by itself; with several, the client tries the next.
                 patient = len(self._options.targets) == 1
                 seconds = min(until - monotonic(), self._options.connect_seconds)
-                if await _ready.wait(server_channel.channel, seconds, patient=patient):
+                channel = server_channel.channel.grpc
+                if await wait_until_connected(channel, seconds, patient=patient):
                     return
                 if monotonic() >= until:
-                    raise Unavailable(self._options.unreachable(await _why(server_channel.channel)))
+                    raise Unavailable(self._options.unreachable(await _why(channel)))
                 self._channels.retire(server_channel)
             finally:
                 self._channels.give_back(server_channel)
@@ -288,15 +290,15 @@ class Client:
 
         return Stream(handle, known, seconds, fork)
 
-    def _connect(self, target: str) -> aio.Channel:
+    def _connect(self, target: str) -> Channel[aio.Channel]:
         options = self._options
         arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
-        if options.credentials is None:
-            return aio.insecure_channel(target, arguments)
-        return aio.secure_channel(target, options.credentials, arguments)
+        if self._credentials is None:
+            return Channel(aio.insecure_channel(target, arguments))
+        return Channel(aio.secure_channel(target, self._credentials, arguments))
 
-    def _disconnect(self, channel: aio.Channel) -> None:
-        task = asyncio.create_task(channel.close())
+    def _disconnect(self, channel: Channel[aio.Channel]) -> None:
+        task = asyncio.create_task(channel.grpc.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -308,7 +310,7 @@ class Client:
             self._check()
             server_channel = self._channels.lease()
             try:
-                call = getattr(server_channel.stub, method)
+                call = getattr(server_channel.channel.stub, method)
                 left = None if until is None else max(0.0, until - monotonic())
                 answer = await call(request, timeout=left, metadata=self._options.metadata)
                 server_channel.worked = True

@@ -6,7 +6,7 @@ import grpc
 from grpc import aio
 
 
-async def wait(channel: aio.Channel, seconds: float, *, patient: bool) -> bool:
+async def wait_until_connected(channel: aio.Channel, seconds: float, *, patient: bool) -> bool:
     """Connects the channel. Returns whether the channel is connected within `seconds`.
 
     If not `patient`, the wait ends at the first failed try.

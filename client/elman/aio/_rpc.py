@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
-from elman._core.deadline import Deadline
-from elman._core.home import Home
 from elman._core.models import KnownModel
-from elman._core.multiplexer import Multiplexer
 from elman._core.options import Metadata
-from elman._core.session import Operation, Session
-from elman._core.session_options import SessionOptions
-from elman._threads.server_channels import ServerChannels
-from elman._wire.status import Orphan, server_name, server_of, stream_error
+from elman._core.recovery.orphan import Orphan
+from elman._core.rpc.multiplexer import Multiplexer
+from elman._core.rpc.server_channels import ServerChannels
+from elman._core.session.deadline import Deadline
+from elman._core.session.session import Operation, Session
+from elman._core.session.session_options import SessionOptions
+from elman._process.home import Home
+from elman._wire.channel import Channel
+from elman._wire.status import server_name, server_of, stream_error
 from elman.aio._alarm import Alarm
 from elman.errors import ElmanError, ServerError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -90,7 +92,7 @@ class Rpc:
 
     def __init__(
         self,
-        channels: ServerChannels[aio.Channel],
+        channels: ServerChannels[Channel[aio.Channel]],
         known: KnownModel,
         alarm: Alarm,
         *,
@@ -125,7 +127,7 @@ class Rpc:
         self._ended = ended
         self._over = False
         """Whether `ended` was called."""
-        start: Any = self.server_channel.stub.Stream
+        start: Any = self.server_channel.channel.stub.Stream
         call: Call = start(metadata=metadata)
         self._call: Call | None = call
         """None after the call's end: gRPC keeps a connection open while a call object exists."""

@@ -9,14 +9,16 @@ from math import inf
 
 from grpc import aio
 
-from elman._core.home import Home
 from elman._core.models import KnownModel
 from elman._core.options import Options, count_addresses
+from elman._core.recovery.orphan import Orphan
 from elman._core.recovery.recovery import Backoff, Recovery
-from elman._core.session import Session
-from elman._core.session_options import SessionOptions
-from elman._threads.server_channels import ServerChannels
-from elman._wire.status import Orphan, lost_failure
+from elman._core.rpc.server_channels import ServerChannels
+from elman._core.session.failures import lost_failure
+from elman._core.session.session import Session
+from elman._core.session.session_options import SessionOptions
+from elman._process.home import Home
+from elman._wire.channel import Channel
 from elman.aio._alarm import Alarm
 from elman.aio._rpc import Rpc, SessionHandle
 from elman.errors import ElmanError, Unavailable
@@ -32,7 +34,7 @@ class RpcPool:
         self,
         home: Home,
         known: KnownModel,
-        channels: ServerChannels[aio.Channel],
+        channels: ServerChannels[Channel[aio.Channel]],
         options: Options,
         broken: Callable[[ElmanError], None],
     ) -> None:

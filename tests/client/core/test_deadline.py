@@ -6,8 +6,8 @@ from math import inf
 import pytest
 
 import elman
-from elman._core import deadline as _deadline
-from elman._core.deadline import Deadline
+from elman._core.session import deadline as _deadline
+from elman._core.session.deadline import Deadline
 
 Clock = Callable[[float], None]
 

@@ -3,8 +3,8 @@
 import pytest
 
 import elman
-from elman._core.pipeline import Pipeline
-from elman._core.session_options import SessionOptions
+from elman._core.session.pipeline import Pipeline
+from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman.v1 import inference_pb2 as pb
 from tests.client.link import ServerChannel, finished, read

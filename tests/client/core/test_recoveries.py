@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elman
-from elman._core.session import Session
+from elman._core.session.session import Session
 from elman.errors import ElmanError
 from elman.v1 import inference_pb2 as pb
 from tests.client.link import finished, read

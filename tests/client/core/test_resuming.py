@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elman._core.recovery import resuming as _resuming
-from elman._core.session import Session
+from elman._core.session.session import Session
 from elman.v1 import inference_pb2 as pb
 from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, letters

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import elman
-from elman._core.sampler import Sampler
+from elman._core.session.sampler import Sampler
 from elman._wire.prediction import softmax
 
 P = np.array([0.1, 0.2, 0.4, 0.3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import elman
-from elman._core.session_options import SessionOptions
+from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman.v1 import inference_pb2 as pb
 from tests.client.conftest import Connect

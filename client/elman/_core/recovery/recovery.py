@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
-from elman._core.session import Failure, Session
+from elman._core.session.session import Failure, Session
 
 _FIRST_SECONDS = 0.05
 _MOST_SECONDS = 2.0

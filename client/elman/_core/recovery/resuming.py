@@ -5,7 +5,7 @@ after a megabyte. Resumed sessions therefore push in pieces, request a ticket af
 continue once the ticket arrives. If an RPC breaks even so, the pieces become smaller.
 """
 
-from elman._core.session import Session
+from elman._core.session.session import Session
 
 RESUME_BYTES = 256 * 1024
 """Limit of bytes in flight, for all resumed sessions of an RPC together."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from elman._core.options import count_addresses, parse_targets
-from elman._threads.server_channels import ServerChannels
+from elman._core.rpc.server_channels import ServerChannels
 from elman.errors import InvalidRequest
 
 
@@ -17,7 +17,9 @@ class Connections:
         self.made: list[str] = []
         self.closed: list[str] = []
         self.now = 0.0
-        self.channels = ServerChannels(targets, self._make, self.closed.append, lambda: self.now)
+        self.channels = ServerChannels(
+            targets, self._make, self.closed.append, clock=lambda: self.now
+        )
 
     def _make(self, target: str) -> str:
         self.made.append(f"{target} {len(self.made)}")

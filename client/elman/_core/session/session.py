@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
-from elman._core.mailbox import Mailbox, Reader, Reply
 from elman._core.recovery.replay import Replay
 from elman._core.recovery.retries import Retries
-from elman._core.session_options import SessionOptions
+from elman._core.session.mailbox import Mailbox, Reader, Reply
+from elman._core.session.session_options import SessionOptions
 from elman._wire.codec import Codec, Payload
 from elman._wire.outputs import Frame
 from elman._wire.prediction import Prediction

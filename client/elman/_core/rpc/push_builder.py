@@ -2,7 +2,7 @@
 
 from collections.abc import MutableSequence
 
-from elman._core.session import Session
+from elman._core.session.session import Session
 from elman._wire.codec import Codec, Payload
 from elman.v1 import inference_pb2 as pb
 

@@ -1,15 +1,15 @@
 """Generation: samples a symbol from a prediction and pushes the symbol back to the model.
 
-Independent of sockets, threads and event loops, like `elman._core.session`.
+Independent of sockets, threads and event loops, like `elman._core.session.session`.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from elman._core.mailbox import Mailbox
-from elman._core.pipeline import Pipeline
-from elman._core.sampler import Sampler, check_integer
-from elman._core.session import Operation, Session
+from elman._core.session.mailbox import Mailbox
+from elman._core.session.pipeline import Pipeline
+from elman._core.session.sampler import Sampler, check_integer
+from elman._core.session.session import Operation, Session
 from elman._wire.codec import Codec
 from elman._wire.model import Input, InputKind, Model, OutputKind
 from elman._wire.outputs import Column

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from elman._core.mailbox import Run
 from elman._core.models import KnownModel
-from elman._core.session_options import SessionOptions
+from elman._core.session.mailbox import Run
+from elman._core.session.session_options import SessionOptions
 from elman._wire.codec import Payload
 from elman._wire.contexts import contexts_bytes
 from elman._wire.outputs import Frame, Layout

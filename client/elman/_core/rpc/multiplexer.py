@@ -12,13 +12,14 @@ from itertools import repeat
 from typing import Protocol
 
 from elman._core.models import KnownModel
+from elman._core.recovery.orphan import Orphan, orphan_after_break, orphan_after_close
 from elman._core.recovery.resuming import ResumeWindow
-from elman._core.session import Failure, Opened, Session
-from elman._core.session_options import SessionOptions
+from elman._core.rpc.push_builder import SESSION_BYTES, PushBuilder
+from elman._core.session.failures import closed_failure, lost_failure
+from elman._core.session.session import Failure, Opened, Session
+from elman._core.session.session_options import SessionOptions
 from elman._wire.contexts import contexts_bytes
 from elman._wire.outputs import Layout
-from elman._wire.push import SESSION_BYTES, PushBuilder
-from elman._wire.status import Orphan, broken, closed_failure, left, lost_failure
 from elman.errors import ElmanError, ServerError
 from elman.v1 import inference_pb2 as pb
 
@@ -348,13 +349,13 @@ class Multiplexer:
         for session in sessions:
             if session.ended:
                 continue
-            orphan = None if final else broken(error, session, crashed=self._heard)
+            orphan = None if final else orphan_after_break(error, session, crashed=self._heard)
             if not orphan or not self._orphaned(session, orphan):
                 session.end(lost_failure(error, session, resuming=bool(orphan)))
         self._finish()
 
     def _closed(self, session: Session, closed: pb.Closed) -> None:
-        orphan = left(closed, session)
+        orphan = orphan_after_close(closed, session)
         if orphan is None:
             session.end(closed_failure(closed, session))
             return

@@ -1,18 +1,13 @@
-"""gRPC channels to a client's servers, one server at a time.
-
-The kind of gRPC channel depends on the client: for threads or for asyncio.
-"""
+"""Channels to a client's servers, one server at a time. The shell makes and closes the channels."""
 
 import random
-import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from elman.errors import ClientClosed
-from elman.v1.inference_pb2_grpc import InferenceStub
 
 C = TypeVar("C")
 
@@ -31,15 +26,9 @@ class ServerChannel(Generic[C]):
         self.worked = False
         """Whether any call on the channel was answered."""
 
-    @cached_property
-    def stub(self) -> InferenceStub:
-        channel: Any = self.channel
-        stub: InferenceStub = InferenceStub(channel)
-        return stub
-
 
 class ServerChannels(Generic[C]):
-    """Channels of a client, by target, with the current target. Thread-safe.
+    """Channels of a client, by target, with the current target. Thread-safe with a `lock`.
 
     A retired channel is replaced by a new connection to the next server, or to the same server if
     there are no others. A channel passed over stays while in use, and may become current again.
@@ -50,6 +39,8 @@ class ServerChannels(Generic[C]):
         targets: Sequence[str],
         make: Callable[[str], C],
         close: Callable[[C], None],
+        *,
+        lock: AbstractContextManager[object] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._clock = clock
@@ -57,7 +48,7 @@ class ServerChannels(Generic[C]):
         self._targets = targets
         self._make = make
         self._close = close
-        self._lock = threading.Lock()
+        self._lock = lock or nullcontext()
         self._closed = False
         # A random first server spreads many clients.
         self._next = random.randrange(len(targets))

@@ -2,13 +2,13 @@
 
 Back-pressure on both sides: the session's window bounds the elements in flight, and equally the
 unread predictions, so a slow reader stops the pushes. Independent of sockets, threads and event
-loops, like `elman._core.session`.
+loops, like `elman._core.session.session`.
 """
 
 from collections.abc import Iterator
 
-from elman._core.mailbox import Mailbox, Run
-from elman._core.session import Operation, Session
+from elman._core.session.mailbox import Mailbox, Run
+from elman._core.session.session import Operation, Session
 from elman._wire.codec import Payload
 from elman._wire.outputs import Frame
 from elman._wire.prediction import Prediction

@@ -1,0 +1,1 @@
+"""A Stream RPC with many sessions, the pool of RPCs, and the channels to servers."""

@@ -1,0 +1,1 @@
+"""A session: elements pushed, predictions received, and the operations of callers."""

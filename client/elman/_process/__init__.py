@@ -1,0 +1,1 @@
+"""The process and the event loop of a client."""
