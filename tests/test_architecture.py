@@ -207,7 +207,7 @@ def test_onnxruntime_is_imported_where_its_telemetry_is_switched_off_and_nowhere
 
 def test_only_the_metrics_know_prometheus() -> None:
     known = importers("elman_server", "prometheus_client")
-    assert known == {"elman_server.telemetry.metrics", "elman_server.telemetry.exposition"}
+    assert known == {"elman_server.telemetry.collectors", "elman_server.telemetry.exposition"}
 
 
 def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:

@@ -28,7 +28,8 @@ from elman_server.serving.loading.loader import Loader
 from elman_server.serving.loading.report import tell_ready
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.serving.versions import Comparison, compare
-from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.metrics import LabelledMetrics, Metrics
+from elman_server.telemetry.table import LOAD_FAILURES, LOADING, LOADS, UNLOADS
 
 
 class Front(Protocol):
@@ -234,7 +235,7 @@ class ModelManager:
 
     def _begin(self, source: ModelSource) -> None:
         """Starts to load a version, in parallel to other loads."""
-        self._metrics.loading(source.name, source.version)
+        self._counts(source)
         task = asyncio.create_task(self._loader.load(source, self._config))
         task.add_done_callback(lambda _: self._wake.set())
         self._loads[source] = _Load(task=task, stamp=self._found[source])
@@ -254,11 +255,11 @@ class ModelManager:
 
     async def _served(self, source: ModelSource, load: "_Load", *, strict: bool) -> None:
         self._tried[source] = load.stamp
-        counted = self._metrics.loading(source.name, source.version)
+        counts = self._counts(source)
         try:
             loaded = load.task.result()
         except ModelLoadError as error:
-            counted.failed.inc()
+            counts.inc(LOAD_FAILURES)
             if strict:
                 raise StartError(str(error)) from None
             self._log.error(
@@ -279,7 +280,7 @@ class ModelManager:
             stuck=partial(self._stuck, source),
         )
         self._catalog.add(served)
-        counted.loaded.inc()
+        counts.inc(LOADS)
         await self._front.model_ready(source.name)
         tell_ready(loaded, self._config)
 
@@ -341,9 +342,12 @@ class ModelManager:
             await model.stop()
         except TimeoutError as error:
             self._log.error("model unloaded, but for a step", error=str(error))
-        self._metrics.loading(source.name, source.version).unloaded.inc()
+        self._counts(source).inc(UNLOADS)
         self._log.info("model unloaded", model=source.name, version=source.version)
         return True
+
+    def _counts(self, source: ModelSource) -> LabelledMetrics:
+        return self._metrics.labels(LOADING, source.name, source.version)
 
     def _check(self, source: ModelSource) -> None:
         """Starts a check whether a version's changed files hold a different network.

@@ -23,7 +23,9 @@ from elman_server.model.modelfile import ModelFile
 from elman_server.model.repository import ModelSource
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.serving.loading.loaded import LoadedModel
-from elman_server.telemetry.metrics import Gauges, Metrics, ModelMetrics
+from elman_server.telemetry import table
+from elman_server.telemetry.metrics import LabelledMetrics, Metrics
+from elman_server.telemetry.observer import EngineObserver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class ServedModel:
     contexts: ContextCodec
     tickets: Tickets
     engine: Engine
-    metrics: ModelMetrics
+    metrics: LabelledMetrics
     unwatch: Callable[[], None]
     """Removes the model from the metrics and from admission."""
 
@@ -56,7 +58,7 @@ class ServedModel:
         """
         name, version = loaded.source.name, loaded.source.version
         runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
-        observer = metrics.model(name, version)
+        counts = metrics.labels(table.MODEL, name, version)
         codec = ElementCodec(loaded.file.spec.input)
         engine = Engine(
             name=name,
@@ -68,21 +70,15 @@ class ServedModel:
             step_timeout=config.step_timeout or inf,
             stuck=stuck,
             admission=admission,
-            observer=observer,
+            observer=EngineObserver(counts),
             park_after=config.park_after or inf,
             state_nbytes=loaded.file.spec.state_bytes,
             element_nbytes=codec.nbytes,
         )
-        metrics.watch(
-            name,
-            version,
-            Gauges(
-                sessions=lambda: engine.sessions,
-                pending_elements=lambda: engine.pending + engine.untaken,
-                state_bytes=lambda: runner.state_nbytes,
-                state_slots=lambda: engine.slots,
-            ),
-        )
+        counts.watch(table.SESSIONS, lambda: engine.sessions)
+        counts.watch(table.PENDING_ELEMENTS, lambda: engine.pending + engine.untaken)
+        counts.watch(table.STATE_BYTES, lambda: runner.state_nbytes)
+        counts.watch(table.STATE_SLOTS, lambda: engine.slots)
         unwatch = admission.watch(
             Waiting(
                 elements=lambda: engine.backlog,
@@ -94,7 +90,7 @@ class ServedModel:
 
         def unwatch_all() -> None:
             unwatch()
-            metrics.unwatch(name, version)
+            counts.unwatch()
 
         return ServedModel(
             source=loaded.source,
@@ -115,7 +111,7 @@ class ServedModel:
                 ),
             ),
             engine=engine,
-            metrics=observer,
+            metrics=counts,
             unwatch=unwatch_all,
         )
 

@@ -30,6 +30,7 @@ from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.loading.loader import Loader
 from elman_server.serving.model_manager import ModelManager
 from elman_server.serving.served import Catalog, ServedModel
+from elman_server.telemetry import table
 from elman_server.telemetry.metrics import Metrics
 from tests.stepmodels import FOREVER, leaky, save, spinning
 
@@ -99,6 +100,13 @@ class Served:
         self.manager.rescan()
         await self.until(lambda: last in self.loaded and not self.manager._loads)
 
+    def count(self, row: table.Counter, identity: str) -> int:
+        return self.metrics.counters[row].labels(*identity.split("/")).value
+
+    def loads(self, identity: str) -> tuple[int, int]:
+        """Successful and failed loads of a version."""
+        return self.count(table.LOADS, identity), self.count(table.LOAD_FAILURES, identity)
+
     def told(self, metric: str) -> list[str]:
         """Identities of those that have a line of that metric."""
         return sorted(
@@ -166,8 +174,7 @@ async def test_a_version_that_went_is_unloaded_and_leaves_nothing_but_what_it_co
         assert served.front.detached == ["a/1"]
         assert len(served.admission._models) == 1
         assert served.told("elman_sessions_opened_total") == ["a/1", "b/1"]
-        unloads = served.metrics.loading("a", "1").unloaded
-        await served.until(lambda: unloads.value == 1)
+        await served.until(lambda: served.count(table.UNLOADS, "a/1") == 1)
 
 
 async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
@@ -176,9 +183,9 @@ async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         model = served.catalog.get("a")
         freed = weakref.ref(model.engine._executor._runner)
-        session, steps = opened(model), model.metrics.steps
+        session = opened(model)
         model.engine.push([session], [1], np.ones((1, 1), np.float32), 0.0)
-        await served.until(lambda: steps.value == 1)
+        await served.until(lambda: served.count(table.STEPS, "a/1") == 1)
         model.engine.abort(session)
         del model, session
         gc.collect()
@@ -296,7 +303,7 @@ async def test_an_unloaded_version_that_comes_again_is_loaded_again(tmp_path: Pa
             put(tmp_path, "a/1")
             served.manager.rescan()
             await served.until(lambda: served.current == ["a/1", "b/1"])
-        assert served.metrics.loading("a", "1").loaded.value == 4
+        assert served.count(table.LOADS, "a/1") == 4
         assert served.told("elman_sessions") == ["a/1", "b/1"]
 
 
@@ -328,17 +335,16 @@ async def test_what_can_not_be_loaded_is_tried_once_for_each_change(tmp_path: Pa
     broken.parent.mkdir()
     broken.write_bytes(b"this is no model")
     async with serving(tmp_path) as served:
-        counted = served.metrics.loading("a", "2")
-        assert (counted.loaded.value, counted.failed.value) == (0, 1)
+        assert served.loads("a/2") == (0, 1)
         await served.looked(tmp_path)
         await served.looked(tmp_path)
-        assert counted.failed.value == 1
+        assert served.count(table.LOAD_FAILURES, "a/2") == 1
         broken.write_bytes(b"and neither is this")
         await served.looked(tmp_path)
-        assert counted.failed.value == 2
+        assert served.count(table.LOAD_FAILURES, "a/2") == 2
         put(tmp_path, "a/2")
         await served.looked(tmp_path)
-        assert (counted.loaded.value, counted.failed.value) == (1, 2)
+        assert served.loads("a/2") == (1, 2)
         assert identity(served.catalog.get("a")) == "a/2"
 
 
@@ -356,7 +362,7 @@ async def test_a_repository_in_which_nothing_is_found_changes_nothing(tmp_path: 
         (tmp_path / "away").rename(root)
         await served.until(lambda: served.manager._trouble == "")
         assert served.current == ["a/1"]
-        assert served.metrics.loading("a", "1").loaded.value == 1
+        assert served.count(table.LOADS, "a/1") == 1
 
 
 async def test_what_is_there_and_not_loaded_yet_is_not_unknown(tmp_path: Path) -> None:
@@ -411,8 +417,7 @@ async def test_a_file_that_is_replaced_while_it_loads_is_loaded_anew(tmp_path: P
         put(tmp_path, "a/2")
         served.manager.rescan()
         await served.until(lambda: served.loaded == ["a/1", "a/2"])
-        counted = served.metrics.loading("a", "2")
-        assert (counted.loaded.value, counted.failed.value) == (1, 0)
+        assert served.loads("a/2") == (1, 0)
 
 
 async def test_a_version_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
@@ -420,8 +425,7 @@ async def test_a_version_that_takes_too_long_is_given_up(tmp_path: Path) -> None
     save(*spinning(FOREVER), tmp_path / "a/2/model.onnx")
     async with serving(tmp_path, load_timeout=1.0) as served:
         assert served.loaded == ["a/1"]
-        counted = served.metrics.loading("a", "2")
-        assert (counted.loaded.value, counted.failed.value) == (0, 1)
+        assert served.loads("a/2") == (0, 1)
 
 
 async def test_a_file_that_is_written_while_it_is_read_is_read_again(

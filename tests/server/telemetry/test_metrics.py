@@ -13,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from elman_server.engine.session import EndReason
 from elman_server.engine.stats import StepStats
 from elman_server.errors import StartError
-from elman_server.telemetry import metrics
+from elman_server.telemetry import collectors, table
+from elman_server.telemetry.collectors import Series
 from elman_server.telemetry.exposition import exposed
-from elman_server.telemetry.metrics import Gauges, Metrics, Series
+from elman_server.telemetry.metrics import LabelledMetrics, Metrics
+from elman_server.telemetry.observer import EngineObserver
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0)
 
@@ -36,6 +38,13 @@ def samples(found: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 def value(found: Metrics, name: str, **labels: str) -> float:
     return samples(found)[name, frozenset(labels.items())]
+
+
+def watch(model: LabelledMetrics) -> None:
+    """Reads 1 for each gauge of a model."""
+    for row in table.ROWS:
+        if isinstance(row, table.Gauge) and row.scope is table.MODEL:
+            model.watch(row, lambda: 1)
 
 
 observations = st.lists(
@@ -70,7 +79,7 @@ def test_each_value_counts_in_the_first_bucket_whose_bound_is_not_below_it(
     assert total == pytest.approx(sum(value * count for value, count in values))
 
 
-@given(observations.filter(lambda values: len(values) > metrics._FEW))
+@given(observations.filter(lambda values: len(values) > collectors._FEW))
 def test_many_values_at_once_count_as_they_do_one_by_one(
     values: list[tuple[float, int]],
 ) -> None:
@@ -84,8 +93,8 @@ def test_many_values_at_once_count_as_they_do_one_by_one(
 
 
 def test_buckets_are_cumulative(all_metrics: Metrics) -> None:
-    model = all_metrics.model("m", "1")
-    model.step_batch_size.observe(np.repeat([1.0, 2.0, 3.0, 5000.0], [1, 10, 100, 1000]))
+    model = all_metrics.labels(table.MODEL, "m", "1")
+    model.observe(table.STEP_BATCH_SIZE, np.repeat([1.0, 2.0, 3.0, 5000.0], [1, 10, 100, 1000]))
     buckets = {
         dict(labels)["le"]: count
         for (name, labels), count in samples(all_metrics).items()
@@ -104,8 +113,8 @@ def test_buckets_are_cumulative(all_metrics: Metrics) -> None:
 
 
 def test_latencies_are_told_apart_from_50_microseconds_on(all_metrics: Metrics) -> None:
-    model = all_metrics.model("m", "1")
-    model.delivered(np.array([49e-6, 51e-6]))
+    model = all_metrics.labels(table.MODEL, "m", "1")
+    model.observe(table.ELEMENT_LATENCY, np.array([49e-6, 51e-6]))
     labels = {"model": "m", "version": "1"}
     name = "elman_element_latency_seconds_bucket"
     assert value(all_metrics, name, le="5e-05", **labels) == 1
@@ -113,12 +122,8 @@ def test_latencies_are_told_apart_from_50_microseconds_on(all_metrics: Metrics) 
 
 
 def test_every_metric_is_there_before_anything_happened(all_metrics: Metrics) -> None:
-    all_metrics.model("m", "3")
-    zero = lambda: 0  # noqa: E731
-    all_metrics.watch(
-        "m", "3", Gauges(sessions=zero, pending_elements=zero, state_bytes=zero, state_slots=zero)
-    )
-    all_metrics.rpc("elman.v1.Inference", "Stream", "bidi_stream")
+    watch(all_metrics.labels(table.MODEL, "m", "3"))
+    all_metrics.labels(table.METHOD, "bidi_stream", "elman.v1.Inference", "Stream")
     found: dict[str, set[frozenset[str]]] = {}
     for name, labels in samples(all_metrics):
         found.setdefault(name, set()).add(frozenset(dict(labels)))
@@ -151,7 +156,7 @@ def test_every_metric_is_there_before_anything_happened(all_metrics: Metrics) ->
 
 
 def test_every_reason_is_there_from_the_start(all_metrics: Metrics) -> None:
-    all_metrics.model("m", "1")
+    all_metrics.labels(table.MODEL, "m", "1")
     reasons = {
         dict(labels)["reason"]
         for name, labels in samples(all_metrics)
@@ -161,7 +166,7 @@ def test_every_reason_is_there_from_the_start(all_metrics: Metrics) -> None:
 
 
 def test_an_engines_events_are_counted(all_metrics: Metrics) -> None:
-    model = all_metrics.model("m", "1")
+    model = EngineObserver(all_metrics.labels(table.MODEL, "m", "1"))
     model.session_opened()
     model.session_opened()
     model.session_ended(EndReason.FINISHED)
@@ -197,17 +202,8 @@ def test_an_engines_events_are_counted(all_metrics: Metrics) -> None:
 
 def test_gauges_are_read_when_they_are_asked_for(all_metrics: Metrics) -> None:
     now = {"sessions": 1}
-    zero = lambda: 0  # noqa: E731
-    all_metrics.watch(
-        "m",
-        "1",
-        Gauges(
-            sessions=lambda: now["sessions"],
-            pending_elements=zero,
-            state_bytes=zero,
-            state_slots=zero,
-        ),
-    )
+    model = all_metrics.labels(table.MODEL, "m", "1")
+    model.watch(table.SESSIONS, lambda: now["sessions"])
     first = value(all_metrics, "elman_sessions", model="m", version="1")
     now["sessions"] = 2
     second = value(all_metrics, "elman_sessions", model="m", version="1")
@@ -215,17 +211,17 @@ def test_gauges_are_read_when_they_are_asked_for(all_metrics: Metrics) -> None:
 
 
 def test_models_are_counted_apart(all_metrics: Metrics) -> None:
-    all_metrics.model("m", "1").session_opened()
-    all_metrics.model("m", "2")
+    all_metrics.labels(table.MODEL, "m", "1").inc(table.SESSIONS_OPENED)
+    all_metrics.labels(table.MODEL, "m", "2")
     opened = "elman_sessions_opened_total"
     assert value(all_metrics, opened, model="m", version="1") == 1
     assert value(all_metrics, opened, model="m", version="2") == 0
 
 
 def test_rpcs_are_counted_by_method_and_status(all_metrics: Metrics) -> None:
-    rpc = all_metrics.rpc("elman.v1.Inference", "Predict", "unary")
-    rpc.started.inc()
-    rpc.handled("NOT_FOUND")
+    rpc = all_metrics.labels(table.METHOD, "unary", "elman.v1.Inference", "Predict")
+    rpc.inc(table.RPCS_STARTED)
+    rpc.inc(table.RPCS_HANDLED, by="NOT_FOUND")
     labels = {
         "grpc_type": "unary",
         "grpc_service": "elman.v1.Inference",
@@ -256,14 +252,14 @@ def test_a_port_that_is_taken_is_an_error(all_metrics: Metrics) -> None:
 
 
 def test_a_model_that_is_gone_has_no_gauges_and_keeps_what_it_counted(all_metrics: Metrics) -> None:
-    one = lambda: 1  # noqa: E731
-    gauges = Gauges(sessions=one, pending_elements=one, state_bytes=one, state_slots=one)
-    for version in ("1", "2"):
-        all_metrics.watch("m", version, gauges)
-        all_metrics.model("m", version).session_opened()
-        all_metrics.loading("m", version).loaded.inc()
-    all_metrics.unwatch("m", "1")
-    all_metrics.loading("m", "1").unloaded.inc()
+    models = {version: all_metrics.labels(table.MODEL, "m", version) for version in ("1", "2")}
+    loading = {version: all_metrics.labels(table.LOADING, "m", version) for version in models}
+    for version, model in models.items():
+        watch(model)
+        model.inc(table.SESSIONS_OPENED)
+        loading[version].inc(table.LOADS)
+    models["1"].unwatch()
+    loading["1"].inc(table.UNLOADS)
     told = {(name, dict(labels).get("version")) for name, labels in samples(all_metrics)}
     for gauge in ("sessions", "pending_elements", "state_bytes", "state_slots"):
         assert (f"elman_{gauge}", "1") not in told

@@ -10,8 +10,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from elman_server.engine.stats import StepStats
+from elman_server.telemetry import table
 from elman_server.telemetry.exposition import exposed, families, registry_of
-from elman_server.telemetry.metrics import Gauges, Metrics
+from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.observer import EngineObserver
 from elman_server.workers.families import Family, Key, Tally, merge
 
 
@@ -98,19 +100,14 @@ def test_no_counter_goes_back_whoever_dies_and_no_gauge_outlives_its_process(
 
 def counted(steps: int) -> CollectorRegistry:
     metrics = Metrics()
-    model = metrics.model("letters", "1")
-    metrics.watch(
-        "letters",
-        "1",
-        Gauges(
-            sessions=lambda: 1,
-            pending_elements=lambda: 2,
-            state_bytes=lambda: 3,
-            state_slots=lambda: 4,
-        ),
-    )
+    model = metrics.labels(table.MODEL, "letters", "1")
+    model.watch(table.SESSIONS, lambda: 1)
+    model.watch(table.PENDING_ELEMENTS, lambda: 2)
+    model.watch(table.STATE_BYTES, lambda: 3)
+    model.watch(table.STATE_SLOTS, lambda: 4)
+    observer = EngineObserver(model)
     for _ in range(steps):
-        model.stepped(
+        observer.stepped(
             StepStats(batch_size=2, answered=3, seconds=1e-3, queue_delays=np.full(3, 0.5))
         )
     return metrics.registry

@@ -13,7 +13,8 @@ import structlog
 from elman_server.durable.named.lease import Lease
 from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
-from elman_server.telemetry.metrics import KeeperMetrics
+from elman_server.telemetry.metrics import LabelledMetrics
+from elman_server.telemetry.table import CHECKPOINT_BYTES, CHECKPOINTS
 
 _BATCH = 250
 _BATCH_NBYTES = 4 * 1024 * 1024
@@ -29,7 +30,7 @@ class CheckpointWriter:
     def __init__(
         self,
         store: StateStore,
-        metrics: KeeperMetrics,
+        metrics: LabelledMetrics,
         *,
         ttl: float,
         clock: Callable[[], float],
@@ -132,7 +133,8 @@ class CheckpointWriter:
         done = [
             len(checkpoint) for claim, checkpoint in checkpoints.items() if claim not in refused
         ]
-        self._metrics.saved(len(done), sum(done))
+        self._metrics.inc(CHECKPOINTS, len(done))
+        self._metrics.inc(CHECKPOINT_BYTES, sum(done))
         for claim, (lease, snapshot) in saved.items():
             if claim in refused:
                 self._refused(lease, claim)

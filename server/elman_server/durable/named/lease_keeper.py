@@ -22,7 +22,8 @@ from elman_server.durable.store.interface import Claim, Held, StateStore, StoreU
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.errors import SessionHeld, SessionTaken, ShuttingDown, StoreDown
-from elman_server.telemetry.metrics import KeeperMetrics
+from elman_server.telemetry.metrics import LabelledMetrics
+from elman_server.telemetry.table import STORE_FAILURES
 
 _RENEWALS = 3
 """Renewals per lease."""
@@ -73,7 +74,7 @@ class LeaseKeeper:
         self,
         store: StateStore,
         terms: Terms,
-        metrics: KeeperMetrics,
+        metrics: LabelledMetrics,
         *,
         go_on: bool,
         clock: Callable[[], float] = _seconds,
@@ -455,7 +456,7 @@ class LeaseKeeper:
 
     def _doubt(self) -> None:
         """Counts a failed call, and starts a renewal, which decides whether the store is down."""
-        self._metrics.failed()
+        self._metrics.inc(STORE_FAILURES)
         self._renew_now.set()
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -468,6 +469,6 @@ class LeaseKeeper:
             self._renew_now.set()
 
     def _told(self, error: Exception) -> None:
-        self._metrics.failed()
+        self._metrics.inc(STORE_FAILURES)
         if not isinstance(error, StoreUnavailable):
             self._log.exception("bug while named sessions were kept")

@@ -5,6 +5,7 @@ from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
 from elman_server.durable.store.opening import OpeningError, open_store
 from elman_server.errors import StartError
 from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.table import NAMED_SESSIONS, NAMED_SESSIONS_WAITING, STORE, STORE_DOWN
 
 
 def open_lease_keeper(config: ServerConfig, metrics: Metrics) -> LeaseKeeper | None:
@@ -20,12 +21,9 @@ def open_lease_keeper(config: ServerConfig, metrics: Metrics) -> LeaseKeeper | N
         ttl=config.session_ttl,
         interval=config.checkpoint_interval,
     )
-    lease_keeper = LeaseKeeper(
-        store, terms, metrics.lease_keeper(), go_on=config.store_outage == "continue"
-    )
-    metrics.watch_keeper(
-        sessions=lambda: lease_keeper.sessions,
-        waiting=lambda: lease_keeper.waiting,
-        down=lambda: lease_keeper.down,
-    )
+    counts = metrics.labels(STORE)
+    lease_keeper = LeaseKeeper(store, terms, counts, go_on=config.store_outage == "continue")
+    counts.watch(NAMED_SESSIONS, lambda: lease_keeper.sessions)
+    counts.watch(NAMED_SESSIONS_WAITING, lambda: lease_keeper.waiting)
+    counts.watch(STORE_DOWN, lambda: lease_keeper.down)
     return lease_keeper

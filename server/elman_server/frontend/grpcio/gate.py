@@ -24,7 +24,16 @@ from elman_server.frontend.grpcio import status
 from elman_server.frontend.grpcio.connections import Connections
 from elman_server.frontend.grpcio.inflow import Inflow, most_held
 from elman_server.frontend.grpcio.refusals import Refusals
-from elman_server.telemetry.metrics import Metrics, RpcMetrics
+from elman_server.telemetry.metrics import LabelledMetrics, Metrics
+from elman_server.telemetry.table import (
+    CALLS,
+    MESSAGES_RECEIVED,
+    MESSAGES_SENT,
+    METHOD,
+    RPCS_HANDLED,
+    RPCS_STARTED,
+    SERVER,
+)
 
 _REQUEST_SECONDS = 60.0
 """Time limit for a call's first message to arrive completely."""
@@ -53,7 +62,7 @@ class Call:
     """An admitted call."""
 
     context: Any
-    metrics: RpcMetrics
+    metrics: LabelledMetrics
     peer: str
     """gRPC's name of the peer."""
     by: Peer
@@ -99,14 +108,15 @@ class Gate:
             clock=clock,
         )
         self._metrics = metrics
-        self._refusals = Refusals(metrics.refused, clock)
+        server_metrics = metrics.labels(SERVER)
+        self._refusals = Refusals(server_metrics, clock)
         self._connections = Connections(self._refusals.count)
         self._clock = clock
         self._inflows: dict[str, Inflow] = {}
         """Inflow of each connection, by gRPC's name of the peer."""
         self._max_partial_bytes = config.max_partial_bytes
         self._stubborn: dict[str, Bucket] = {}
-        metrics.watch_calls(lambda: self._calls.under_way)
+        server_metrics.watch(CALLS, lambda: self._calls.under_way)
 
     def watch_connections(self, port: int, most: int) -> None:
         """Starts to close connections of a port: connections without a call while most of the
@@ -148,7 +158,7 @@ class Gate:
         """A method with full control of reads and writes. `request` is the type of received
         messages; by default, messages are bytes. `always` exempts the method from the limits on
         calls."""
-        metrics = self._metrics.rpc(service, method, kind)
+        metrics = self._metrics.labels(METHOD, kind, service, method)
 
         async def handle(_: Any, context: Any) -> None:
             await self._guard(metrics, context, serve, always=always)
@@ -179,7 +189,7 @@ class Gate:
             if more > 0 and not always:  # bytes that `answer` has not counted
                 call.hold(more)
             await self.write(call, data)
-            call.metrics.sent.inc()
+            call.metrics.inc(MESSAGES_SENT)
 
         return self.stream(service, method, serve, kind="unary", always=always)
 
@@ -191,7 +201,7 @@ class Gate:
         data = await self.first(call)
         if data is None:
             raise InvalidRequest("no request came")
-        call.metrics.received.inc()
+        call.metrics.inc(MESSAGES_RECEIVED)
         if most is not None and len(data) > most:
             raise InvalidRequest(f"the request takes {len(data)} bytes; allowed is {most}")
         if hold:
@@ -226,10 +236,10 @@ class Gate:
             raise Gone from error
 
     async def _guard(
-        self, metrics: RpcMetrics, context: Any, serve: Serve, *, always: bool
+        self, metrics: LabelledMetrics, context: Any, serve: Serve, *, always: bool
     ) -> None:
         """Runs and counts a call. Turns an exception into the call's status."""
-        metrics.started.inc()
+        metrics.inc(RPCS_STARTED)
         peer = identity.peer(context)
         began = self._clock()
         try:
@@ -237,23 +247,23 @@ class Gate:
                 await serve(call)
         except ServerError as error:
             # Counted first: a client that gets the error may read the metrics at once.
-            metrics.handled(status.code(error).name)
+            metrics.inc(RPCS_HANDLED, by=status.code(error).name)
             if isinstance(error, Overloaded):
                 self._refused(error, peer)
             await self._abort(context, error, peer)
         except (Gone, asyncio.CancelledError):
-            metrics.handled(grpc.StatusCode.CANCELLED.name)
+            metrics.inc(RPCS_HANDLED, by=grpc.StatusCode.CANCELLED.name)
             if self._clock() - began < _SHORT_SECONDS:
                 self._useless("resets", peer)
             raise asyncio.CancelledError from None
         except Exception:
-            metrics.handled(grpc.StatusCode.INTERNAL.name)
+            metrics.inc(RPCS_HANDLED, by=grpc.StatusCode.INTERNAL.name)
             structlog.get_logger("elman.rpc").exception("bug in a handler")
             await context.abort(
                 grpc.StatusCode.INTERNAL, "internal error; the server's log has more"
             )
         else:
-            metrics.handled(grpc.StatusCode.OK.name)
+            metrics.inc(RPCS_HANDLED, by=grpc.StatusCode.OK.name)
 
     async def _abort(self, context: Any, error: ServerError, peer: str) -> None:
         """Ends a call with a status. gRPC sends the status after the written messages: a client
@@ -267,7 +277,7 @@ class Gate:
 
     @contextmanager
     def _admitted(
-        self, metrics: RpcMetrics, context: Any, peer: str, *, always: bool
+        self, metrics: LabelledMetrics, context: Any, peer: str, *, always: bool
     ) -> Iterator[Call]:
         by = self._calls.begin(identity.address(peer), always=always)
         inflow = self._inflow(peer)

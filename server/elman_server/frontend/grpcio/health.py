@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2
 
 from elman_server.errors import ModelNotFound
 from elman_server.frontend.grpcio.gate import Call, Gate
+from elman_server.telemetry.table import MESSAGES_SENT
 
 SERVICE = health.SERVICE_NAME
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -77,7 +78,7 @@ class HealthServicer:
             changed, status = self._changed, self._statuses.get(request.service, _UNKNOWN)
             if status != told:
                 await self._gate.write(call, _answer(status).SerializeToString())
-                call.metrics.sent.inc()
+                call.metrics.inc(MESSAGES_SENT)
                 told = status
             await changed.wait()
 

@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from elman_server.errors import InvalidRequest
 from elman_server.frontend.grpcio.gate import Call, Gate, parse
+from elman_server.telemetry.table import MESSAGES_RECEIVED, MESSAGES_SENT
 
 SERVICE = reflection.SERVICE_NAME
 _MAX_REQUEST = 16 * 1024
@@ -28,7 +29,7 @@ class ReflectionServicer:
     async def _answer(self, call: Call) -> None:
         data = await self._gate.first(call)
         while data is not None:
-            call.metrics.received.inc()
+            call.metrics.inc(MESSAGES_RECEIVED)
             if len(data) > _MAX_REQUEST:
                 raise InvalidRequest(
                     f"the request takes {len(data)} bytes; allowed is {_MAX_REQUEST}"
@@ -36,7 +37,7 @@ class ReflectionServicer:
             request = parse(reflection_pb2.ServerReflectionRequest, data)
             async for answer in self._library.ServerReflectionInfo(_only(request), call.context):
                 await self._gate.write(call, answer.SerializeToString())
-                call.metrics.sent.inc()
+                call.metrics.inc(MESSAGES_SENT)
             message = await call.context.read()
             data = None if message is grpc.aio.EOF else message
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import structlog
 
-from elman_server.telemetry.metrics import Total
+from elman_server.telemetry.metrics import LabelledMetrics
+from elman_server.telemetry.table import CALLS_REFUSED
 
 _LOG_SECONDS = 10.0
 """Shortest time between two log lines about the same reason."""
@@ -13,16 +14,15 @@ _LOG_SECONDS = 10.0
 class Refusals:
     """Counts and logs refused calls, for one event loop."""
 
-    def __init__(self, total: Callable[[str], Total], clock: Callable[[], float]) -> None:
-        """`total(reason)` returns the counter for a reason."""
-        self._total = total
+    def __init__(self, metrics: LabelledMetrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
         self._clock = clock
         self._logged: dict[str, float] = {}
         self._since: dict[str, int] = {}
         self._log = structlog.get_logger("elman.rpc")
 
     def count(self, reason: str, peer: str, why: str) -> None:
-        self._total(reason).inc()
+        self._metrics.inc(CALLS_REFUSED, by=reason)
         self._since[reason] = self._since.get(reason, 0) + 1
         now = self._clock()
         if now >= self._logged.get(reason, now - _LOG_SECONDS) + _LOG_SECONDS:

@@ -27,6 +27,13 @@ from elman_server.frontend.wire.stream import StreamRpc
 from elman_server.frontend.withheld import Withheld
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.table import (
+    CALLS_GIVEN_UP,
+    MESSAGES_RECEIVED,
+    MESSAGES_SENT,
+    SERVER,
+    TICKETS_REJECTED,
+)
 
 _NO_FRAME = "a frame is no elman.v1.StreamRequest"
 _SERVER = "elman-server"
@@ -56,11 +63,12 @@ class InferenceServicer:
         self._name = secrets.token_hex(8)
         self._streams: set[StreamRpc] = set()
         self._turns = Turns()
+        counts = metrics.labels(SERVER)
         self._slow_readers = SlowReaders(
             timeout=config.read_timeout or inf,
             max_nbytes=config.max_unread_bytes,
             clock=time.monotonic,
-            given_up=metrics.call_given_up,
+            given_up=lambda reason: counts.inc(CALLS_GIVEN_UP, by=reason),
         )
         self._withheld = Withheld(max_nbytes=config.max_unread_bytes)
         self._active = 0
@@ -161,7 +169,7 @@ class InferenceServicer:
         )
 
         async def write(response: bytes) -> None:
-            call.metrics.sent.inc()
+            call.metrics.inc(MESSAGES_SENT)
             self._slow_readers.writes(stream)
             try:
                 await call.context.write(response)
@@ -201,7 +209,7 @@ class InferenceServicer:
             origin = model.tickets.origin(ticket, identity)
             return self._catalog.fingerprinted(name, origin.fingerprint)
         except TicketRejected as error:
-            model.metrics.ticket_rejected(error.reason)
+            model.metrics.inc(TICKETS_REJECTED, by=error.reason)
             raise
 
     @contextmanager
@@ -222,7 +230,7 @@ class _Requests:
 
     def __init__(self, call: Call) -> None:
         self._read: Callable[[], Awaitable[Any]] = call.context.read
-        self._received = call.metrics.received
+        self._metrics = call.metrics
         self._inflow = call.inflow
         self._call = call
 
@@ -233,7 +241,7 @@ class _Requests:
         except DecodeError:
             raise InvalidRequest(_NO_FRAME) from None
         if frame is not None:
-            self._received.inc()
+            self._metrics.inc(MESSAGES_RECEIVED)
         return frame
 
     def __aiter__(self) -> "_Requests":
@@ -246,7 +254,7 @@ class _Requests:
             raise InvalidRequest(_NO_FRAME) from None
         if request is grpc.aio.EOF:
             raise StopAsyncIteration
-        self._received.inc()
+        self._metrics.inc(MESSAGES_RECEIVED)
         frame: pb.StreamRequest = request
         self._inflow.message(frame.ByteSize())
         return frame

@@ -29,6 +29,7 @@ from elman_server.errors import (
 from elman_server.frontend.wire import messages
 from elman_server.frontend.wire.ticketing import Ticketing
 from elman_server.serving.served import ServedModel
+from elman_server.telemetry.table import SESSIONS_RESUMED, TICKETS_REJECTED
 
 MAX_NAME_NBYTES = 256
 
@@ -151,12 +152,12 @@ class Naming:
                 claim = None
                 self._model.engine.found(session, given, lease)
                 if isinstance(given, Snapshot):
-                    self._model.metrics.session_resumed()
+                    self._model.metrics.inc(SESSIONS_RESUMED)
                 if wanted.restart:
                     lease.ask(anyhow=True)
         except ServerError as error:
             if isinstance(error, TicketRejected) and wanted.again:
-                self._model.metrics.ticket_rejected(error.reason)
+                self._model.metrics.inc(TICKETS_REJECTED, by=error.reason)
             self._model.engine.abort(session, _ending(error))
         except Exception:
             structlog.get_logger("elman.rpc").exception("bug while a named session was opened")

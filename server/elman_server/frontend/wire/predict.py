@@ -20,6 +20,7 @@ from elman_server.frontend.wire import messages
 from elman_server.model.elements import SLICE_ELEMENTS, ElementCodec
 from elman_server.model.selection import EncodedValues, Selection
 from elman_server.serving.served import ServedModel
+from elman_server.telemetry.table import ELEMENT_LATENCY, SESSIONS_REJECTED
 
 _OVERHEAD = 1024
 """Bytes reserved for the rest of a response, besides predictions."""
@@ -54,7 +55,7 @@ async def predict(
     try:
         hold(size)
     except Overloaded as error:
-        model.metrics.session_rejected(error.reason)
+        model.metrics.inc(SESSIONS_REJECTED, by=error.reason)
         raise
     decoded = await _decode(model.codec, payload, turns)
     changed = asyncio.Event()
@@ -71,7 +72,7 @@ async def predict(
             mail = engine.collect(outbox)
             for delivery in mail.deliveries:
                 parts.append(selection.encode(delivery.outputs))
-                model.metrics.delivered(engine.now() - delivery.times)
+                model.metrics.observe(ELEMENT_LATENCY, engine.now() - delivery.times)
             if mail.ended:
                 break
             await changed.wait()

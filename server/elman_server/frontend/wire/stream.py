@@ -35,6 +35,7 @@ from elman_server.frontend.wire.ticketing import Ticketing
 from elman_server.frontend.withheld import NamedAnswers, Withheld
 from elman_server.model.selection import OutputRequest, Selection
 from elman_server.serving.served import ServedModel
+from elman_server.telemetry.table import ELEMENT_LATENCY, SESSIONS_REJECTED, SESSIONS_RESUMED
 
 _OLD = "the connection has reached its age; connect anew"
 _MOVED = Ending(
@@ -487,7 +488,7 @@ class StreamRpc:
         )
         session_index.add(session)
         if isinstance(given, Snapshot):
-            self._model.metrics.session_resumed()
+            self._model.metrics.inc(SESSIONS_RESUMED)
         if wanted is not None:
             self._naming.begin(session, wanted)
 
@@ -495,7 +496,7 @@ class StreamRpc:
         try:
             self._opening()
         except Overloaded as error:
-            self._model.metrics.session_rejected(error.reason)
+            self._model.metrics.inc(SESSIONS_REJECTED, by=error.reason)
             raise
 
     def _beginning(self, message: pb.Open) -> tuple[InitialState | None, NamedOpen | None]:
@@ -617,4 +618,4 @@ class StreamRpc:
         return self._packer.pack(mail, refused)
 
     def _handed_over(self, times: Times) -> None:
-        self._model.metrics.delivered(self._engine.now() - times)
+        self._model.metrics.observe(ELEMENT_LATENCY, self._engine.now() - times)

@@ -13,6 +13,7 @@ from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.serving.served import ServedModel
+from elman_server.telemetry.table import TICKET_BYTES, TICKETS_ISSUED, TICKETS_REJECTED
 
 _LEAST_PART = 20
 """With a ticket every n elements, a ticket due by time also needs n / 20 new elements: a slow
@@ -47,7 +48,8 @@ class Ticketing:
                 ticket = session.keeping.seal(snapshot)
             else:
                 ticket = self._tickets.issue(snapshot, self._identity)
-            self._metrics.ticket_issued(len(ticket))
+            self._metrics.inc(TICKETS_ISSUED)
+            self._metrics.inc(TICKET_BYTES, len(ticket))
         return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
 
     def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
@@ -89,7 +91,7 @@ class Ticketing:
         try:
             yield
         except TicketRejected as error:
-            self._metrics.ticket_rejected(error.reason)
+            self._metrics.inc(TICKETS_REJECTED, by=error.reason)
             raise
 
 

@@ -11,6 +11,7 @@ from elman_server.durable.named.lease import Lease
 from elman_server.durable.store.interface import Claim, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.table import STORE
 
 
 class FakeStore:
@@ -43,7 +44,7 @@ def store() -> FakeStore:
 def checkpoint_writer(store: Any) -> CheckpointWriter:
     return CheckpointWriter(
         store,
-        Metrics().lease_keeper(),
+        Metrics().labels(STORE),
         ttl=60,
         clock=time.monotonic,
         refused=lambda lease, claim: lease.revoke(),

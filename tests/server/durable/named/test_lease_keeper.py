@@ -13,6 +13,7 @@ from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim
 from elman_server.telemetry.metrics import Metrics
+from elman_server.telemetry.table import STORE
 
 LEASE = 1.0
 
@@ -53,7 +54,7 @@ async def test_a_claim_that_a_slow_renewal_did_not_have_is_not_taken_for_renewed
 ) -> None:
     store: Any = Slow(FileStore(tmp_path / "store"))
     terms = Terms(lease_seconds=LEASE, ttl=60.0, interval=60.0)
-    lease_keeper = LeaseKeeper(store, terms, Metrics().lease_keeper(), go_on=False)
+    lease_keeper = LeaseKeeper(store, terms, Metrics().labels(STORE), go_on=False)
     lease_keeper.start()
     try:
         await store.renewing.wait()
