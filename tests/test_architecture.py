@@ -78,11 +78,16 @@ def importers(package: str, *targets: str) -> set[str]:
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level packages that a fresh interpreter holds after a statement."""
+    return {name.partition(".")[0] for name in modules_loaded_by(statement)}
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """Full names of the modules that a fresh interpreter holds after a statement."""
     code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout
-    return {name.partition(".")[0] for name in json.loads(output.splitlines()[-1])}
+    return set(json.loads(output.splitlines()[-1]))
 
 
 ALL = [
@@ -167,6 +172,29 @@ def test_neither_shell_of_the_sdk_knows_the_other() -> None:
     assert {name for name in importers("elman", "elman._threads") if ".aio" in name} == set()
 
 
+def test_of_the_server_the_export_knows_what_a_step_model_is() -> None:
+    """Also the switch of ONNX Runtime's telemetry, and limits on the process of a foreign file."""
+    rooms = ("elman_server.model", "elman_server.runner.ort", "elman_server.process")
+    assert {
+        name
+        for module, path in modules("elman_export").items()
+        for name in imports(module, path)
+        if within(name, "elman_server") and not any(within(name, room) for room in rooms)
+    } == set()
+
+
+def test_importing_what_a_step_model_is_loads_nothing_that_serves() -> None:
+    names = [name for name in modules("elman_server") if within(name, "elman_server.model")]
+    loaded = modules_loaded_by(f"import {', '.join(names)}")
+    assert set(names) <= loaded
+    assert {name.partition(".")[0] for name in loaded} & {"grpc", "structlog", *HEAVY} == set()
+    assert {
+        name
+        for name in loaded
+        if within(name, "elman_server") and not within(name, "elman_server.model")
+    } == {"elman_server", "elman_server.errors"}
+
+
 # Inside the server.
 
 
@@ -208,6 +236,19 @@ def test_onnxruntime_is_imported_where_its_telemetry_is_switched_off_and_nowhere
 def test_only_the_metrics_know_prometheus() -> None:
     known = importers("elman_server", "prometheus_client")
     assert known == {"elman_server.telemetry.collectors", "elman_server.telemetry.exposition"}
+
+
+def test_the_telemetry_knows_of_the_server_the_engines_words_alone() -> None:
+    """No workers, no models, no front: others merge, name and count."""
+    words = ("elman_server.errors", "elman_server.engine.session", "elman_server.engine.stats")
+    assert {
+        name
+        for module, path in modules("elman_server").items()
+        if within(module, "elman_server.telemetry")
+        for name in imports(module, path)
+        if within(name, "elman_server")
+        and not any(within(name, each) for each in ("elman_server.telemetry", *words))
+    } == set()
 
 
 def test_the_supervisor_of_workers_loads_nothing_that_serves() -> None:
@@ -323,9 +364,13 @@ def _arrows(package: str) -> dict[str, set[str]]:
     return arrows
 
 
-@pytest.mark.parametrize("package", ["elman"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_files_import_one_another_in_a_circle(package: str) -> None:
-    arrows = _arrows(package)
+    arrows = {
+        module: known
+        for module, known in _arrows(package).items()
+        if not within(module, "elman_server.engine")
+    }
     while free := {module for module, known in arrows.items() if not known & arrows.keys()}:
         arrows = {module: known for module, known in arrows.items() if module not in free}
     # What is left is a circle, or imports one.

@@ -14,8 +14,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from elman_server.errors import StartError
+from elman_server.telemetry.family import Family
 from elman_server.telemetry.httpport import serving
-from elman_server.workers.families import Family
 
 
 def process_registry() -> CollectorRegistry:
@@ -57,11 +57,11 @@ def families(registry: CollectorRegistry) -> tuple[Family, ...]:
 def registry_of(read: Callable[[], Iterable[Family]]) -> CollectorRegistry:
     """Returns a registry whose samples `read` returns at each scrape."""
     registry = CollectorRegistry()
-    registry.register(_Told(read))
+    registry.register(_FamilyCollector(read))
     return registry
 
 
-class _Told(Collector):
+class _FamilyCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[Family]]) -> None:
         self._read = read
 

@@ -1,29 +1,14 @@
-"""Metric families as plain values, to send between processes and to sum. Pure."""
+"""Metric families of several processes, merged into one. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
-Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
-"""A sample's name and its labels, in order."""
+from elman_server.telemetry.family import Family
 
 _LASTING = frozenset({"counter", "histogram", "summary"})
 """Kinds of metrics that never decrease. Counts of a process are kept after its end."""
 _LEAST = frozenset({"process_start_time_seconds", "python_info"})
 """Gauges merged by minimum: equal in all processes, or the start of the oldest process. A sum would
 be meaningless."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A metric with all its samples."""
-
-    name: str
-    """Name without a counter's suffix `_total`."""
-    kind: str
-    """Prometheus type: counter, gauge, histogram, ..."""
-    help: str
-    samples: dict[Key, float] = field(default_factory=dict)
 
 
 def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from elman_server.config import ServerConfig
 from elman_server.durable.tickets.keptkey import OwnKey
-from elman_server.workers.families import Family
+from elman_server.telemetry.family import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

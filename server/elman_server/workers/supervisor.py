@@ -17,8 +17,9 @@ from elman_server.errors import StartError
 from elman_server.process.watchdog import PATIENCE, Watchdog
 from elman_server.stopping import Stopping, heed_hangup
 from elman_server.telemetry.exposition import exposed, families, process_registry, registry_of
+from elman_server.telemetry.family import Family
 from elman_server.workers.backoff import Backoff
-from elman_server.workers.families import Family, Tally, merge
+from elman_server.workers.families import Tally, merge
 from elman_server.workers.port import reserved
 from elman_server.workers.worker import Ended, Worker
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from elman_server.config import ServerConfig
 from elman_server.durable.tickets.keptkey import OwnKey
 from elman_server.stopping import SIGNALS
+from elman_server.telemetry.family import Family
 from elman_server.workers.channel import Channel
-from elman_server.workers.families import Family
 from elman_server.workers.messages import (
     Begin,
     Changed,

@@ -8,8 +8,8 @@ import pytest
 import uvloop
 
 from elman_server.config import ServerConfig
+from elman_server.telemetry.family import Family, Key
 from elman_server.workers.channel import Channel
-from elman_server.workers.families import Family, Key
 from elman_server.workers.messages import (
     Begin,
     Failed,

@@ -12,9 +12,10 @@ from prometheus_client.core import GaugeMetricFamily
 from elman_server.engine.stats import StepStats
 from elman_server.telemetry import table
 from elman_server.telemetry.exposition import exposed, families, registry_of
+from elman_server.telemetry.family import Family, Key
 from elman_server.telemetry.metrics import Metrics
 from elman_server.telemetry.observer import EngineObserver
-from elman_server.workers.families import Family, Key, Tally, merge
+from elman_server.workers.families import Tally, merge
 
 
 def family(name: str, kind: str, **values: float) -> Family:
