@@ -79,7 +79,7 @@ def serve(path: Path) -> None:
     """`elman serve` with clocks; what they found is in the file when it is over."""
     from elman.cli import main as elman_main
     from elman_server.engine.engine import Engine
-    from elman_server.frontend.grpcio.servicer import _Requests
+    from elman_server.frontend.wire.servicer import _Requests
     from elman_server.frontend.wire.stream import StreamRpc, Write
 
     clocks = Clocks()

@@ -198,23 +198,38 @@ def test_importing_what_a_step_model_is_loads_nothing_that_serves() -> None:
 # Inside the server.
 
 
-def test_only_grpcios_frontend_knows_grpc() -> None:
+def test_only_the_transport_knows_grpc() -> None:
     outside = {
         module
-        for module in importers("elman_server", "grpc", "grpc_health", "grpc_reflection")
+        for module in importers("elman_server", "grpc")
         if not within(module, "elman_server.frontend.grpcio")
     }
     # `elman health` asks another process; it is a client.
     assert outside == {"elman_server.cli.health"}
 
 
-def test_only_the_wire_folders_know_the_wire() -> None:
+def test_only_the_wire_folder_knows_the_wire() -> None:
     assert {
         module
-        for module in importers("elman_server", GENERATED)
+        for module in importers("elman_server", GENERATED, "grpc_health", "grpc_reflection")
         if not within(module, "elman_server.frontend.wire")
-        and not within(module, "elman_server.frontend.grpcio")
-    } == set()
+    } == {"elman_server.cli.health"}
+
+
+def test_only_the_wire_folder_and_onnx_files_know_protobuf() -> None:
+    assert {
+        module
+        for module in importers("elman_server", "google.protobuf")
+        if not within(module, "elman_server.frontend.wire")
+    } == {"elman_server.model.modelfile", "elman_server.model.graph.onnxproto"}
+
+
+def test_the_wire_knows_no_transport() -> None:
+    assert {
+        module
+        for module in importers("elman_server", "elman_server.frontend.grpcio")
+        if not within(module, "elman_server.frontend.grpcio")
+    } == {"elman_server.server"}
 
 
 def test_only_the_runner_knows_onnxruntime() -> None:

@@ -1,4 +1,4 @@
-"""The server's errors, independent of gRPC; `frontend.grpcio.status` maps them to gRPC codes.
+"""The server's errors, independent of gRPC; `frontend.status` maps them to gRPC codes.
 
 ServerError
 ├── ModelNotFound       no such model or version

@@ -19,9 +19,10 @@ from elman_server.durable.tickets.keys import parse_key
 from elman_server.engine.admission import Admission
 from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import StartError
-from elman_server.frontend.grpcio.endpoint import Endpoint
-from elman_server.frontend.grpcio.gate import Gate
-from elman_server.frontend.grpcio.servicer import InferenceServicer
+from elman_server.frontend.endpoint import Endpoint
+from elman_server.frontend.gate import Gate
+from elman_server.frontend.grpcio.transport import GrpcioTransport
+from elman_server.frontend.wire.servicer import InferenceServicer
 from elman_server.process import memory
 from elman_server.process.watchdog import Watchdog, leave
 from elman_server.serving.loading.children import Children
@@ -156,7 +157,8 @@ class Server:
             metrics=metrics,
             lease_keeper=self._lease_keeper,
         )
-        self._endpoint = Endpoint(config, self._servicer, gate)
+        transport = GrpcioTransport(config, gate.connection_closed)
+        self._endpoint = Endpoint(self._servicer, gate, transport)
         self._manager = ModelManager(
             config=config,
             catalog=self._catalog,

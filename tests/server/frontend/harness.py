@@ -17,9 +17,10 @@ from elman_server.durable.named.opening import open_lease_keeper
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.keys import new_key, parse_key
 from elman_server.engine.admission import Admission
-from elman_server.frontend.grpcio.endpoint import Endpoint
-from elman_server.frontend.grpcio.gate import Gate
-from elman_server.frontend.grpcio.servicer import InferenceServicer
+from elman_server.frontend.endpoint import Endpoint
+from elman_server.frontend.gate import Gate
+from elman_server.frontend.grpcio.transport import GrpcioTransport
+from elman_server.frontend.wire.servicer import InferenceServicer
 from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
@@ -53,7 +54,8 @@ class LocalServer:
             metrics=self.metrics,
             lease_keeper=self.lease_keeper,
         )
-        self.endpoint = Endpoint(config, self.servicer, gate)
+        transport = GrpcioTransport(config, gate.connection_closed)
+        self.endpoint = Endpoint(self.servicer, gate, transport)
         self._models = list(models)
         self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 

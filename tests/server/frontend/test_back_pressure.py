@@ -9,6 +9,7 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.admission import Waiting
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.turns import Turns
 from elman_server.frontend.wire.stream import StreamRpc
 from elman_server.frontend.withheld import Withheld
@@ -29,7 +30,7 @@ class Peer:
         self._rpc = StreamRpc(
             model=server.catalog.get(model),
             admission=server.admission,
-            identity="",
+            caller=Caller(),
             lease_keeper=None,
             turns=Turns(),
             withheld=Withheld(max_nbytes=inf),

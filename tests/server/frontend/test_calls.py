@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from elman_server.errors import Overloaded
-from elman_server.frontend import calls, identity
+from elman_server.frontend import calls
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.calls import Bucket, CallLimits, Calls, Peer
 
 LIMITS = CallLimits(calls=3, calls_by_peer=2, calls_a_second=100, opens_a_second=1, nbytes=1000)
@@ -129,4 +130,4 @@ def test_peers_that_are_idle_are_forgotten(
     ],
 )
 def test_a_peers_address_is_that_of_all_of_its_connections(peer: str, address: str) -> None:
-    assert identity.address(peer) == address
+    assert Caller(peer=peer).address == address

@@ -13,6 +13,7 @@ import pytest
 from elman.v1 import inference_pb2 as pb
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.tickets.keys import new_key
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.wire.naming import key
 from elman_server.model.repository import ModelSource
 from elman_server.serving.loading.loaded import LoadedModel
@@ -404,7 +405,7 @@ async def test_contexts_of_named_sessions_count_while_these_are_waited_for(
     store = {"state_store": f"file:{tmp_path}/store", "ticket_key": (new_key(),)}
     others = FileStore(tmp_path / "store")
     for name in ("a", "b"):
-        await others.claim(key("caption", "", name), owner="x", lease_seconds=60)
+        await others.claim(key("caption", Caller(), name), owner="x", lease_seconds=60)
     async with serve(loaded, max_context_bytes=150, **store) as server:
         stream = server.stream("caption")
         opens = [

@@ -13,13 +13,14 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim, Held, StoreUnavailable
 from elman_server.durable.tickets.keys import new_key
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.wire.naming import key
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import Conversation, LocalServer, push
 from tests.server.frontend.test_naming import left, named, opened
 
 Start = Callable[..., Any]
-BOB = key("letters", "", "bob")
+BOB = key("letters", Caller(), "bob")
 LEASE = 0.3
 GO_ON = {"store_outage": "continue"}
 

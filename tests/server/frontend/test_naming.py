@@ -13,6 +13,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim
 from elman_server.durable.tickets.keys import new_key
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.wire.naming import key
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import Conversation, LocalServer, push
@@ -329,7 +330,7 @@ async def test_a_server_that_stops_does_not_wait_for_a_session_that_another_has(
     server = await start()
     store = FileStore(tmp_path / "store")
     assert isinstance(
-        await store.claim(key("letters", "", "bob"), owner="x", lease_seconds=60), Claim
+        await store.claim(key("letters", Caller(), "bob"), owner="x", lease_seconds=60), Claim
     )
     stream = server.stream()
     await stream.send(opens=[named(1), pb.Open(session=2)])
@@ -342,4 +343,5 @@ async def test_a_server_that_stops_does_not_wait_for_a_session_that_another_has(
 
 
 def test_a_name_is_its_callers_own() -> None:
-    assert key("letters", "alice", "x") != key("letters", "bob", "x") != key("numbers", "bob", "x")
+    alice, bob = Caller(identity="alice"), Caller(identity="bob")
+    assert key("letters", alice, "x") != key("letters", bob, "x") != key("numbers", bob, "x")

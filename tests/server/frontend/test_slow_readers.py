@@ -10,8 +10,9 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.frontend.grpcio import gate, slow_readers
-from elman_server.frontend.grpcio.slow_readers import SlowReaders
+from elman_server.frontend import slow_readers
+from elman_server.frontend.grpcio import transport
+from elman_server.frontend.slow_readers import SlowReaders
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import LocalServer
 
@@ -167,7 +168,7 @@ async def test_what_is_not_read_even_then_does_not_stay(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gRPC keeps it until the connection ends."""
-    monkeypatch.setattr(gate, "_TAKEN_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "_TAKEN_SECONDS", 0.2)
     async with serve(read_timeout=0.5, window=100_000) as server, connected(server) as stream:
         call = await opened(stream, push="a" * 60_000)
         await server.until(lambda: server.metric("elman_calls_refused_total", reason="unread") == 1)

@@ -8,8 +8,7 @@ from elman_server.engine.outbox import Mail
 from elman_server.engine.queues import Times
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
-from elman_server.frontend.grpcio import status
-from elman_server.frontend.wire import wire
+from elman_server.frontend.wire import closing, wire
 from elman_server.model.selection import Buffer
 
 _FRAMING = 8
@@ -74,7 +73,7 @@ class FramePacker:
         for session, ending in mail.ended:
             yield from self._room(frame, len(ending.message.encode()) + _CLOSED_NBYTES)
             told_ending = forgotten.get(session.number, ending)
-            closed = status.closed(session.number, told_ending, session.position)
+            closed = closing.closed(session.number, told_ending, session.position)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         for closed in refused:
             yield from self._room(frame, closed.ByteSize() + _FRAMING)

@@ -1,6 +1,9 @@
 """Conversion between the server's dataclasses and protobuf messages."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.errors import InvalidRequest
@@ -25,6 +28,16 @@ _FORMS = {
     pb.FORM_PROBABILITIES: Form.PROBABILITIES,
     pb.FORM_TOP: Form.TOP,
 }
+
+_Request = TypeVar("_Request", bound=Message)
+
+
+def parse(kind: type[_Request], data: bytes) -> _Request:
+    """Parses a request. Raises `InvalidRequest`."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise InvalidRequest(f"the request is no {kind.DESCRIPTOR.full_name}") from None
 
 
 def model(source: ModelSource, file: ModelFile) -> pb.Model:

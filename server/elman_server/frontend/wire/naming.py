@@ -26,6 +26,7 @@ from elman_server.errors import (
     StoreDown,
     TicketRejected,
 )
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.wire import messages
 from elman_server.frontend.wire.ticketing import Ticketing
 from elman_server.serving.served import ServedModel
@@ -34,14 +35,14 @@ from elman_server.telemetry.table import SESSIONS_RESUMED, TICKETS_REJECTED
 MAX_NAME_NBYTES = 256
 
 
-def key(model: str, identity: str, name: str) -> str:
-    """Returns a session's key in the state store. Each model and each caller has separate keys.
+def key(model: str, caller: Caller, name: str) -> str:
+    """Returns a session's key in the state store. Each model and each identity has separate keys.
     Raises `InvalidRequest` if the name is too long."""
     nbytes = len(name.encode())
     if nbytes > MAX_NAME_NBYTES:
         raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
-    caller = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return f"{model}:{caller}:{name}"
+    identity = hashlib.sha256(caller.identity.encode()).hexdigest()[:16]
+    return f"{model}:{identity}:{name}"
 
 
 @contextmanager
@@ -71,12 +72,14 @@ class NamedOpen:
 
 
 class Naming:
-    def __init__(self, model: ServedModel, identity: str, lease_keeper: LeaseKeeper | None) -> None:
+    def __init__(
+        self, model: ServedModel, caller: Caller, lease_keeper: LeaseKeeper | None
+    ) -> None:
         """`lease_keeper` is None without a state store."""
         self._model = model
-        self._identity = identity
+        self._caller = caller
         self._lease_keeper = lease_keeper
-        self._ticketing = Ticketing(model, identity)
+        self._ticketing = Ticketing(model, caller)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wanted(self, message: pb.Open) -> NamedOpen:
@@ -89,7 +92,7 @@ class Naming:
             raise InvalidRequest(
                 f"session {message.name!r} has a name; the model's state is too large to be kept"
             )
-        name = key(self._model.source.name, self._identity, message.name)
+        name = key(self._model.source.name, self._caller, message.name)
         if message.restart and message.ticket:
             raise InvalidRequest("a session is opened with a ticket and restart; allowed is one")
         if message.ticket:

@@ -25,9 +25,9 @@ from elman_server.errors import (
     ShuttingDown,
     SlowClient,
 )
-from elman_server.frontend.grpcio import status
+from elman_server.frontend.caller import Caller
 from elman_server.frontend.turns import Slices, Turns
-from elman_server.frontend.wire import messages
+from elman_server.frontend.wire import closing, messages
 from elman_server.frontend.wire.frames import FramePacker
 from elman_server.frontend.wire.naming import NamedOpen, Naming
 from elman_server.frontend.wire.pushing import Payload, Pushing, payload
@@ -68,7 +68,7 @@ class StreamRpc:
         *,
         model: ServedModel,
         admission: Admission,
-        identity: str,
+        caller: Caller,
         lease_keeper: LeaseKeeper | None,
         turns: Turns,
         withheld: Withheld,
@@ -78,15 +78,14 @@ class StreamRpc:
         grace: float = 0.0,
         opening: Callable[[], None] = lambda: None,
     ) -> None:
-        """`identity` is the caller's, or empty. `opening` is called before each session is opened
-        and may refuse the session. After `max_age` seconds, the RPC hands over all sessions, with
-        `grace` seconds to answer the elements already pushed."""
+        """`opening` is called before each session is opened and may refuse the session. After
+        `max_age` seconds, the RPC hands over all sessions, with `grace` seconds to answer the
+        elements already pushed."""
         self._model = model
         self._turns = turns
         self._withheld = withheld
-        self._identity = identity
-        self._ticketing = Ticketing(model, identity)
-        self._naming = Naming(model, identity, lease_keeper)
+        self._ticketing = Ticketing(model, caller)
+        self._naming = Naming(model, caller, lease_keeper)
         self._lease_keeper = lease_keeper
         self._max_age = max_age if model.tickets.available else inf
         self._grace = grace
@@ -562,7 +561,7 @@ class StreamRpc:
         self._refuse(number, InvalidRequest(text))
 
     def _refuse(self, number: int, error: ServerError) -> None:
-        closed = status.refused(number, error)
+        closed = closing.refused(number, error)
         self._refused.append(closed)
         self._refused_nbytes += closed.ByteSize()
 

@@ -12,6 +12,7 @@ from elman_server.durable.tickets.content import Attachment
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
+from elman_server.frontend.caller import Caller
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import TICKET_BYTES, TICKETS_ISSUED, TICKETS_REJECTED
 
@@ -21,11 +22,10 @@ session has few elements to push again."""
 
 
 class Ticketing:
-    def __init__(self, model: ServedModel, identity: str) -> None:
-        """`identity` is the caller's, or empty."""
+    def __init__(self, model: ServedModel, caller: Caller) -> None:
         self._tickets = model.tickets
         self._metrics = model.metrics
-        self._identity = identity
+        self._identity = caller.identity
 
     def cadence(self, message: pb.Open) -> Cadence | None:
         """Returns how often a session gets a ticket; None means only on request."""

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from elman_server.frontend.grpcio import endpoint
+from elman_server.frontend.grpcio import transport
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -27,5 +27,5 @@ def test_connections_leave_descriptors_to_everything_else(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    assert endpoint.connections(10_000) == most
+    assert transport.connections(10_000) == most
     assert asked == ([] if raised is None else [(raised, hard)])

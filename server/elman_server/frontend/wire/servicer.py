@@ -6,22 +6,24 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import inf
-from typing import Any
+from typing import TypeVar
 
-import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.config import ServerConfig
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.errors import InvalidRequest, TicketRejected
-from elman_server.frontend import identity
-from elman_server.frontend.grpcio.gate import Call, Gate, Gone
-from elman_server.frontend.grpcio.slow_readers import SlowReaders
+from elman_server.frontend.caller import Caller
+from elman_server.frontend.gate import AdmittedCall, Gate
+from elman_server.frontend.slow_readers import SlowReaders
+from elman_server.frontend.transport import Method
 from elman_server.frontend.turns import Turns
 from elman_server.frontend.wire import descriptions, naming
+from elman_server.frontend.wire.messages import parse
 from elman_server.frontend.wire.predict import predict
 from elman_server.frontend.wire.stream import StreamRpc
 from elman_server.frontend.withheld import Withheld
@@ -41,6 +43,8 @@ _SERVER = "elman-server"
 servers behind one address learns the name of a server that refuses a session."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
+
+_Request = TypeVar("_Request", bound=Message)
 
 
 class InferenceServicer:
@@ -75,23 +79,25 @@ class InferenceServicer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The service's methods, as in generated code, but with serialized responses."""
-        gate = self._gate
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "ListModels": gate.unary(
-                    SERVICE, "ListModels", self._list_models, pb.ListModelsRequest
-                ),
-                "GetModel": gate.unary(SERVICE, "GetModel", self._get_model, pb.GetModelRequest),
-                "ListLabels": gate.unary(
-                    SERVICE, "ListLabels", self._list_labels, pb.ListLabelsRequest
-                ),
-                "Predict": gate.unary(SERVICE, "Predict", self._predict, pb.PredictRequest),
-                "Stream": gate.stream(SERVICE, "Stream", self._stream, request=pb.StreamRequest),
-            },
-        )
+    def methods(self) -> list[Method]:
+        return [
+            self._unary("ListModels", self._list_models, pb.ListModelsRequest),
+            self._unary("GetModel", self._get_model, pb.GetModelRequest),
+            self._unary("ListLabels", self._list_labels, pb.ListLabelsRequest),
+            self._unary("Predict", self._predict, pb.PredictRequest),
+            self._gate.stream(SERVICE, "Stream", self._stream),
+        ]
+
+    def _unary(
+        self,
+        name: str,
+        answer: Callable[[_Request, AdmittedCall], Awaitable[Message]],
+        kind: type[_Request],
+    ) -> Method:
+        async def serialized(request: _Request, call: AdmittedCall) -> bytes:
+            return (await answer(request, call)).SerializeToString()
+
+        return self._gate.unary(SERVICE, name, serialized, partial(parse, kind))
 
     async def finish(self) -> None:
         """Lets every stream end with its last session, once admission is closed. Returns when all
@@ -110,29 +116,34 @@ class InferenceServicer:
         for stream in self._streams:
             stream.detach(model)
 
-    async def _list_models(self, _: pb.ListModelsRequest, __: Call) -> pb.ListModelsResponse:
+    async def _list_models(
+        self, _: pb.ListModelsRequest, __: AdmittedCall
+    ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=self._describe(list(self._catalog.current())))
 
-    async def _get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
-        caller = identity.of(call.context)
+    async def _get_model(
+        self, request: pb.GetModelRequest, call: AdmittedCall
+    ) -> pb.GetModelResponse:
         checkpoint = None
         if request.session and not request.ticket:
-            checkpoint = await self._checkpoint(request, caller)
+            checkpoint = await self._checkpoint(request, call.caller)
         if request.ticket:
-            model = self._model_of(request.ticket, request.name, caller)
+            model = self._model_of(request.ticket, request.name, call.caller)
         elif checkpoint is not None:
             with naming.explained():
-                model = self._model_of(checkpoint, request.name, caller)
+                model = self._model_of(checkpoint, request.name, call.caller)
         else:
             model = self._catalog.get(request.name, request.version)
         return pb.GetModelResponse(model=self._describe([model])[0])
 
-    async def _list_labels(self, request: pb.ListLabelsRequest, _: Call) -> pb.ListLabelsResponse:
+    async def _list_labels(
+        self, request: pb.ListLabelsRequest, _: AdmittedCall
+    ) -> pb.ListLabelsResponse:
         model = self._catalog.get(request.model, request.version)
         most = self._config.max_message_bytes
         return descriptions.labels(model.file, request.output, request.start, most)
 
-    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+    async def _predict(self, request: pb.PredictRequest, call: AdmittedCall) -> pb.PredictResponse:
         model = self._catalog.get(request.model, request.version)
         with self._under_way():
             return await predict(
@@ -143,21 +154,18 @@ class InferenceServicer:
                 hold=call.hold,
             )
 
-    async def _stream(self, call: Call) -> None:
-        try:
-            await call.context.send_initial_metadata(((_SERVER, self._name),))
-        except grpc.aio.InternalError as error:
-            raise Gone from error
-        requests = _Requests(call)
-        first = await requests.first(self._gate)
-        if first is None:
+    async def _stream(self, call: AdmittedCall) -> None:
+        await call.call.start(((_SERVER, self._name),))
+        data = await self._gate.first(call)
+        if data is None:
             return
+        first = _frame(data)
         if not first.model:
             raise InvalidRequest("the first frame names no `model`")
         stream = StreamRpc(
             model=self._catalog.get(first.model, first.version),
             admission=self._admission,
-            identity=identity.of(call.context),
+            caller=call.caller,
             lease_keeper=self._lease_keeper,
             turns=self._turns,
             withheld=self._withheld,
@@ -167,22 +175,20 @@ class InferenceServicer:
             grace=self._config.grace_period,
             opening=call.open,
         )
+        send, count = call.call.write, call.metrics.inc
 
         async def write(response: bytes) -> None:
-            call.metrics.inc(MESSAGES_SENT)
+            count(MESSAGES_SENT)
             self._slow_readers.writes(stream)
             try:
-                await call.context.write(response)
-                call.inflow.wrote(len(response))
-            except grpc.aio.InternalError as error:
-                raise Gone from error
+                await send(response)
             finally:
                 self._slow_readers.wrote(stream)
 
         self._streams.add(stream)
         try:
             with self._under_way():
-                await stream.run(first, requests, write)
+                await stream.run(first, _Requests(call), write)
         finally:
             self._streams.discard(stream)
 
@@ -194,19 +200,19 @@ class InferenceServicer:
         most = self._config.max_connection_age
         return most * random.uniform(0.9, 1.1) if most else inf
 
-    async def _checkpoint(self, request: pb.GetModelRequest, identity: str) -> bytes | None:
+    async def _checkpoint(self, request: pb.GetModelRequest, caller: Caller) -> bytes | None:
         """Returns a named session's checkpoint, if any. Raises a `ServerError`."""
         if self._lease_keeper is None:
             raise InvalidRequest(
                 f"session {request.session!r} has a name; this server has no state store"
             )
-        return await self._lease_keeper.peek(naming.key(request.name, identity, request.session))
+        return await self._lease_keeper.peek(naming.key(request.name, caller, request.session))
 
-    def _model_of(self, ticket: bytes, name: str, identity: str) -> ServedModel:
+    def _model_of(self, ticket: bytes, name: str, caller: Caller) -> ServedModel:
         """Returns the model version of a ticket. Raises `TicketRejected`."""
         model = self._catalog.whichever(name)
         try:
-            origin = model.tickets.origin(ticket, identity)
+            origin = model.tickets.origin(ticket, caller.identity)
             return self._catalog.fingerprinted(name, origin.fingerprint)
         except TicketRejected as error:
             model.metrics.inc(TICKETS_REJECTED, by=error.reason)
@@ -225,36 +231,26 @@ class InferenceServicer:
 
 
 class _Requests:
-    """Iterator over the frames of an RPC. Not a generator: nested with gRPC's own generator, each
-    frame would cost more."""
+    """Iterator over the frames of an RPC after the first. Not a generator: each frame would cost
+    more."""
 
-    def __init__(self, call: Call) -> None:
-        self._read: Callable[[], Awaitable[Any]] = call.context.read
-        self._metrics = call.metrics
-        self._inflow = call.inflow
-        self._call = call
-
-    async def first(self, gate: Gate) -> pb.StreamRequest | None:
-        """Reads the first frame; None if the client sends no frame. Raises a `ServerError`."""
-        try:
-            frame: pb.StreamRequest | None = await gate.first(self._call)
-        except DecodeError:
-            raise InvalidRequest(_NO_FRAME) from None
-        if frame is not None:
-            self._metrics.inc(MESSAGES_RECEIVED)
-        return frame
+    def __init__(self, call: AdmittedCall) -> None:
+        self._read = call.call.read
+        self._count = call.metrics.inc
 
     def __aiter__(self) -> "_Requests":
         return self
 
     async def __anext__(self) -> pb.StreamRequest:
-        try:
-            request = await self._read()
-        except DecodeError:
-            raise InvalidRequest(_NO_FRAME) from None
-        if request is grpc.aio.EOF:
+        data = await self._read()
+        if data is None:
             raise StopAsyncIteration
-        self._metrics.inc(MESSAGES_RECEIVED)
-        frame: pb.StreamRequest = request
-        self._inflow.message(frame.ByteSize())
-        return frame
+        self._count(MESSAGES_RECEIVED)
+        return _frame(data)
+
+
+def _frame(data: bytes) -> pb.StreamRequest:
+    try:
+        return pb.StreamRequest.FromString(data)
+    except DecodeError:
+        raise InvalidRequest(_NO_FRAME) from None

@@ -16,7 +16,7 @@ _LATE_SECONDS = 0.25
 """A shorter write is no sign of a client that does not read."""
 
 
-class Call(Protocol):
+class Reader(Protocol):
     """A call whose client may not read."""
 
     @property
@@ -45,17 +45,17 @@ class SlowReaders:
         self._max_nbytes = max_nbytes
         self._clock = clock
         self._given_up = given_up
-        self._since: dict[Call, float] = {}
+        self._since: dict[Reader, float] = {}
         """Start times of the writes, oldest first."""
         self._looking: asyncio.TimerHandle | None = None
 
-    def writes(self, call: Call) -> None:
+    def writes(self, call: Reader) -> None:
         """Records the start of a write to a call's client."""
         self._since[call] = self._clock()
         if self._looking is None and (self._timeout != inf or self._max_nbytes != inf):
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
-    def wrote(self, call: Call) -> None:
+    def wrote(self, call: Reader) -> None:
         """Records the end of the write, successful or not."""
         self._since.pop(call, None)
 
@@ -81,7 +81,7 @@ class SlowReaders:
         if self._since:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
-    def _end(self, call: Call, reason: str, why: str) -> None:
+    def _end(self, call: Reader, reason: str, why: str) -> None:
         del self._since[call]
         self._given_up(reason)
         structlog.get_logger("elman.rpc").warning("a call was ended", why=why)

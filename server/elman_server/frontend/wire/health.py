@@ -5,24 +5,24 @@ not read would keep the status from changing and the server from stopping.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
-import grpc
-from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from elman_server.errors import ModelNotFound
-from elman_server.frontend.grpcio.gate import Call, Gate
-from elman_server.telemetry.table import MESSAGES_SENT
+from elman_server.frontend.gate import AdmittedCall, Gate
+from elman_server.frontend.transport import Method
+from elman_server.frontend.wire.messages import parse
 
-SERVICE = health.SERVICE_NAME
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-
-
 _MAX_REQUEST = 4096
 """Bytes. A request holds a name only."""
+
+_parse = partial(parse, health_pb2.HealthCheckRequest)
 
 
 class HealthServicer:
@@ -34,22 +34,12 @@ class HealthServicer:
         self._stopping = False
         self._changed = asyncio.Event()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                # Load balancers and orchestrators must get an answer even from a full server.
-                "Check": self._gate.unary(
-                    SERVICE,
-                    "Check",
-                    self._check,
-                    health_pb2.HealthCheckRequest,
-                    always=True,
-                    most=_MAX_REQUEST,
-                ),
-                "Watch": self._gate.stream(SERVICE, "Watch", self._watch, kind="server_stream"),
-            },
-        )
+    def methods(self) -> list[Method]:
+        return [
+            # Load balancers and orchestrators must get an answer even from a full server.
+            self._gate.unary(SERVICE, "Check", self._check, _parse, always=True, most=_MAX_REQUEST),
+            self._gate.stream(SERVICE, "Watch", self._watch, kind="server_stream"),
+        ]
 
     def set(self, service: str, status: int) -> None:
         """Sets the status of a service and notifies watchers. Ignored while the server stops."""
@@ -63,22 +53,21 @@ class HealthServicer:
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         self._tell()
 
-    async def _check(self, request: health_pb2.HealthCheckRequest, _: Call) -> Message:
+    async def _check(self, request: health_pb2.HealthCheckRequest, _: AdmittedCall) -> bytes:
         status = self._statuses.get(request.service)
         if status is None:
             raise ModelNotFound(f"service {request.service!r} is unknown")
         return _answer(status)
 
-    async def _watch(self, call: Call) -> None:
+    async def _watch(self, call: AdmittedCall) -> None:
         """Writes the current status, then each new status. A watcher that reads slowly misses
         intermediate statuses."""
-        request = await self._gate.request(call, health_pb2.HealthCheckRequest, most=_MAX_REQUEST)
+        request = await self._gate.request(call, _parse, most=_MAX_REQUEST)
         told = None
         while True:
             changed, status = self._changed, self._statuses.get(request.service, _UNKNOWN)
             if status != told:
-                await self._gate.write(call, _answer(status).SerializeToString())
-                call.metrics.inc(MESSAGES_SENT)
+                await self._gate.write(call, _answer(status))
                 told = status
             await changed.wait()
 
@@ -87,5 +76,5 @@ class HealthServicer:
         changed.set()
 
 
-def _answer(status: int) -> health_pb2.HealthCheckResponse:
-    return health_pb2.HealthCheckResponse(status=cast(Any, status))
+def _answer(status: int) -> bytes:
+    return health_pb2.HealthCheckResponse(status=cast(Any, status)).SerializeToString()

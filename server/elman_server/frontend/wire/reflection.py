@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from elman_server.errors import InvalidRequest
-from elman_server.frontend.grpcio.gate import Call, Gate, parse
-from elman_server.telemetry.table import MESSAGES_RECEIVED, MESSAGES_SENT
+from elman_server.frontend.gate import AdmittedCall, Gate
+from elman_server.frontend.transport import Method
+from elman_server.frontend.wire.messages import parse
+from elman_server.telemetry.table import MESSAGES_RECEIVED
 
 SERVICE = reflection.SERVICE_NAME
 _MAX_REQUEST = 16 * 1024
@@ -20,26 +21,22 @@ class ReflectionServicer:
         self._gate = gate
         self._library: Any = reflection.aio.ReflectionServicer(services)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        method = "ServerReflectionInfo"
-        return grpc.method_handlers_generic_handler(
-            SERVICE, {method: self._gate.stream(SERVICE, method, self._answer)}
-        )
+    def methods(self) -> list[Method]:
+        return [self._gate.stream(SERVICE, "ServerReflectionInfo", self._answer)]
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, call: AdmittedCall) -> None:
         data = await self._gate.first(call)
         while data is not None:
-            call.metrics.inc(MESSAGES_RECEIVED)
             if len(data) > _MAX_REQUEST:
                 raise InvalidRequest(
                     f"the request takes {len(data)} bytes; allowed is {_MAX_REQUEST}"
                 )
             request = parse(reflection_pb2.ServerReflectionRequest, data)
-            async for answer in self._library.ServerReflectionInfo(_only(request), call.context):
+            async for answer in self._library.ServerReflectionInfo(_only(request), None):
                 await self._gate.write(call, answer.SerializeToString())
-                call.metrics.inc(MESSAGES_SENT)
-            message = await call.context.read()
-            data = None if message is grpc.aio.EOF else message
+            data = await call.call.read()
+            if data is not None:
+                call.metrics.inc(MESSAGES_RECEIVED)
 
 
 async def _only(
