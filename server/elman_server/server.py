@@ -172,6 +172,7 @@ class Server:
             loader=Loader(children),
             changed=changed,
         )
+        self._manager.scan()
 
     async def bind(self) -> int:
         """Binds the port, and returns its number. Raises `StartError`."""

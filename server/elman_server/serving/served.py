@@ -149,7 +149,7 @@ class Catalog:
             del self._models[name]
         self._current = {source for source in self._current if source != model.source}
 
-    def settle(
+    def update(
         self, *, current: Collection[ModelSource], expected: Collection[ModelSource]
     ) -> None:
         """Sets which loaded versions are current, and which versions are about to load."""

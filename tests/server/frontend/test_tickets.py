@@ -297,7 +297,7 @@ async def test_a_session_counts_as_resumed_if_it_was_opened(serve: Serve) -> Non
 
 async def test_a_ticket_finds_its_version_though_none_is_current(server: LocalServer) -> None:
     issued = await ticket(server, "abc", version="9")
-    server.catalog.settle(current=(), expected=())
+    server.catalog.update(current=(), expected=())
     request = pb.GetModelRequest(name="letters", ticket=issued.ticket)
     assert (await server.stub.GetModel(request)).model.version == "9"
     with pytest.raises(grpc.aio.AioRpcError, match="no longer served"):

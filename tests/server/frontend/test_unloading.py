@@ -93,7 +93,7 @@ async def test_those_that_are_not_current_are_not_listed_and_can_be_named(
     server: LocalServer,
 ) -> None:
     current = {model.source for model in server.catalog if model.source.version != "10"}
-    server.catalog.settle(current=current, expected=())
+    server.catalog.update(current=current, expected=())
     listed = await server.stub.ListModels(pb.ListModelsRequest())
     assert [each.version for each in listed.models if each.name == "letters"] == ["9"]
     assert (await server.stub.GetModel(pb.GetModelRequest(name="letters"))).model.version == "9"
@@ -103,7 +103,7 @@ async def test_those_that_are_not_current_are_not_listed_and_can_be_named(
 
 async def test_what_is_not_loaded_yet_is_unavailable(server: LocalServer) -> None:
     model = server.catalog.get("letters", "9")
-    server.catalog.settle(current=(), expected={model.source})
+    server.catalog.update(current=(), expected={model.source})
     server.catalog.remove(model)
     stream = server.stream(version="9")
     await stream.send(opens=[0])

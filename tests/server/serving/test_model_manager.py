@@ -76,6 +76,7 @@ class Served:
             loader=Loader(Children()),
             changed=self.changed,
         )
+        self.manager.scan()
 
     async def changed(self) -> None:
         self.changes += 1
@@ -354,13 +355,13 @@ async def test_a_repository_in_which_nothing_is_found_changes_nothing(tmp_path: 
     put(root, "a/1")
     async with serving(root, reload_interval=0.01) as served:
         root.rename(tmp_path / "away")
-        await served.until(lambda: served.manager._trouble != "")
+        await served.until(lambda: served.manager._scan_error != "")
         root.mkdir()
-        await served.until(lambda: "NAME/VERSION" in served.manager._trouble)
+        await served.until(lambda: "NAME/VERSION" in served.manager._scan_error)
         assert served.current == ["a/1"]
         root.rmdir()
         (tmp_path / "away").rename(root)
-        await served.until(lambda: served.manager._trouble == "")
+        await served.until(lambda: served.manager._scan_error == "")
         assert served.current == ["a/1"]
         assert served.count(table.LOADS, "a/1") == 1
 

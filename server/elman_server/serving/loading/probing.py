@@ -46,7 +46,7 @@ def probed(model: StepModel, config: ServerConfig) -> Probe:
     )
 
 
-def trouble(device: str) -> str:
+def device_problem(device: str) -> str:
     """Returns why models can't run on a device; empty if they can."""
     try:
         Device.parse(device).require()

@@ -6,7 +6,7 @@ from elman_server.config import ServerConfig
 from elman_server.serving.loading.loaded import LoadedModel
 
 
-def tell_ready(loaded: LoadedModel, config: ServerConfig) -> None:
+def log_ready(loaded: LoadedModel, config: ServerConfig) -> None:
     """Logs the results of the probe."""
     log = structlog.get_logger("elman.server")
     name, version = loaded.source.name, loaded.source.version
