@@ -32,9 +32,9 @@ from elman._core.session.session_options import (
     session_options,
 )
 from elman._process.home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
+from elman._threads.model_sessions import ModelSessions
 from elman._threads.ready import wait_until_connected
-from elman._threads.rpc import SessionHandle
-from elman._threads.rpc_pool import RpcPool
+from elman._threads.session_handle import SessionHandle
 from elman._threads.stream import Stream
 from elman._wire.channel import Channel
 from elman._wire.model import Model
@@ -117,7 +117,7 @@ class Client:
         keep_in_children(self._channels)
         close_at_exit(self._channels)
         self._cache = ModelCache()
-        self._pools: dict[tuple[str, str, str], RpcPool] = {}
+        self._pools: dict[tuple[str, str, str], ModelSessions] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -379,12 +379,12 @@ class Client:
             self._check()
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = RpcPool(
+                pool = self._pools[key] = ModelSessions(
                     self._home,
                     known,
                     self._channels,
                     self._options,
-                    lambda error: self._broken(model.name, error),
+                    lambda error: self._failed(model.name, error),
                 )
             handle = pool.open(options)
         try:
@@ -394,7 +394,7 @@ class Client:
             raise
         return handle
 
-    def _broken(self, model: str, error: ElmanError) -> None:
+    def _failed(self, model: str, error: ElmanError) -> None:
         self._cache.forget(model)
         self._keepalive.heed(error)
 

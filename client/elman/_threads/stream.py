@@ -14,7 +14,7 @@ from elman._core.session.generate import Generation
 from elman._core.session.pipeline import Pipeline
 from elman._core.session.session import Operation
 from elman._process.home import refuse_pickle
-from elman._threads.rpc import SessionHandle
+from elman._threads.session_handle import SessionHandle
 from elman._wire.codec import Codec, is_sequence
 from elman._wire.model import Model
 from elman._wire.prediction import Prediction

@@ -38,10 +38,10 @@ from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
 from elman._wire.prediction import Predictions
 from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
+from elman.aio._model_sessions import ModelSessions
 from elman.aio._opening import Opening
 from elman.aio._ready import wait_until_connected
-from elman.aio._rpc import SessionHandle
-from elman.aio._rpc_pool import RpcPool
+from elman.aio._session_handle import SessionHandle
 from elman.aio._stream import Stream
 from elman.errors import ClientClosed, ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
@@ -104,7 +104,7 @@ class Client:
         keep_in_children(self._channels)
         self._cache = ModelCache()
         self._asking: dict[tuple[str, str], asyncio.Task[KnownModel]] = {}
-        self._pools: dict[tuple[str, str, str], RpcPool] = {}
+        self._pools: dict[tuple[str, str, str], ModelSessions] = {}
         self._closed = False
 
     async def wait_until_ready(self) -> None:
@@ -393,12 +393,12 @@ class Client:
         key = (model.name, model.version, model.fingerprint)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = RpcPool(
+            pool = self._pools[key] = ModelSessions(
                 self._home,
                 known,
                 self._channels,
                 self._options,
-                lambda error: self._broken(model.name, error),
+                lambda error: self._failed(model.name, error),
             )
         handle = pool.open(options)
         try:
@@ -408,7 +408,7 @@ class Client:
             raise
         return handle
 
-    def _broken(self, model: str, error: ElmanError) -> None:
+    def _failed(self, model: str, error: ElmanError) -> None:
         self._cache.forget(model)
         self._keepalive.heed(error)
 

@@ -24,7 +24,7 @@ from elman._process.home import refuse_pickle
 from elman._wire.codec import is_sequence
 from elman._wire.model import Model
 from elman._wire.prediction import Prediction
-from elman.aio._rpc import SessionHandle
+from elman.aio._session_handle import SessionHandle
 from elman.errors import InvalidElement
 
 T = TypeVar("T")
