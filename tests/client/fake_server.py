@@ -42,6 +42,8 @@ class FakeServer(pb_grpc.InferenceServicer):
         self._holding = False
         self._released = threading.Event()
         self._released.set()
+        self._models_released = threading.Event()
+        self._models_released.set()
         self._rpcs: list[queue.SimpleQueue[Any]] = []
         self._server = grpc.server(
             ThreadPoolExecutor(16),
@@ -66,6 +68,7 @@ class FakeServer(pb_grpc.InferenceServicer):
         traceback: TracebackType | None,
     ) -> None:
         self._released.set()
+        self._models_released.set()
         for events in self._rpcs:
             events.put(None)
         self._server.stop(0).wait()
@@ -78,8 +81,13 @@ class FakeServer(pb_grpc.InferenceServicer):
         self._holding = True
         self._released.clear()
 
+    def hold_models(self) -> None:
+        """Answers no GetModel until `release`."""
+        self._models_released.clear()
+
     def release(self) -> None:
         self._holding = False
+        self._models_released.set()
         self._released.set()
         self._tell(pb.StreamRequest())
 
@@ -108,6 +116,7 @@ class FakeServer(pb_grpc.InferenceServicer):
 
     def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         self._begin("GetModel", context)
+        self._models_released.wait()
         return pb.GetModelResponse(model=self._model(request.name, request.version, context))
 
     def ListLabels(self, request: pb.ListLabelsRequest, context: Any) -> pb.ListLabelsResponse:

@@ -9,8 +9,9 @@ from math import inf
 
 import numpy as np
 
+from elman._core.recovery.backoff import Backoff
 from elman._core.recovery.orphan import Orphan
-from elman._core.recovery.recovery import Backoff, Recovery
+from elman._core.recovery.recovery import Recovery
 from elman._core.rpc.multiplexer import Multiplexer
 from elman._core.session.session import Session
 from elman._core.session.session_options import SessionOptions

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
 import grpc
@@ -14,6 +15,7 @@ from elman._core.rpc.multiplexer import Multiplexer
 from tests.client.conftest import Connect
 from tests.client.fake_models import LETTERS, REFUSED, letter_totals
 from tests.client.fake_server import FakeServer
+from tests.waiting import until
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "restarting", ())
 
@@ -176,6 +178,20 @@ def test_every_status_is_an_error_of_the_tree(
     server.failures = [(code, "as scripted", ())]
     with pytest.raises(error, match="as scripted"):
         client.models()
+
+
+def test_streams_opened_at_once_look_their_model_up_once(
+    client: elman.Client, server: FakeServer
+) -> None:
+    server.hold_models()
+    with ThreadPoolExecutor(8) as threads:
+        opening = [threads.submit(client.stream, "letters") for _ in range(8)]
+        until(lambda: "GetModel" in server.calls)
+        server.release()
+        streams = [each.result() for each in opening]
+    for stream in streams:
+        stream.close()
+    assert server.calls == ["GetModel", "Stream"]
 
 
 def test_a_model_that_was_asked_for_is_remembered(client: elman.Client, server: FakeServer) -> None:

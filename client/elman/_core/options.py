@@ -94,7 +94,7 @@ class Options:
         return ", ".join(self.targets)
 
     @property
-    def asked_ticket_every(self) -> int:
+    def session_ticket_every(self) -> int:
         """Value of `ticket_every` for new sessions; 0 without resuming."""
         return self.ticket_every if self.resume_timeout else 0
 

@@ -1,48 +1,31 @@
 """A connection to an Elman server, for threads."""
 
-import contextlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import grpc
 
-from elman._core.keepalive import ANSWER_SECONDS, DEFAULT_SECONDS, Keepalive, allowed
-from elman._core.models import (
-    KnownModel,
-    ModelCache,
-    model_request,
-    omitted_labels,
-    pin,
-    read_model,
-)
-from elman._core.options import Metadata, Options, check_seconds, parse_targets, rpc_timeout
+from elman._core.keepalive import DEFAULT_SECONDS, Keepalive, allowed
+from elman._core.models import KnownModel, is_pinned, list_models, model_request
+from elman._core.options import Metadata, Options, check_seconds, parse_targets
 from elman._core.predict import PredictCall
-from elman._core.recovery.recovery import Attempts, Backoff
-from elman._core.rpc.server_channels import ServerChannels
 from elman._core.session.deadline import Deadline
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session_options import (
-    SessionOptions,
-    check_name,
-    check_ticket,
-    session_options,
-)
-from elman._process.home import Home, check_gevent, close_at_exit, keep_in_children, refuse_pickle
+from elman._core.session.session_options import OpenRequest, SessionOptions, check_name
+from elman._process.home import Home, check_gevent, refuse_pickle
+from elman._threads.lookups import Lookups
 from elman._threads.model_sessions import ModelSessions
-from elman._threads.ready import wait_until_connected
+from elman._threads.servers import Servers
 from elman._threads.session_handle import SessionHandle
 from elman._threads.stream import Stream
-from elman._wire.channel import Channel
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
 from elman._wire.prediction import Predictions
-from elman._wire.status import is_refused, is_too_large, is_unavailable, rpc_error
-from elman.errors import ClientClosed, ElmanError, Unavailable
-from elman.v1 import inference_pb2 as pb
+from elman._wire.status import is_too_large, rpc_error
+from elman.errors import ClientClosed, ElmanError
 
 
 def connect(
@@ -105,45 +88,21 @@ class Client:
 
     def __init__(self, options: Options, credentials: grpc.ChannelCredentials | None) -> None:
         self._options = options
-        self._credentials = credentials
         self._home = Home()
         self._keepalive = Keepalive(options.keepalive)
-        self._channels = ServerChannels(
-            options.targets,
-            self._connect,
-            lambda channel: channel.grpc.close(),
-            lock=threading.Lock(),
-        )
-        keep_in_children(self._channels)
-        close_at_exit(self._channels)
-        self._cache = ModelCache()
-        self._pools: dict[tuple[str, str, str], ModelSessions] = {}
+        self._servers = Servers(options, credentials, self._keepalive, self._check)
+        self._lookups = Lookups(self._servers)
+        self._sessions: dict[tuple[str, str, str], ModelSessions] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def wait_until_ready(self) -> None:
         """Waits for a connection. Raises `Unavailable` after the connect timeout."""
-        until = monotonic() + self._options.connect_timeout
-        backoff = Backoff()
-        while True:
-            server_channel = self._channels.lease()
-            try:
-                # With one server, gRPC retries by itself; with several, the client tries the next.
-                patient = len(self._options.targets) == 1
-                seconds = min(until - monotonic(), self._options.connect_seconds)
-                if wait_until_connected(server_channel.channel.grpc, seconds, patient=patient):
-                    return
-                if monotonic() >= until:
-                    raise Unavailable(self._options.unreachable(_why(server_channel.channel.grpc)))
-                self._channels.retire(server_channel)
-            finally:
-                self._channels.give_back(server_channel)
-            sleep(min(backoff.delay(), max(0.0, until - monotonic())))
+        self._servers.wait_until_ready()
 
     def models(self) -> list[Model]:
         """Models ready on the server, sorted by name, then by version, newest last."""
-        response = self._ask("ListModels", pb.ListModelsRequest())
-        return [read_model(self._complete(model)) for model in response.models]
+        return self._servers.ask(list_models())
 
     def model(
         self, name: str, version: str | int | None = None, *, session: str | None = None
@@ -152,10 +111,11 @@ class Client:
 
         With `session` and no version: the version in use by the session of the given name.
         """
-        if version is None and check_name(session):
-            return self._known(name, None, None, session).model
-        request = model_request(name, version)
-        return self._cache.put(request, self._get(request)).model
+        self._home.check()
+        session = check_name(session) if version is None else None
+        request = model_request(name, version, session=session)
+        lookup = self._lookups.get if is_pinned(request) else self._lookups.request
+        return lookup(request).model
 
     def stream(
         self,
@@ -187,33 +147,24 @@ class Client:
 
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
-        name = check_name(session)
-        ticket = check_ticket(ticket, self._options.max_message_bytes)
-        known = self._known(
-            model,
-            version,
-            ticket,
-            None if restart else name,
-        )
-        options = session_options(
-            known.model,
+        request = OpenRequest(
             context=context,
             outputs=outputs,
             window=window,
             ticket=ticket,
-            name=name,
+            name=session,
             restart=restart,
-            ticket_every=self._options.asked_ticket_every,
-            max_message_bytes=self._options.max_message_bytes,
-        )
+        ).checked(self._options)
+        self._home.check()
+        known = self._lookups.get(request.lookup(model, version))
+        options = request.session_options(known.model, self._options)
         seconds = self._seconds(timeout)
-        handle = self._open(known, options, Deadline(seconds))
 
         def fork(ticket: bytes) -> Stream:
-            from_ticket = replace(options, contexts=(), ticket=ticket, name="", restart=False)
-            branch = self._open(known, from_ticket, Deadline(seconds))
+            branch = self._open(known, options.fork(ticket), Deadline(seconds))
             return Stream(branch, known, seconds, fork)
 
+        handle = self._open(known, options, Deadline(seconds))
         return Stream(handle, known, seconds, fork)
 
     def predict(
@@ -232,19 +183,18 @@ class Client:
         otherwise. `timeout`: seconds for all of the work, in place of the client's timeout. Raises
         the errors of `stream`, and `InvalidElement`.
         """
-        known = self._known(model, version)
-        options = session_options(
-            known.model,
-            context=context,
-            outputs=outputs,
-            ticket_every=self._options.asked_ticket_every,
-            max_message_bytes=self._options.max_message_bytes,
+        self._home.check()
+        known = self._lookups.get(model_request(model, version))
+        options = OpenRequest(context=context, outputs=outputs).session_options(
+            known.model, self._options
         )
         call = PredictCall(known, options, sequence)
         deadline = Deadline(self._seconds(timeout))
         if call.fits(self._options.max_message_bytes):
             try:
-                return call.read(self._call("Predict", call.request(), deadline.remaining()))
+                return call.read(
+                    self._servers.call("Predict", call.request(), deadline.remaining())
+                )
             except grpc.RpcError as error:
                 if not is_too_large(error):
                     raise rpc_error(error) from None
@@ -265,17 +215,17 @@ class Client:
             return
         with self._lock:
             self._closed = True
-            pools = list(self._pools.values())
+            sessions = list(self._sessions.values())
         deadline = monotonic() + grace
         try:
-            for pool in pools:
-                pool.close_sessions()
-            for pool in pools:
-                pool.join(max(0, deadline - monotonic()))
+            for each in sessions:
+                each.close_sessions()
+            for each in sessions:
+                each.join(max(0, deadline - monotonic()))
         finally:
-            for pool in pools:
-                pool.cancel(ClientClosed("the client was closed"))
-            self._channels.close()
+            for each in sessions:
+                each.cancel(ClientClosed("the client was closed"))
+            self._servers.channels.close()
 
     def __enter__(self) -> Self:
         return self
@@ -300,73 +250,6 @@ class Client:
     def _seconds(self, timeout: float | None) -> float:
         return self._options.timeout if timeout is None else check_seconds("timeout", timeout)
 
-    def _connect(self, target: str) -> Channel[grpc.Channel]:
-        options = self._options
-        arguments = options.channel_arguments(self._keepalive.seconds, ANSWER_SECONDS)
-        if self._credentials is None:
-            return Channel(grpc.insecure_channel(target, arguments))
-        return Channel(grpc.secure_channel(target, self._credentials, arguments))
-
-    def _call(self, method: str, request: Any, seconds: float | None) -> Any:
-        """Makes a unary call. Retries on one server after another within the connect timeout."""
-        attempts = Attempts(self._options.connect_timeout, Backoff())
-        until = None if seconds is None else monotonic() + seconds
-        while True:
-            self._check()
-            server_channel = self._channels.lease()
-            try:
-                call = getattr(server_channel.channel.stub, method)
-                left = None if until is None else max(0.0, until - monotonic())
-                answer = call(request, timeout=left, metadata=self._options.metadata)
-                server_channel.worked = True
-                return answer
-            except (grpc.RpcError, ValueError) as error:
-                self._check()
-                delay = (
-                    attempts.again(broke=server_channel.worked) if is_unavailable(error) else None
-                )
-                if delay is None:
-                    raise
-                if not is_refused(error):
-                    self._channels.retire(server_channel)
-            finally:
-                self._channels.give_back(server_channel)
-            sleep(delay)
-
-    def _ask(self, method: str, request: Any) -> Any:
-        try:
-            return self._call(method, request, rpc_timeout(self._options.timeout))
-        except grpc.RpcError as error:
-            raise rpc_error(error) from None
-
-    def _known(
-        self,
-        name: str,
-        version: str | int | None,
-        ticket: bytes | None = None,
-        session: str | None = None,
-    ) -> KnownModel:
-        request = model_request(name, version)
-        if version is None and (ticket or session):
-            pin(request, ticket, session)
-            return KnownModel.of(self._get(request))
-        known = self._cache.get(request)
-        return known or self._cache.put(request, self._get(request))
-
-    def _get(self, request: pb.GetModelRequest) -> Any:
-        response = self._ask("GetModel", request)
-        self._complete(response.model)
-        return response
-
-    def _complete(self, model: pb.Model) -> pb.Model:
-        """Adds the labels omitted from an answer for lack of room in the message."""
-        asking = omitted_labels(model)
-        with contextlib.suppress(StopIteration):
-            request = next(asking)
-            while True:
-                request = asking.send(self._ask("ListLabels", request))
-        return model
-
     def _open(
         self, known: KnownModel, options: SessionOptions, deadline: Deadline
     ) -> SessionHandle:
@@ -377,16 +260,16 @@ class Client:
         self._check()
         with self._lock:
             self._check()
-            pool = self._pools.get(key)
-            if pool is None:
-                pool = self._pools[key] = ModelSessions(
+            sessions = self._sessions.get(key)
+            if sessions is None:
+                sessions = self._sessions[key] = ModelSessions(
                     self._home,
                     known,
-                    self._channels,
+                    self._servers.channels,
                     self._options,
                     lambda error: self._failed(model.name, error),
                 )
-            handle = pool.open(options)
+            handle = sessions.open(options)
         try:
             handle.run(handle.session.opening(), deadline)
         except BaseException:
@@ -395,22 +278,10 @@ class Client:
         return handle
 
     def _failed(self, model: str, error: ElmanError) -> None:
-        self._cache.forget(model)
+        self._lookups.forget(model)
         self._keepalive.heed(error)
 
     def _check(self) -> None:
         self._home.check()
         if self._closed:
             raise ClientClosed("the client was closed")
-
-
-def _why(channel: grpc.Channel) -> str:
-    """gRPC's reason for a missing connection. Any method works for the probe: the call fails
-    unsent."""
-    try:
-        probe: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-        probe = channel.unary_unary("/grpc.health.v1.Health/Check")
-        probe(b"", timeout=0.1)
-    except grpc.RpcError as error:
-        return str(rpc_error(error))
-    return "it answers now"

@@ -1,5 +1,6 @@
 """Translation of gRPC's errors into the errors of `elman.errors`."""
 
+from enum import Enum
 from typing import Any, Protocol, cast
 
 import grpc
@@ -49,7 +50,7 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
     status = cast(RpcStatus, error)
     code = status.code() or grpc.StatusCode.UNKNOWN
     details = status.details() or code.name
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _tells_of_size(details):
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _is_about_size(details):
         return InvalidRequest(
             f"{details}; the limit is max_message_bytes, of `elman serve` and of elman.connect"
         )
@@ -73,7 +74,7 @@ def rpc_error(error: grpc.RpcError) -> ElmanError:
     return ServerError(f"{code.name}: {details}")
 
 
-def _tells_of_size(details: str) -> bool:
+def _is_about_size(details: str) -> bool:
     """Whether an error means a message too large, not a busy server. A retry would not help.
 
     Recognises the texts of gRPC and of `elman_server`.
@@ -90,25 +91,26 @@ def stream_error(error: grpc.RpcError) -> ElmanError:
     return mapped
 
 
-def is_unavailable(error: BaseException) -> bool:
-    """Whether a retry may succeed, on another server or on the same server later.
+class CallFailure(Enum):
+    """Kind of a failed call, for the choice of a retry."""
 
-    True also for a closed channel.
-    """
+    FINAL = "final"
+    """A retry would fail as well."""
+    UNAVAILABLE = "unavailable"
+    """Another server may answer, or the same server later."""
+    REFUSED = "refused"
+    """gRPC's server did not accept the call. The connection still works."""
+
+
+def call_failure(error: BaseException) -> CallFailure:
+    """Kind of a call's error. `ValueError` is gRPC's error for a closed channel."""
     if not isinstance(error, grpc.RpcError):
-        return True
-    return cast(RpcStatus, error).code() in (
-        grpc.StatusCode.UNAVAILABLE,
-        # The client cancels no calls here. gRPC's server cancels calls it does not accept.
-        grpc.StatusCode.CANCELLED,
-    )
-
-
-def is_refused(error: BaseException) -> bool:
-    """Whether gRPC's server did not accept a call. The connection still works."""
-    if not isinstance(error, grpc.RpcError):
-        return False
-    return cast(RpcStatus, error).code() is grpc.StatusCode.CANCELLED
+        return CallFailure.UNAVAILABLE
+    code = cast(RpcStatus, error).code()
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return CallFailure.UNAVAILABLE
+    # The client cancels no calls here. gRPC's server cancels calls it does not accept.
+    return CallFailure.REFUSED if code is grpc.StatusCode.CANCELLED else CallFailure.FINAL
 
 
 def server_of(error: grpc.RpcError) -> str | None:

@@ -3,7 +3,7 @@
 import pytest
 
 import elman
-from elman._core.models import ModelCache, model_request, read_model
+from elman._core.models import KnownModel, ModelCache, model_request, read_model
 from elman.v1 import inference_pb2 as pb
 
 ANSWER = pb.GetModelResponse(
@@ -18,25 +18,26 @@ ANSWER = pb.GetModelResponse(
         ],
     )
 )
+KNOWN = KnownModel.of(ANSWER)
 NEWEST = model_request("m", None)
 
 
 def test_a_model_is_believed_for_its_lifetime() -> None:
     now = 100.0
-    cache = ModelCache(lifetime=30, clock=lambda: now)
+    cache: ModelCache[object] = ModelCache(lifetime=30, clock=lambda: now)
     assert cache.get(NEWEST) is None
-    known = cache.put(NEWEST, ANSWER)
+    cache.put(NEWEST, KNOWN)
     now = 129.9
-    assert cache.get(NEWEST) is known
+    assert cache.get(NEWEST) is KNOWN
     assert cache.get(model_request("m", 3)) is None
     now = 130.0
     assert cache.get(NEWEST) is None
 
 
 def test_a_forgotten_model_is_asked_for_again() -> None:
-    cache = ModelCache()
-    cache.put(NEWEST, ANSWER)
-    cache.put(model_request("m", 3), ANSWER)
+    cache: ModelCache[object] = ModelCache()
+    cache.put(NEWEST, KNOWN)
+    cache.put(model_request("m", 3), KNOWN)
     cache.forget("m")
     assert cache.get(NEWEST) is None
     assert cache.get(model_request("m", 3)) is None

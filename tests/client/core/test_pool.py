@@ -7,7 +7,7 @@ import pytest
 
 import elman
 from elman._core.options import Options
-from elman._core.recovery.recovery import Backoff
+from elman._core.recovery.backoff import Backoff
 from elman._core.rpc.pool import RpcPool
 from elman._core.rpc.rpc import Rpc
 from elman._core.rpc.server_channels import ServerChannels

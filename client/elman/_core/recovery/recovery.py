@@ -3,69 +3,17 @@
 Independent of sockets, threads and event loops. Times are arguments, in seconds on any clock.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
-from time import monotonic
 
+from elman._core.recovery.backoff import Backoff
 from elman._core.session.session import Failure, Session
 
-_FIRST_SECONDS = 0.05
-_MOST_SECONDS = 2.0
 _MOST_SECONDS_AFTER_CRASHES = 16.0
 """The session may be the cause of the crashes, so each retry may cost other clients a server."""
 _MOST_SECONDS_AFTER_REFUSALS = 0.2
 """After a refusal, asking another server harms no server."""
-
-
-class Backoff:
-    """Exponential backoff with full jitter: a random delay, with a bound doubled after each try.
-
-    The jitter keeps many clients from reconnecting all at once.
-    """
-
-    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
-        self._uniform = uniform
-        self._tries = 0
-
-    def reset(self) -> None:
-        self._tries = 0
-
-    def delay(self) -> float:
-        """Returns the next delay, in seconds."""
-        self._tries += 1
-        return self.delay_after(self._tries)
-
-    def delay_after(self, tries: int, most: float = _MOST_SECONDS) -> float:
-        """Returns the delay after `tries` tries counted elsewhere, in seconds."""
-        return self._uniform(0, min(most, _FIRST_SECONDS * 2 ** min(tries - 1, 30)))
-
-    def spread(self, seconds: float, tries: int) -> float:
-        """Returns `seconds` plus a random share, to spread clients with an equal instruction."""
-        return seconds + self._uniform(0, seconds * 2 ** min(tries - 1, 3))
-
-
-class Attempts:
-    """Retries of a stateless call, on one server after another."""
-
-    def __init__(self, seconds: float, backoff: Backoff) -> None:
-        self._seconds = seconds
-        self._until = monotonic() + seconds
-        self._backoff = backoff
-        self._broke = False
-
-    def again(self, *, broke: bool) -> float | None:
-        """Returns the seconds to wait before the next try, or None if no time is left.
-
-        `broke`: whether the call failed on a connection with earlier answers. Detecting a dead
-            connection may take long, so the time to reach a server then starts anew, once.
-        """
-        if broke and not self._broke:
-            self._broke = True
-            self._until = monotonic() + self._seconds
-        left = self._until - monotonic()
-        return min(self._backoff.delay(), left) if left > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,9 @@ from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
 from elman._core.options import Options, count_addresses
+from elman._core.recovery.backoff import Backoff
 from elman._core.recovery.orphan import Orphan
-from elman._core.recovery.recovery import Backoff, Recovery
+from elman._core.recovery.recovery import Recovery
 from elman._core.rpc.rpc import Rpc
 from elman._core.rpc.server_channels import ServerChannels
 from elman._core.session.failures import lost_failure

@@ -1,8 +1,8 @@
 """Channels to a client's servers, one server at a time. The shell makes and closes the channels."""
 
 import random
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
@@ -68,6 +68,15 @@ class ServerChannels(Generic[C]):
                 self._channels.add(server_channel)
             server_channel.users += 1
             return server_channel
+
+    @contextmanager
+    def leased(self) -> Iterator[ServerChannel[C]]:
+        """Leases the current channel during a `with` block."""
+        server_channel = self.lease()
+        try:
+            yield server_channel
+        finally:
+            self.give_back(server_channel)
 
     def is_current(self, server_channel: ServerChannel[C]) -> bool:
         """Whether `lease` returns `server_channel` now."""

@@ -36,7 +36,7 @@ def lost_failure(error: ElmanError, session: Session, *, resuming: bool) -> Fail
             return made
 
         return lost
-    return again(error)
+    return failure_of(error)
 
 
 def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
@@ -75,7 +75,7 @@ def closed_failure(closed: pb.Closed, session: Session) -> Failure | None:
             return lambda: ServerError(message or f"the session ended with code {closed.code}")
 
 
-def again(error: ElmanError) -> Failure:
+def failure_of(error: ElmanError) -> Failure:
     """Makes copies of `error`, each with a separate traceback."""
 
     def make() -> ElmanError:

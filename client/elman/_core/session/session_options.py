@@ -2,14 +2,16 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from elman._core.options import check_window
+from elman._core.models import model_request
+from elman._core.options import Options, check_window
 from elman._wire.contexts import Contexts, pack_contexts
 from elman._wire.model import Model
 from elman._wire.outputs import Layout, OutputChoice, resolve
 from elman.errors import InvalidRequest
+from elman.v1 import inference_pb2 as pb
 
 MAX_NAME_NBYTES = 256
 _OPENING_NBYTES = 1024
@@ -33,41 +35,59 @@ class SessionOptions:
     restart: bool = False
     """Whether the named session begins anew."""
 
+    def fork(self, ticket: bytes) -> "SessionOptions":
+        """Options of another session, resumed from a ticket."""
+        return replace(self, contexts=(), ticket=ticket, name="", restart=False)
 
-def session_options(
-    model: Model,
-    *,
-    context: Mapping[str, Any] | None,
-    outputs: OutputChoice | Sequence[OutputChoice] | None,
-    window: int | None = None,
-    ticket: bytes | None = None,
-    ticket_every: int = 0,
-    name: str | None = None,
-    restart: bool = False,
-    max_message_bytes: int,
-) -> SessionOptions:
-    """Checks a caller's options. Raises `InvalidRequest` for options invalid for the model."""
-    if not isinstance(restart, bool):
-        raise InvalidRequest(f"restart is {restart!r}; allowed is True or False")
-    if restart and (name is None or ticket is not None):
-        raise InvalidRequest("restart is for a session with a name, and without a ticket")
-    contexts: Contexts = ()
-    # An existing session needs no contexts, but only the server knows whether the session exists.
-    if context is None and name is not None and not restart:
-        pass
-    elif ticket is None:
-        contexts = pack_contexts(model, context, max_message_bytes=max_message_bytes)
-    elif context is not None:
-        raise InvalidRequest("context and ticket are both given; allowed is one of them")
-    return SessionOptions(
-        layout=resolve(model, outputs),
-        window=check_window(window),
-        contexts=contexts,
-        ticket=ticket,
-        ticket_every=ticket_every,
-        name=name or "",
-        restart=restart,
-    )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """Arguments of a caller for a session, as in `Client.stream`."""
+
+    context: Mapping[str, Any] | None = None
+    outputs: OutputChoice | Sequence[OutputChoice] | None = None
+    window: int | None = None
+    ticket: bytes | None = None
+    name: str | None = None
+    restart: bool = False
+
+    def checked(self, options: Options) -> "OpenRequest":
+        """Checks the parts independent of the model. Raises `InvalidRequest`."""
+        return replace(
+            self,
+            name=check_name(self.name),
+            ticket=check_ticket(self.ticket, options.max_message_bytes),
+        )
+
+    def lookup(self, model: str, version: str | int | None) -> pb.GetModelRequest:
+        """Request for the session's model. A ticket or a name determines the version."""
+        session = None if self.restart else self.name
+        return model_request(model, version, ticket=self.ticket, session=session)
+
+    def session_options(self, model: Model, options: Options) -> SessionOptions:
+        """Checks the request against the model. Raises `InvalidRequest`."""
+        if not isinstance(self.restart, bool):
+            raise InvalidRequest(f"restart is {self.restart!r}; allowed is True or False")
+        if self.restart and (self.name is None or self.ticket is not None):
+            raise InvalidRequest("restart is for a session with a name, and without a ticket")
+        contexts: Contexts = ()
+        # An existing session needs no contexts, but only the server knows whether it exists.
+        if self.context is None and self.name is not None and not self.restart:
+            pass
+        elif self.ticket is None:
+            most = options.max_message_bytes
+            contexts = pack_contexts(model, self.context, max_message_bytes=most)
+        elif self.context is not None:
+            raise InvalidRequest("context and ticket are both given; allowed is one of them")
+        return SessionOptions(
+            layout=resolve(model, self.outputs),
+            window=check_window(self.window),
+            contexts=contexts,
+            ticket=self.ticket,
+            ticket_every=options.session_ticket_every,
+            name=self.name or "",
+            restart=self.restart,
+        )
 
 
 def check_name(name: str | None) -> str | None:

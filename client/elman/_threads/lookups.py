@@ -1,0 +1,75 @@
+"""Lookups of models, for threads. Concurrent lookups of a model share a request."""
+
+from elman._core.models import KnownModel, ModelCache, get_model, is_pinned
+from elman._core.session.failures import failure_of
+from elman._core.session.session import Failure
+from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.servers import Servers
+from elman.errors import ElmanError
+from elman.v1 import inference_pb2 as pb
+
+
+class _Fetch:
+    """A request under way, made by the first thread. More threads wait for the answer."""
+
+    __slots__ = ("failure", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: Waiters = []
+        self.failure: Failure | None = None
+
+
+class Lookups:
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._monitor = Monitor()
+        self._cache: ModelCache[_Fetch] = ModelCache()
+
+    def get(self, request: pb.GetModelRequest) -> KnownModel:
+        """Returns a model from the cache, or requests the model. Raises `ModelNotFound`."""
+        if is_pinned(request):
+            return self._servers.ask(get_model(request))
+        own = _Fetch()
+        try:
+            known = self._await_others(request, own)
+            return known or self.request(request)
+        except ElmanError as error:
+            own.failure = failure_of(error)
+            raise
+        finally:
+            # After an interrupt, there is neither a model nor a failure, and a waiting thread makes
+            # the request.
+            with self._monitor.lock:
+                if self._cache.fetch(request) is own:
+                    self._cache.end(request)
+                self._monitor.wake(own.waiters)
+
+    def request(self, request: pb.GetModelRequest) -> KnownModel:
+        """Requests a model in any case. Raises `ModelNotFound`."""
+        known = self._servers.ask(get_model(request))
+        self._cache.put(request, known)
+        return known
+
+    def forget(self, name: str) -> None:
+        """Removes a model from the cache."""
+        self._cache.forget(name)
+
+    def _await_others(self, request: pb.GetModelRequest, own: _Fetch) -> KnownModel | None:
+        """Waits for the request of another thread. Returns None if the caller's own request is
+        due."""
+        while True:
+            with self._monitor.lock:
+                known = self._cache.get(request)
+                fetch = self._cache.fetch(request)
+                if known is None and fetch is None:
+                    self._cache.begin(request, own)
+                if known is not None or fetch is None:
+                    return known
+                waiter = self._monitor.enlist(fetch.waiters)
+            try:
+                rest(waiter, None)
+            finally:
+                with self._monitor.lock:
+                    self._monitor.returned(fetch.waiters, waiter)
+            if fetch.failure:
+                raise fetch.failure()
