@@ -3,7 +3,8 @@
 from typing import Any
 
 from elman._core.rpc.multiplexer import Multiplexer
-from elman._core.session.session import Operation, Session
+from elman._core.session.operation import Operation
+from elman._core.session.session import Session
 from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman._wire.prediction import Prediction

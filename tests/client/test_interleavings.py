@@ -6,8 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session import Operation, Session
+from elman._core.session.session import Session
 from elman._wire.prediction import Prediction
 from tests.client.link import ServerChannel, read
 from tests.client.peer import ALPHABET, letters

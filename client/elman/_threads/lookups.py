@@ -2,7 +2,7 @@
 
 from elman._core.models import KnownModel, ModelCache, get_model, is_pinned
 from elman._core.session.failures import failure_of
-from elman._core.session.session import Failure
+from elman._core.session.operation import Failure
 from elman._threads.monitor import Monitor, Waiters, rest
 from elman._threads.servers import Servers
 from elman.errors import ElmanError

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, Self, TypeVar
 from elman._core.models import KnownModel
 from elman._core.session.deadline import Deadline
 from elman._core.session.generate import Generation
+from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session import Operation
 from elman._process.home import refuse_pickle
 from elman._threads.session_handle import SessionHandle
 from elman._wire.codec import Codec, is_sequence

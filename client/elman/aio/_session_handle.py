@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from elman._core.session.deadline import Deadline
-from elman._core.session.session import Operation, Session
+from elman._core.session.operation import Operation
+from elman._core.session.session import Session
 from elman._process.home import Home
 from elman.aio._alarm import Alarm
 

@@ -18,8 +18,8 @@ from typing import Any, NoReturn, Self, TypeVar
 from elman._core.models import KnownModel
 from elman._core.session.deadline import Deadline
 from elman._core.session.generate import Generation
+from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session import Operation
 from elman._process.home import refuse_pickle
 from elman._wire.codec import is_sequence
 from elman._wire.model import Model

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import inf
 
 from elman._core.recovery.backoff import Backoff
-from elman._core.session.session import Failure, Session
+from elman._core.session.operation import Failure
+from elman._core.session.session import Session
 
 _MOST_SECONDS_AFTER_CRASHES = 16.0
 """The session may be the cause of the crashes, so each retry may cost other clients a server."""

@@ -16,7 +16,9 @@ from elman._core.recovery.orphan import Orphan, orphan_after_break, orphan_after
 from elman._core.recovery.resuming import ResumeWindow
 from elman._core.rpc.push_builder import SESSION_BYTES, PushBuilder
 from elman._core.session.failures import closed_failure, lost_failure
-from elman._core.session.session import Failure, Opened, Session
+from elman._core.session.operation import Failure
+from elman._core.session.outbound import Opened
+from elman._core.session.session import Session
 from elman._core.session.session_options import SessionOptions
 from elman._wire.contexts import contexts_bytes
 from elman._wire.outputs import Layout

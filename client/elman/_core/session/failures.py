@@ -1,6 +1,7 @@
 """Errors of sessions that ended unfinished, from the server's `Closed` or the RPC's error."""
 
-from elman._core.session.session import Failure, Session
+from elman._core.session.operation import Failure
+from elman._core.session.session import Session
 from elman.errors import (
     AccessDenied,
     ElmanError,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from elman._core.session.mailbox import Mailbox
+from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
 from elman._core.session.sampler import Sampler, check_integer
-from elman._core.session.session import Operation, Session
+from elman._core.session.session import Session
 from elman._wire.codec import Codec
 from elman._wire.model import Input, InputKind, Model, OutputKind
 from elman._wire.outputs import Column

@@ -98,3 +98,44 @@ class Reply:
     def take_runs(self) -> list[Run]:
         run, self.run = self.run, None
         return [] if run is None else [run]
+
+
+class Routes:
+    """Readers of the predictions in flight, by position."""
+
+    __slots__ = ("_readers",)
+
+    def __init__(self) -> None:
+        # In order: each reader gets the predictions before position `stop`.
+        self._readers: deque[tuple[int, Reader]] = deque()
+
+    def __contains__(self, reader: Reader) -> bool:
+        return any(other is reader for _, other in self._readers)
+
+    def add(self, stop: int, reader: Reader) -> None:
+        """Routes the predictions before position `stop`, not routed yet, to `reader`."""
+        readers = self._readers
+        if readers and readers[-1][1] is reader:
+            readers[-1] = (stop, reader)
+        else:
+            readers.append((stop, reader))
+
+    def redirect(self, reader: Reader, other: Reader) -> None:
+        """Routes the predictions of `reader` to `other`."""
+        for i, (stop, each) in enumerate(self._readers):
+            if each is reader:
+                self._readers[i] = (stop, other)
+
+    def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
+        """Hands out `count` predictions: the frame's rows from `row` on, with the first at
+        `position`."""
+        readers = self._readers
+        while count:
+            stop, reader = readers[0]
+            share = min(count, stop - position)
+            reader.put(frame, row, share, position)
+            row += share
+            position += share
+            count -= share
+            if position == stop:
+                readers.popleft()

@@ -8,7 +8,8 @@ loops, like `elman._core.session.session`.
 from collections.abc import Iterator
 
 from elman._core.session.mailbox import Mailbox, Run
-from elman._core.session.session import Operation, Session
+from elman._core.session.operation import Operation
+from elman._core.session.session import Session
 from elman._wire.codec import Payload
 from elman._wire.outputs import Frame
 from elman._wire.prediction import Prediction

@@ -1,91 +1,21 @@
 """A session on the client: elements pushed, elements answered, readers of the predictions.
 
-Independent of sockets, threads and event loops. A call with waits is an `Operation`: a generator.
-The generator yields to wait for a change of the session, and returns the result. A shell advances
-the operation again after the session's `wake` is called, and closes the operation to give up. Only
-one thread at a time may advance operations or call methods.
+Independent of sockets, threads and event loops. Only one thread at a time may advance operations or
+call methods.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable
 
-from elman._core.recovery.replay import Replay
 from elman._core.recovery.retries import Retries
-from elman._core.session.mailbox import Mailbox, Reader, Reply
+from elman._core.session.mailbox import Mailbox, Reader, Reply, Routes
+from elman._core.session.operation import Failure, Operation
+from elman._core.session.outbound import NOWHERE, Opened, Outbound
+from elman._core.session.send_buffer import SendBuffer
 from elman._core.session.session_options import SessionOptions
 from elman._wire.codec import Codec, Payload
 from elman._wire.outputs import Frame
 from elman._wire.prediction import Prediction
-from elman.errors import (
-    ClientClosed,
-    ElmanError,
-    InvalidRequest,
-    ServerError,
-    SessionClosed,
-)
-
-T = TypeVar("T")
-
-Operation: TypeAlias = Generator[int, None, T]
-"""Yields 0 (or False) while the server owes no answer; the caller's timeout does not count then.
-
-Otherwise, an operation follows either of two rules. If the yielded number changes after each answer
-of the server, each answer restarts the timeout. If the operation always yields True, the timeout
-covers the whole operation.
-"""
-
-Failure: TypeAlias = Callable[[], ElmanError]
-"""Makes the error of a failed session, as a new object for every call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """Answer of a server to the opening of a session."""
-
-    id: str
-    window: int
-    position: int = 0
-    ticket_every: int = 0
-
-
-class Outbound(Protocol):
-    """Receiver of a session's pushes, ticket requests and close."""
-
-    def pushed(self, session: "Session") -> None:
-        """Reports pending elements in a session without any before."""
-
-    def closed(self, session: "Session") -> None:
-        """Reports the session's close for pushes."""
-
-    def ticket_wanted(self, session: "Session") -> None:
-        """Reports the session's request for a ticket."""
-
-    def got_on(self, session: "Session") -> None:
-        """Reports progress: the session has a new answer."""
-
-    def give_up(self, session: "Session", failure: "Failure") -> None:
-        """Ends the session with `failure`."""
-
-
-class _Nowhere:
-    """Outbound of a session without an RPC. The session's next RPC reads pushes and requests
-    later."""
-
-    def pushed(self, session: "Session") -> None: ...
-
-    def closed(self, session: "Session") -> None: ...
-
-    def ticket_wanted(self, session: "Session") -> None: ...
-
-    def got_on(self, session: "Session") -> None: ...
-
-    def give_up(self, session: "Session", failure: "Failure") -> None:
-        session.end(failure)
-
-
-NOWHERE = _Nowhere()
+from elman.errors import ClientClosed, InvalidRequest, ServerError, SessionClosed
 
 
 class Session:
@@ -99,9 +29,8 @@ class Session:
     """
 
     __slots__ = (
+        "_buffer",
         "_due",
-        "_pending",
-        "_replay",
         "_resumed_from",
         "_routes",
         "_ticket_waiters",
@@ -120,7 +49,6 @@ class Session:
         "opened",
         "outbound",
         "parked",
-        "pending_elements",
         "pushed",
         "restart",
         "resume_until",
@@ -139,7 +67,7 @@ class Session:
         number: int,
         options: SessionOptions,
         codec: Codec,
-        outbound: Outbound,
+        outbound: "Outbound[Session]",
         wake: Callable[[], None],
     ) -> None:
         self.number = number
@@ -164,11 +92,8 @@ class Session:
         self.pushed = 0
         self.answered = 0
         self.inbox = Mailbox()
-        self.pending_elements = 0
-        self._pending: deque[Payload] = deque()
-        # Readers of the predictions, in order of positions: (stop, reader). The reader gets
-        # predictions before position `stop`.
-        self._routes: deque[tuple[int, Reader]] = deque()
+        self._buffer = SendBuffer(codec)
+        self._routes = Routes()
         self.sources: list[Callable[[], None]] = []
         """Callbacks after each delivery, to push more elements into the free room."""
         self.ticket = options.ticket
@@ -179,7 +104,6 @@ class Session:
         self._ticket_waiters = 0
         self.ticket_every = options.ticket_every
         """Number of elements between two tickets sent unasked; 0 for no tickets."""
-        self._replay = Replay(codec)
         self._resumed_from = -1
         """Position of the ticket in use at the last loss of an RPC."""
         self._due = 0
@@ -198,9 +122,14 @@ class Session:
         return self.pushed - self.answered
 
     @property
+    def pending_elements(self) -> int:
+        """Number of elements to push on the present RPC or the next."""
+        return self._buffer.pending
+
+    @property
     def sent(self) -> int:
         """Number of elements pushed on the present RPC or covered by the RPC's first ticket."""
-        return self.pushed - self.pending_elements
+        return self.pushed - self._buffer.pending
 
     @property
     def repeated(self) -> int:
@@ -274,7 +203,7 @@ class Session:
             if self.ended:
                 return None
             # Predictions in flight for other readers do not count as owed here.
-            yield self.closing or any(reader is self.inbox for _, reader in self._routes)
+            yield self.closing or self.inbox in self._routes
         return self.inbox.get()
 
     def close(self) -> None:
@@ -329,21 +258,14 @@ class Session:
     def put(self, payload: Payload, count: int, reader: Reader) -> None:
         """Pushes `count` elements, within the window. Their predictions go to `reader`."""
         self.pushed += count
-        routes = self._routes
-        if routes and routes[-1][1] is reader:
-            routes[-1] = (self.pushed, reader)
-        else:
-            routes.append((self.pushed, reader))
-        self._pending.append(payload)
-        self.pending_elements += count
-        if self.pending_elements == count or self.parked:
+        self._routes.add(self.pushed, reader)
+        self._buffer.put(payload, count)
+        if self._buffer.pending == count or self.parked:
             self.outbound.pushed(self)
 
     def abandon(self, reader: Reader) -> None:
         """Redirects all predictions of `reader`, received or in flight, to the inbox."""
-        for i, (stop, other) in enumerate(self._routes):
-            if other is reader:
-                self._routes[i] = (stop, self.inbox)
+        self._routes.redirect(reader, self.inbox)
         self.inbox.merge(reader.take_runs())
         self.wake()
 
@@ -352,28 +274,7 @@ class Session:
 
     def take(self, limit: int, parts: list[Payload]) -> int:
         """Moves up to `limit` pending elements into `parts`. Returns the number moved."""
-        first = len(parts)
-        if self.pending_elements <= limit:
-            taken = self.pending_elements
-            parts.extend(self._pending)
-            self._pending.clear()
-        else:
-            taken = 0
-            unit = self.codec.unit
-            while taken < limit:
-                part = self._pending.popleft()
-                count = len(part) // unit
-                if taken + count > limit:
-                    count = limit - taken
-                    self._pending.appendleft(part[count * unit :])
-                    part = part[: count * unit]
-                parts.append(part)
-                taken += count
-        self.pending_elements -= taken
-        if self.ticket_every:
-            for i in range(first, len(parts)):
-                self._replay.add(parts[i])
-        return taken
+        return self._buffer.take(limit, parts, keep=self.ticket_every > 0)
 
     def accept(self, opened: Opened) -> None:
         """Handles the opening of the session by a server, first or repeated.
@@ -389,7 +290,7 @@ class Session:
             self._got_on()
             self.restart = False
             self.pushed = self.answered = self._due = opened.position
-            self._replay = Replay(self.codec, opened.position)
+            self._buffer.begin(opened.position)
             if self.ticket is not None:
                 self.ticket_position = opened.position
         elif opened.position != self._due:
@@ -401,17 +302,17 @@ class Session:
     def keep_ticket(self, ticket: bytes, position: int) -> None:
         """Stores a ticket of the server. Raises `ServerError` if its position is not yet
         answered."""
-        if not self._replay.start <= position <= self._due:
+        if not self._buffer.start <= position <= self._due:
             raise ServerError(
                 f"the server sent a ticket of position {position} of a session; expected was one "
-                f"of {self._replay.start} to {self._due}"
+                f"of {self._buffer.start} to {self._due}"
             )
         got_on = position > self.ticket_position
         self.ticket, self.ticket_position = ticket, position
         if ticket:
             self.contexts = ()
             if self.ticket_every:
-                self._replay.forget(position)
+                self._buffer.forget(position)
         if self.ticket_wanted_at is not None and self.ticket_wanted_at <= position:
             self.ticket_wanted_at = None
             got_on = True
@@ -436,14 +337,12 @@ class Session:
         """Detaches the session from its RPC; all elements since the ticket become pending again."""
         self.outbound = NOWHERE
         if self.opened:
-            self.resume_until = max(self.resume_until, self.pushed - self.pending_elements)
-            stuck = self.resume_until > self._replay.start == self._resumed_from
+            self.resume_until = max(self.resume_until, self.sent)
+            stuck = self.resume_until > self._buffer.start == self._resumed_from
             self.retries.stuck = self.retries.stuck + 1 if stuck else 0
-            self._resumed_from = self._replay.start
-        self._due = self._replay.start
-        again = self._replay.take()
-        self._pending.extendleft(reversed(again))
-        self.pending_elements = self.pushed - self._due if self.opened else 0
+            self._resumed_from = self._buffer.start
+        self._due = self._buffer.start
+        self._buffer.rewind()
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
         """Hands `count` predictions to the readers, and drops repeated predictions.
@@ -451,10 +350,10 @@ class Session:
         Raises `ServerError` if the position is not the next position, or beyond the elements
         pushed.
         """
-        if position != self._due or position + count > self.pushed - self.pending_elements:
+        if position != self._due or position + count > self.sent:
             raise ServerError(
                 f"the server answered elements {position} to {position + count - 1} of a session; "
-                f"expected were {self._due} to {self.pushed - self.pending_elements - 1}"
+                f"expected were {self._due} to {self.sent - 1}"
             )
         self._due += count
         if position < self.answered:
@@ -467,16 +366,7 @@ class Session:
         self.answered += count
         if self.retries.since is not None:
             self._got_on()
-        routes = self._routes
-        while count:
-            stop, reader = routes[0]
-            share = min(count, stop - position)
-            reader.put(frame, row, share, position)
-            row += share
-            position += share
-            count -= share
-            if position == stop:
-                routes.popleft()
+        self._routes.deliver(frame, row, count, position)
         for source in tuple(self.sources):
             source()
 
@@ -486,7 +376,5 @@ class Session:
             self.ended = True
             self.closing = True
             self.failure = failure
-            self._pending.clear()
-            self.pending_elements = 0
-            self._replay.take()
+            self._buffer.clear()
             self.wake()
