@@ -133,14 +133,13 @@ def frames(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def adopt(path: Path) -> None:
     """Writes the package's network as a step model."""
-    from elman_export import features, probabilities
-    from elman_export.original.adoption.adopt import adopt as adopted
+    from elman_export import export_graph, features, probabilities
 
     try:
         found = [each for each in files("silero-vad") or [] if each.name == "silero_vad.onnx"]
     except PackageNotFoundError:
         raise Problem("no silero-vad: pip install --no-deps silero-vad==6.2.3") from None
-    adopted(
+    export_graph(
         str(found[0].locate()),
         path,
         constants={"sr": RATE},

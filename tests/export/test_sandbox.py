@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_export import sandbox
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import features
-from elman_export.original.adoption.adopt import adopt
+from elman_export.original.graphfile import export_graph
 from tests.stepmodels import leaky
 
 MEMORY = 2**30
@@ -90,7 +90,7 @@ def test_a_graph_that_fills_the_memory_is_one_line_and_no_file(tmp_path: Path) -
     model.graph.initializer.append(numpy_helper.from_array(np.array([2**33]), "many"))
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ExportError) as caught:
-        sandbox.run(adopt, tmp_path / "m.onnx", tmp_path / "out.onnx", memory=MEMORY)
+        sandbox.run(export_graph, tmp_path / "m.onnx", tmp_path / "out.onnx", memory=MEMORY)
     assert "\n" not in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -99,9 +99,11 @@ def test_an_ordinary_export_comes_out_the_same(tmp_path: Path) -> None:
     model, _ = leaky(width=3)
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     onnx.save(model, tmp_path / "m.onnx")
-    inside = adopt(tmp_path / "m.onnx", tmp_path / "inside.onnx", input=features(3))
+    inside = export_graph(tmp_path / "m.onnx", tmp_path / "inside.onnx", input=features(3))
     started = time.perf_counter()
-    outside = sandbox.run(adopt, tmp_path / "m.onnx", tmp_path / "outside.onnx", input=features(3))
+    outside = sandbox.run(
+        export_graph, tmp_path / "m.onnx", tmp_path / "outside.onnx", input=features(3)
+    )
     assert time.perf_counter() - started < 10
     assert outside.spec == inside.spec
     assert outside.fingerprint == inside.fingerprint

@@ -16,8 +16,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from elman_export.cli import declare, summary
 from elman_export.errors import ExportError
-from elman_export.keep import Report
+from elman_export.options import GraphInputs, ModuleArguments, Options
+from elman_export.writer import Report
 from elman_server.model.modelfile import NAME
+from elman_server.model.spec import InputSpec
 
 T = TypeVar("T")
 
@@ -109,7 +111,7 @@ def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value:
 @click.option(
     "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recipe's data."
 )
-def export(source: str, target: Path, **options: Any) -> None:
+def export(source: str, target: Path, **flags: Any) -> None:
     """Make a step model of a trained network, prove that it is the same network, and write it.
 
     SOURCE is one of
@@ -129,7 +131,7 @@ def export(source: str, target: Path, **options: Any) -> None:
     try:
         # A recipe shows the progress of its training.
         with nullcontext() if source in RECIPES else _working(f"exporting {source}"):
-            report = _export(source, target, Options(**options))
+            report = _export(source, target, Flags(**flags))
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from None
     console = Console(highlight=False, markup=False)
@@ -156,8 +158,8 @@ def _working(what: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Options of the command besides source and target."""
+class Flags:
+    """Options of the command besides source and target, as texts."""
 
     name: str | None
     description: str
@@ -182,24 +184,27 @@ class Options:
                 option = _OPTION_NAMES.get(name, name)
                 raise ExportError(f"--{option} means nothing for {source}")
 
-    def common(self) -> dict[str, Any]:
-        """Arguments of every export except a recipe's."""
-        found: dict[str, Any] = {
-            "description": self.description,
-            "quantized": self.quantize == "int8",
-        }
-        vocabulary: tuple[str, ...] = ()
+    def input(self) -> InputSpec | None:
+        """Returns the description of the elements, if given."""
         if self.input_ is not None:
-            found["input"] = declare.input(self.input_, unknown=self.unknown)
-            vocabulary = found["input"].vocabulary
-        elif self.unknown is not None:
+            return declare.input(self.input_, unknown=self.unknown)
+        if self.unknown is not None:
             raise ExportError("--unknown is of --input text:FILE, which is not given")
-        found["outputs"] = [declare.output(each, vocabulary) for each in self.outputs]
-        if self.examples is not None:
-            found["examples"] = declare.array("--examples", self.examples)
-        if self.tolerance is not None:
-            found["tolerance"] = self.tolerance
-        return found
+        return None
+
+    def options(self, input: InputSpec | None) -> Options:
+        """Returns the options of every export except a recipe's."""
+        vocabulary = () if input is None else input.vocabulary
+        outputs = [declare.output(each, vocabulary) for each in self.outputs]
+        examples = self.examples
+        return Options(
+            outputs=outputs,
+            description=self.description,
+            examples=None if examples is None else declare.array("--examples", examples),
+            expected=_each_once("--expected", map(_expected, self.expected)),
+            tolerance=self.tolerance,
+            quantized=self.quantize == "int8",
+        )
 
 
 _OPTION_NAMES = {
@@ -213,31 +218,31 @@ _OF_GRAPHS = ("constants", "overlap", "expected")
 _OF_MODULES = ("weights",)
 
 
-def _export(source: str, target: Path, options: Options) -> Report:
+def _export(source: str, target: Path, flags: Flags) -> Report:
     if source in RECIPES:
-        others = [each.name for each in fields(Options) if each.name != "data"]
-        options.refuse(f"the recipe {source!r}", *others)
+        others = [each.name for each in fields(Flags) if each.name != "data"]
+        flags.refuse(f"the recipe {source!r}", *others)
         if target.suffix == ".onnx":
             raise ExportError(
                 f"--output {target} is a file; a recipe also writes a model card: pass a repository"
             )
         recipe = import_module(f"elman_export.recipes.{source}")
-        report: Report = recipe.run(options.data, target)
+        report: Report = recipe.run(flags.data, target)
         return report
     if ":" in source and not Path(source).exists():
-        options.refuse("a torch module", *_OF_GRAPHS, "data")
-        return _module(source, _place(target, options.name, source.partition(":")[2]), options)
+        flags.refuse("a torch module", *_OF_GRAPHS, "data")
+        return _module(source, _place(target, flags.name, source.partition(":")[2]), flags)
     if not source.endswith(".onnx") and not Path(source).exists():
         raise ExportError(
             f"{source!r} is no recipe ({', '.join(RECIPES)}), no package.module:factory and no file"
         )
     if Path(source).is_dir():
         raise ExportError(f"{source} is a folder; a graph is a file")
-    options.refuse("an ONNX graph", *_OF_MODULES, "data")
-    place = _place(target, options.name, Path(source).stem)
+    flags.refuse("an ONNX graph", *_OF_MODULES, "data")
+    place = _place(target, flags.name, Path(source).stem)
     if place.exists() and place.samefile(source):
         raise ExportError(f"--output {place} is the source itself; write to another place")
-    return _graph(Path(source), place, options)
+    return _graph(Path(source), place, flags)
 
 
 def _place(target: Path, name: str | None, usual: str) -> Path:
@@ -255,61 +260,61 @@ def _place(target: Path, name: str | None, usual: str) -> Path:
     return target / name / "1" / "model.onnx"
 
 
-def _module(source: str, target: Path, options: Options) -> Report:
-    if options.input_ is None:
+def _module(source: str, target: Path, flags: Flags) -> Report:
+    if flags.input_ is None:
         raise ExportError(
             "a torch module does not say what its elements are: pass --input, as tokens:1000 or "
             "features:40"
         )
-    if not options.outputs:
+    if not flags.outputs:
         raise ExportError(
             "a torch module does not say what it returns: pass --returns, as y=values, for each "
             "output in order"
         )
-    said: dict[str, Any] = {
-        "states": [declare.state(each) for each in options.states],
-        "contexts": [declare.context(each) for each in options.contexts],
-        **options.common(),
-    }
+    states = [declare.state(each) for each in flags.states]
+    contexts = [declare.context(each) for each in flags.contexts]
+    input = declare.input(flags.input_, unknown=flags.unknown)
+    arguments = ModuleArguments(input=input, states=states, contexts=contexts)
+    options = flags.options(input)
     # Checks without torch come first: importing torch takes seconds.
-    from elman_export.exporter import export as export_module
+    from elman_export.exporter import export_module
     from elman_export.original import factory
 
-    module = factory.build(source, options.weights)
-    report = export_module(module, target, **said)
-    if options.weights is None and any(True for _ in module.parameters()):
+    module = factory.build(source, flags.weights)
+    report = export_module(module, target, arguments, options)
+    if flags.weights is None and any(True for _ in module.parameters()):
         note = f"no --weights: its parameters are those that {source} made"
         report = replace(report, notes=(*report.notes, note))
     return report
 
 
-def _graph(source: Path, target: Path, options: Options) -> Report:
+def _graph(source: Path, target: Path, flags: Flags) -> Report:
     from elman_export import sandbox
-    from elman_export.original.graphfile import export_graph
+    from elman_export.original.graphfile import export_file
 
-    # A user's file may ask for any amount of memory, or crash the runtime.
-    return sandbox.run(
-        export_graph,
-        source,
-        target,
-        states=_each_once("--state", (declare.pair("--state", each) for each in options.states)),
-        constants=_each_once(
-            "--constant", (declare.value("--constant", each) for each in options.constants)
-        ),
-        contexts=options.contexts,
-        overlap=options.overlap or 0,
-        expected=_each_once("--expected", map(_expected, options.expected)),
-        **options.common(),
+    states = _each_once("--state", (declare.pair("--state", each) for each in flags.states))
+    constants = _each_once(
+        "--constant", (declare.value("--constant", each) for each in flags.constants)
     )
+    input = flags.input()
+    inputs = GraphInputs(
+        input=input,
+        states=states,
+        constants=constants,
+        contexts=flags.contexts,
+        overlap=flags.overlap or 0,
+    )
+    # A user's file may ask for any amount of memory, or crash the runtime.
+    return sandbox.run(export_file, source, target, inputs, flags.options(input))
 
 
-def _each_once(option: str, said: Iterable[tuple[str, T]]) -> dict[str, T]:
-    found: dict[str, T] = {}
-    for name, value in said:
-        if name in found:
+def _each_once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    values: dict[str, T] = {}
+    for name, value in pairs:
+        if name in values:
             raise ExportError(f"{option} {name} is given twice; allowed is once")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _expected(text: str) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from elman_export.keep import Report
+from elman_export.writer import Report
 
 
 def table(report: Report) -> Table:
@@ -27,7 +27,7 @@ def table(report: Report) -> Table:
 
 
 def lines(report: Report) -> str:
-    told = [
+    parts = [
         f"{report.elements:,} elements compared in each way: "
         + (
             "the same to the last bit in all of them"
@@ -37,4 +37,4 @@ def lines(report: Report) -> str:
         *report.notes,
         f"{'replaced' if report.replaced else 'wrote'} {report.path} ({report.size:,} bytes)",
     ]
-    return "\n".join(told)
+    return "\n".join(parts)

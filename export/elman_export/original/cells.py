@@ -1,4 +1,4 @@
-"""Draft of a step model from a module that takes an element and a state."""
+"""The kind of original that is a torch module of an element and states."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elman_export import draft
-from elman_export.draft import Draft
-from elman_export.errors import UnsupportedModule
+from elman_export.candidate import Candidate
+from elman_export.errors import UnsupportedModule, explained
 from elman_export.interface import Output, States
-from elman_export.original import graph, precision
+from elman_export.options import ModuleArguments, Options
+from elman_export.original import graph, precision, torchmodule
 from elman_export.original.calling import CallFailed, array, call, described, tensor
-from elman_export.original.explain import changing, explained, mixing, sizes
+from elman_export.original.explain import changing, mixing, sizes
 from elman_export.original.operators import CellOperator, RecurrentOperator
 from elman_export.original.recurrence import RecurrentLayers, plain
 from elman_export.original.subject import select
+from elman_export.original.torchmodule import TorchModule
 from elman_export.proof.proof import Sequences
 from elman_export.proof.sample import random_contexts, random_elements
 from elman_export.proof.stepmodel import Arrays
@@ -127,23 +128,22 @@ class CellStep(nn.Module):
         return (*outputs.values(), *states)
 
 
-def make(
-    module: nn.Module,
-    *,
-    input: InputSpec,
-    outputs: Sequence[Output],
-    states: Sequence[States],
-    contexts: Sequence[ContextSpec],
-    description: str,
-) -> Draft:
-    """Returns the draft of a module in evaluation mode. `elman_export.export` documents the
-    arguments."""
-    subject = CellSubject(module=module, outputs=tuple(outputs), states=states)
+def applies(arguments: ModuleArguments) -> bool:
+    """Whether a module with these arguments takes an element and states."""
+    return bool(arguments.states)
+
+
+def original(module: nn.Module, arguments: ModuleArguments, options: Options) -> TorchModule:
+    """Returns a module in evaluation mode as an original, with the step model."""
+    input, contexts = arguments.input, arguments.contexts
+    subject = CellSubject(module=module, outputs=tuple(options.outputs), states=arguments.states)
     dtype = precision.of(module)
-    spec = draft.spec(
-        description=description,
+    spec = torchmodule.spec(
+        description=options.description,
         input=input,
-        outputs=draft.output_specs(outputs, _observe(subject, input, contexts), dtype),
+        outputs=torchmodule.output_specs(
+            options.outputs, _observe(subject, input, contexts), dtype
+        ),
         states=subject.flat,
         time_axis=False,
         contexts=tuple(replace(each, input=each.name) for each in contexts),
@@ -162,17 +162,18 @@ def make(
     model, spec, _ = split(model, spec, {})
     twin = replace(subject, module=precision.twin(module))
 
-    def in_float32(each: Sequences) -> Arrays:
+    def answer_of_twin(sequences: Sequences) -> Arrays:
         with precision.float32(module):
-            return twin.answer(each)
+            return twin.answer(sequences)
 
-    return Draft(
-        model=graph.finish(model),
-        spec=spec,
+    return TorchModule(
+        input=input,
+        contexts=contexts,
+        candidate=Candidate(model=graph.finish(model), spec=spec),
         dtype=dtype,
-        answer=subject.answer,
-        twin=None if dtype is torch.float32 else in_float32,
-        explain=explain,
+        outputs_of=subject.answer,
+        outputs_of_twin=None if dtype is torch.float32 else answer_of_twin,
+        reason=explain,
     )
 
 

@@ -7,14 +7,14 @@ submodule mixes steps or rows. A proved module does not need these functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elman_export.errors import ProofFailed, UnsupportedModule
+from elman_export.errors import UnsupportedModule
 from elman_export.original.recurrence import kind
 
 _PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73)
@@ -72,24 +72,11 @@ def mixing(module: nn.Module, run: Callable[[], object], batch: int, time: int =
     rows = ("rows of a batch", batch, "so that sessions would meet")
     steps = ("time steps", time, _NO_STATE)
     both = ("time steps or rows", batch * time, _NO_STATE)
-    for use in _uses(module, run):
+    for use in _calls(module, run):
         for what, length, reason in (steps, rows, both):
             if length > 1 and _mixes(use, length):
                 return f"{use.name!r} ({kind(use.module)}) mixes {what}; {reason}"
     return ""
-
-
-@contextmanager
-def explained(explain: Callable[[], str]) -> Iterator[None]:
-    """Puts the explanation, if any, in front of the error's message."""
-    try:
-        yield
-    except (ProofFailed, UnsupportedModule) as error:
-        reason = explain()
-        if not reason:
-            raise
-        known = ProofFailed if isinstance(error, ProofFailed) else UnsupportedModule
-        raise known(f"{reason} ({error})") from error
 
 
 def fixed_length(culprit: nn.Module, runs: Callable[[int], bool]) -> int | None:
@@ -105,12 +92,12 @@ def fixed_length(culprit: nn.Module, runs: Callable[[int], bool]) -> int | None:
     return None
 
 
-def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
+def _calls(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
     """Records the calls of submodules, innermost first, except recurrent submodules and modules
     around recurrent submodules."""
     found: list[_Use] = []
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(submodule: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
             found.append(_Use(name, submodule, args, kwargs))
 
@@ -121,7 +108,7 @@ def _uses(module: nn.Module, run: Callable[[], object]) -> list[_Use]:
             recurrent = (nn.RNNBase, nn.RNNCellBase)
             if any(isinstance(each, recurrent) for each in submodule.modules()):
                 continue
-            handle = submodule.register_forward_hook(note(name), with_kwargs=True)
+            handle = submodule.register_forward_hook(record(name), with_kwargs=True)
             hooks.callback(handle.remove)
         with suppress(UnsupportedModule):  # calls before the error are worth a check too
             run()

@@ -1,4 +1,4 @@
-"""Draft of a step model from a module that takes whole sequences."""
+"""The kind of original that is a torch module of whole sequences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,16 +8,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from elman_export import draft
-from elman_export.draft import Draft
-from elman_export.errors import UnsupportedGraph, UnsupportedModule
+from elman_export.candidate import Candidate
+from elman_export.errors import UnsupportedGraph, UnsupportedModule, explained
 from elman_export.interface import Output
-from elman_export.original import graph, precision, recurrence
+from elman_export.options import ModuleArguments, Options
+from elman_export.original import graph, precision, recurrence, torchmodule
 from elman_export.original.calling import CallFailed
-from elman_export.original.explain import changing, explained, fixed_length, mixing, sizes
+from elman_export.original.explain import changing, fixed_length, mixing, sizes
 from elman_export.original.observation import Observation, observe
 from elman_export.original.steps import ElementStep, SequenceStep
 from elman_export.original.subject import Subject
+from elman_export.original.torchmodule import TorchModule
 from elman_export.proof.proof import Sequences
 from elman_export.proof.sample import random_contexts, random_elements
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed
@@ -28,21 +29,18 @@ from elman_server.model.spec import ContextSpec, InputSpec, ModelSpec, StateSpec
 _LENGTHS = "lengths"
 
 
-def make(
-    module: nn.Module,
-    *,
-    input: InputSpec,
-    outputs: Sequence[Output],
-    contexts: Sequence[ContextSpec],
-    description: str,
-    batch_first: bool | None,
-) -> Draft:
-    """Returns the draft of a module in evaluation mode. `elman_export.export` documents the
-    arguments."""
-    subject = _subject(module, outputs, batch_first)
+def applies(arguments: ModuleArguments) -> bool:
+    """Whether a module with these arguments takes whole sequences."""
+    return not arguments.states
+
+
+def original(module: nn.Module, arguments: ModuleArguments, options: Options) -> TorchModule:
+    """Returns a module in evaluation mode as an original, with the step model."""
+    input, contexts = arguments.input, arguments.contexts
+    subject = _subject(module, options.outputs, arguments.batch_first)
     observation = _observe(subject, input, contexts)
     subject = replace(subject, last_only=observation.last_only)
-    spec = _spec(subject, observation, input, contexts, description)
+    spec = _spec(subject, observation, arguments, options)
 
     def explain() -> str:
         batch, time = sizes(module)
@@ -56,14 +54,18 @@ def make(
         model, spec = _step(subject, observation, spec)
     first = {name: graph.first(name) for name in spec.initialized}
     model, spec, initial = split(model, spec, first)
-    return Draft(
-        model=graph.finish(model),
-        spec=spec,
-        initial=None if initial is None else graph.finish(initial),
+    return TorchModule(
+        input=input,
+        contexts=contexts,
+        candidate=Candidate(
+            model=graph.finish(model),
+            spec=spec,
+            initial=None if initial is None else graph.finish(initial),
+        ),
         dtype=precision.of(module),
-        answer=lambda each: subject.answer(each.elements, list(each.contexts.values())),
-        twin=_twin(subject),
-        explain=explain,
+        outputs_of=lambda each: subject.answer(each.elements, list(each.contexts.values())),
+        outputs_of_twin=_twin(subject),
+        reason=explain,
     )
 
 
@@ -109,8 +111,7 @@ def _run(
 ) -> Mapping[str, Tensor]:
     rng = np.random.default_rng(0)
     elements = random_elements(input, batch, time, rng)
-    given = list(random_contexts(contexts, batch, rng).values())
-    return subject.run(elements, given).outputs
+    return subject.run(elements, list(random_contexts(contexts, batch, rng).values())).outputs
 
 
 def _step(
@@ -174,11 +175,7 @@ def _twin(subject: Subject) -> Callable[[Sequences], Arrays] | None:
 
 
 def _spec(
-    subject: Subject,
-    observation: Observation,
-    input: InputSpec,
-    contexts: Sequence[ContextSpec],
-    description: str,
+    subject: Subject, observation: Observation, arguments: ModuleArguments, options: Options
 ) -> ModelSpec:
     states = []
     for layers in observation.layers:
@@ -195,15 +192,15 @@ def _spec(
                     initial=None if initial is None else tuple(initial.tolist()),
                 )
             )
-    return draft.spec(
-        description=description,
-        input=input,
-        outputs=draft.output_specs(
+    return torchmodule.spec(
+        description=options.description,
+        input=arguments.input,
+        outputs=torchmodule.output_specs(
             subject.outputs, observation.outputs, precision.of(subject.module)
         ),
         states=tuple(states),
         time_axis=True,
         lengths=_LENGTHS,
-        contexts=tuple(replace(each, input=each.name) for each in contexts),
+        contexts=tuple(replace(each, input=each.name) for each in arguments.contexts),
         initialized=tuple(name for layers in observation.computed for name in layers.states),
     )

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
+from elman_export.candidate import Candidate
 from elman_export.errors import ExportError
 from elman_server.model.spec import ModelSpec, StateSpec
 from elman_server.runner.ort import onnxruntime
@@ -69,12 +69,10 @@ class StepModel:
         self._initial = None if initial is None else Session(initial)
 
     @staticmethod
-    def of(
-        model: onnx.ModelProto, spec: ModelSpec, initial: onnx.ModelProto | None = None
-    ) -> "StepModel":
-        """Creates a step model from protos. Raises `RuntimeFailed`."""
-        network = None if initial is None else initial.SerializeToString()
-        return StepModel(model.SerializeToString(), spec, network)
+    def of(candidate: Candidate) -> "StepModel":
+        """Creates the step model of a candidate. Raises `RuntimeFailed`."""
+        initial = None if candidate.initial is None else candidate.initial.SerializeToString()
+        return StepModel(candidate.model.SerializeToString(), candidate.spec, initial)
 
     def run(
         self, x: np.ndarray, cuts: Sequence[Sequence[int]], contexts: Arrays | None = None

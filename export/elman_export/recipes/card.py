@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from elman_export.keep import Report
+from elman_export.writer import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

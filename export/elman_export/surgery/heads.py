@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 
-from elman_export.errors import ExportError
+from elman_export.errors import CandidateFailed
 from elman_export.proof.stepmodel import Arrays
 from elman_export.surgery import recurrent, timeline, trace
 from elman_export.surgery.editor import Editor
@@ -18,7 +18,7 @@ from elman_export.surgery.timeline import LastStep
 from elman_export.surgery.trace import Traced
 
 
-class HeadError(ExportError):
+class HeadError(CandidateFailed):
     """A head that can't answer at every step of a chunk. Single-element steps still work."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from elman_export.candidate import Candidate
 from elman_export.errors import ExportError
 from elman_export.interface import values
 from elman_export.proof.sample import random_contexts, random_elements
@@ -28,17 +29,7 @@ from elman_server.model.spec import DType, ModelSpec, OutputSpec, StateSpec
 _LENGTHS = "lengths"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A step model before its proof."""
-
-    model: onnx.ModelProto
-    spec: ModelSpec
-    initial: onnx.ModelProto | None
-    """The initial-state network."""
-
-
-def chunked(subject: WholeGraph, description: str) -> Step:
+def chunked(subject: WholeGraph, description: str) -> Candidate:
     """A step of any number of elements for each row."""
     work = _lifted(subject)
     editor, found = work.editor, work.layout
@@ -66,7 +57,7 @@ def chunked(subject: WholeGraph, description: str) -> Step:
     return _finished(work, spec)
 
 
-def single(subject: WholeGraph, description: str) -> Step:
+def single(subject: WholeGraph, description: str) -> Candidate:
     """A step of one element for each row."""
     work = _lifted(subject)
     editor, found = work.editor, work.layout
@@ -227,11 +218,11 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
     )
 
 
-def _finished(work: _Working, spec: ModelSpec) -> Step:
+def _finished(work: _Working, spec: ModelSpec) -> Candidate:
     computed = {each.name: each.computed for each in work.states if each.computed is not None}
     initial = extract(work.before, computed, spec.states, spec.contexts) if computed else None
     model, spec = trim(work.editor.model, spec, initial)
     model.graph.name = "step"
     for each in filter(None, (model, initial)):
         normal.strip(each)
-    return Step(model=model, spec=spec, initial=initial)
+    return Candidate(model=model, spec=spec, initial=initial)

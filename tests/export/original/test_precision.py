@@ -9,9 +9,12 @@ from onnx import numpy_helper
 from torch import nn
 
 import elman_export
-from elman_export.draft import Draft
 from elman_export.errors import ProofFailed
+from elman_export.options import ModuleArguments, Options
 from elman_export.original import precision, sequence
+from elman_export.original.torchmodule import TorchModule
+from elman_export.pipeline import prove_candidate
+from elman_export.proof.proof import Case, answered
 from elman_export.proof.trials import trials
 from tests.export.refusing import behind
 
@@ -19,38 +22,41 @@ INPUT = elman_export.features(3)
 
 
 @pytest.fixture(scope="module")
-def draft() -> Draft:
+def original() -> TorchModule:
     torch.manual_seed(0)
-    return sequence.make(
+    return sequence.original(
         behind(nn.Linear(4, 2)).bfloat16().eval(),
-        input=INPUT,
-        outputs=[elman_export.values("y")],
-        contexts=(),
-        description="",
-        batch_first=None,
+        ModuleArguments(input=INPUT),
+        Options(outputs=[elman_export.values("y")]),
     )
 
 
-def test_what_is_allowed_follows_the_type(draft: Draft) -> None:
-    cases = draft.cases(trials(INPUT, (), examples=None, seed=0))
-    (found,) = draft.prove(cases, seed=0, tolerance=None).differences
+@pytest.fixture(scope="module")
+def cases(original: TorchModule) -> list[Case]:
+    return answered(trials(INPUT, (), examples=None, seed=0), original.answer)
+
+
+def test_what_is_allowed_follows_the_type(original: TorchModule, cases: list[Case]) -> None:
+    candidate = original.candidate
+    (found,) = prove_candidate(original, candidate, cases, Options()).differences
     assert found.tolerance is not None
     assert 1e-5 < found.maximum < 0.01 < found.tolerance < 0.1
     with pytest.raises(ProofFailed, match="differs from the module's by"):
-        draft.prove(cases, seed=0, tolerance=1e-4)
+        prove_candidate(original, candidate, cases, Options(tolerance=1e-4))
 
 
-def test_what_its_type_might_hide_is_seen_in_float32(draft: Draft) -> None:
+def test_what_its_type_might_hide_is_seen_in_float32(
+    original: TorchModule, cases: list[Case]
+) -> None:
     model = onnx.ModelProto()
-    model.CopyFrom(draft.model)
+    model.CopyFrom(original.candidate.model)
     weight = next(each for each in model.graph.initializer if each.name.endswith(".R"))
     values = numpy_helper.to_array(weight) * 1.002
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    off = replace(draft, model=model)
-    cases = draft.cases(trials(INPUT, (), examples=None, seed=0))
+    off = replace(original.candidate, model=model)
     with pytest.raises(ProofFailed, match="differs from the module's float32 copy's by"):
-        off.prove(cases, seed=0, tolerance=None)
-    assert replace(off, twin=None).prove(cases, seed=0, tolerance=None)
+        prove_candidate(original, off, cases, Options())
+    assert prove_candidate(replace(original, outputs_of_twin=None), off, cases, Options())
 
 
 def test_a_twin_is_the_module_in_float32_and_leaves_it_as_it_is() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 import elman_export
 from elman_export import ProofFailed
+from elman_export.candidate import Candidate
 from elman_export.proof.proof import Case, Sequences, prove
 from elman_export.proof.stepmodel import StepModel
 from elman_server.model.spec import ModelSpec, StateSpec
@@ -37,7 +38,7 @@ class Exported:
             cases = [
                 Case(x, {"y": self.module(torch.from_numpy(x.elements)).numpy()}) for x in SEQUENCES
             ]
-        model = StepModel.of(self.model, spec or self.spec)
+        model = StepModel.of(Candidate(model=self.model, spec=spec or self.spec))
         return prove(model, cases, seed=0, tolerance=1e-4).differences
 
     def with_states(self, *states: StateSpec) -> ModelSpec:

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.keep import Report
 from elman_export.original.graphfile import export_graph
+from elman_export.writer import Report
 from tests.export.surgery.graphs import FEATURES, OUT, TIME, Graph
 from tests.oracle import Oracle
 

@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.keep import Report
 from elman_export.original.graphfile import export_graph
 from elman_export.proof.stepmodel import StepModel
+from elman_export.writer import Report
 from elman_server.model import modelfile
 from tests.export.surgery.graphs import (
     FEATURES,

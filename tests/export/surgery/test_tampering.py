@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elman_export.candidate import Candidate
 from elman_export.errors import ProofFailed
 from elman_export.original.graphfile import export_graph
 from elman_export.proof.proof import Case, Sequences, prove
@@ -41,7 +42,7 @@ class Lifted:
     def prove(self, spec: ModelSpec, model: onnx.ModelProto | None = None) -> None:
         x = np.random.default_rng(0).normal(size=(3, TIME, FEATURES)).astype("f")
         prove(
-            StepModel.of(model or self.model, spec),
+            StepModel.of(Candidate(model=model or self.model, spec=spec)),
             [self.case(x)],
             seed=0,
             tolerance=1e-4,
@@ -118,7 +119,7 @@ def test_a_true_step_model_is_proved_on_any_sequences(
 ) -> None:
     x = np.random.default_rng(seed).normal(size=(batch, time, FEATURES)).astype("f")
     proof = prove(
-        StepModel.of(lifted.model, lifted.spec),
+        StepModel.of(Candidate(model=lifted.model, spec=lifted.spec)),
         [lifted.case(x)],
         seed=seed,
         tolerance=1e-4,

@@ -9,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from elman_export.errors import ExportError, UnsupportedGraph
+from elman_export.options import GraphInputs
 from elman_export.original.adoption import pairs
 from elman_export.original.adoption.port import Port, merged, ports, shape_text
 from elman_export.original.adoption.sources import feeding_states
@@ -45,14 +46,7 @@ class Roles:
     outputs: tuple[Port, ...]
 
 
-def assign(
-    model: onnx.ModelProto,
-    *,
-    states: Mapping[str, str],
-    constants: Mapping[str, Any],
-    contexts: Sequence[str],
-    outputs: Sequence[str],
-) -> Roles:
+def assign(model: onnx.ModelProto, inputs: GraphInputs, *, outputs: Sequence[str]) -> Roles:
     """Assigns a role to each input and output.
 
     Raises `ExportError` for names missing in the graph and for uncertain roles; `UnsupportedGraph`
@@ -63,69 +57,68 @@ def assign(
             raise UnsupportedGraph(
                 f"{describe(node)} draws random numbers, so that no two runs are the same"
             )
+    states, constants, contexts = inputs.states, inputs.constants, inputs.contexts
     initial = {each.name: each for each in model.graph.initializer}
-    inputs = ports(model.graph.input)
-    found = ports(model.graph.output)
-    _check_names("constant", constants, inputs)
-    _check_names("context", contexts, inputs)
+    takes = ports(model.graph.input)
+    returns = ports(model.graph.output)
+    _check_names("constant", constants, takes)
+    _check_names("context", contexts, takes)
     for name in constants:
         if name in states or name in contexts:
             raise ExportError(f"{name!r} can't be a constant and something else as well")
     named = {*states, *contexts, *constants}
     # Old graphs list weights as inputs. Newer graphs list inputs with default values.
-    asked = {name: port for name, port in inputs.items() if name not in initial or name in named}
-    lengths = _lengths(model, asked, named)
+    required = {name: port for name, port in takes.items() if name not in initial or name in named}
+    lengths = _lengths(model, required, named)
     others = {*constants, *contexts, *([lengths] if lengths else [])}
-    left = [port for name, port in asked.items() if name not in others]
+    left = [port for name, port in required.items() if name not in others]
     if not left:
         raise ExportError("no input is left that takes the elements")
-    paired = pairs.find(left, list(found.values()), states)
+    paired = pairs.find(left, list(returns.values()), states)
     if not paired:
         raise UnsupportedGraph("the graph has no state: none of its outputs is fed back")
-    for name in found:
-        if name in inputs:
+    for name in returns:
+        if name in takes:
             raise UnsupportedGraph(f"output {name!r} is an input, handed through as it came")
     (element,) = [port for port in left if port.name not in paired]
     return Roles(
         element=element,
         states=tuple(
             State(
-                input=inputs[name],
-                output=found[target],
+                input=takes[name],
+                output=returns[target],
                 initial=numpy_helper.to_array(initial[name]) if name in initial else None,
             )
             for name, target in paired.items()
         ),
-        contexts=tuple(inputs[name] for name in contexts),
-        lengths=inputs[lengths] if lengths else None,
-        constants={name: _constant(inputs[name], value) for name, value in constants.items()},
-        outputs=_wanted(found, outputs, set(paired.values())),
+        contexts=tuple(takes[name] for name in contexts),
+        lengths=takes[lengths] if lengths else None,
+        constants={name: _constant(takes[name], value) for name, value in constants.items()},
+        outputs=_selected(returns, outputs, set(paired.values())),
     )
 
 
-def has_states(
-    model: onnx.ModelProto, *, constants: Sequence[str] = (), contexts: Sequence[str] = ()
-) -> bool:
+def has_states(model: onnx.ModelProto, inputs: GraphInputs) -> bool:
     """Whether the declarations allow states among a graph's inputs and outputs.
 
     Otherwise the recurrent operators start anew in each run, and `elman_export.surgery` lifts their
     states.
     """
     initial = {each.name for each in model.graph.initializer}
-    asked = {
+    required = {
         value.name: port
         for value in model.graph.input
         if value.name not in initial
-        and value.name not in (*constants, *contexts)
+        and value.name not in (*inputs.constants, *inputs.contexts)
         and (port := _port(value)) is not None
     }
-    lengths = _lengths(model, asked, set())
-    left = [port for name, port in asked.items() if name != lengths]
-    found = [port for value in model.graph.output if (port := _port(value)) is not None]
+    lengths = _lengths(model, required, set())
+    left = [port for name, port in required.items() if name != lengths]
+    returns = [port for value in model.graph.output if (port := _port(value)) is not None]
     carried = feeding_states(model)
     # One input takes the elements, even if a first state is computed from the elements.
     states = left if carried is None else [port for port in left if port.name in carried]
-    return len(left) > 1 and pairs.may_pair(states, found)
+    return len(left) > 1 and pairs.may_pair(states, returns)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port | None:
@@ -144,25 +137,25 @@ def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], inputs: ob
             )
 
 
-def _lengths(model: onnx.ModelProto, asked: Mapping[str, Port], named: set[str]) -> str | None:
+def _lengths(model: onnx.ModelProto, required: Mapping[str, Port], named: set[str]) -> str | None:
     """Returns the input with the number of elements in each row, as used by recurrent operators."""
     by_made = makers(model.graph)
     for node in onnxnodes.nodes(model):
         if not recurrent.is_recurrent(node):
             continue
         name = before_casts(by_made, recurrent.lengths(node))
-        if name in asked and name not in named and asked[name].dtype in ("int32", "int64"):
+        if name in required and name not in named and required[name].dtype in ("int32", "int64"):
             return name
     return None
 
 
 def _constant(port: Port, value: Any) -> np.ndarray:
     try:
-        given = np.asarray(value)
+        number = np.asarray(value)
         with np.errstate(all="ignore"):
-            array = given.astype(port.dtype)
-        if not np.array_equal(array.astype(np.float64), given.astype(np.float64), equal_nan=True):
-            close = port.dtype.startswith("float") and np.allclose(array, given.astype(np.float64))
+            array = number.astype(port.dtype)
+        if not np.array_equal(array.astype(np.float64), number.astype(np.float64), equal_nan=True):
+            close = port.dtype.startswith("float") and np.allclose(array, number.astype(np.float64))
             if not close:
                 raise ValueError
     except (TypeError, ValueError):
@@ -182,20 +175,20 @@ def _constant(port: Port, value: Any) -> np.ndarray:
     return array
 
 
-def _wanted(
-    found: Mapping[str, Port], names: Sequence[str], handed_on: set[str]
+def _selected(
+    returns: Mapping[str, Port], names: Sequence[str], paired: set[str]
 ) -> tuple[Port, ...]:
-    free = [name for name in found if name not in handed_on]
+    free = [name for name in returns if name not in paired]
     for name in names:
-        if name not in found:
+        if name not in returns:
             raise ExportError(
-                f"output {name!r} is none of the graph's; it has {', '.join(map(repr, found))}"
+                f"output {name!r} is none of the graph's; it has {', '.join(map(repr, returns))}"
             )
     if len(set(names)) < len(names):
         raise ExportError(f"an output is named twice: {', '.join(names)}")
     if not names and not free:
         raise ExportError(
             "all outputs are next values of states; say which of them is the prediction too: "
-            + " ".join(f"--returns {name}=values" for name in found)
+            + " ".join(f"--returns {name}=values" for name in returns)
         )
-    return tuple(found[name] for name in names or free)
+    return tuple(returns[name] for name in names or free)

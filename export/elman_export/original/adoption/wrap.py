@@ -4,13 +4,14 @@ The graph's own computation stays unchanged. A few nodes around the graph rearra
 outputs. An additional state keeps the overlap between elements.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
 import onnx
 
-from elman_export.interface import Output
+from elman_export.candidate import Candidate
+from elman_export.options import Options
 from elman_export.original.adoption.axes import Axes
 from elman_export.original.adoption.editing import Editing, value_info
 from elman_export.original.adoption.layout import Layout
@@ -36,13 +37,13 @@ def wrap(
     *,
     input: InputSpec,
     overlap: int,
-    meanings: Mapping[str, Output],
-    description: str,
-) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Returns the step model and the spec. `input` describes the element as pushed by clients."""
+    options: Options,
+) -> Candidate:
+    """Returns the step model. `input` describes the element as pushed by clients."""
+    meanings = options.meanings
     wrapper = _Wrapper(model, roles, layout, overlap)
     spec = ModelSpec(
-        description=description,
+        description=options.description,
         input=input,
         outputs=tuple(
             OutputSpec(
@@ -61,7 +62,7 @@ def wrap(
         batched=layout.batched,
     )
     wrapper.outputs(spec.outputs)
-    return wrapper.finish(), spec
+    return Candidate(model=wrapper.finish(), spec=spec)
 
 
 class _Wrapper:

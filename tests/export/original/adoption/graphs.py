@@ -1,7 +1,7 @@
 """Streaming graphs as strangers make them: an LSTM in any layout, and what it must say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.errors import ExportError
-from elman_export.keep import Report
-from elman_export.original.adoption.adopt import adopt
+from elman_export import pipeline
+from elman_export.errors import ExportError, fitting
+from elman_export.options import GraphInputs, Options
+from elman_export.original import onnxfile
+from elman_export.original.adoption import streaming
+from elman_export.writer import Report
 
 FEATURES, HIDDEN, ANSWERS = 3, 4, 2
 
@@ -184,8 +187,19 @@ SWAPPED = {"h0": "cn", "c0": "hn"}
 """A wrong pairing of `lstm`'s states."""
 
 
+def adopt(graph: Path | onnx.ModelProto, output: Path, **options: Any) -> Report:
+    """A graph exported as a streaming graph, whatever the declarations say."""
+    names = {each.name for each in fields(GraphInputs)}
+    inputs = GraphInputs(**{name: options[name] for name in names & set(options)})
+    others = Options(**{name: options[name] for name in set(options) - names})
+    model = graph if isinstance(graph, onnx.ModelProto) else onnxfile.load(graph)
+    with fitting():
+        original = streaming.original(model, inputs, others)
+    return pipeline.export(original, output, others)
+
+
 def adopted(graph: Graph, folder: Path, **options: object) -> Report:
-    return adopt(graph.save(folder), folder / "m.onnx", **options)  # type: ignore[arg-type]
+    return adopt(graph.save(folder), folder / "m.onnx", **options)
 
 
 def refusal(graph: Graph, folder: Path, **options: object) -> str:

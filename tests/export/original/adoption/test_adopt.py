@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.interface import values
-from elman_export.keep import Report
 from elman_export.proof.proof import Proof
+from elman_export.writer import Report
 from tests.export.original.adoption.graphs import (
     FEATURES,
     SWAPPED,

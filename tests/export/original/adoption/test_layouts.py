@@ -8,8 +8,8 @@ from onnx import TensorProto
 
 from elman_export.errors import ExportError
 from elman_export.interface import features, logits, probabilities, tokens
-from elman_export.keep import Report
 from elman_export.proof.stepmodel import StepModel
+from elman_export.writer import Report
 from tests.export.original.adoption.graphs import (
     ANSWERS,
     FEATURES,

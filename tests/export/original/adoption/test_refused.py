@@ -8,7 +8,8 @@ from onnx import TensorProto, helper
 
 from elman_export.errors import ProofFailed, UnsupportedGraph
 from elman_export.interface import features, values
-from elman_export.original.adoption.adopt import has_states
+from elman_export.options import GraphInputs
+from elman_export.original.adoption.roles import has_states
 from tests.export.original.adoption.graphs import (
     HIDDEN,
     SWAPPED,
@@ -26,12 +27,12 @@ def test_a_graph_without_states(tmp_path: Path) -> None:
     graph.node("Relu", "x", "y")
     graph.gives("y", ["batch", "time", 3])
     assert "the graph has no state" in refusal(graph, tmp_path)
-    assert not has_states(graph.model())
+    assert not has_states(graph.model(), GraphInputs())
 
 
 def test_what_has_states_is_told_from_whole_sequences() -> None:
-    assert has_states(leaky().model())
-    assert has_states(lstm(lengths=True).model())
+    assert has_states(leaky().model(), GraphInputs())
+    assert has_states(lstm(lengths=True).model(), GraphInputs())
     whole = lstm("btf").model()
     # The same LSTM from zeros as large as the input asks for, beside an input that is no state.
     del whole.graph.input[1:], whole.graph.output[1:]
@@ -51,7 +52,7 @@ def test_what_has_states_is_told_from_whole_sequences() -> None:
     other = helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", "time", 2])
     whole.graph.input.append(other)
     onnx.checker.check_model(whole)
-    assert not has_states(whole)
+    assert not has_states(whole, GraphInputs())
 
 
 def test_a_state_that_grows_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from elman_export.proof.proof import Sequences
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed, Session
 
 
-class Original:
+class Reference:
+    """Runs of the graph on single sequences."""
+
     def __init__(
         self, model: onnx.ModelProto, roles: Roles, layout: Layout, *, overlap: int
     ) -> None:
@@ -40,15 +42,18 @@ class Original:
             ]
         )
 
-    def whole(self, sequences: Sequences) -> Arrays:
-        """Runs each sequence in a single call. Returns `[batch, time, *shape]` by output."""
+    def whole(self, sequences: Sequences) -> Arrays | None:
+        """Runs whole sequences, or all their prefixes for a graph with a single answer per
+        sequence. Returns `[batch, time, *shape]` by output, or `None` if the graph takes only
+        single elements."""
+        if self._layout.element.time is None:
+            return self._prefixes(sequences) if self._layout.many_steps else None
         return _joined(
             [self._run(x, self._first(), contexts)[0] for x, contexts in self._rows(sequences)]
         )
 
-    def prefixes(self, sequences: Sequences) -> Arrays | None:
-        """Runs on every prefix of a sequence, for a graph with a single answer per sequence.
-        Returns `[batch, time, *shape]` by output, or `None` if the graph does not take several
+    def _prefixes(self, sequences: Sequences) -> Arrays | None:
+        """Runs on every prefix of each sequence. Returns `None` if the graph does not take several
         elements."""
         units = self._layout.element.units
         found = []

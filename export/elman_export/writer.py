@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from elman_export.candidate import Candidate
 from elman_export.proof.proof import Difference, Proof
 from elman_server.model import modelfile
 from elman_server.model.modelfile import PROOF_KEY
@@ -40,24 +41,18 @@ class Report:
         return self.proof.elements
 
 
-def keep(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    proof: Proof,
-    path: str | os.PathLike[str],
-    *,
-    initial: onnx.ModelProto | None = None,
-) -> Report:
-    """Writes a step model, and the initial-state network if given, to `path`."""
+def write(candidate: Candidate, proof: Proof, path: str | os.PathLike[str]) -> Report:
+    """Writes a proved step model to `path`, with the initial-state network if there is one."""
     path = Path(path)
+    model, spec = candidate.model, candidate.spec
     properties = {SPEC_KEY: spec.to_json(), PROOF_KEY: proof.to_json()}
-    network = None if initial is None else initial.SerializeToString()
-    if network is not None:
-        properties[INITIAL_KEY] = base64.b64encode(network).decode()
-    fingerprint = modelfile.fingerprint(model.SerializeToString(), properties[SPEC_KEY], network)
+    initial = None if candidate.initial is None else candidate.initial.SerializeToString()
+    if initial is not None:
+        properties[INITIAL_KEY] = base64.b64encode(initial).decode()
+    fingerprint = modelfile.fingerprint(model.SerializeToString(), properties[SPEC_KEY], initial)
     onnx.helper.set_model_props(model, {**properties, FINGERPRINT_KEY: fingerprint})
     replaced = path.exists()
-    _write(model, path)
+    _write_file(model, path)
     return Report(
         path=path,
         size=path.stat().st_size,
@@ -68,7 +63,7 @@ def keep(
     )
 
 
-def _write(model: onnx.ModelProto, path: Path) -> None:
+def _write_file(model: onnx.ModelProto, path: Path) -> None:
     """Writes a temporary file beside `path`, reads the file like a server, then moves it into
     place."""
     path.parent.mkdir(parents=True, exist_ok=True)
