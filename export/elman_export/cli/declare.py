@@ -129,18 +129,18 @@ class _one_line:
     """Converts errors of the file system and of the spec's rules to `ExportError`."""
 
     def __init__(self, option: str, text: str) -> None:
-        self._said = f"{option} {text}"
+        self._option = f"{option} {text}"
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, OSError):
-            raise ExportError(f"{self._said}: {error.strerror}") from None
+            raise ExportError(f"{self._option}: {error.strerror}") from None
         if isinstance(error, UnicodeDecodeError):
-            raise ExportError(f"{self._said}: not UTF-8 text") from None
+            raise ExportError(f"{self._option}: not UTF-8 text") from None
         if isinstance(error, ValueError):
-            raise ExportError(f"{self._said}: {error}") from None
+            raise ExportError(f"{self._option}: {error}") from None
 
 
 def _named_shape(option: str, text: str, example: str) -> tuple[str, Sequence[int]]:

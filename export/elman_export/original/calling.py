@@ -26,11 +26,11 @@ class CallFailed(UnsupportedModule):
         self.culprit = culprit
 
 
-def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
+def call(module: nn.Module, arguments: Sequence[Any], description: str) -> Any:
     """Returns the result of `module(*arguments)`, without gradients.
 
-    `given` describes the arguments in messages. Raises `CallFailed` with the submodule's name for
-    an error in the module's own code.
+    `description` describes the arguments in messages. Raises `CallFailed` with the submodule's name
+    for an error in the module's own code.
     """
     running: list[_Running] = []
     with ExitStack() as hooks, torch.no_grad():
@@ -47,10 +47,10 @@ def call(module: nn.Module, arguments: Sequence[Any], given: str) -> Any:
         except Exception as error:  # any error of the module's own code
             name, culprit, taken = running[-1] if running else ("", module, ())
             where = f", in {name!r} ({kind(culprit)})" if name else ""
-            said = _foreign_id(culprit, taken) or " ".join(str(error).split())
-            said = said or type(error).__name__
+            message = _foreign_id(culprit, taken) or " ".join(str(error).split())
+            message = message or type(error).__name__
             raise CallFailed(
-                f"{type(module).__name__} can't take {given}{where}: {said}", name, culprit
+                f"{type(module).__name__} can't take {description}{where}: {message}", name, culprit
             ) from error
 
 

@@ -53,9 +53,9 @@ class CellSubject:
     def run(self, x: Tensor, states: Sequence[Tensor], contexts: Sequence[Tensor]) -> Answer:
         """Runs a step on `x [batch, *shape]`. Raises `UnsupportedModule` if a state changes shape
         or type."""
-        given = described([x, *states, *contexts])
+        description = described([x, *states, *contexts])
         arguments = [x, *self.arguments(states), *contexts]
-        outputs, new = self.take(call(self.module, arguments, given))
+        outputs, new = self.take(call(self.module, arguments, description))
         for spec, before, after in zip(self.flat, states, new, strict=True):
             if before.shape != after.shape or before.dtype != after.dtype:
                 raise UnsupportedModule(
@@ -212,8 +212,8 @@ def _run(
     dtype = precision.of(subject.module)
     x = tensor(random_elements(input, batch, 1, rng)[:, 0], dtype)
     states = [tensor(_rows(state, batch), dtype) for state in subject.flat]
-    given = [tensor(each, dtype) for each in random_contexts(contexts, batch, rng).values()]
-    return subject.run(x, states, given)[0]
+    values = [tensor(each, dtype) for each in random_contexts(contexts, batch, rng).values()]
+    return subject.run(x, states, values)[0]
 
 
 def _rows(state: StateSpec, batch: int) -> np.ndarray:

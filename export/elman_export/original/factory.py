@@ -35,10 +35,10 @@ def build(name: str, weights: Path | None = None) -> nn.Module:
     try:
         found = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        said = f"{name!r}: no module named {error.name!r}"
+        message = f"{name!r}: no module named {error.name!r}"
         if path.endswith(".py"):
-            said += f"; allowed is its name, as {path.removesuffix('.py').replace('/', '.')!r}"
-        raise ExportError(said) from None
+            message += f"; allowed is its name, as {path.removesuffix('.py').replace('/', '.')!r}"
+        raise ExportError(message) from None
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ExportError(f"{name!r}: importing {path} raises {_first_line(error)}") from None
     for part in attribute.split("."):
@@ -75,7 +75,7 @@ def _without_wrapper(module: nn.Module, saved: dict[str, object]) -> dict[str, o
 
 def _first_line(error: BaseException) -> str:
     kind = type(error).__name__
-    return f"{kind}: {said[0]}" if (said := str(error).strip().splitlines()) else kind
+    return f"{kind}: {lines[0]}" if (lines := str(error).strip().splitlines()) else kind
 
 
 def _load(module: nn.Module, path: Path) -> None:
@@ -103,6 +103,6 @@ def _load(module: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         raise ExportError(f"--weights {path}: {' '.join(str(error).split())}") from None
     if missing or unexpected:
-        said = [f"lacks {', '.join(missing)}"] if missing else []
-        said += [f"has {', '.join(unexpected)} beside"] if unexpected else []
-        raise ExportError(f"--weights {path} does not fit the module: it {' and '.join(said)}")
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"has {', '.join(unexpected)} beside"] if unexpected else []
+        raise ExportError(f"--weights {path} does not fit the module: it {' and '.join(parts)}")

@@ -108,9 +108,9 @@ def inline(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with every function call replaced by the function's nodes, and no
     functions."""
     model = onnx.inliner.inline_local_functions(model)
-    kept = [each for each in model.opset_import if each.domain not in _OURS]
+    opsets = [each for each in model.opset_import if each.domain not in _OURS]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(opsets)
     return model
 
 

@@ -96,7 +96,7 @@ def _check_layers(subject: Subject, names: Sequence[str], again: Sequence[str]) 
 
 def _check_axes(call: Call, batch: int, time: int) -> None:
     batch_first = call.layers.module.batch_first
-    shape = list(call.given.shape)
+    shape = list(call.input.shape)
     if len(shape) != 3 or shape[:2] != ([batch, time] if batch_first else [time, batch]):
         raise UnsupportedModule(
             f"{call.layers.name!r} (batch_first={batch_first}) is given {shape} for a batch of "

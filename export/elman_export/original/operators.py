@@ -34,8 +34,8 @@ class Carry:
 
     lengths: Tensor | None
     """int32 `[batch]`: number of elements in each row; `None` in a step of one element."""
-    taken: dict[str, Tensor]
-    given: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Tensor]
+    after: dict[str, Tensor] = field(default_factory=dict)
 
 
 class RecurrentOperator(nn.Module):
@@ -89,13 +89,13 @@ class RecurrentOperator(nn.Module):
 
     def _run(self, number: int, layer: nn.Module, x: Tensor) -> Sequence[Tensor]:
         if self.carry is None:
-            given = [states[number : number + 1] for states in self.first]
-            found: Sequence[Tensor] = layer(x, None, given)
+            initial = [states[number : number + 1] for states in self.first]
+            found: Sequence[Tensor] = layer(x, None, initial)
             return found
         parts = len(self.sizes)
         names = self.states[number * parts :][:parts]
-        found = layer(x, self.carry.lengths, [self.carry.taken[name] for name in names])
-        self.carry.given.update(zip(names, found[1:], strict=True))
+        found = layer(x, self.carry.lengths, [self.carry.before[name] for name in names])
+        self.carry.after.update(zip(names, found[1:], strict=True))
         return found
 
 

@@ -75,9 +75,9 @@ def twin(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     try:
         made = copy.deepcopy(module, memo)
     except Exception as error:  # an attribute of a user's module may raise anything
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise UnsupportedModule(
-            f"{_uncopied(module) or type(module).__name__} can't be copied ({said}), and a step "
+            f"{_uncopied(module) or type(module).__name__} can't be copied ({message}), and a step "
             "model is made of a copy. Keep locks, files and the like out of the module for the "
             "export; tensors that it keeps from a run, such as a hidden state, with .detach()"
         ) from error

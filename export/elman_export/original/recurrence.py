@@ -84,14 +84,14 @@ def kind(module: nn.Module) -> str:
 def _of_cell(name: str, cell: nn.RNNCellBase) -> str:
     size = cell.hidden_size
     if isinstance(cell, nn.LSTMCell):
-        given = "(h, c)"
+        arguments = "(h, c)"
         states = f"(elman_export.state('h', {size}), elman_export.state('c', {size}))"
     else:
-        given, states = "h", f"elman_export.state('h', {size})"
+        arguments, states = "h", f"elman_export.state('h', {size})"
     return (
         f"{name!r} is an {kind(cell)}: a loop over time in forward keeps its state where no step "
         "can take it up. Give the module a forward for one element that takes the state and "
-        f"returns the new one, forward(x, {given}) -> y, {given}, and export it with "
+        f"returns the new one, forward(x, {arguments}) -> y, {arguments}, and export it with "
         f"states=[{states}]"
     )
 

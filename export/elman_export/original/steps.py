@@ -50,7 +50,7 @@ class SequenceStep(nn.Module):
         """Returns the outputs and the new states. Outputs have the module's own layout, but always
         batch before time."""
         states, contexts = others[: len(self.states)], others[len(self.states) :]
-        carry = Carry(lengths=lengths, taken=dict(zip(self.states, states, strict=True)))
+        carry = Carry(lengths=lengths, before=dict(zip(self.states, states, strict=True)))
         for operator in self.operators:
             operator.carry = carry
         returned = self.module(self.subject.arrange(x), *contexts)
@@ -60,7 +60,7 @@ class SequenceStep(nn.Module):
             tensor if name in self.subject.last_only else self.subject.arrange(tensor)
             for name, tensor in found.items()
         ]
-        return outputs, [carry.given[name] for name in self.states]
+        return outputs, [carry.after[name] for name in self.states]
 
     def _first(self) -> Iterator[Tensor]:
         for operator in self.computed:

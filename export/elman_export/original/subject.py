@@ -20,7 +20,7 @@ from elman_export.original.recurrence import RecurrentLayers
 _PARAMETERS = ("input", "hx")
 """Parameter names of torch's recurrent layers."""
 
-_BEGINNINGS = 32
+_MAX_PREFIXES = 32
 """Maximum number of prefixes per sequence, for modules that answer only for the last element."""
 
 
@@ -29,7 +29,7 @@ class Call:
     """A call of a recurrent layer: arguments and results."""
 
     layers: RecurrentLayers
-    given: Tensor
+    input: Tensor
     initial: tuple[Tensor, ...]
     """Each `[layers, batch, hidden]`; empty if the layer starts from zeros by default."""
     final: tuple[Tensor, ...]
@@ -70,7 +70,7 @@ class Subject:
         """
         batch, time = x.shape[:2]
         dtype = precision.of(self.module)
-        given = [self.arrange(tensor(x, dtype)), *(tensor(each, dtype) for each in contexts)]
+        arguments = [self.arrange(tensor(x, dtype)), *(tensor(each, dtype) for each in contexts)]
         calls: list[Call] = []
         handles = [
             layers.module.register_forward_hook(_record(layers, calls), with_kwargs=True)
@@ -78,7 +78,9 @@ class Subject:
         ]
         try:
             returned = call(
-                self.module, given, f"{described(given)} ({batch} sequences of {time} elements)"
+                self.module,
+                arguments,
+                f"{described(arguments)} ({batch} sequences of {time} elements)",
             )
         finally:
             for handle in handles:
@@ -102,14 +104,14 @@ class Subject:
             if name not in self.last_only
         }
         if self.last_only:
-            found |= self._for_each_beginning(x, contexts)
+            found |= self._answer_prefixes(x, contexts)
         return {name: found[name] for name in outputs}
 
-    def _for_each_beginning(
+    def _answer_prefixes(
         self, x: np.ndarray, contexts: Sequence[np.ndarray]
     ) -> Mapping[str, np.ndarray]:
         time = x.shape[1]
-        places = np.unique(np.linspace(0, time - 1, min(time, _BEGINNINGS)).astype(int))
+        places = np.unique(np.linspace(0, time - 1, min(time, _MAX_PREFIXES)).astype(int))
         runs = [self.run(x[:, : place + 1], contexts).outputs for place in places]
         found = {}
         for name in self.last_only:
@@ -142,8 +144,8 @@ def select(
             )
     else:
         values = returned if isinstance(returned, tuple | list) else [returned]
-        given, values = values, [value for value in values if not _is_state(value, states)]
-        if given and not values:
+        all_values, values = values, [value for value in values if not _is_state(value, states)]
+        if all_values and not values:
             raise UnsupportedModule(
                 "the module returns nothing but final states of its layers, [layers, batch, size]; "
                 "for an answer to each element return the layer's output, or the last layer's "
@@ -163,16 +165,16 @@ def select(
 def _record(layers: RecurrentLayers, calls: list[Call]) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         called = {**dict(zip(_PARAMETERS, args, strict=False)), **kwargs}
-        given, initial = called["input"], called.get("hx")
-        if not isinstance(given, Tensor):
+        input, initial = called["input"], called.get("hx")
+        if not isinstance(input, Tensor):
             raise UnsupportedModule(
-                f"{layers.name!r} is given a {type(given).__name__}; a step model takes the rows' "
+                f"{layers.name!r} is given a {type(input).__name__}; a step model takes the rows' "
                 "lengths itself, so give the layer a plain tensor"
             )
         calls.append(
             Call(
                 layers=layers,
-                given=given,
+                input=input,
                 initial=() if initial is None else _states(initial),
                 final=_states(result[1]),
             )

@@ -38,5 +38,5 @@ def check_median(step: StepModel, cases: Sequence[Case], original: str) -> None:
 
 
 def _unmasked(values: np.ndarray) -> np.ndarray:
-    kept: np.ndarray = np.ma.compressed(values)
-    return kept
+    flat: np.ndarray = np.ma.compressed(values)
+    return flat

@@ -151,8 +151,8 @@ class StepModel:
         feed |= {each.input: contexts[each.name] for each in spec.contexts if each.input}
         if spec.lengths is not None:
             feed[spec.lengths] = lengths
-        wanted = [*(out.name for out in spec.outputs), *(state.output for state in spec.states)]
-        found = self._session.run(wanted, feed)
+        names = [*(out.name for out in spec.outputs), *(state.output for state in spec.states)]
+        found = self._session.run(names, feed)
         outputs = {out.name: found[out.name] for out in spec.outputs}
         if not spec.time_axis:
             outputs = {name: value[:, None] for name, value in outputs.items()}

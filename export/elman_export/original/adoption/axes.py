@@ -65,7 +65,7 @@ class Axes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class ElementLayout:
     """A possible layout of the graph's elements."""
 
     axes: Axes
@@ -85,7 +85,7 @@ class Candidate:
         return (kind, *lacks, self.open_units, *place, *(-axis for axis in axes.element))
 
 
-def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
+def element_layouts(dims: Dims, shape: tuple[int, ...] | None) -> list[ElementLayout]:
     """Returns every layout with the declared sizes for elements of `shape`, best first.
 
     Without `shape`, the element has the axes of declared size, except axes of size 1.
@@ -97,7 +97,7 @@ def candidates(dims: Dims, shape: tuple[int, ...] | None) -> list[Candidate]:
             rest = [axis for axis in axes if axis not in (batch, time)]
             for units, element in _elements(dims, rest, shape):
                 found += [
-                    Candidate(
+                    ElementLayout(
                         axes=Axes(
                             rank=len(dims), batch=batch, time=time, units=units, shape=element
                         ),

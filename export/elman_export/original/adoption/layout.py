@@ -11,10 +11,10 @@ from itertools import product
 import onnx
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.original.adoption.axes import Axes, Candidate, candidates
+from elman_export.original.adoption.axes import Axes, ElementLayout, element_layouts
 from elman_export.original.adoption.port import Dims, shape_text
 from elman_export.original.adoption.roles import Roles, State
-from elman_export.original.adoption.trial import Failed, Sessions, Trial
+from elman_export.original.adoption.trial import LayoutFailed, Sessions, Trial
 from elman_server.model.spec import InputKind, InputSpec
 
 _MAX_LAYOUTS = 64
@@ -56,49 +56,49 @@ def find(
     reasons: list[str] = []
     sessions = Sessions(model, roles)
     tried = 0
-    for candidate in _element_candidates(roles, input, shape):
-        if one_step and candidate.axes.time is not None:
+    for element in _element_layouts(roles, input, shape):
+        if one_step and element.axes.time is not None:
             continue
-        if candidate.axes.time is None and roles.lengths is not None:
+        if element.axes.time is None and roles.lengths is not None:
             continue
-        for contexts in _context_candidates(roles, candidate.batched):
-            for sized in _state_candidates(model, roles, candidate.batched):
+        for contexts in _context_layouts(roles, element.batched):
+            for sized in _state_layouts(model, roles, element.batched):
                 if (tried := tried + 1) > _MAX_LAYOUTS:
                     break
                 found = []
                 for states in sized:
                     trial = Trial(
-                        sessions, input, candidate=candidate, states=states, contexts=contexts
+                        sessions, input, element=element, states=states, contexts=contexts
                     )
                     try:
                         found.append(_layout(trial, whole, tolerance))
-                    except Failed as error:
+                    except LayoutFailed as error:
                         reasons.append(str(error))
                 if len(found) > 1:
                     raise _ambiguous(found)
                 if found:
                     return found[0]
-    wanted = shape_text(shape) if shape is not None else "the declared shape"
+    expected = shape_text(shape) if shape is not None else "the declared shape"
     if not reasons:
         raise UnsupportedGraph(
-            f"input {roles.element} can't take elements of {wanted}: its axes do not fit"
+            f"input {roles.element} can't take elements of {expected}: its axes do not fit"
             + (", or it has none for the time, which lengths are for" if roles.lengths else "")
         )
     raise UnsupportedGraph(
         next(iter(sessions.grown), "")
         or f"no layout of rows and steps was found in which {roles.element.name!r} takes "
-        f"elements of {wanted}; the simplest fails with: {reasons[-1]}"
+        f"elements of {expected}; the simplest fails with: {reasons[-1]}"
     )
 
 
-def _element_candidates(
+def _element_layouts(
     roles: Roles, input: InputSpec, shape: tuple[int, ...] | None
-) -> list[Candidate]:
+) -> list[ElementLayout]:
     port = roles.element
     if shape is None and input.kind is not InputKind.FEATURES:
         shape = ()
     if port.dims is not None:
-        found = candidates(port.dims, shape)
+        found = element_layouts(port.dims, shape)
         if shape is None and None in port.dims:
             # An open axis may hold rows or steps. With two or more, one may belong to the element.
             opened = port.dims.count(None)
@@ -108,7 +108,7 @@ def _element_candidates(
         return found
     if shape is None:
         raise ExportError(_open_shape(None, port.name))
-    return [each for more in (1, 2, 0) for each in candidates((None,) * more + shape, shape)]
+    return [each for more in (1, 2, 0) for each in element_layouts((None,) * more + shape, shape)]
 
 
 def _open_shape(dims: Dims | None, name: str) -> str:
@@ -118,7 +118,7 @@ def _open_shape(dims: Dims | None, name: str) -> str:
     )
 
 
-def _state_candidates(
+def _state_layouts(
     model: onnx.ModelProto, roles: Roles, batched: bool
 ) -> Iterator[Iterator[dict[str, Axes]]]:
     """Yields a group of layouts for each choice of batch axes. A group has several layouts if the
@@ -216,7 +216,7 @@ def _state_axes(dims: Dims, batch: int | None) -> Axes:
     return Axes(rank=len(dims), batch=batch, time=None, shape=shape)
 
 
-def _context_candidates(roles: Roles, batched: bool) -> Iterator[dict[str, Axes]]:
+def _context_layouts(roles: Roles, batched: bool) -> Iterator[dict[str, Axes]]:
     options = []
     for port in roles.contexts:
         if port.dims is None:
@@ -236,16 +236,16 @@ def _context_candidates(roles: Roles, batched: bool) -> Iterator[dict[str, Axes]
 
 def _layout(trial: Trial, whole: frozenset[str], tolerance: float) -> Layout:
     outputs = trial.outputs(whole)
-    candidate = trial.candidate
-    if candidate.batched:
+    element = trial.element
+    if element.batched:
         trial.check_rows(outputs, tolerance)
     return Layout(
-        element=candidate.axes,
+        element=element.axes,
         states=trial.states,
         contexts=trial.contexts,
         outputs=outputs,
-        batched=candidate.batched,
-        many_steps=candidate.open_units > 0,
+        batched=element.batched,
+        many_steps=element.open_units > 0,
     )
 
 

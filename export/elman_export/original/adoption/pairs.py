@@ -45,19 +45,19 @@ _WORDS = frozenset(
 
 
 def find(
-    inputs: Sequence[Port], outputs: Sequence[Port], given: Mapping[str, str]
+    inputs: Sequence[Port], outputs: Sequence[Port], declared: Mapping[str, str]
 ) -> dict[str, str]:
     """Returns the output with the next value for each state input.
 
-    `inputs` are possible states or elements; one must remain for the elements. The `given` pairs
+    `inputs` are possible states or elements; one must remain for the elements. The `declared` pairs
     are kept. Raises `ExportError` with the possible options if pairs are uncertain.
     """
-    _check_given(inputs, outputs, given)
-    left = [each for each in inputs if each.name not in given]
-    free = [each for each in outputs if each.name not in given.values()]
-    if given and len(left) == 1:
-        return dict(given)
-    found = {**given, **_by_name(left, free)}
+    _check_declared(inputs, outputs, declared)
+    left = [each for each in inputs if each.name not in declared]
+    free = [each for each in outputs if each.name not in declared.values()]
+    if declared and len(left) == 1:
+        return dict(declared)
+    found = {**declared, **_by_name(left, free)}
     left = [each for each in left if each.name not in found]
     if len(left) == 1 and found:
         return found
@@ -99,14 +99,16 @@ def may_pair(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
     return bool(_candidates(inputs, outputs))
 
 
-def _check_given(inputs: Sequence[Port], outputs: Sequence[Port], given: Mapping[str, str]) -> None:
+def _check_declared(
+    inputs: Sequence[Port], outputs: Sequence[Port], declared: Mapping[str, str]
+) -> None:
     by_input = {each.name: each for each in inputs}
     by_output = {each.name: each for each in outputs}
-    for name, target in given.items():
-        for side, known, wanted in (("input", by_input, name), ("output", by_output, target)):
-            if wanted not in known:
+    for name, target in declared.items():
+        for side, known, port_name in (("input", by_input, name), ("output", by_output, target)):
+            if port_name not in known:
                 raise ExportError(
-                    f"state {name}:{target}: {wanted!r} is no {side} of the graph; it has "
+                    f"state {name}:{target}: {port_name!r} is no {side} of the graph; it has "
                     f"{', '.join(map(repr, known))}"
                 )
         if not compatible(by_input[name], by_output[target]):
@@ -114,11 +116,11 @@ def _check_given(inputs: Sequence[Port], outputs: Sequence[Port], given: Mapping
             raise ExportError(
                 f"state {name}:{target}: {one} of {one.dtype} can't take {two} of {two.dtype}"
             )
-    if len(set(given.values())) < len(given):
+    if len(set(declared.values())) < len(declared):
         raise ExportError(
-            "an output is the next value of two states: " + _options([*given.items()])
+            "an output is the next value of two states: " + _options([*declared.items()])
         )
-    if len(given) == len(inputs):
+    if len(declared) == len(inputs):
         raise ExportError("all inputs are states; one must take the elements")
 
 
@@ -135,9 +137,11 @@ def _by_name(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
 
 
 def _same(port: Port, others: Sequence[Port], key: Callable[[str], str]) -> list[Port]:
-    wanted = key(port.name)
+    expected = key(port.name)
     return [
-        each for each in others if wanted and key(each.name) == wanted and compatible(port, each)
+        each
+        for each in others
+        if expected and key(each.name) == expected and compatible(port, each)
     ]
 
 

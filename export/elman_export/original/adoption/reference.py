@@ -119,7 +119,7 @@ class Reference:
         if steps > 1 and layout.element.time is None:
             arranged = np.concatenate(
                 [layout.element.arrange(x[:, step : step + 1]) for step in range(steps)],
-                axis=_open(roles, units),
+                axis=_open_axis(roles, units),
             )
         else:
             arranged = layout.element.arrange(x)
@@ -129,16 +129,16 @@ class Reference:
         if roles.lengths is not None:
             feed[roles.lengths.name] = np.full(1, steps, roles.lengths.dtype)
         outputs = [port.name for port in roles.outputs]
-        wanted = list(dict.fromkeys([*outputs, *(s.output.name for s in roles.states)]))
+        names = list(dict.fromkeys([*outputs, *(s.output.name for s in roles.states)]))
         try:
-            found = self._session.run(wanted, feed)
+            found = self._session.run(names, feed)
             normal = {name: layout.outputs[name].normal(found[name]) for name in outputs}
         except (RuntimeFailed, ValueError) as error:  # ValueError: numpy's, for axes of other sizes
             raise ExportError(f"the graph can't run {steps} elements in a row: {error}") from None
         return normal, {s.input.name: found[s.output.name] for s in roles.states}
 
 
-def _open(roles: Roles, units: tuple[int, ...]) -> int:
+def _open_axis(roles: Roles, units: tuple[int, ...]) -> int:
     dims = roles.element.dims or ()
     return next((axis for axis in units if dims[axis] is None), 0)
 

@@ -14,12 +14,12 @@ def feeding_states(model: onnx.ModelProto) -> set[str] | None:
     waiting: list[str] = []
     found_any = False
     for node in onnxnodes.nodes(model):
-        given = set() if node.op_type in SIZES_ONLY else {name for name in node.input if name}
+        sources = set() if node.op_type in SIZES_ONLY else {name for name in node.input if name}
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
-                given.update(value.name for value in graph.output)
+                sources.update(value.name for value in graph.output)
         for name in node.output:
-            reads.setdefault(name, set()).update(given)
+            reads.setdefault(name, set()).update(sources)
         if recurrent.is_recurrent(node):
             found_any = True
             waiting += [inputs(node, state.given) for state in recurrent.states(node)]

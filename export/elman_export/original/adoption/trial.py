@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.original.adoption.axes import Axes, Candidate
+from elman_export.original.adoption.axes import Axes, ElementLayout
 from elman_export.original.adoption.roles import Roles
 from elman_export.proof.sample import random_elements
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed, Session
@@ -16,7 +16,7 @@ _ROWS = (2, 3)
 _STEPS = (4, 5)
 
 
-class Failed(Exception):
+class LayoutFailed(Exception):
     """A layout that does not fit the graph. The message gives the reason."""
 
 
@@ -51,11 +51,11 @@ class Sessions:
         self.model = model
         self.roles = roles
         self.grown: list[str] = []
-        self._made: dict[tuple[tuple[str, int | None], ...], Session | Failed] = {}
+        self._made: dict[tuple[tuple[str, int | None], ...], Session | LayoutFailed] = {}
 
     def get(self, axes: Mapping[str, int | None]) -> Session:
-        """Returns the session with the given axes open. Raises `Failed` if the graph does not allow
-        open axes."""
+        """Returns the session with the given axes open. Raises `LayoutFailed` if the graph does not
+        allow open axes."""
         key = tuple(sorted(axes.items()))
         if key not in self._made:
             ports = [self.roles.element, *self.roles.contexts]
@@ -66,9 +66,9 @@ class Sessions:
                 opened = with_open_axes(self.model, known, dims)
                 self._made[key] = Session(opened.SerializeToString())
             except RuntimeFailed as error:
-                self._made[key] = Failed(str(error))
+                self._made[key] = LayoutFailed(str(error))
         made = self._made[key]
-        if isinstance(made, Failed):
+        if isinstance(made, LayoutFailed):
             raise made
         return made
 
@@ -81,11 +81,11 @@ class Trial:
         sessions: Sessions,
         input: InputSpec,
         *,
-        candidate: Candidate,
+        element: ElementLayout,
         states: Mapping[str, Axes],
         contexts: Mapping[str, Axes],
     ) -> None:
-        self.candidate = candidate
+        self.element = element
         self.states = states
         self.contexts = contexts
         self._sessions = sessions
@@ -96,12 +96,12 @@ class Trial:
     def outputs(self, whole: frozenset[str]) -> dict[str, Axes]:
         """Returns the layouts of the outputs.
 
-        Raises `Failed` if the shapes of outputs or states do not follow the numbers of rows and
-        steps; `UnsupportedGraph` for an output without a value per row.
+        Raises `LayoutFailed` if the shapes of outputs or states do not follow the numbers of rows
+        and steps; `UnsupportedGraph` for an output without a value per row.
         """
-        time = self.candidate.axes.time is not None
+        time = self.element.axes.time is not None
         one = self._shapes(1, 1)
-        rows = [self._shapes(count, 1) for count in _ROWS] if self.candidate.batched else []
+        rows = [self._shapes(count, 1) for count in _ROWS] if self.element.batched else []
         steps = [self._shapes(1, count) for count in _STEPS] if time else []
         found = {}
         for port in self._roles.outputs:
@@ -112,12 +112,12 @@ class Trial:
                     f"output {name!r} has shape {list(shape)} for one row and for {_ROWS[-1]}: it "
                     "does not come for each row"
                 )
-                if self.candidate.opened:
-                    raise Failed(message)
+                if self.element.opened:
+                    raise LayoutFailed(message)
                 raise UnsupportedGraph(f"{message}; choose the outputs that do with --returns")
             step = _axis(name, shape, [each[name] for each in steps], _STEPS, "steps")
             if steps and step is None:
-                raise Failed(
+                raise LayoutFailed(
                     f"output {name!r} has shape {list(shape)} for one step and for {_STEPS[-1]}"
                 )
             rest = [axis for axis in range(len(shape)) if axis not in (batch, step)]
@@ -135,30 +135,32 @@ class Trial:
             both = self._shapes(_ROWS[-1], _STEPS[-1])
             for name, axes in found.items():
                 if both[name] != axes.sizes(_ROWS[-1], _STEPS[-1]):
-                    raise Failed(f"output {name!r} has shape {list(both[name])} for rows of steps")
+                    raise LayoutFailed(
+                        f"output {name!r} has shape {list(both[name])} for rows of steps"
+                    )
         return found
 
     def check_rows(self, outputs: Mapping[str, Axes], tolerance: float) -> None:
-        """Raises `Failed` if a row's results differ between a batch and a run alone."""
-        time = 1 if self.candidate.axes.time is None else _STEPS[-1]
+        """Raises `LayoutFailed` if a row's results differ between a batch and a run alone."""
+        time = 1 if self.element.axes.time is None else _STEPS[-1]
         count = _ROWS[-1]
-        given = self._given(count, time)
-        together = self._run(given, count, time)
+        values = self._random_inputs(count, time)
+        together = self._run(values, count, time)
         axes = {**outputs, **{s.output.name: self.states[s.input.name] for s in self._roles.states}}
         for row in range(count):
-            alone = self._run({name: x[row : row + 1] for name, x in given.items()}, 1, time)
+            alone = self._run({name: x[row : row + 1] for name, x in values.items()}, 1, time)
             for name, each in axes.items():
                 expected = each.normal(alone[name]).astype(float)
                 found = each.normal(together[name])[row : row + 1]
                 allowed = tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
                 difference = float(np.abs(found - expected).max(initial=0))
                 if not difference <= allowed:
-                    raise Failed(
+                    raise LayoutFailed(
                         f"{name!r} differs by {difference:.3g} between a row alone and in a batch"
                     )
 
     def _shapes(self, batch: int, time: int) -> dict[str, tuple[int, ...]]:
-        answer = self._run(self._given(batch, time), batch, time)
+        answer = self._run(self._random_inputs(batch, time), batch, time)
         for state in self._roles.states:
             before = self.states[state.input.name].sizes(batch, 1)
             after = answer[state.output.name].shape
@@ -170,18 +172,18 @@ class Trial:
             )
             if len(before) == len(after) and batch == time == 1:
                 self._sessions.grown.append(message)
-            raise Failed(message)
+            raise LayoutFailed(message)
         return {name: value.shape for name, value in answer.items()}
 
-    def _given(self, batch: int, time: int) -> dict[str, np.ndarray]:
+    def _random_inputs(self, batch: int, time: int) -> dict[str, np.ndarray]:
         """Random `[batch, time, *shape]` for each input; a single step for inputs without steps."""
-        shape = self.candidate.axes.shape
+        shape = self.element.axes.shape
         rng = self._rng
         if self._input.size:
             x = random_elements(self._input, batch, time, rng)
         else:
             x = rng.standard_normal((batch, time, *shape)).astype(self._input.dtype)
-        given = {self._roles.element.name: x}
+        values = {self._roles.element.name: x}
         for port, axes in (
             *((state.input, self.states[state.input.name]) for state in self._roles.states),
             *((port, self.contexts[port.name]) for port in self._roles.contexts),
@@ -189,26 +191,26 @@ class Trial:
             size = (batch, 1, *axes.shape)
             floating = np.issubdtype(port.dtype, np.floating)
             value = rng.standard_normal(size) * 0.5 if floating else np.zeros(size)
-            given[port.name] = value.astype(port.dtype)
-        return given
+            values[port.name] = value.astype(port.dtype)
+        return values
 
-    def _run(self, given: Arrays, batch: int, time: int) -> Arrays:
+    def _run(self, values: Arrays, batch: int, time: int) -> Arrays:
         """Runs the graph. Returns outputs by name, in the graph's layout."""
         roles = self._roles
-        axes = {roles.element.name: self.candidate.axes, **self.states, **self.contexts}
-        feed = {name: axes[name].arrange(value) for name, value in given.items()}
+        axes = {roles.element.name: self.element.axes, **self.states, **self.contexts}
+        feed = {name: axes[name].arrange(value) for name, value in values.items()}
         feed |= roles.constants
         if roles.lengths is not None:
             feed[roles.lengths.name] = np.full(batch, time, roles.lengths.dtype)
-        batched = {name: each.batch for name, each in axes.items() if self.candidate.batched}
+        batched = {name: each.batch for name, each in axes.items() if self.element.batched}
         names = [port.name for port in roles.outputs]
         names += [state.output.name for state in roles.states]
         runtime = self._sessions.get(batched)
-        wanted = list(dict.fromkeys(names))
+        unique = list(dict.fromkeys(names))
         try:
-            return runtime.run(wanted, feed)
+            return runtime.run(unique, feed)
         except RuntimeFailed as error:
-            raise Failed(str(error)) from None
+            raise LayoutFailed(str(error)) from None
 
 
 def _axis(
@@ -219,7 +221,7 @@ def _axis(
     what: str,
 ) -> int | None:
     """Returns the axis with length 1 in `one` and lengths `sizes` in `others`; `None` if all shapes
-    are equal. Raises `Failed` for any other difference."""
+    are equal. Raises `LayoutFailed` for any other difference."""
     if not others or all(shape == one for shape in others):
         return None
     if all(len(shape) == len(one) for shape in others):
@@ -228,7 +230,7 @@ def _axis(
             (axis,) = changed
             if (one[axis], *(shape[axis] for shape in others)) == (1, *sizes):
                 return axis
-    raise Failed(
+    raise LayoutFailed(
         f"output {name!r} has shape {list(one)} for one of {what} and {list(others[-1])} for "
         f"{sizes[-1]}"
     )

@@ -98,10 +98,10 @@ class _Wrapper:
         inner = self._inner(input.name)
         time = ["time"] if axes.time is not None else []
         self._inputs.append(value_info(input.name, input.dtype, [self._rows, *time, *input.shape]))
-        given, states = input.name, tuple[StateSpec, ...]()
+        source, states = input.name, tuple[StateSpec, ...]()
         if self._overlap:
-            given, states = self._joined(input)
-        self._enter(given, axes, inner)
+            source, states = self._joined(input)
+        self._enter(source, axes, inner)
         return states
 
     def _joined(self, input: InputSpec) -> tuple[str, tuple[StateSpec, ...]]:
@@ -134,15 +134,15 @@ class _Wrapper:
 
     def states(self) -> list[StateSpec]:
         editing = self._editing
-        wanted = {port.name for port in self._roles.outputs}
+        requested = {port.name for port in self._roles.outputs}
         specs = []
         for state in self._roles.states:
             name, target = state.input.name, state.output.name
             axes = self._layout.states[name]
-            if target in wanted or axes.batch is None:
+            if target in requested or axes.batch is None:
                 # A requested output keeps its name. A tensor without rows is renamed.
-                inner = target if target in wanted else self._inner(target)
-                target = editing.fresh(f"{target}.next") if target in wanted else target
+                inner = target if target in requested else self._inner(target)
+                target = editing.fresh(f"{target}.next") if target in requested else target
                 found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
                 editing.behind("Identity", [found], target)
             if axes.batch is None:
@@ -226,15 +226,15 @@ class _Wrapper:
         self._editing.rename(name, inner)
         return inner
 
-    def _enter(self, given: str, axes: Axes, inner: str) -> None:
+    def _enter(self, source: str, axes: Axes, inner: str) -> None:
         """Converts `[batch, time, *shape]` to the graph's layout."""
         editing = self._editing
         if axes.batch is None:
-            given = editing.squeezed("before", given, [0])
+            source = editing.squeezed("before", source, [0])
         kept = sorted(axes.order)
-        given = editing.transposed("before", given, [axes.order.index(axis) for axis in kept])
-        given = editing.unsqueezed("before", given, axes.units)
-        editing.before("Identity", [given], inner)
+        source = editing.transposed("before", source, [axes.order.index(axis) for axis in kept])
+        source = editing.unsqueezed("before", source, axes.units)
+        editing.before("Identity", [source], inner)
 
 
 def _dims(roles: Roles) -> dict[str, Sequence[int | None]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_export.original.adoption.axes import Axes, candidates
+from elman_export.original.adoption.axes import Axes, element_layouts
 
 
 @st.composite
@@ -34,7 +34,7 @@ def test_what_goes_in_comes_out_again(axes: Axes, rows: int, steps: int) -> None
 
 
 def best(dims: tuple[int | None, ...], shape: tuple[int, ...] | None) -> Axes:
-    return candidates(dims, shape)[0].axes
+    return element_layouts(dims, shape)[0].axes
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_open_axes_are_tried_as_rows_and_steps_first(
 
 
 def test_an_element_that_does_not_fit_has_no_layout() -> None:
-    assert candidates((None, 4), (3,)) == []
+    assert element_layouts((None, 4), (3,)) == []
