@@ -28,7 +28,7 @@ from elman_server.model.spec import ContextSpec, InputSpec, StateSpec
 _BATCHES = (2, 5)
 """Batch sizes of the runs that observe the module's outputs."""
 
-Answer = tuple[Mapping[str, Tensor], list[Tensor]]
+CellResult = tuple[Mapping[str, Tensor], list[Tensor]]
 """Outputs by name, and the new states in order."""
 
 
@@ -50,7 +50,7 @@ class CellSubject:
         waiting = iter(states)
         return [_nested(each, waiting) for each in self.states]
 
-    def run(self, x: Tensor, states: Sequence[Tensor], contexts: Sequence[Tensor]) -> Answer:
+    def run(self, x: Tensor, states: Sequence[Tensor], contexts: Sequence[Tensor]) -> CellResult:
         """Runs a step on `x [batch, *shape]`. Raises `UnsupportedModule` if a state changes shape
         or type."""
         description = described([x, *states, *contexts])
@@ -64,7 +64,7 @@ class CellSubject:
                 )
         return outputs, new
 
-    def take(self, returned: Any) -> Answer:
+    def take(self, returned: Any) -> CellResult:
         """Splits the module's return value into outputs and states.
 
         The module returns the outputs in order, or a dict of outputs, and then the states.

@@ -1,4 +1,4 @@
-"""Search for the rows and steps of a streaming graph, in trial runs.
+"""Search for the rows and steps of a streaming graph, in test runs.
 
 The graph's declarations decide the layouts to try, and the order. A layout is accepted only after
 runs with one, two and three rows and with several steps.
@@ -12,9 +12,9 @@ import onnx
 
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.original.adoption.axes import Axes, ElementLayout, element_layouts
+from elman_export.original.adoption.layoutcheck import LayoutCheck, LayoutFailed, Sessions
 from elman_export.original.adoption.port import Dims, shape_text
 from elman_export.original.adoption.roles import Roles, State
-from elman_export.original.adoption.trial import LayoutFailed, Sessions, Trial
 from elman_server.model.spec import InputKind, InputSpec
 
 _MAX_LAYOUTS = 64
@@ -67,11 +67,11 @@ def find(
                     break
                 found = []
                 for states in sized:
-                    trial = Trial(
+                    check = LayoutCheck(
                         sessions, input, element=element, states=states, contexts=contexts
                     )
                     try:
-                        found.append(_layout(trial, whole, tolerance))
+                        found.append(_layout(check, whole, tolerance))
                     except LayoutFailed as error:
                         reasons.append(str(error))
                 if len(found) > 1:
@@ -234,15 +234,15 @@ def _context_layouts(roles: Roles, batched: bool) -> Iterator[dict[str, Axes]]:
         yield dict(choice)
 
 
-def _layout(trial: Trial, whole: frozenset[str], tolerance: float) -> Layout:
-    outputs = trial.outputs(whole)
-    element = trial.element
+def _layout(check: LayoutCheck, whole: frozenset[str], tolerance: float) -> Layout:
+    outputs = check.outputs(whole)
+    element = check.element
     if element.batched:
-        trial.check_rows(outputs, tolerance)
+        check.check_rows(outputs, tolerance)
     return Layout(
         element=element.axes,
-        states=trial.states,
-        contexts=trial.contexts,
+        states=check.states,
+        contexts=check.contexts,
         outputs=outputs,
         batched=element.batched,
         many_steps=element.open_units > 0,

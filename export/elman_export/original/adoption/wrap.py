@@ -15,8 +15,8 @@ from elman_export.options import Options
 from elman_export.original.adoption.axes import Axes
 from elman_export.original.adoption.editing import Editing, value_info
 from elman_export.original.adoption.layout import Layout
+from elman_export.original.adoption.layoutcheck import with_open_axes
 from elman_export.original.adoption.roles import Roles
-from elman_export.original.adoption.trial import with_open_axes
 from elman_server.model.spec import (
     ContextSpec,
     DType,

@@ -1,4 +1,4 @@
-"""Trial runs of a streaming graph in a given layout."""
+"""Test runs of a streaming graph in a given layout."""
 
 from collections.abc import Mapping, Sequence
 
@@ -73,7 +73,7 @@ class Sessions:
         return made
 
 
-class Trial:
+class LayoutCheck:
     """Check of a single layout."""
 
     def __init__(
