@@ -6,20 +6,17 @@ session.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from elman_server.durable.named.lease import Lease
+from elman_server.durable.store.batches import batches
 from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import LabelledMetrics
 from elman_server.telemetry.table import CHECKPOINT_BYTES, CHECKPOINTS
 
-_BATCH = 250
-_BATCH_NBYTES = 4 * 1024 * 1024
-"""Checkpoints per batch, and bytes at which a batch is full. The event loop does no other work
-while sealing a batch."""
 _MOST_LEAVING = 10_000
 _MOST_LEAVING_NBYTES = 256 * 1024 * 1024
 """Ended sessions whose last checkpoints wait during an outage of the store, and the checkpoints'
@@ -68,7 +65,7 @@ class CheckpointWriter:
 
     def leave(self, lease: Lease) -> None:
         """Takes an ended session, for saving and then releasing it soon."""
-        nbytes = 0 if lease.unsaved is None else lease.unsaved.nbytes
+        nbytes = _nbytes(lease)
         self.leaving[lease] = nbytes
         self._leaving_nbytes += nbytes
         self._left[lease.key] = lease
@@ -111,7 +108,7 @@ class CheckpointWriter:
     async def save_all(self) -> None:
         dirty, self._dirty = self._dirty, {}
         try:
-            for batch in _batches(dirty):
+            for batch in batches(dirty, _nbytes):
                 await self._save(batch)
             self._tell(None)
         except BaseException as error:  # including a cancellation during a save
@@ -182,14 +179,5 @@ class CheckpointWriter:
             self._failed_at = self._renewals
 
 
-def _batches(leases: Iterable[Lease]) -> Iterator[list[Lease]]:
-    batch: list[Lease] = []
-    nbytes = 0
-    for lease in leases:
-        nbytes += 0 if lease.unsaved is None else lease.unsaved.nbytes
-        batch.append(lease)
-        if len(batch) == _BATCH or nbytes >= _BATCH_NBYTES:
-            yield batch
-            batch, nbytes = [], 0
-    if batch:
-        yield batch
+def _nbytes(lease: Lease) -> int:
+    return 0 if lease.unsaved is None else lease.unsaved.nbytes

@@ -98,17 +98,6 @@ class FileStore:
 
         return refused(await self._change(claims, release))
 
-    async def drop(self, *claims: Claim) -> frozenset[Claim]:
-        def drop(shard: Shard, name: str, claim: Claim, now: int) -> Standing:
-            record = shard.record(name)
-            standing = record.standing(claim)
-            if standing is not Standing.LOST:
-                shard.note(name, claim.key, record.recalled(claim).dropped(now))
-                shard.discard(name)
-            return standing
-
-        return refused(await self._change(claims, drop))
-
     async def close(self) -> None:
         self._thread.shutdown(wait=False)
 

@@ -30,7 +30,7 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An owner's claim of a key. Renewing, saving, releasing and dropping need the claim."""
+    """An owner's claim of a key. Renewing, saving and releasing need the claim."""
 
     key: str
     owner: str
@@ -59,7 +59,7 @@ class Renewal:
     """The result of renewing claims. Every claim except the `lost` ones has a new lease."""
 
     lost: frozenset[Claim] = frozenset()
-    """Outdated claims: a later claim followed, or the key was released or dropped."""
+    """Outdated claims: a later claim followed, or the key was released."""
     wanted: frozenset[Claim] = frozenset()
     """Claims whose key another owner has asked for since the claim. Every renewal repeats the
     report."""
@@ -112,11 +112,6 @@ class StateStore(Protocol):
 
     async def release(self, *claims: Claim) -> frozenset[Claim]:
         """Gives keys up and keeps their checkpoints. Returns the outdated claims; their keys stay
-        unchanged."""
-        ...
-
-    async def drop(self, *claims: Claim) -> frozenset[Claim]:
-        """Gives keys up and deletes their checkpoints. Returns the outdated claims; their keys stay
         unchanged."""
         ...
 

@@ -90,9 +90,6 @@ class Record:
     def released(self, now: int) -> "Record":
         return Record(generation=self.generation, last=self.last, kept=max(self.kept, now))
 
-    def dropped(self, now: int) -> "Record":
-        return Record(generation=self.generation, last=self.last, kept=now)
-
     def outlived(self, now: int) -> bool:
         """Whether the record may be deleted."""
         return now > max(self.until, self.kept) + REMEMBERED

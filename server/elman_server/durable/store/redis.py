@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
 from elman_server.durable.store import scripts
+from elman_server.durable.store.batches import batches
 from elman_server.durable.store.interface import Claim, Held, Renewal, StoreUnavailable
 from elman_server.durable.store.record import Standing, milliseconds, refused, renewal
 from elman_server.durable.store.turns import Turns
@@ -24,12 +25,6 @@ from elman_server.durable.store.turns import Turns
 PREFIX = "elman:"
 TIMEOUT = 2.0
 CONNECTIONS = 8
-
-_BATCH = 250
-"""Claims per script. During a script, Redis serves no other client. While the script is built, this
-process does no other work."""
-_BATCH_NBYTES = 4 * 1024 * 1024
-"""Bytes of checkpoints per script. A larger checkpoint gets its own script."""
 
 
 class RedisStore:
@@ -65,7 +60,6 @@ class RedisStore:
         self._renew = self._client.register_script(scripts.RENEW)
         self._save = self._client.register_script(scripts.SAVE)
         self._release = self._client.register_script(scripts.RELEASE)
-        self._drop = self._client.register_script(scripts.DROP)
 
     async def claim(
         self, key: str, *, owner: str, lease_seconds: float, again: bool = False
@@ -86,7 +80,7 @@ class RedisStore:
     async def renew(self, claims: Collection[Claim], *, lease_seconds: float) -> Renewal:
         duration = milliseconds(lease_seconds)
         answers: list[tuple[Claim, Standing]] = []
-        for batch in _batches(claims):
+        for batch in batches(claims):
             keys = [self._record(claim.key) for claim in batch]
             answers += await self._ask(self._renew, batch, keys, [duration, *_shown(batch)])
         return renewal(answers)
@@ -95,7 +89,7 @@ class RedisStore:
         duration = milliseconds(ttl)
         number = int(self._clock() * 1_000_000)
         answers: list[tuple[Claim, Standing]] = []
-        for batch in _batches(checkpoints, lambda claim: len(checkpoints[claim])):
+        for batch in batches(checkpoints, lambda claim: len(checkpoints[claim])):
             keys = self._both(batch)
             arguments = [
                 field
@@ -107,15 +101,9 @@ class RedisStore:
 
     async def release(self, *claims: Claim) -> frozenset[Claim]:
         answers: list[tuple[Claim, Standing]] = []
-        for batch in _batches(claims):
+        for batch in batches(claims):
             keys = [self._record(claim.key) for claim in batch]
             answers += await self._ask(self._release, batch, keys, _shown(batch))
-        return refused(answers)
-
-    async def drop(self, *claims: Claim) -> frozenset[Claim]:
-        answers: list[tuple[Claim, Standing]] = []
-        for batch in _batches(claims):
-            answers += await self._ask(self._drop, batch, self._both(batch), _shown(batch))
         return refused(answers)
 
     async def close(self) -> None:
@@ -161,18 +149,3 @@ class RedisStore:
 def _shown(claims: Iterable[Claim]) -> list[str | int | bytes]:
     """Returns the claims as arguments for a script: generation and owner of each claim."""
     return [field for claim in claims for field in (claim.generation, claim.owner)]
-
-
-def _batches(
-    claims: Iterable[Claim], nbytes: Callable[[Claim], int] = lambda claim: 0
-) -> Iterator[list[Claim]]:
-    batch: list[Claim] = []
-    total = 0
-    for claim in claims:
-        total += nbytes(claim)
-        if batch and (len(batch) == _BATCH or total > _BATCH_NBYTES):
-            yield batch
-            batch, total = [], nbytes(claim)
-        batch.append(claim)
-    if batch:
-        yield batch

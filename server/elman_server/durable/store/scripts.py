@@ -156,27 +156,3 @@ end
 return table.concat(answers)
 """
 )
-
-DROP = (
-    _MANY
-    + """
--- KEYS: of each claim record and checkpoint. ARGV: of each claim generation and owner.
--- Answers: l(ost) or c(urrent).
-local answers = {}
-for i = 1, #KEYS / 2 do
-  local record, checkpoint = KEYS[2 * i - 1], KEYS[2 * i]
-  local generation, owner = ARGV[2 * i - 1], ARGV[2 * i]
-  local found = redis.call('HMGET', record, 'generation', 'owner')
-  if standing_of(found, generation, owner) == 'lost' then
-    answers[i] = 'l'
-  else
-    redis.call('HSET', record, 'generation', generation, 'last', owner)
-    redis.call('HDEL', record, 'owner', 'until', 'wanted', 'saved', 'kept')
-    redis.call('DEL', checkpoint)
-    remember(record, 0)
-    answers[i] = 'c'
-  end
-end
-return table.concat(answers)
-"""
-)

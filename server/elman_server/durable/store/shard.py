@@ -17,7 +17,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from elman_server.durable.store.record import Record
 
@@ -113,10 +113,6 @@ class Shard:
     def keep(self, name: str, data: bytes, expiry: int) -> None:
         header = _HEADER.pack(_LETTERS, expiry, zlib.crc32(data))
         self._replace(self._path(name, _CHECKPOINT), header, data)
-
-    def discard(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(name, _CHECKPOINT))
 
     def sweep(self, now: int) -> None:
         """Deletes expired checkpoints, outlived records and unfinished files."""

@@ -86,7 +86,6 @@ async def test_an_owner_that_was_followed_can_do_nothing_more(world: World) -> N
     assert await store.renew([old], lease_seconds=30) == Renewal(lost=fenced)
     assert await store.save({old: b"late"}, ttl=30) == fenced
     assert await store.release(old) == fenced
-    assert await store.drop(old) == fenced
 
     assert await store.renew([new], lease_seconds=30) == Renewal()
     assert await store.save({new: b"newer"}, ttl=30) == frozenset()
@@ -138,26 +137,14 @@ async def test_a_released_key_is_free_at_once_and_keeps_its_checkpoint(world: Wo
     assert taken.checkpoint == b"state"
 
 
-async def test_a_dropped_key_is_free_at_once_and_empty(world: World) -> None:
+async def test_what_was_given_up_is_not_the_owners_any_more(world: World) -> None:
     store = world.store()
     claim = await claimed(store, "key", "a")
-    await store.save({claim: b"state"}, ttl=30)
-    assert await store.drop(claim) == frozenset()
-    taken = await claimed(store, "key", "b")
-    assert taken.generation > claim.generation
-    assert taken.checkpoint is None
-
-
-@pytest.mark.parametrize("ending", ["release", "drop"])
-async def test_what_was_given_up_is_not_the_owners_any_more(world: World, ending: str) -> None:
-    store = world.store()
-    claim = await claimed(store, "key", "a")
-    assert await getattr(store, ending)(claim) == frozenset()
+    assert await store.release(claim) == frozenset()
     fenced = frozenset({claim})
     assert await store.renew([claim], lease_seconds=30) == Renewal(lost=fenced)
     assert await store.save({claim: b"late"}, ttl=30) == fenced
     assert await store.release(claim) == fenced
-    assert await store.drop(claim) == fenced
     assert (await claimed(store, "key", "b")).checkpoint is None
 
 
@@ -228,7 +215,6 @@ async def test_of_nothing_nothing_comes(world: World) -> None:
     assert await store.renew([], lease_seconds=30) == Renewal()
     assert await store.save({}, ttl=30) == frozenset()
     assert await store.release() == frozenset()
-    assert await store.drop() == frozenset()
 
 
 async def test_claims_are_the_same_with_and_without_the_checkpoints_bytes(world: World) -> None:
@@ -296,11 +282,10 @@ async def test_who_claims_a_forgotten_key_first_has_it(world: World) -> None:
     assert await store.renew([forgotten], lease_seconds=30) == Renewal(lost=frozenset({forgotten}))
 
 
-@pytest.mark.parametrize("ending", ["release", "drop"])
-async def test_a_forgotten_claim_can_be_given_up(world: World, ending: str) -> None:
+async def test_a_forgotten_claim_can_be_given_up(world: World) -> None:
     store = world.store()
     forgotten = Claim(key="key", owner="a", generation=1)
-    assert await getattr(store, ending)(forgotten) == frozenset()
+    assert await store.release(forgotten) == frozenset()
     assert await store.renew([forgotten], lease_seconds=30) == Renewal(lost=frozenset({forgotten}))
     await claimed(store, "key", "b")
 
