@@ -36,45 +36,47 @@ from elman.v1 import inference_pb2 as pb
 @click.argument("model", shell_complete=completion.models)
 @target_option
 @click.option("--version", help="The model's version.  [default: the newest]")
-@click.option("--sessions", default=64, show_default=True, help="Open at once.")
+@click.option("--sessions", default=64, show_default=True, help="Sessions open at the same time.")
 @click.option(
-    "--connections", default=1, show_default=True, help="The sessions are shared out over them."
+    "--connections", default=1, show_default=True, help="Connections to spread the sessions over."
 )
 @click.option(
     "--window",
     default=1,
     show_default=True,
-    help="Closed loop: elements that each session keeps unanswered.",
+    help="Closed loop: unanswered elements of each session.",
 )
 @click.option(
     "--rate",
     type=float,
-    help="Open loop: elements a second, of all sessions together, whatever the server makes of it; "
-    "latency counts from when each was due.",
+    help="Open loop: elements a second, of all sessions together, independent of the answers. "
+    "Latency counts from an element's due time.",
 )
 @click.option(
     "--burst",
     default=1.0,
     show_default=True,
-    help="Open loop: elements that come at once for a session, on average.",
+    help="Open loop: mean number of elements in a burst for a session.",
 )
-@click.option("--seconds", default=5.0, show_default=True, help="Measured.")
-@click.option("--warm-up", default=0.5, show_default=True, help="Seconds before.")
+@click.option("--seconds", default=5.0, show_default=True, help="Measured time in seconds.")
+@click.option("--warm-up", default=0.5, show_default=True, help="Seconds before the measurement.")
 @click.option(
     "--output",
     "names",
     metavar="NAME",
     multiple=True,
     shell_complete=completion.outputs,
-    help="Ask for this one only; repeatable.",
+    help="Request only this output. Repeatable.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Ask for the K best entries of each.")
+@click.option(
+    "--top", type=click.IntRange(min=1), help="Request the K best entries of each output."
+)
 @click.option(
     "--metrics",
     metavar="URL",
-    help="The server's /metrics: tells its CPU, memory and batches too (needs the extra 'server').",
+    help="The server's /metrics, to add its CPU, memory and batches (needs the extra 'server').",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the elements and their times.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random elements and times.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def bench(
     model: str,
@@ -87,11 +89,11 @@ def bench(
     as_json: bool,
     **load: Any,
 ) -> None:
-    """Load a server with random elements and measure what it answers.
+    """Load a server with random elements, and measure throughput and latency.
 
-    In the closed loop, each session pushes an element for each answer: that shows what the server
-    can do. With --rate, elements come at random times and do not wait for the server: that shows
-    what users would see.
+    In the closed loop, each session pushes an element for each answer. This shows the server's
+    capacity. With --rate, elements come at random times, independent of the answers. This shows the
+    latency for users at the rate.
     """
     try:
         planned = Load(rate=inf if rate is None else rate, **load)

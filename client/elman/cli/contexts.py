@@ -42,8 +42,8 @@ context_option = click.option(
     metavar="NAME=VALUE",
     multiple=True,
     callback=_split,
-    help=f"What each session is given once, where the model takes that: a {_FILE} file, or numbers "
-    "with commas between. Once for each context of the model.",
+    help=f"A context, given to each session at its open: a {_FILE} file, or numbers separated by "
+    "commas. Once for each context of the model.",
 )
 
 

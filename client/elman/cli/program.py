@@ -49,7 +49,7 @@ SUBCOMMANDS = {
     ),
     "stream": Subcommand(
         target="elman.cli.stream:stream",
-        summary="Push what is typed or piped to a model and print its predictions.",
+        summary="Push typed or piped input to a model and print its predictions.",
     ),
     "health": Subcommand(
         target="elman_server.cli.health:health",
@@ -58,7 +58,7 @@ SUBCOMMANDS = {
     ),
     "inspect": Subcommand(
         target="elman_server.cli.inspect:inspect",
-        summary="Show what a step model takes, gives and carries.",
+        summary="Show the inputs, outputs and states of a step model.",
         extra=SPEC,
     ),
     "export": Subcommand(
@@ -69,11 +69,11 @@ SUBCOMMANDS = {
     ),
     "bench": Subcommand(
         target="elman.cli.bench:bench",
-        summary="Load a server with random elements and measure what it answers.",
+        summary="Load a server with random elements, and measure throughput and latency.",
     ),
     "demo": Subcommand(
         target="elman.cli.demo:demo",
-        summary="Show the bundled models at work on a server of its own.",
+        summary="Start a server with the bundled models and show them at work.",
         extra=SERVER,
     ),
 }

@@ -45,7 +45,7 @@ _INVITATIONS = {
     "--session",
     "session_name",
     metavar="NAME",
-    help="Go on with the session of this name, or begin it; all input goes to it, line after line. "
+    help="Resume the session of this name, or begin a new one. All input goes to this session. "
     "Needs a server with a state store.",
 )
 @click.option(
@@ -54,14 +54,14 @@ _INVITATIONS = {
     metavar="NAME",
     multiple=True,
     shell_complete=completion.outputs,
-    help="An output to print; may be repeated.",
+    help="An output to print. Repeatable.  [default: all]",
 )
 @click.option(
     "--top",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How many alternatives to print of an output that has them.",
+    help="The number of alternatives to print, for outputs with alternatives.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each prediction.")
 def stream(
@@ -74,15 +74,15 @@ def stream(
     top: int,
     as_json: bool,
 ) -> None:
-    """Push what is typed or piped to a model and print its predictions.
+    """Push typed or piped input to a model and print its predictions.
 
-    A text model takes characters as they come, on a terminal each key at once; there Backspace
-    takes the last one back. Other models take an element a line: an id or its name, or the numbers
-    of a feature array with blanks or commas between.
+    A text model takes characters as they come. On a terminal, each key is pushed at once, and
+    Backspace takes the last character back. Other models take an element a line: an id or its name,
+    or the numbers of a feature array, separated by blanks or commas.
 
     A new session starts after an empty line, or after any line of a text model that has no
-    character for the line's end. Ctrl-D ends the input; Ctrl-C the
-    command at once, with exit code 130; Ctrl-Z stops it until fg.
+    character for the line's end. Ctrl-D ends the input. Ctrl-C ends the command at once, with exit
+    code 130. Ctrl-Z suspends the command until fg.
     """
     if sys.stdin is None:
         raise click.ClickException("there is nothing to read: standard input is closed")

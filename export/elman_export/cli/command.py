@@ -42,26 +42,28 @@ def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value:
     callback=_folder_or_file,
     required=True,
     metavar="PATH",
-    help="The file to write, or a model repository: then it is NAME/1/model.onnx in it.",
+    help="The file to write, or a model repository for NAME/1/model.onnx.",
 )
 @click.option("--name", help="The model's name in a repository.  [default: from SOURCE]")
-@click.option("--description", default="", help="One line for people.")
+@click.option("--description", default="", help="A description for people, in one line.")
 @click.option(
     "--input",
     "input_",
     metavar="KIND",
-    help="What an element is: text:VOCABULARY_FILE, tokens:SIZE, tokens:NAMES_FILE or "
-    "features:SHAPE. An ONNX graph often shows it by itself.",
+    help="The kind of an element: text:VOCABULARY_FILE, tokens:SIZE, tokens:NAMES_FILE or "
+    "features:SHAPE. Often known from an ONNX graph.",
 )
-@click.option("--unknown", metavar="CHARACTER", help="Stands for all that the vocabulary lacks.")
+@click.option(
+    "--unknown", metavar="CHARACTER", help="Replaces characters outside of the vocabulary."
+)
 @click.option(
     "--returns",
     "outputs",
     multiple=True,
     metavar="NAME=KIND",
-    help="An output that is wanted: values, logits or probabilities, with :LABELS_FILE behind "
-    "it, or :input for the labels of the input. Repeatable; for a torch module, in the order in "
-    "which it returns them.",
+    help="An output and its kind: values, logits or probabilities, with an optional :LABELS_FILE, "
+    "or :input for the input's vocabulary as labels. Repeatable; for a torch module, in the order "
+    "of its outputs.",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="A torch module's state dict (.pt)."
@@ -71,43 +73,47 @@ def _folder_or_file(_context: click.Context, _parameter: click.Parameter, value:
     "states",
     multiple=True,
     metavar="IN:OUT",
-    help="An input of an ONNX graph and the output that is its next value; or NAME:SHAPE, as "
-    "h:128, for a torch module of one element that takes and returns its states. Repeatable.",
+    help="A state: an input of an ONNX graph and the output with its next value. For a torch "
+    "module with explicit states, NAME:SHAPE, such as h:128. Repeatable.",
 )
 @click.option(
     "--constant",
     "constants",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An input that is the same always: numbers, or an .npy file. Repeatable.",
+    help="An input with a constant value: numbers, or an .npy file. Repeatable.",
 )
 @click.option(
     "--context",
     "contexts",
     multiple=True,
     metavar="NAME",
-    help="An input that a session is given once, when it is opened; of a torch module NAME:SHAPE, "
-    "as picture:12x12, in the order in which it takes them. Repeatable.",
+    help="An input given once, at the open of a session. For a torch module, NAME:SHAPE, such as "
+    "picture:12x12, in the order of its arguments. Repeatable.",
 )
 @click.option(
     "--overlap",
     type=click.IntRange(min=0),
-    help="How many of the last values of an element stand before the next one.",
+    help="The number of last values of an element to put before the next element.",
 )
 @click.option(
     "--examples",
     type=click.Path(path_type=Path),
-    help="An .npy file of sequences, [batch, time, ...], to prove it on beside random ones.",
+    help="An .npy file of sequences for the proof, [batch, time, ...], beside random sequences.",
 )
 @click.option(
     "--expected",
     "expected",
     multiple=True,
     metavar="OUTPUT=FILE",
-    help="What an output must be for the examples, [batch, time, ...]. Repeatable.",
+    help="An output's expected values for the examples, [batch, time, ...]. Repeatable.",
 )
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Allowed difference.")
-@click.option("--quantize", type=click.Choice(["int8"]), help="Make it smaller and faster.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="The largest allowed difference from the original.",
+)
+@click.option("--quantize", type=click.Choice(["int8"]), help="Make the model smaller and faster.")
 @click.option(
     "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recipe's data."
 )
@@ -118,8 +124,8 @@ def export(source: str, target: Path, **flags: Any) -> None:
 
     \b
       file.onnx                a graph: of whole sequences, or of steps, with states
-      package.module:factory   a torch module, or what makes one
-      weather                  a bundled model, to be trained again (also sentiment, shakespeare)
+      package.module:factory   a torch module, or a factory of a module
+      weather                  a bundled model to train again (also sentiment, shakespeare)
 
     \b
     elman export vad.onnx --constant sr=16000 --input features:512 --overlap 64 -o models/

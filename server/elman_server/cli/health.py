@@ -24,8 +24,8 @@ from elman.cli.connection import target_option
 def health(model: str, target: str, timeout: float) -> int:
     """Ask a server whether it is ready.
 
-    Prints the status of the server, or of MODEL on it, as `grpc.health.v1` tells it. Exits with 0
-    for SERVING and with 1 for anything else, no answer included.
+    Prints the status of the server, or of MODEL on the server, from `grpc.health.v1`. The exit code
+    is 0 for SERVING, and 1 otherwise, also without an answer.
     """
     with grpc.insecure_channel(target) as channel:
         check = channel.unary_unary(

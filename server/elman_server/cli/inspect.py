@@ -31,29 +31,29 @@ from elman_server.model.proof import KeptProof, kept_proof
 @click.option(
     "--probe/--no-probe",
     default=True,
-    help="Run the model, as `elman serve` does when it loads one, to find out whether the rows of "
-    "a batch affect one another (then it would be served unbatched) and how many elements of a "
-    "session may go through one step. On by default.",
+    help="Run the load-time probe of `elman serve`: whether the rows of a batch are independent "
+    "(otherwise the model is served unbatched), and how many elements of a session may share a "
+    "step. On by default.",
 )
 @click.option(
     "--horizon",
     is_flag=True,
     help="Measure how far back the network remembers: the influence of an element on the "
-    "prediction 0, 1, 2, 4, ... elements later, and the lag from which on it is under 1 % of that "
-    "at lag 0.",
+    "predictions 0, 1, 2, 4, ... elements later, and the lag from which the influence is under 1 % "
+    "of the influence at lag 0.",
 )
 @click.option(
     "--examples",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --horizon: measure on this input instead of a random one; a UTF-8 text for a text "
-    "model, for others a .npy of ids or features, [time, *shape] or [batch, time, *shape].",
+    help="With --horizon: measure on this input instead of random input. A UTF-8 text for a text "
+    "model; for other models, a .npy of ids or features, [time, *shape] or [batch, time, *shape].",
 )
 @click.option(
     "--lags",
     callback=remembering.lags_option,
     metavar="N|max",
-    help="With --horizon: the longest lag (256 by default, at most 4096), or max for as long as it "
-    "may be.",
+    help="With --horizon: the longest lag (256 by default, at most 4096), or max for the longest "
+    "possible lag.",
 )
 @click.option(
     "--plot",
@@ -69,12 +69,12 @@ def inspect(
     lags: int | str | None,
     plot: Path | None,
 ) -> None:
-    """Show what a step model takes, gives and carries.
+    """Show the inputs, outputs and states of a step model.
 
-    MODEL is an ONNX file that `elman export` made. Its fingerprint is checked against its contents
-    first. Then it is run on random elements to find out whether rows of a batch affect one another
-    and how its elements may be chunked: the line "batching" says how it would be served, and why.
-    Where the export kept its proof in the file, that is shown too.
+    MODEL is an ONNX file from `elman export`. The command checks the file's fingerprint, then runs
+    the model on random elements, to find out whether rows of a batch affect one another and how
+    elements may be chunked. The line "batching" says how the server would batch the model, and why.
+    The command also shows the export's proof, if the file has one.
     """
     recall = remembering.request(horizon=horizon, examples=examples, lags=lags, plot=plot)
     if recall is not None and not probe:

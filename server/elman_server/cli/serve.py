@@ -13,11 +13,12 @@ from elman_server.telemetry import logs
 
 _HELP = """Serve step models to streams over gRPC.
 
-REPOSITORY (env var: ELMAN_REPOSITORY) is a folder of models as NAME/VERSION/model.onnx, or one step
-model's file. Every option is also an environment variable and a key of the --config file; a flag
-wins over the environment, the environment over the file.
+REPOSITORY (env var: ELMAN_REPOSITORY) is a model repository with files NAME/VERSION/model.onnx, or
+the file of a step model. Every option is also an environment variable and a key of the --config
+file. A flag wins over the environment, the environment over the file.
 
-The server stops on SIGTERM or Ctrl-C, after it has finished what was pushed."""
+SIGTERM or Ctrl-C stops the server gracefully: the server answers the pushed elements first. SIGHUP
+reloads the model repository."""
 
 _EXAMPLES = """\b
 Examples:

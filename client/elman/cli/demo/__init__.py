@@ -20,10 +20,10 @@ from elman.cli.demo.server import DemoServer
     """
 )
 def demo() -> None:
-    """Show the bundled models at work on a server of its own.
+    """Start a server with the bundled models and show them at work.
 
-    Starts a server on free ports of this machine, streams to it over gRPC, prints its figures,
-    stops it and ends by itself. Exits with 1 if anything was wrong.
+    The server runs on free ports of this machine. The demo streams to the server over gRPC, prints
+    the server's figures, stops the server and ends. The exit code is 1 after any failure.
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
