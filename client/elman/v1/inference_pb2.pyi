@@ -3,13 +3,13 @@
 isort:skip_file
 The native wire of Elman: recurrent models served to streams.
 
-Words: a *session* is one logical stream with a state of its own; an *element* is one item of its
-sequence (a character, a token id, a feature vector); an element's *position* is its 0-based index
-within the session; a *prediction* is the model's outputs for one element; a *context* is what a
-session is given once, when it is opened.
+Words: a *session* is a logical stream with its own hidden state. An *element* is an item of the
+session's sequence (a character, a token id, a feature vector). An element's *position* is its
+0-based index within the session. A *prediction* is the model's outputs for an element. A *context*
+is an input given once, at the open of a session.
 
-Numbers in `bytes` fields are raw little-endian, C order, without padding or header. Their types and
-shapes are those that GetModel tells.
+Numbers in `bytes` fields are raw little-endian, C order, without padding or header. GetModel returns
+their types and shapes.
 """
 
 from collections import abc as _abc
@@ -94,7 +94,7 @@ class _OutputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputKind
     DESCRIPTOR: _descriptor.EnumDescriptor
     OUTPUT_KIND_UNSPECIFIED: _OutputKind.ValueType  # 0
     OUTPUT_KIND_VALUES: _OutputKind.ValueType  # 1
-    """Numbers with no further meaning to the server, such as a forecast."""
+    """Numbers without further meaning to the server, such as a forecast."""
     OUTPUT_KIND_LOGITS: _OutputKind.ValueType  # 2
     """Unnormalised log-probabilities over the last axis."""
     OUTPUT_KIND_PROBABILITIES: _OutputKind.ValueType  # 3
@@ -104,7 +104,7 @@ class OutputKind(_OutputKind, metaclass=_OutputKindEnumTypeWrapper): ...
 
 OUTPUT_KIND_UNSPECIFIED: OutputKind.ValueType  # 0
 OUTPUT_KIND_VALUES: OutputKind.ValueType  # 1
-"""Numbers with no further meaning to the server, such as a forecast."""
+"""Numbers without further meaning to the server, such as a forecast."""
 OUTPUT_KIND_LOGITS: OutputKind.ValueType  # 2
 """Unnormalised log-probabilities over the last axis."""
 OUTPUT_KIND_PROBABILITIES: OutputKind.ValueType  # 3
@@ -118,27 +118,27 @@ class _Form:
 class _FormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Form.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FORM_RAW: _Form.ValueType  # 0
-    """The output as the model gives it."""
+    """The model's raw output."""
     FORM_PROBABILITIES: _Form.ValueType  # 1
     """Probabilities, float32, of the output's shape: LOGITS through a softmax over the last axis,
     PROBABILITIES as they are. INVALID_ARGUMENT for VALUES.
     """
     FORM_TOP: _Form.ValueType  # 2
-    """The `k` largest entries of the last axis, largest first. Of LOGITS and PROBABILITIES the values are
-    probabilities, float32; of VALUES they are the output's own numbers.
+    """The `k` largest entries of the last axis, largest first. For LOGITS and PROBABILITIES, the values are
+    float32 probabilities. For VALUES, the values are the output's own numbers.
     """
 
 class Form(_Form, metaclass=_FormEnumTypeWrapper): ...
 
 FORM_RAW: Form.ValueType  # 0
-"""The output as the model gives it."""
+"""The model's raw output."""
 FORM_PROBABILITIES: Form.ValueType  # 1
 """Probabilities, float32, of the output's shape: LOGITS through a softmax over the last axis,
 PROBABILITIES as they are. INVALID_ARGUMENT for VALUES.
 """
 FORM_TOP: Form.ValueType  # 2
-"""The `k` largest entries of the last axis, largest first. Of LOGITS and PROBABILITIES the values are
-probabilities, float32; of VALUES they are the output's own numbers.
+"""The `k` largest entries of the last axis, largest first. For LOGITS and PROBABILITIES, the values are
+float32 probabilities. For VALUES, the values are the output's own numbers.
 """
 Global___Form: _TypeAlias = Form  # noqa: Y015
 
@@ -150,68 +150,66 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     CLOSE_REASON_UNSPECIFIED: _CloseReason.ValueType  # 0
     CLOSE_REASON_FINISHED: _CloseReason.ValueType  # 1
-    """The client closed it and has every prediction."""
+    """The client closed the session and has every prediction."""
     CLOSE_REASON_INVALID_ELEMENT: _CloseReason.ValueType  # 2
-    """An element did not fit the model. The elements before the push that held it were answered."""
+    """An element did not fit the model. The elements before this element's push were answered."""
     CLOSE_REASON_INVALID_REQUEST: _CloseReason.ValueType  # 3
     """The client broke the rules of the RPC for this session: an unknown or ended number, a number used
-    twice, a push after its close, an output that the model does not have, a context that does not fit
-    it.
+    twice, a push after a close, an unknown output, an invalid context.
     """
     CLOSE_REASON_OVERLOADED: _CloseReason.ValueType  # 4
     """Refused at open: the server is full. `retry_after_ms` says when to try again."""
     CLOSE_REASON_SHUTDOWN: _CloseReason.ValueType  # 5
     """The server is stopping."""
     CLOSE_REASON_STEP_FAILED: _CloseReason.ValueType  # 6
-    """A step failed in the runtime on this session, or what makes its state from its contexts did."""
+    """The runtime failed in a step of this session, or in the initial-state network."""
     CLOSE_REASON_MOVED: _CloseReason.ValueType  # 7
-    """The server hands the session over: it has answered what was pushed before, a ticket of just that
-    position came, and the session can go on from it on another connection, best to another server.
-    What was pushed later is to be pushed again there.
+    """The server hands the session over. The elements pushed before were answered, and a ticket of the last
+    position came. The session can resume from the ticket on another connection, best to another server.
+    Elements pushed later must be pushed again.
     """
     CLOSE_REASON_TICKET_REJECTED: _CloseReason.ValueType  # 8
     """Refused at open: see Open.ticket and Open.fingerprint."""
     CLOSE_REASON_PARKED: _CloseReason.ValueType  # 9
-    """As MOVED; but the session may go on here as well, and need not before its next element."""
+    """Like MOVED. The session may also resume on this server, and only at its next element."""
     CLOSE_REASON_TAKEN_OVER: _CloseReason.ValueType  # 10
-    """Another client has opened the session by its name. What was answered before has come."""
+    """Another client has opened the session by its name. All answers from before have come."""
     CLOSE_REASON_UNAVAILABLE: _CloseReason.ValueType  # 11
-    """Refused at open: the state store can't be used now, or another server does not let go of the named
-    session. It can be tried again, here or elsewhere.
+    """Refused at open: the state store can't be used now, or another server does not release the named
+    session. Try again, on any server.
     """
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper): ...
 
 CLOSE_REASON_UNSPECIFIED: CloseReason.ValueType  # 0
 CLOSE_REASON_FINISHED: CloseReason.ValueType  # 1
-"""The client closed it and has every prediction."""
+"""The client closed the session and has every prediction."""
 CLOSE_REASON_INVALID_ELEMENT: CloseReason.ValueType  # 2
-"""An element did not fit the model. The elements before the push that held it were answered."""
+"""An element did not fit the model. The elements before this element's push were answered."""
 CLOSE_REASON_INVALID_REQUEST: CloseReason.ValueType  # 3
 """The client broke the rules of the RPC for this session: an unknown or ended number, a number used
-twice, a push after its close, an output that the model does not have, a context that does not fit
-it.
+twice, a push after a close, an unknown output, an invalid context.
 """
 CLOSE_REASON_OVERLOADED: CloseReason.ValueType  # 4
 """Refused at open: the server is full. `retry_after_ms` says when to try again."""
 CLOSE_REASON_SHUTDOWN: CloseReason.ValueType  # 5
 """The server is stopping."""
 CLOSE_REASON_STEP_FAILED: CloseReason.ValueType  # 6
-"""A step failed in the runtime on this session, or what makes its state from its contexts did."""
+"""The runtime failed in a step of this session, or in the initial-state network."""
 CLOSE_REASON_MOVED: CloseReason.ValueType  # 7
-"""The server hands the session over: it has answered what was pushed before, a ticket of just that
-position came, and the session can go on from it on another connection, best to another server.
-What was pushed later is to be pushed again there.
+"""The server hands the session over. The elements pushed before were answered, and a ticket of the last
+position came. The session can resume from the ticket on another connection, best to another server.
+Elements pushed later must be pushed again.
 """
 CLOSE_REASON_TICKET_REJECTED: CloseReason.ValueType  # 8
 """Refused at open: see Open.ticket and Open.fingerprint."""
 CLOSE_REASON_PARKED: CloseReason.ValueType  # 9
-"""As MOVED; but the session may go on here as well, and need not before its next element."""
+"""Like MOVED. The session may also resume on this server, and only at its next element."""
 CLOSE_REASON_TAKEN_OVER: CloseReason.ValueType  # 10
-"""Another client has opened the session by its name. What was answered before has come."""
+"""Another client has opened the session by its name. All answers from before have come."""
 CLOSE_REASON_UNAVAILABLE: CloseReason.ValueType  # 11
-"""Refused at open: the state store can't be used now, or another server does not let go of the named
-session. It can be tried again, here or elsewhere.
+"""Refused at open: the state store can't be used now, or another server does not release the named
+session. Try again, on any server.
 """
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
@@ -268,11 +266,11 @@ class GetModelRequest(_message.Message):
     version: _builtins.str
     """Empty: the newest ready version."""
     ticket: _builtins.bytes
-    """Instead of a version: the one that this ticket's session is on. FAILED_PRECONDITION or
-    PERMISSION_DENIED, as a session would be refused that is opened with it.
+    """In place of a version: the version of this ticket's session. FAILED_PRECONDITION or
+    PERMISSION_DENIED for an unusable ticket, as in Open.
     """
     session: _builtins.str
-    """Instead of a version: the one that the named session is on (see Open.name), if it is known."""
+    """In place of a version: the version of the named session (see Open.name), if known."""
     def __init__(
         self,
         *,
@@ -319,11 +317,11 @@ class ListLabelsRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
-    """As in Model, so that all pieces are of one version. Empty: the newest ready version."""
+    """As in Model, so that all pieces come from the same version. Empty: the newest ready version."""
     output: _builtins.str
-    """The name of the output whose labels are asked for. Empty: the vocabulary of the input."""
+    """The output of the labels. Empty: the vocabulary of the input."""
     start: _builtins.int
-    """The index of the first label that is asked for."""
+    """The index of the first label to send."""
     def __init__(
         self,
         *,
@@ -347,10 +345,10 @@ class ListLabelsResponse(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """How many there are in all."""
+    """The total number of labels."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """From `start` on, as many as fit."""
+        """Labels from `start` on, as many as fit."""
 
     def __init__(
         self,
@@ -382,22 +380,22 @@ class Model(_message.Message):
     version: _builtins.str
     """A positive decimal number, as in the repository's folder."""
     fingerprint: _builtins.str
-    """Hex SHA-256 over the graph, its weights and its spec. Two servers with the same fingerprint hold
-    the same network.
+    """Hex SHA-256 over the graph, its weights and its spec. Models with the same fingerprint are the same
+    network.
     """
     description: _builtins.str
-    """One line for people. May be empty."""
+    """A line for people. May be empty."""
     state_bytes: _builtins.int
-    """Bytes that the server keeps for each session: its state, and those contexts that every step takes."""
+    """Bytes that the server keeps for each session: the state, and the contexts read at every step."""
     @_builtins.property
     def input(self) -> Global___Input: ...
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Output]:
-        """At least one. Their order is the order of a session's outputs when it requests none by name."""
+        """At least one output. Sessions without requested outputs get all outputs in this order."""
 
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Context]:
-        """What a session must be given when it is opened: each of them, once. Empty for most models."""
+        """Inputs that each session must get once, at its open. Empty for most models."""
 
     def __init__(
         self,
@@ -434,14 +432,14 @@ class Input(_message.Message):
     data_type: Global___DataType.ValueType
     """TOKENS, FEATURES: the type of the numbers in `raw`. TEXT: unset."""
     size: _builtins.int
-    """TEXT, TOKENS: how many ids there are."""
+    """TEXT, TOKENS: the number of ids."""
     accepts_unknown: _builtins.bool
-    """TEXT: whether a character outside the vocabulary is taken (as the model's "unknown" id) or is an
-    invalid element.
+    """TEXT: whether a character outside the vocabulary becomes the model's "unknown" id. Otherwise the
+    character is an invalid element.
     """
     vocabulary_omitted: _builtins.bool
-    """Whether there is a vocabulary that is not in this message, as it would not have fit: ListLabels has
-    it.
+    """Whether the vocabulary was left out for lack of room in the message. ListLabels sends the
+    vocabulary.
     """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -449,7 +447,7 @@ class Input(_message.Message):
 
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """TEXT: the character of each id, so `size` of them. TOKENS: the names of the ids, or empty."""
+        """TEXT: the character of each id, `size` in total. TOKENS: the names of the ids, or empty."""
 
     def __init__(
         self,
@@ -484,16 +482,14 @@ class Output(_message.Message):
     kind: Global___OutputKind.ValueType
     data_type: Global___DataType.ValueType
     labels_omitted: _builtins.bool
-    """Whether there are labels that are not in this message, as they would not have fit: ListLabels has
-    them.
-    """
+    """Whether the labels were left out for lack of room in the message. ListLabels sends the labels."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The shape for one element; empty for a scalar."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the entries of the last axis stand for; empty, or as many as that axis is long."""
+        """Names of the entries of the last axis: a name for each entry, or empty."""
 
     def __init__(
         self,
@@ -515,7 +511,7 @@ Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
 class Context(_message.Message):
-    """An input that a session is given once: what it begins from, or what conditions all of its steps."""
+    """An input given once for a session: for the session's initial state, or for all of its steps."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -546,7 +542,7 @@ Global___Context: _TypeAlias = Context  # noqa: Y015
 @_typing.final
 class ContextValue(_message.Message):
     """---------------------------------------------------------------------------------------------------
-    What a client asks for, and what it gets
+    Requests and results
 
     One session's value of a context.
     """
@@ -557,7 +553,7 @@ class ContextValue(_message.Message):
     RAW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     raw: _builtins.bytes
-    """One array of the context's data type and shape. Numbers of a float type are finite."""
+    """An array of the context's data type and shape. Numbers of a float type are finite."""
     def __init__(
         self,
         *,
@@ -582,7 +578,7 @@ class OutputRequest(_message.Message):
     name: _builtins.str
     form: Global___Form.ValueType
     k: _builtins.int
-    """FORM_TOP only: how many, from 1 to the length of the last axis."""
+    """FORM_TOP only: the number of entries, from 1 to the length of the last axis."""
     def __init__(
         self,
         *,
@@ -600,7 +596,7 @@ Global___OutputRequest: _TypeAlias = OutputRequest  # noqa: Y015
 
 @_typing.final
 class Values(_message.Message):
-    """One requested output of one or more consecutive predictions."""
+    """A requested output of one or more consecutive predictions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -611,7 +607,7 @@ class Values(_message.Message):
     FORM_TOP: [n, *shape[:-1], k], where n is the number of predictions.
     """
     indices: _builtins.bytes
-    """FORM_TOP only: the entries' indices on the last axis, uint32, shaped like `values`."""
+    """FORM_TOP only: indices of the entries on the last axis, uint32, shaped like `values`."""
     def __init__(
         self,
         *,
@@ -679,7 +675,7 @@ class PredictResponse(_message.Message):
     version: _builtins.str
     """The version that answered."""
     count: _builtins.int
-    """How many predictions, one an element."""
+    """The number of predictions, one for each element."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Values]:
         """In the order of the requested outputs."""
@@ -704,8 +700,8 @@ class StreamRequest(_message.Message):
     """---------------------------------------------------------------------------------------------------
     Stream
 
-    A frame: any mix of opens, one push, requests for tickets and closes, taken in this order. It may name
-    sessions 65,536 times in all.
+    A frame: any mix of opens, a push, requests for tickets and closes, handled in this order. A frame may
+    name sessions 65,536 times in total.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -717,7 +713,7 @@ class StreamRequest(_message.Message):
     CLOSES_FIELD_NUMBER: _builtins.int
     TICKETS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Names the model for the whole RPC: set in the first frame; later frames leave it empty."""
+    """The model of the whole RPC. First frame only; empty in later frames."""
     version: _builtins.str
     """Empty: the newest ready version. First frame only."""
     @_builtins.property
@@ -726,11 +722,11 @@ class StreamRequest(_message.Message):
     def push(self) -> Global___Push: ...
     @_builtins.property
     def closes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sessions that will get no more elements. What was pushed is finished first, then Closed comes."""
+        """Sessions without further elements. The pushed elements are answered first, then Closed comes."""
 
     @_builtins.property
     def tickets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sessions whose tickets are wanted, each as soon as what was pushed to it is answered."""
+        """Sessions to send tickets of, each after the answers to the elements pushed before."""
 
     def __init__(
         self,
@@ -766,53 +762,57 @@ class Open(_message.Message):
     RESTART_FIELD_NUMBER: _builtins.int
     REPLAY_FIELD_NUMBER: _builtins.int
     session: _builtins.int
-    """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again,
-    so that the server can tell a new session from an ended one without remembering the ended ones.
+    """Chosen by the client. Numbers grow within an RPC, with or without gaps, and are never used again. So
+    the server can tell new sessions from ended sessions without a record of ended sessions.
     """
     ticket: _builtins.bytes
-    """Goes on from this ticket, which any server may have issued that has the same model and the same
-    ticket key: from its position, with the state that the session had there. Using a ticket does not
-    use it up: sessions that are opened with the same one are branches.
+    """Resumes the session from this ticket, at the ticket's position and with the state there. The ticket
+    may come from any server with the same model and the same ticket key. A ticket can be used any number
+    of times: sessions opened with the same ticket are branches.
 
-    A ticket that is altered, expired, sealed with a key that the server does not have, or of another
-    model or fingerprint, is refused with FAILED_PRECONDITION, one that was issued to another identity
-    with PERMISSION_DENIED (CLOSE_REASON_TICKET_REJECTED).
+    CLOSE_REASON_TICKET_REJECTED with FAILED_PRECONDITION: the ticket is altered, expired, sealed with a
+    key unknown to the server, or of another model or fingerprint. CLOSE_REASON_TICKET_REJECTED with
+    PERMISSION_DENIED: the ticket was issued to another identity.
     """
     ticket_every_elements: _builtins.int
-    """Has the server send a ticket after so many elements since the last one; or after so many seconds, if
-    there was a twentieth of those elements since, and one at least. 0: not for that reason. The server may
-    send them less often than is asked for; Opened tells what it does.
+    """Intervals of automatic tickets. The server sends a ticket after this number of elements since the last
+    ticket. The server also sends a ticket after this number of seconds, if at least a twentieth of the
+    elements, and at least one element, were answered since. 0: no tickets for this reason. The server may
+    send tickets less often; Opened has the actual intervals.
     """
     ticket_every_seconds: _builtins.float
     fingerprint: _builtins.str
     """Refuses the session unless the model has this fingerprint (CLOSE_REASON_TICKET_REJECTED). For a
-    session that begins again, on another server, before it got a ticket. Empty: any.
+    session without a ticket yet that begins again on another server. Empty: any fingerprint.
     """
     parkable: _builtins.bool
-    """The server may close the session when nothing was pushed for long (CLOSE_REASON_PARKED), so that it
-    costs nothing while it is idle. A client that allows it opens it again, from the ticket that came,
-    when there is something to push.
+    """Allows the server to close the session after a long time without elements (CLOSE_REASON_PARKED), to
+    free its memory. The client then resumes the session from the received ticket at the next element.
     """
     name: _builtins.str
-    """Goes on with the session of this name, of this model and this caller's identity, from the last
-    checkpoint that the servers' state store has of it, or begins it. At most 256 bytes of UTF-8. One
-    client at a time has a named session: who opens it last takes it over, and it ends for the other
-    (CLOSE_REASON_TAKEN_OVER). Closed tells nothing of its state, which is kept, so that it can be opened
-    again by its name, for as long as the store keeps it. Needs a server that has a state store.
+    """Resumes the session of this name from the last checkpoint in the servers' state store, or begins a
+    new session. At most 256 bytes of UTF-8. A name belongs to a model and to the caller's identity. Needs
+    a server with a state store.
 
-    Its first Ticket comes with Opened, others may come unasked. Opened again with its name and such a
-    ticket, it goes on from the ticket, by the same client, unless another one has opened it since.
+    One client at a time owns a named session. A new open takes the session over, and the session ends for
+    the former owner (CLOSE_REASON_TAKEN_OVER). The store keeps the state after every Closed, so the
+    session can be opened again by name.
+
+    The first Ticket comes with Opened; later tickets may come without a request. A client that opens the
+    session with its name and such a ticket resumes from the ticket, unless another client has opened the
+    session since.
     """
     restart: _builtins.bool
-    """With a name: begins the session anew, whatever the store has of it."""
+    """With a name: begins the session again, and discards the stored state."""
     replay: _builtins.int
-    """With a name and a ticket: how many elements after the ticket the client can push again, or pushes for
-    the first time. The server may have kept a later state than the ticket; with these elements the client
-    gets to that again, and loses nothing. If the state that is kept is further ahead, the ticket is older
-    than what the client or another like it has done since: it is refused, with FAILED_PRECONDITION
-    (CLOSE_REASON_TICKET_REJECTED), as going on from it would undo that. So 0 is for a ticket that
-    is to be the last word. Left out: the server can not tell, and takes the ticket; what it has kept stays
-    until the session is as far. A ticket that goes on without its name is a branch, and undoes nothing.
+    """With a name and a ticket: the number of elements after the ticket that the client will push, again or
+    for the first time. The server may have kept a later state than the ticket. With these elements the
+    client reaches the kept state again, and loses nothing. If the kept state is further ahead, the ticket
+    would lose progress, and is refused with FAILED_PRECONDITION (CLOSE_REASON_TICKET_REJECTED). So 0
+    demands that the ticket is the latest state.
+
+    Unset: the server accepts the ticket, and keeps the later state until the session has reached its
+    position. A ticket without the name opens a branch and changes no kept state.
     """
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputRequest]:
@@ -820,9 +820,9 @@ class Open(_message.Message):
 
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextValue]:
-        """Each context of the model, in any order. The session is refused if one is missing, unknown, given
-        twice or not of its context's size, or holds what is not allowed (CLOSE_REASON_INVALID_REQUEST).
-        With a ticket, none.
+        """Each context of the model, in any order. The session is refused for a context that is missing,
+        unknown, repeated, of the wrong size or with invalid values (CLOSE_REASON_INVALID_REQUEST). Empty with
+        a ticket.
         """
 
     def __init__(
@@ -852,7 +852,7 @@ Global___Open: _TypeAlias = Open  # noqa: Y015
 
 @_typing.final
 class Push(_message.Message):
-    """Elements for one or more sessions, packed: first those of sessions[0], then those of sessions[1], ..."""
+    """Elements for one or more sessions, packed: first the elements of sessions[0], then of sessions[1], ..."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -866,8 +866,8 @@ class Push(_message.Message):
     def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many elements each session gets. Left out: every session gets the same number, so that a push
-        to one session, or of one element to each, needs no counts.
+        """The number of elements for each session. Empty: the same number for every session, as in a push to a
+        single session, or of one element to each session.
         """
 
     def __init__(
@@ -890,10 +890,10 @@ Global___Push: _TypeAlias = Push  # noqa: Y015
 
 @_typing.final
 class StreamResponse(_message.Message):
-    """A frame: any mix of them: opened, predictions, tickets and closed, taken in this order. A session's
-    Opened comes before its predictions, a ticket after those of the elements before its position, and its
-    Closed after all of them. A push to a number that is not open is answered by a Closed, too, so a client
-    may get one for a session that it knows to have ended, and passes it over.
+    """A frame: any mix of opened, predictions, tickets and closed, to be handled in this order. A session's
+    Opened comes before its predictions, a ticket after the predictions before its position, and Closed
+    after all of these. A push to a session that is not open also gets a Closed, so a client may get a
+    Closed for an ended session, to be ignored.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -906,7 +906,7 @@ class StreamResponse(_message.Message):
     def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___Opened]: ...
     @_builtins.property
     def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Predictions]:
-        """One entry for each distinct list of requested outputs among the sessions that it names."""
+        """An entry for each distinct list of requested outputs among the frame's sessions."""
 
     @_builtins.property
     def closed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Closed]: ...
@@ -940,15 +940,15 @@ class Opened(_message.Message):
     TICKET_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     id: _builtins.str
-    """The server's name for the session in its logs: opaque, unique among its sessions."""
+    """The session's name in the server's logs: opaque, unique on the server."""
     window: _builtins.int
-    """How many elements may be pushed and not yet answered. A client that passes it is not refused, but
-    the server stops reading the whole RPC until the session is back within its window.
+    """The largest number of unanswered elements. Beyond the window, no element is refused, but the server
+    stops reading the whole RPC until the session is back within the window (back-pressure).
     """
     position: _builtins.int
-    """The position of its first element here: with a ticket the ticket's, otherwise 0."""
+    """The position of the first element to push: the position of the ticket or the checkpoint, otherwise 0."""
     ticket_every_elements: _builtins.int
-    """How often a ticket comes, as in Open; 0: not for that reason."""
+    """Actual intervals of automatic tickets, as in Open. 0: no tickets for this reason."""
     ticket_every_seconds: _builtins.float
     def __init__(
         self,
@@ -970,8 +970,8 @@ Global___Opened: _TypeAlias = Opened  # noqa: Y015
 
 @_typing.final
 class Ticket(_message.Message):
-    """A session between two elements, sealed: what it takes to go on from there, on any server with the same
-    model and ticket key, until it expires. Opaque to clients.
+    """A sealed session between two elements, to resume from on any server with the same model and ticket key,
+    until the ticket expires. Opaque to clients.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -981,9 +981,9 @@ class Ticket(_message.Message):
     TICKET_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     position: _builtins.int
-    """How many elements of the session are behind it."""
+    """The number of the session's elements before the ticket."""
     ticket: _builtins.bytes
-    """Empty if it was asked for, and the server has none to give: a state too large for a message."""
+    """Empty for a requested ticket with a state too large for a message."""
     def __init__(
         self,
         *,
@@ -1013,11 +1013,11 @@ class Predictions(_message.Message):
     def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many predictions each session gets. Left out: one each."""
+        """The number of predictions for each session. Empty: one each."""
 
     @_builtins.property
     def first_positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The position of each session's first prediction here; the others follow without a gap."""
+        """The position of each session's first prediction here. Further predictions follow without a gap."""
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Values]:
@@ -1054,9 +1054,11 @@ class Closed(_message.Message):
     """A gRPC status code; 0 only with CLOSE_REASON_FINISHED."""
     reason: Global___CloseReason.ValueType
     message: _builtins.str
-    """For people; empty with CLOSE_REASON_FINISHED. Names the field, what came and what is allowed."""
+    """For people; empty with CLOSE_REASON_FINISHED. Names the field, the value received and the values
+    allowed.
+    """
     position: _builtins.int
-    """How many elements of the session were answered: the position that the next one would have had."""
+    """The number of answered elements: the position of the next element."""
     retry_after_ms: _builtins.int
     """With CLOSE_REASON_OVERLOADED: milliseconds to wait before another open."""
     def __init__(

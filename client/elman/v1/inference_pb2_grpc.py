@@ -65,22 +65,22 @@ class InferenceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """The models that are ready to serve, every version of each.
+        """The ready models, with all versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model. NOT_FOUND if there is no such name or version.
+        """A model. NOT_FOUND: no such name or version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLabels(self, request, context):
-        """The names that ListModels or GetModel left out, as they would not have fit into a message with the
-        rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+        """Names that ListModels or GetModel left out for lack of room in the message: the vocabulary of a
+        model's input, or the labels of an output, piece by piece.
 
         NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
         """
@@ -89,14 +89,14 @@ class InferenceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
-        The predictions are bit for bit those of the same elements pushed through Stream.
+        """Predictions for a whole sequence, from the initial state, in a temporary session. The predictions
+        are bit for bit those of the same elements pushed through Stream.
 
         INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
         NOT_FOUND: no such model or version.
         RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
-        `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
-        (then use Stream, or request less).
+        `grpc-retry-pushback-ms` says when to try again), or the answer would exceed the message limit
+        (use Stream, or request fewer outputs).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,14 +105,16 @@ class InferenceServicer(object):
     def Stream(self, request_iterator, context):
         """Any number of sessions of one model on one RPC, as HTTP/2 carries many streams on one connection.
 
-        The predictions of a session come in the order of its elements; different sessions never wait for
-        one another. An element that does not fit the model ends its own session (Closed) and touches no
-        other. The RPC itself fails only for what concerns all of it: an unknown model (NOT_FOUND), a
-        malformed frame (INVALID_ARGUMENT), or a server that is stopping, gives the connection up or has
-        unloaded the version (UNAVAILABLE: its sessions were closed before). A half-close by the client
-        closes its sessions as `closes` would; the RPC ends with OK when the last of them has ended. A
-        cancelled or broken RPC frees at once what its sessions held; of those with a name, what was
-        answered is kept.
+        The predictions of a session come in the order of its elements. Different sessions never wait for
+        one another. An invalid element ends its own session (Closed) and no other session.
+
+        The RPC itself fails only for errors of all sessions: an unknown model (NOT_FOUND), a malformed frame
+        (INVALID_ARGUMENT), a stopping server, a connection beyond its maximum age or an unloaded version
+        (UNAVAILABLE, after the end of its sessions).
+
+        A half-close by the client closes all sessions, like `closes`; the RPC ends with OK after the last
+        session. A cancelled or broken RPC frees the memory of its sessions at once. The answered state of
+        named sessions is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

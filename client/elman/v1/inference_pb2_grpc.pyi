@@ -3,13 +3,13 @@
 isort:skip_file
 The native wire of Elman: recurrent models served to streams.
 
-Words: a *session* is one logical stream with a state of its own; an *element* is one item of its
-sequence (a character, a token id, a feature vector); an element's *position* is its 0-based index
-within the session; a *prediction* is the model's outputs for one element; a *context* is what a
-session is given once, when it is opened.
+Words: a *session* is a logical stream with its own hidden state. An *element* is an item of the
+session's sequence (a character, a token id, a feature vector). An element's *position* is its
+0-based index within the session. A *prediction* is the model's outputs for an element. A *context*
+is an input given once, at the open of a session.
 
-Numbers in `bytes` fields are raw little-endian, C order, without padding or header. Their types and
-shapes are those that GetModel tells.
+Numbers in `bytes` fields are raw little-endian, C order, without padding or header. GetModel returns
+their types and shapes.
 """
 
 from collections import abc as _abc
@@ -41,72 +41,76 @@ class InferenceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]
-    """The models that are ready to serve, every version of each."""
+    """The ready models, with all versions."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]
-    """One model. NOT_FOUND if there is no such name or version."""
+    """A model. NOT_FOUND: no such name or version."""
     ListLabels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListLabelsRequest, _inference_pb2.ListLabelsResponse]
-    """The names that ListModels or GetModel left out, as they would not have fit into a message with the
-    rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+    """Names that ListModels or GetModel left out for lack of room in the message: the vocabulary of a
+    model's input, or the labels of an output, piece by piece.
 
     NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
     """
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]
-    """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
-    The predictions are bit for bit those of the same elements pushed through Stream.
+    """Predictions for a whole sequence, from the initial state, in a temporary session. The predictions
+    are bit for bit those of the same elements pushed through Stream.
 
     INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
     NOT_FOUND: no such model or version.
     RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
-    `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
-    (then use Stream, or request less).
+    `grpc-retry-pushback-ms` says when to try again), or the answer would exceed the message limit
+    (use Stream, or request fewer outputs).
     """
     Stream: _grpc.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]
     """Any number of sessions of one model on one RPC, as HTTP/2 carries many streams on one connection.
 
-    The predictions of a session come in the order of its elements; different sessions never wait for
-    one another. An element that does not fit the model ends its own session (Closed) and touches no
-    other. The RPC itself fails only for what concerns all of it: an unknown model (NOT_FOUND), a
-    malformed frame (INVALID_ARGUMENT), or a server that is stopping, gives the connection up or has
-    unloaded the version (UNAVAILABLE: its sessions were closed before). A half-close by the client
-    closes its sessions as `closes` would; the RPC ends with OK when the last of them has ended. A
-    cancelled or broken RPC frees at once what its sessions held; of those with a name, what was
-    answered is kept.
+    The predictions of a session come in the order of its elements. Different sessions never wait for
+    one another. An invalid element ends its own session (Closed) and no other session.
+
+    The RPC itself fails only for errors of all sessions: an unknown model (NOT_FOUND), a malformed frame
+    (INVALID_ARGUMENT), a stopping server, a connection beyond its maximum age or an unloaded version
+    (UNAVAILABLE, after the end of its sessions).
+
+    A half-close by the client closes all sessions, like `closes`; the RPC ends with OK after the last
+    session. A cancelled or broken RPC frees the memory of its sessions at once. The answered state of
+    named sessions is kept.
     """
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """The models that are ready to serve, every version of each."""
+    """The ready models, with all versions."""
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]  # type: ignore[assignment]
-    """One model. NOT_FOUND if there is no such name or version."""
+    """A model. NOT_FOUND: no such name or version."""
     ListLabels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListLabelsRequest, _inference_pb2.ListLabelsResponse]  # type: ignore[assignment]
-    """The names that ListModels or GetModel left out, as they would not have fit into a message with the
-    rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+    """Names that ListModels or GetModel left out for lack of room in the message: the vocabulary of a
+    model's input, or the labels of an output, piece by piece.
 
     NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
     """
     Predict: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]  # type: ignore[assignment]
-    """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
-    The predictions are bit for bit those of the same elements pushed through Stream.
+    """Predictions for a whole sequence, from the initial state, in a temporary session. The predictions
+    are bit for bit those of the same elements pushed through Stream.
 
     INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
     NOT_FOUND: no such model or version.
     RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
-    `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
-    (then use Stream, or request less).
+    `grpc-retry-pushback-ms` says when to try again), or the answer would exceed the message limit
+    (use Stream, or request fewer outputs).
     """
     Stream: _aio.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]  # type: ignore[assignment]
     """Any number of sessions of one model on one RPC, as HTTP/2 carries many streams on one connection.
 
-    The predictions of a session come in the order of its elements; different sessions never wait for
-    one another. An element that does not fit the model ends its own session (Closed) and touches no
-    other. The RPC itself fails only for what concerns all of it: an unknown model (NOT_FOUND), a
-    malformed frame (INVALID_ARGUMENT), or a server that is stopping, gives the connection up or has
-    unloaded the version (UNAVAILABLE: its sessions were closed before). A half-close by the client
-    closes its sessions as `closes` would; the RPC ends with OK when the last of them has ended. A
-    cancelled or broken RPC frees at once what its sessions held; of those with a name, what was
-    answered is kept.
+    The predictions of a session come in the order of its elements. Different sessions never wait for
+    one another. An invalid element ends its own session (Closed) and no other session.
+
+    The RPC itself fails only for errors of all sessions: an unknown model (NOT_FOUND), a malformed frame
+    (INVALID_ARGUMENT), a stopping server, a connection beyond its maximum age or an unloaded version
+    (UNAVAILABLE, after the end of its sessions).
+
+    A half-close by the client closes all sessions, like `closes`; the RPC ends with OK after the last
+    session. A cancelled or broken RPC frees the memory of its sessions at once. The answered state of
+    named sessions is kept.
     """
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,7 +120,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListModelsResponse, _abc.Awaitable[_inference_pb2.ListModelsResponse]]:
-        """The models that are ready to serve, every version of each."""
+        """The ready models, with all versions."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -124,7 +128,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.GetModelResponse, _abc.Awaitable[_inference_pb2.GetModelResponse]]:
-        """One model. NOT_FOUND if there is no such name or version."""
+        """A model. NOT_FOUND: no such name or version."""
 
     @_abc_1.abstractmethod
     def ListLabels(
@@ -132,8 +136,8 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListLabelsResponse, _abc.Awaitable[_inference_pb2.ListLabelsResponse]]:
-        """The names that ListModels or GetModel left out, as they would not have fit into a message with the
-        rest: the vocabulary of a model's input or the labels of one of its outputs, piece by piece.
+        """Names that ListModels or GetModel left out for lack of room in the message: the vocabulary of a
+        model's input, or the labels of an output, piece by piece.
 
         NOT_FOUND: no such model or version. INVALID_ARGUMENT: no such output, or a `start` beyond the end.
         """
@@ -144,14 +148,14 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.PredictResponse, _abc.Awaitable[_inference_pb2.PredictResponse]]:
-        """A whole sequence at once, from the initial state, as a session of its own that is gone afterwards.
-        The predictions are bit for bit those of the same elements pushed through Stream.
+        """Predictions for a whole sequence, from the initial state, in a temporary session. The predictions
+        are bit for bit those of the same elements pushed through Stream.
 
         INVALID_ARGUMENT: an element, a context or a requested output does not fit the model.
         NOT_FOUND: no such model or version.
         RESOURCE_EXHAUSTED: the server has no room for another session or its elements (the trailer
-        `grpc-retry-pushback-ms` says when to try again), or the answer would pass the message limit
-        (then use Stream, or request less).
+        `grpc-retry-pushback-ms` says when to try again), or the answer would exceed the message limit
+        (use Stream, or request fewer outputs).
         """
 
     @_abc_1.abstractmethod
@@ -162,14 +166,16 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.StreamResponse], _abc.AsyncIterator[_inference_pb2.StreamResponse]]:
         """Any number of sessions of one model on one RPC, as HTTP/2 carries many streams on one connection.
 
-        The predictions of a session come in the order of its elements; different sessions never wait for
-        one another. An element that does not fit the model ends its own session (Closed) and touches no
-        other. The RPC itself fails only for what concerns all of it: an unknown model (NOT_FOUND), a
-        malformed frame (INVALID_ARGUMENT), or a server that is stopping, gives the connection up or has
-        unloaded the version (UNAVAILABLE: its sessions were closed before). A half-close by the client
-        closes its sessions as `closes` would; the RPC ends with OK when the last of them has ended. A
-        cancelled or broken RPC frees at once what its sessions held; of those with a name, what was
-        answered is kept.
+        The predictions of a session come in the order of its elements. Different sessions never wait for
+        one another. An invalid element ends its own session (Closed) and no other session.
+
+        The RPC itself fails only for errors of all sessions: an unknown model (NOT_FOUND), a malformed frame
+        (INVALID_ARGUMENT), a stopping server, a connection beyond its maximum age or an unloaded version
+        (UNAVAILABLE, after the end of its sessions).
+
+        A half-close by the client closes all sessions, like `closes`; the RPC ends with OK after the last
+        session. A cancelled or broken RPC frees the memory of its sessions at once. The answered state of
+        named sessions is kept.
         """
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
