@@ -1,4 +1,4 @@
-# The server with its bundled models. Any image with Python 3.11 or newer and glibc will do as its base.
+# The server with the bundled models. The base may be any image with Python 3.11 or newer and glibc.
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
@@ -11,7 +11,7 @@ RUN python -m venv /opt/elman && /opt/elman/bin/pip install --no-cache-dir '.[se
 
 FROM ${BASE}
 COPY --from=build /opt/elman /opt/elman
-# Within a container the loopback address would be heard by nobody.
+# The loopback address of a container is unreachable from outside.
 ENV PATH=/opt/elman/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

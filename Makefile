@@ -1,4 +1,4 @@
-# `make demo` and `make test` make what they need in $(VENV); a second run finds it made.
+# `make demo` and `make test` create the environment $(VENV); a second run reuses the environment.
 VENV ?= .venv
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -9,7 +9,7 @@ help:
 	@echo 'make demo   a server, its bundled models and a client at work (installs no torch)'
 	@echo 'make test   every check and every test'
 	@echo 'make check  the checks alone: ruff, mypy, stub drift'
-	@echo 'make clean  removes what these made'
+	@echo 'make clean  removes the environment and all caches'
 
 demo: $(VENV)/.server
 	$(VENV)/bin/elman demo
