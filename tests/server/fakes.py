@@ -1,24 +1,26 @@
 """A runner, a selection and an observer in plain Python, for tests of the engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.arrays import Elements
 from elman_server.engine.batch import Batch
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.ending import EndReason
 from elman_server.engine.init import Contexts, InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.queues import Elements
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import EndReason, Session
+from elman_server.engine.session import Session
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
 from elman_server.engine.table import SessionTable
+from elman_server.engine.worker import Work
 from elman_server.model.selection import EncodedValues
 
 MODULUS = 2**31 - 1
@@ -107,6 +109,15 @@ class FakeSelection:
         return [EncodedValues(values=outputs[name].tobytes()) for name in sorted(self.names)]
 
 
+def slots_of(work: Work) -> list[int]:
+    """The slots in a job."""
+    return [int(slot) for slot in work.slots]
+
+
+def slots(sessions: Iterable[Session]) -> list[int]:
+    return [session.slot.index for session in sessions]
+
+
 def session_in(
     table: SessionTable, box: Outbox, selection: FakeSelection, number: int = 0
 ) -> Session:
@@ -118,7 +129,7 @@ def session_in(
         slot=Slot(number, 0),
         table=table,
     )
-    table.add(session, fresh=True)
+    table.add(number, number=number, receiver=session.receiver, fresh=True)
     return session
 
 

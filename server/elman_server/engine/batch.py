@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.arrays import Elements, Numbers, Rows, Times
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.delivery import Outputs as Outputs
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Elements, Times
-from elman_server.engine.table import ENDED, Numbers, Rows, SessionTable
-
-if TYPE_CHECKING:
-    from elman_server.engine.session import Session
+from elman_server.engine.table import ENDED, SessionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +46,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.slots)
-
-    @property
-    def sessions(self) -> "list[Session]":
-        """Sessions of the rows. Valid until the step is over."""
-        return self.table.of(self.slots)
 
     def part(self, start: int, stop: int) -> "Batch":
         """Returns rows `start` to `stop - 1` as a separate batch."""

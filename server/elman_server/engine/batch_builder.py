@@ -6,13 +6,13 @@ sessions of a caller that does not read. Used by the scheduler alone.
 
 import numpy as np
 
+from elman_server.engine.arrays import Elements, Numbers, Rows, Times
 from elman_server.engine.batch import Batch, Part
 from elman_server.engine.limits import Seconds, StepLimits, StepSizer
-from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Elements, Queues, Times
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.queues import Queues
 from elman_server.engine.ready_queue import ReadyQueue
-from elman_server.engine.session import Session
-from elman_server.engine.table import IN_STEP, Numbers, Rows, SessionTable
+from elman_server.engine.table import IN_STEP, SessionTable
 
 
 class BatchBuilder:
@@ -33,7 +33,8 @@ class BatchBuilder:
         self._ready = lines
         self._rows = limits.max_batch_size
         """Rows of the last step shared by several sessions."""
-        self._held: set[Outbox] = set()
+        self._held: dict[Outbox, list[tuple[Rows, int]]] = {}
+        """Outboxes that wait to be emptied, with the rows of held sessions and their `place`."""
 
     @property
     def full(self) -> bool:
@@ -52,24 +53,24 @@ class BatchBuilder:
 
     def hold(self, outbox: Outbox) -> None:
         """Counts an outbox's waiting elements as held until the caller reads."""
-        self._held.add(outbox)
+        self._held.setdefault(outbox, [])
 
-    def release(self, outbox: Outbox) -> None:
-        """Releases sessions held because of a full outbox."""
-        held, outbox.held = outbox.held, []
-        self._held.discard(outbox)
-        for rows, place in held:
+    def release(self, outbox: Outbox) -> bool:
+        """Releases sessions held because of a full outbox. Returns whether there were any."""
+        held = self._held.pop(outbox, None)
+        for rows, place in held or ():
             present = rows[self._table.place[rows] == place]
             if len(present):
                 self._ready.append(present, self._table.waiting[present])
+        return held is not None
 
-    def forget(self, session: Session) -> None:
+    def forget(self, row: int) -> None:
         """Drops a session's queue."""
-        outbox = session.outbox
-        outbox.pending -= session.pending
-        self._queues.clear(session.slot.index)
+        outbox = self._table.receiver_of(row).outbox
+        outbox.pending -= int(self._table.waiting[row])
+        self._queues.clear(row)
         if not outbox.pending:
-            self._held.discard(outbox)
+            self._held.pop(outbox, None)
 
     def take(self, first: int, idle: bool) -> Batch | None:
         """Takes the best batch out of the queues, with the sessions of line `first` first. `None`
@@ -108,7 +109,7 @@ class BatchBuilder:
         row = self._ready.take_one(line)
         if row is None:
             return None
-        receiver = self._receiver(row)
+        receiver = self._table.receiver_of(row)
         if receiver.outbox.full:
             rows = np.array([row])
             self._hold(rows, self._table.receiver[rows], True)
@@ -138,12 +139,11 @@ class BatchBuilder:
         table, held = self._table, False
         each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
         for row in each.tolist():
-            receiver = self._receiver(row)
+            receiver = self._table.receiver_of(row)
             if receiver.outbox.full:
                 own = rows[ids == receiver.id]
                 table.place[own] = place = -self._ready.new_place()
-                self.hold(receiver.outbox)
-                receiver.outbox.held.append((own, place))
+                self._held.setdefault(receiver.outbox, []).append((own, place))
                 held = True
         return held
 
@@ -151,11 +151,11 @@ class BatchBuilder:
         """Returns the parts of rows sorted by receiver. A single id in `ids` stands for all
         rows."""
         if len(ids) == 1:
-            return [Part(self._receiver(int(rows[0])), 0, len(rows))]
+            return [Part(self._table.receiver_of(int(rows[0])), 0, len(rows))]
         stops = [*((ids[1:] != ids[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
         starts = [0, *stops[:-1]]
         return [
-            Part(self._receiver(row), start, stop)
+            Part(self._table.receiver_of(row), start, stop)
             for row, start, stop in zip(rows[starts].tolist(), starts, stops, strict=True)
         ]
 
@@ -189,8 +189,3 @@ class BatchBuilder:
             fresh=table.fresh[rows].nonzero()[0].tolist() if table.starters else [],
             outputs=names,
         )
-
-    def _receiver(self, row: int) -> Receiver:
-        session = self._table.sessions[row]
-        assert session is not None
-        return session.receiver

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.queues import Times
+from elman_server.engine.arrays import Times
 
 if TYPE_CHECKING:
     from elman_server.model.selection import EncodedValues

@@ -16,26 +16,21 @@ from math import inf
 import structlog
 
 from elman_server.engine.admission import Admission
+from elman_server.engine.arrays import Elements, Numbers, Rows
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.delivery import Selection
+from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
 from elman_server.engine.executor import Executor, TooLong
 from elman_server.engine.init import InitialState, InitJob, nbytes
+from elman_server.engine.mail import Mail
 from elman_server.engine.nonfinite import count_nonfinite
-from elman_server.engine.outbox import Mail, Outbox, Receiver
-from elman_server.engine.queues import ENTRY_NBYTES, Elements
+from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.queues import ENTRY_NBYTES
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import (
-    CANCELLED,
-    FINISHED,
-    Ending,
-    EndReason,
-    Keeping,
-    Session,
-)
+from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
+from elman_server.engine.snapshot import Cadence, CaptureJob, Keeping, RestoreJob, Snapshot, Tensors
 from elman_server.engine.stats import Observer, StepStats
-from elman_server.engine.table import Numbers, Rows
 from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
 from elman_server.process.cputime import cpu_seconds
@@ -244,7 +239,7 @@ class Engine:
         self.opened += 1
         self._observer.session_opened()
         if not awaited:
-            outbox.opened(session)
+            outbox.opened(session.opened_event)
             outbox.notify()
         return session
 
@@ -254,10 +249,10 @@ class Engine:
         with the news that the session is open."""
         session.keeping = keeping
         self._scheduler.found(session, given, self._clock())
-        session.outbox.opened(session)
+        session.outbox.opened(session.opened_event)
         if given is None or isinstance(given, Snapshot):
             snapshot = given or Snapshot(position=0, tensors=None)
-            session.outbox.snapshot(session, snapshot)
+            session.outbox.snapshot(session.snapshot_event(snapshot))
         else:
             self._scheduler.snapshot(session)
         self._wake()
@@ -329,14 +324,13 @@ class Engine:
     def revoke(self, session: Session, ending: Ending) -> None:
         """Ends a session now and withdraws all its unsent predictions and messages. If the session
         has ended already and the caller does not know yet, `ending` replaces the first ending."""
-        session.outbox.forget(session, ending)
+        session.outbox.forget(session.number, ending)
         self.abort(session, ending)
 
     def collect(self, outbox: Outbox) -> Mail:
         """Empties an outbox and releases its held sessions."""
         mail = outbox.take()
-        if outbox.held or outbox.unread:
-            self._scheduler.release(outbox)
+        if self._scheduler.release(outbox):
             self._wake()
         return mail
 
@@ -384,7 +378,7 @@ class Engine:
     def _park(self) -> None:
         self._parking = None
         if not self.pinned:
-            for session in self._scheduler.table.idle(self._clock() - self._park_after):
+            for session in self._scheduler.idle(self._clock() - self._park_after):
                 self.close(session, _PARKED)
         self._park_in_time()
 
@@ -499,11 +493,10 @@ class Engine:
                 outboxes={session.outbox for session in failed}, ended=failed, answered=0
             )
         if not isinstance(work, Batch):
+            outboxes = self._outboxes(work.slots)
             self._scheduler.begun(work)
             self._admission.relieve()
-            return _Settled(
-                outboxes={session.outbox for session in work.sessions}, ended=[], answered=0
-            )
+            return _Settled(outboxes=outboxes, ended=[], answered=0)
         assert not isinstance(outputs, tuple)
         sorted_out = list(deliveries(work, outputs))
         for outbox, delivery in sorted_out:
@@ -515,14 +508,17 @@ class Engine:
         )
 
     def _settle_reading(self, reading: CaptureJob, tensors: Tensors | None, now: float) -> _Settled:
+        outboxes = self._outboxes(reading.slots)
         snapshots, ended = self._scheduler.took(reading, tensors, now)
         for session, snapshot in snapshots:
-            session.outbox.snapshot(session, snapshot)
+            session.outbox.snapshot(session.snapshot_event(snapshot))
             if session.keeping is not None:
                 session.keeping.snapshot(snapshot)
-        return _Settled(
-            outboxes={session.outbox for session in reading.sessions}, ended=ended, answered=0
-        )
+        return _Settled(outboxes=outboxes, ended=ended, answered=0)
+
+    def _outboxes(self, rows: Sequence[int]) -> set[Outbox]:
+        """Returns the outboxes of a job's sessions. Valid until the job is settled."""
+        return {self._scheduler.table.receiver_of(row).outbox for row in rows}
 
     def _tell(self, results: list[Result], settled: list[_Settled]) -> None:
         for result, concerned in zip(results, settled, strict=True):
@@ -541,7 +537,7 @@ class Engine:
         ending = session.ended
         assert ending is not None
         self._admission.release(self._state_nbytes)
-        session.outbox.ended(session, ending)
+        session.outbox.ended(session.ended_event(ending))
         if session.keeping is not None:
             session.keeping.ended()
         self._observer.session_ended(ending.reason)

@@ -6,7 +6,7 @@ from enum import Enum
 
 import numpy as np
 
-from elman_server.engine.table import Numbers
+from elman_server.engine.arrays import Numbers
 
 Seconds = Callable[[int, int], float]
 """Seconds of a step by rows and chunk."""

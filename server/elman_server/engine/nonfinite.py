@@ -5,8 +5,8 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.arrays import Numbers
 from elman_server.engine.delivery import Outputs
-from elman_server.engine.table import Numbers
 
 
 def count_nonfinite(outputs: Outputs, counts: Numbers) -> int:

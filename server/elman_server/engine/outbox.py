@@ -6,35 +6,17 @@ back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from elman_server.engine.delivery import Delivery, Selection
-from elman_server.engine.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from elman_server.engine.session import Ending, Session
-    from elman_server.engine.table import Rows
+from elman_server.engine.ending import Ending
+from elman_server.engine.mail import Ended, Mail, Opened, SnapshotTaken
 
 _ids = count(1)
 
-_TOLD_NBYTES = 128
-"""Bytes in memory of a message about a session's open or end, roughly."""
-
-
-@dataclass(slots=True)
-class Mail:
-    """Contents of an outbox, in sending order: opened, predictions, snapshots, ended."""
-
-    opened: list["Session"] = field(default_factory=list)
-    deliveries: list[Delivery] = field(default_factory=list)
-    snapshots: list[tuple["Session", Snapshot]] = field(default_factory=list)
-    ended: list[tuple["Session", "Ending"]] = field(default_factory=list)
-    forgotten: dict[int, "Ending"] = field(default_factory=dict)
-    """Endings of revoked sessions by number: for such a session only the ending is sent. May grow
-    while the mail is being sent."""
+_EVENT_NBYTES = 128
+"""Bytes in memory of an event, roughly."""
 
 
 class Outbox:
@@ -48,11 +30,9 @@ class Outbox:
         "_refusals",
         "_size",
         "contexts_nbytes",
-        "held",
         "limit",
         "notify",
         "pending",
-        "unread",
     )
 
     def __init__(self, *, limit: float, notify: Callable[[], None]) -> None:
@@ -62,11 +42,6 @@ class Outbox:
         """Elements of the caller's sessions waiting for a step."""
         self.contexts_nbytes = 0
         """Bytes of contexts and snapshots of the caller's sessions without a ready state."""
-        self.held: list[tuple[Rows, int]] = []
-        """Rows of held sessions, and their `place`. The sessions have elements and wait until this
-        outbox is emptied."""
-        self.unread: list[Session] = []
-        """Sessions with a snapshot due, held until this outbox is emptied."""
         self._receivers: WeakValueDictionary[int, Receiver] = WeakValueDictionary()
         """Receivers by the `id` of the selection, while in use by a session."""
         self._mail = Mail()
@@ -92,36 +67,36 @@ class Outbox:
     def full(self) -> bool:
         return self._size >= self.limit
 
-    def opened(self, session: "Session") -> None:
-        self._mail.opened.append(session)
-        self._size += _TOLD_NBYTES
+    def opened(self, event: Opened) -> None:
+        self._mail.opened.append(event)
+        self._size += _EVENT_NBYTES
 
     def deliver(self, delivery: Delivery) -> None:
         self._mail.deliveries.append(delivery)
         self._size += delivery.held_nbytes
 
-    def snapshot(self, session: "Session", snapshot: Snapshot) -> None:
-        self._mail.snapshots.append((session, snapshot))
-        self._size += _TOLD_NBYTES + snapshot.nbytes
+    def snapshot(self, event: SnapshotTaken) -> None:
+        self._mail.snapshots.append(event)
+        self._size += _EVENT_NBYTES + event.snapshot.nbytes
 
-    def ended(self, session: "Session", ending: "Ending") -> None:
-        self._mail.ended.append((session, ending))
-        self._refusals += session.awaited
-        self._size += _TOLD_NBYTES
+    def ended(self, event: Ended) -> None:
+        self._mail.ended.append(event)
+        self._refusals += event.awaited
+        self._size += _EVENT_NBYTES
 
-    def forget(self, session: "Session", ending: "Ending") -> None:
+    def forget(self, number: int, ending: Ending) -> None:
         """Withdraws all messages of a session except the ending, even from mail taken but not sent
         yet."""
-        self._mail.forgotten[session.number] = self._forgotten[session.number] = ending
+        self._mail.forgotten[number] = self._forgotten[number] = ending
 
     def take_refusals(self) -> Mail:
         """Takes only the endings of sessions that ended before `Engine.found`. Such sessions have
         no other messages."""
         if not self._refusals:
             return Mail()
-        refused = [each for each in self._mail.ended if each[0].awaited]
-        self._mail.ended = [each for each in self._mail.ended if not each[0].awaited]
-        self._size -= _TOLD_NBYTES * len(refused)
+        refused = [event for event in self._mail.ended if event.awaited]
+        self._mail.ended = [event for event in self._mail.ended if not event.awaited]
+        self._size -= _EVENT_NBYTES * len(refused)
         self._refusals = 0
         return Mail(ended=refused)
 

@@ -6,17 +6,12 @@ however many sessions take part. A frame's elements are neighbours. Taken entrie
 the columns are full; then the waiting entries are compacted.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.table import Numbers, Rows, SessionTable
+from elman_server.engine.arrays import Elements, Numbers, Rows, Times
+from elman_server.engine.table import SessionTable
 
-Elements = NDArray[Any]
-"""Elements of a model's input: `[n, *shape]`."""
-Times = NDArray[np.float64]
-"""Arrival times of elements: seconds on the engine's clock."""
 _Entries = NDArray[np.intp]
 
 _FIRST_NBYTES, _FIRST_ENTRIES = 1 << 20, (16, 1024)

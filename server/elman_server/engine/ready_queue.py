@@ -4,7 +4,8 @@ from itertools import count
 
 import numpy as np
 
-from elman_server.engine.table import COMING, Numbers, Rows, SessionTable
+from elman_server.engine.arrays import Numbers, Rows
+from elman_server.engine.table import COMING, SessionTable
 
 _FIRST_CAPACITY = 64
 _FIRST_PLACE = 1 - COMING

@@ -8,20 +8,22 @@ sessions push. Sessions without a state yet wait in a separate queue, and so do 
 snapshot due.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from elman_server.engine.arrays import Elements, Numbers, Rows
 from elman_server.engine.batch import Batch
 from elman_server.engine.batch_builder import BatchBuilder
 from elman_server.engine.capture_queue import CaptureQueue
 from elman_server.engine.delivery import Selection
-from elman_server.engine.init import InitialState, InitJob, InitQueue, Start
+from elman_server.engine.ending import CANCELLED, FINISHED, Ending
+from elman_server.engine.init import InitialState, InitJob, InitQueue
 from elman_server.engine.limits import Seconds, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.queues import Elements, Queues, gathered
+from elman_server.engine.queues import Queues, gathered
 from elman_server.engine.ready_queue import ReadyQueue
-from elman_server.engine.session import CANCELLED, FINISHED, Ending, Session
+from elman_server.engine.session import Session, Start
 from elman_server.engine.snapshot import (
     Cadence,
     CaptureJob,
@@ -35,8 +37,6 @@ from elman_server.engine.table import (
     COMING,
     ENDED,
     NOWHERE,
-    Numbers,
-    Rows,
     SessionTable,
 )
 
@@ -57,12 +57,14 @@ class Scheduler:
         self.table = SessionTable()
         self.sessions: set[Session] = set()
         """All open and closing sessions."""
+        self._by_row: dict[int, Session] = {}
+        """The session of each slot in use. May have ended, if its slot is in a running job."""
         self._queues = Queues(self.table)
         self._ready = ReadyQueue(self.table, limits.longest_chunk)
         self._builder = BatchBuilder(
             limits, seconds, table=self.table, queues=self._queues, lines=self._ready
         )
-        self._init_queue = InitQueue()
+        self._init_queue = InitQueue(self.table)
         self._turn = 0
         self._most_read = min(limits.max_batch_size, limits.max_reading)
         self._capture_queue = CaptureQueue(self.table, hold=self._builder.hold)
@@ -105,31 +107,44 @@ class Scheduler:
             slot=self.pool.allocate(),
             table=self.table,
         )
+        row = session.slot.index
         self.sessions.add(session)
+        self._by_row[row] = session
         resumed = isinstance(given, Snapshot)
         if isinstance(given, Snapshot) and not awaited:
             session.first = given.position
             given = None if given.tensors is None else given
         fresh = given is None and not awaited
-        self.table.add(session, fresh=fresh, position=session.first)
+        self.table.add(
+            row, number=number, receiver=session.receiver, fresh=fresh, position=session.first
+        )
         session.cadence = cadence
         if cadence is not None and not awaited:
-            self.table.keep(session.slot.index, cadence, now)
+            self.table.keep(row, cadence, now)
         if parkable:
             # Opened for a push, which may be behind the opens of many other sessions.
             idle_from = now + RESUMED_SECONDS if resumed else now
-            self.table.may_park(session.slot.index, idle_from)
+            self.table.may_park(row, idle_from)
         if awaited:
-            self._init_queue.expect(session, given)
+            session.start = Start.AWAITED
+            self._init_queue.expect(row, given)
         elif given is not None:
-            self._init_queue.add(session, given)
+            session.start = Start.DUE
+            self._init_queue.add(row, given)
         return session
+
+    def of(self, rows: Iterable[int]) -> list[Session]:
+        """Returns the sessions of slots in use."""
+        return [self._by_row[row] for row in rows]
+
+    def idle(self, since: float) -> list[Session]:
+        """Returns parkable sessions without work since the time `since`."""
+        return self.of(self.table.idle(since).tolist())
 
     def found(self, session: Session, given: InitialState | None, now: float) -> None:
         """Supplies the initial state of an awaited session; `None`: the model's initial state."""
         table, row = self.table, session.slot.index
-        if session.given is not None:
-            self._init_queue.drop(session)
+        self._init_queue.forget(row)
         session.start = Start.INITIAL
         if isinstance(given, Snapshot):
             session.first = table.position[row] = given.position
@@ -139,7 +154,8 @@ class Scheduler:
             table.begin(row)
             self._go_on(session)
         else:
-            self._init_queue.add(session, given)
+            session.start = Start.DUE
+            self._init_queue.add(row, given)
 
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float
@@ -209,10 +225,9 @@ class Scheduler:
         if session.closing is None or session.closing.reason is FINISHED.reason:
             session.closing = ending
             self.table.leave(session.slot.index, CLOSING)
-        self._builder.forget(session)
+        self._builder.forget(session.slot.index)
         if session.keeping is not None:  # a client may wait for the checkpoint
-            session.cut = True
-            self._capture_queue.hasten(session)
+            self._capture_queue.hasten(session.slot.index)
         if session.in_flight or session.reading:
             return False
         if session.hands_over and session.start in (Start.INITIAL, Start.BEGUN):
@@ -226,18 +241,17 @@ class Scheduler:
         table, row = self.table, session.slot.index
         table.ask(row, session.position + session.unanswered)
         if not session.unanswered and table.place[row] == NOWHERE:
-            self._capture_queue.add(session)
+            self._capture_queue.add(row)
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session now and drops its queue. Predictions of an in-flight step are
         discarded."""
         self._end(session, ending)
 
-    def release(self, outbox: Outbox) -> None:
-        """Releases sessions held because of a full outbox."""
-        self._capture_queue.add_again(outbox.unread)
-        outbox.unread = []
-        self._builder.release(outbox)
+    def release(self, outbox: Outbox) -> bool:
+        """Releases sessions held because of a full outbox. Returns whether there were any."""
+        captures = self._capture_queue.release(outbox)
+        return self._builder.release(outbox) or captures
 
     @property
     def ready(self) -> bool:
@@ -253,6 +267,8 @@ class Scheduler:
         """Takes the next job out of the queues; `None` if no session is ready. `idle`: whether the
         model had no work before."""
         if self._capture_queue and (reading := self._capture_queue.take(self._most_read)):
+            for session in self.of(reading.slots):
+                session.reading = True
             return reading
         # The last number stands for the queue of sessions without a state.
         lines = len(self._ready) + 1
@@ -264,6 +280,8 @@ class Scheduler:
                 )
                 if beginning is not None:
                     self._turn = 0
+                    for session in self.of(beginning.slots):
+                        session.start = Start.UNDER_WAY
                     return beginning
             elif self._ready.of(line) and (batch := self._builder.take(line, idle)) is not None:
                 self._turn = line + 1
@@ -286,8 +304,8 @@ class Scheduler:
         if table.watched:
             due = table.whose_due(rows, now)
             if np.count_nonzero(due):
-                for session in table.of(rows[due]):
-                    self._capture_queue.add(session)
+                for row in rows[due].tolist():
+                    self._capture_queue.add(row)
                 more &= ~due
         if np.count_nonzero(more):
             self._ready.append(rows[more], waiting[more])
@@ -302,7 +320,7 @@ class Scheduler:
         table = self.table
         snapshots: list[tuple[Session, Snapshot]] = []
         ended: list[Session] = []
-        for i, session in enumerate(reading.sessions):
+        for i, session in enumerate(self.of(reading.slots)):
             session.reading = False
             if session.ended is not None:
                 self._free(session)
@@ -324,8 +342,7 @@ class Scheduler:
 
     def begun(self, beginning: InitJob | RestoreJob) -> None:
         """Releases sessions after their slots have got a state."""
-        self._init_queue.settle(beginning)
-        for session in beginning.sessions:
+        for session in self._settle(beginning):
             if session.ended is not None:
                 self._free(session)
                 continue
@@ -336,10 +353,11 @@ class Scheduler:
         """Ends every session of a failed job. Returns the sessions ended by the failure."""
         if isinstance(work, Batch):
             self.table.in_flight[work.slots] = 0
+            sessions = self.of(work.slots.tolist())
         else:
-            self._init_queue.settle(work)
+            sessions = self._settle(work)
         failed = []
-        for session in work.sessions:
+        for session in sessions:
             if session.ended is not None:
                 self._free(session)
             else:
@@ -347,16 +365,24 @@ class Scheduler:
                 failed.append(session)
         return failed
 
+    def _settle(self, beginning: InitJob | RestoreJob) -> list[Session]:
+        """Marks a job's sessions as initialized, even if the job failed. Returns the sessions."""
+        self._init_queue.settle(beginning)
+        sessions = self.of(beginning.slots)
+        for session in sessions:
+            session.start = Start.BEGUN
+        return sessions
+
     def _left(self, batch: Batch, waiting: Numbers) -> list[Session]:
         """Returns sessions that end with a step. Frees the slots of sessions that ended
         meanwhile."""
         leaving = self.table.leaving[batch.slots]
-        for session in self.table.of(batch.slots[leaving == ENDED]):
+        for session in self.of(batch.slots[leaving == ENDED].tolist()):
             self._free(session)
         ended = []
-        for session in self.table.of(batch.slots[(leaving == CLOSING) & (waiting == 0)]):
+        for session in self.of(batch.slots[(leaving == CLOSING) & (waiting == 0)].tolist()):
             if session.hands_over or self.table.asked(session.slot.index):
-                self._capture_queue.add(session)
+                self._capture_queue.add(session.slot.index)
             else:
                 self._end(session, session.closing or FINISHED)
                 ended.append(session)
@@ -366,28 +392,27 @@ class Scheduler:
         """Queues a session with a new state for the next work due."""
         row = session.slot.index
         if self.table.due[row] <= session.position:
-            self._capture_queue.add(session)
+            self._capture_queue.add(row)
         elif session.pending:
             self._ready.append_one(row, session.pending)
         elif session.closing is not None:
-            self._capture_queue.add(session)
+            self._capture_queue.add(row)
 
     def _hand_over(self, session: Session) -> None:
         """Queues a closing session for its last snapshot. If the session has no state yet, `_go_on`
         does so later."""
         if session.start in (Start.INITIAL, Start.BEGUN):
-            self._capture_queue.add(session)
+            self._capture_queue.add(session.slot.index)
 
     def _end(self, session: Session, ending: Ending) -> None:
         if session.ended is not None:
             return
         table, row = self.table, session.slot.index
-        self._builder.forget(session)
+        for queue in (self._builder, self._init_queue, self._capture_queue):
+            queue.forget(row)
         session.end(ending)
         table.leave(row, ENDED)
         self.sessions.discard(session)
-        if session.given is not None:
-            self._init_queue.drop(session)
         # An in-flight step writes to the slot at its end, so the slot is freed only then.
         busy = table.in_flight[row] or session.reading or session.start is Start.UNDER_WAY
         if not busy:
@@ -395,4 +420,5 @@ class Scheduler:
 
     def _free(self, session: Session) -> None:
         self.table.remove(session.slot.index)
+        del self._by_row[session.slot.index]
         self.pool.free(session.slot)

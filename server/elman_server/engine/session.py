@@ -1,71 +1,29 @@
 """A session: a logical stream with a queue of elements and an ending."""
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from enum import Enum
 
 from elman_server.engine.delivery import Selection
-from elman_server.engine.init import InitialState, Start
+from elman_server.engine.ending import Ending
+from elman_server.engine.mail import Ended, Opened, SnapshotTaken
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.snapshot import Cadence, Snapshot
+from elman_server.engine.snapshot import Cadence, Keeping, Snapshot
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.table import SessionTable
 
 
-class EndReason(StrEnum):
-    """Reason for a session's end. Each session ends with exactly one reason."""
+class Start(Enum):
+    """Source of the state for a session's first step."""
 
-    FINISHED = "finished"
-    """The client closed the session, and all pushed elements were answered."""
-    INVALID_ELEMENT = "invalid_element"
-    INVALID_REQUEST = "invalid_request"
-    STEP_FAILED = "step_failed"
-    SHUTDOWN = "shutdown"
-    MOVED = "moved"
-    """All pushed elements were answered, and the client can resume the session elsewhere."""
-    PARKED = "parked"
-    """All pushed elements were answered, and no element came for long; the client can resume."""
-    TAKEN_OVER = "taken_over"
-    """Another client opened the session by its name."""
-    UNAVAILABLE = "unavailable"
-    """The named session is not available now."""
-    TICKET_REJECTED = "ticket_rejected"
-    """The named session's checkpoint is not usable here."""
-    CANCELLED = "cancelled"
-    """The RPC was cancelled, timed out or broke."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    reason: EndReason
-    message: str = ""
-    """Text for people; empty for FINISHED and CANCELLED."""
-
-    @property
-    def hands_over(self) -> bool:
-        """Whether the caller gets the session's last snapshot before the end."""
-        return self.reason in (EndReason.MOVED, EndReason.PARKED)
-
-    @property
-    def without_snapshot(self) -> "Ending":
-        """The ending to use without a last snapshot: the session can't be resumed."""
-        if self.hands_over:
-            return Ending(reason=EndReason.SHUTDOWN, message=self.message)
-        return self
-
-
-class Keeping(Protocol):
-    """Destination of a named session's checkpoints."""
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """Takes the session's new snapshot."""
-
-    def ended(self) -> None:
-        """Notes the session's end: no more snapshots follow."""
-
-
-FINISHED = Ending(reason=EndReason.FINISHED)
-CANCELLED = Ending(reason=EndReason.CANCELLED)
+    INITIAL = "initial"
+    """The model: a constant for all sessions."""
+    AWAITED = "awaited"
+    """Not known yet: the lookup is still running."""
+    DUE = "due"
+    """The slot, once initialized; the session waits in the queue."""
+    UNDER_WAY = "under way"
+    """The slot, once initialized; the session is in a running job."""
+    BEGUN = "begun"
+    """The slot."""
 
 
 class Session:
@@ -82,10 +40,8 @@ class Session:
         "_table",
         "cadence",
         "closing",
-        "cut",
         "ended",
         "first",
-        "given",
         "id",
         "keeping",
         "number",
@@ -107,8 +63,6 @@ class Session:
         self.cadence: Cadence | None = None
         """Interval of snapshots for the caller without a request; `None`: none."""
         self.start = Start.INITIAL
-        self.given: InitialState | None = None
-        """Source of the first state, while the session waits for it."""
         self.keeping: Keeping | None = None
         """Destination of checkpoints, for a named session after `Engine.found`. Such a session ends
         only after a last snapshot, unless a step fails."""
@@ -116,9 +70,6 @@ class Session:
         """Whether the slot is being captured."""
         self.closing: Ending | None = None
         """The ending to come, once the queue is empty."""
-        self.cut = False
-        """Whether the last snapshot is taken even if the outbox is full, so that the session ends
-        although the caller does not read."""
         self.ended: Ending | None = None
         self._table = table
         self._answered = 0
@@ -160,6 +111,20 @@ class Session:
     def position(self) -> int:
         """Elements answered: the position of the next prediction."""
         return self._answered if self.ended else int(self._table.position[self.slot.index])
+
+    @property
+    def opened_event(self) -> Opened:
+        return Opened(
+            number=self.number, id=self.id, first_position=self.first, cadence=self.cadence
+        )
+
+    def snapshot_event(self, snapshot: Snapshot) -> SnapshotTaken:
+        return SnapshotTaken(number=self.number, snapshot=snapshot, keeping=self.keeping)
+
+    def ended_event(self, ending: Ending) -> Ended:
+        return Ended(
+            number=self.number, ending=ending, position=self.position, awaited=self.awaited
+        )
 
     @property
     def unanswered(self) -> int:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from elman_server.engine.arrays import Numbers, Rows
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.session import Session
-from elman_server.engine.table import OPEN, Numbers, Rows, SessionTable
+from elman_server.engine.table import OPEN, SessionTable
 
 _FIRST_CAPACITY = 16
 
@@ -38,10 +39,9 @@ class SessionIndex:
         index = self._numbers[: self._length].searchsorted(numbers)
         rows = self._rows.take(index, mode="clip")
         table = self._table
-        first = table.sessions[int(rows[0])]
-        if first is None or first.outbox is not self._outbox:
+        receiver = table.receivers[int(rows[0])]
+        if receiver is None or receiver.outbox is not self._outbox:
             return None
-        receiver = first.receiver
         found = (table.number[rows] == numbers) & (table.receiver[rows] == receiver.id)
         if table.leavers:
             found &= table.leaving[rows] == OPEN

@@ -5,13 +5,10 @@ Capturing a slot and restoring into a slot are separate jobs, between two steps.
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from elman_server.engine.session import Session
 
 NEVER = int(np.iinfo(np.int64).max)
 """A position beyond the end of any session."""
@@ -42,38 +39,44 @@ class Cadence:
     least: int = 1
 
 
+class Keeping(Protocol):
+    """Destination of a named session's checkpoints."""
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Takes the session's new snapshot."""
+
+    def ended(self) -> None:
+        """Notes the session's end: no more snapshots follow."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureJob:
-    """Sessions captured together. `sessions[i]` is in slot `slots[i]`."""
+    """Slots captured together."""
 
-    sessions: list["Session"]
     slots: list[int]
 
     def __len__(self) -> int:
-        return len(self.sessions)
+        return len(self.slots)
 
     def part(self, start: int, stop: int) -> "CaptureJob":
         """Returns rows `start` to `stop - 1` alone."""
-        return CaptureJob(sessions=self.sessions[start:stop], slots=self.slots[start:stop])
+        return CaptureJob(slots=self.slots[start:stop])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreJob:
-    """Sessions restored together from snapshots. `sessions[i]` is in slot `slots[i]`."""
+    """Sessions restored together: `snapshots[i]` belongs into slot `slots[i]`."""
 
-    sessions: list["Session"]
     slots: list[int]
     snapshots: list[Snapshot]
 
     def __len__(self) -> int:
-        return len(self.sessions)
+        return len(self.slots)
 
     def part(self, start: int, stop: int) -> "RestoreJob":
         """Returns rows `start` to `stop - 1` alone."""
         rows = slice(start, stop)
-        return RestoreJob(
-            sessions=self.sessions[rows], slots=self.slots[rows], snapshots=self.snapshots[rows]
-        )
+        return RestoreJob(slots=self.slots[rows], snapshots=self.snapshots[rows])
 
     @property
     def tensors(self) -> Tensors:

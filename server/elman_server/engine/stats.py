@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from elman_server.engine.queues import Times
-from elman_server.engine.session import EndReason
+from elman_server.engine.arrays import Times
+from elman_server.engine.ending import EndReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

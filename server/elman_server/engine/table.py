@@ -6,19 +6,13 @@ table.
 """
 
 from math import inf
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_server.engine.arrays import Numbers, Rows
+from elman_server.engine.outbox import Receiver
 from elman_server.engine.snapshot import NEVER, Cadence
-
-if TYPE_CHECKING:
-    from elman_server.engine.session import Session
-
-Rows = NDArray[np.intp]
-"""Indices of slots: rows of the table and of the state arrays."""
-Numbers = NDArray[np.int64]
 
 OPEN, CLOSING, ENDED = range(3)
 """Values of `leaving`."""
@@ -53,14 +47,15 @@ class SessionTable:
         "place",
         "position",
         "receiver",
-        "sessions",
+        "receivers",
         "starters",
         "waiting",
         "watched",
     )
 
     def __init__(self) -> None:
-        self.sessions: list[Session | None] = []
+        self.receivers: list[Receiver | None] = []
+        """Receiver of the session's predictions; `None` without a session."""
         self.number: Numbers = np.zeros(0, np.int64)
         """The caller's number for the session."""
         self.receiver: Numbers = np.zeros(0, np.int64)
@@ -104,13 +99,14 @@ class SessionTable:
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
-    def add(self, session: "Session", *, fresh: bool, position: int = 0) -> None:
-        row = session.slot.index
-        if row >= len(self.sessions):
+    def add(
+        self, row: int, *, number: int, receiver: Receiver, fresh: bool, position: int = 0
+    ) -> None:
+        if row >= len(self.receivers):
             self._grow()
-        self.sessions[row] = session
-        self.number[row] = session.number
-        self.receiver[row] = session.receiver.id
+        self.receivers[row] = receiver
+        self.number[row] = number
+        self.receiver[row] = receiver.id
         self.waiting[row] = self.in_flight[row] = 0
         self.position[row] = position
         self.due[row], self.due_time[row] = NEVER, inf
@@ -141,10 +137,11 @@ class SessionTable:
         self.parkable[row], self.active[row] = True, idle_from
         self.parkables += 1
 
-    def idle(self, since: float) -> "list[Session]":
-        """Returns parkable sessions without work since the time `since`."""
-        rows = self.parkable & (self.active <= since) & (self.place == NOWHERE)
-        return self.of((rows & (self.leaving == OPEN)).nonzero()[0])
+    def idle(self, since: float) -> Rows:
+        """Returns the rows of parkable sessions without work since the time `since`."""
+        idle = self.parkable & (self.active <= since) & (self.place == NOWHERE)
+        rows: Rows = (idle & (self.leaving == OPEN)).nonzero()[0]
+        return rows
 
     @property
     def longest_idle(self) -> float:
@@ -203,7 +200,7 @@ class SessionTable:
         return bool(self.due[row] != NEVER or self.due_time[row] != inf)
 
     def remove(self, row: int) -> None:
-        self.sessions[row] = None
+        self.receivers[row] = None
         self.receiver[row] = 0
         self.place[row] = NOWHERE
         self.starters -= bool(self.fresh[row])
@@ -216,24 +213,21 @@ class SessionTable:
         self.leavers -= 1
         self.leaving[row] = OPEN
 
-    def of(self, rows: Rows) -> "list[Session]":
-        """Returns the sessions of rows in use."""
-        return [self._at(row) for row in rows.tolist()]
-
     def distinct(self, rows: Rows) -> bool:
         """Whether no row occurs twice."""
         order = np.arange(len(rows))
         self.mark[rows] = order
         return bool(np.count_nonzero(self.mark[rows] == order) == len(rows))
 
-    def _at(self, row: int) -> "Session":
-        session = self.sessions[row]
-        assert session is not None
-        return session
+    def receiver_of(self, row: int) -> Receiver:
+        """Returns the receiver of a row in use."""
+        receiver = self.receivers[row]
+        assert receiver is not None
+        return receiver
 
     def _grow(self) -> None:
-        more = len(self.sessions) or _FIRST_CAPACITY
-        self.sessions += [None] * more
+        more = len(self.receivers) or _FIRST_CAPACITY
+        self.receivers += [None] * more
         for name in self.__slots__:
             column = getattr(self, name)
             if isinstance(column, np.ndarray):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.engine import Engine
-from elman_server.engine.outbox import Mail, Outbox
-from elman_server.engine.session import Session
+from elman_server.engine.mail import Mail
+from elman_server.engine.outbox import Outbox
 from elman_server.frontend.wire.frames import FramePacker
 
 
@@ -45,10 +45,11 @@ class NamedAnswers:
         limit: float,
         of_all: Withheld,
         notify: Callable[[], None],
-        told: Callable[[Session], None],
+        told: Callable[[int], None],
     ) -> None:
         """`limit` is the outbox size, in bytes, at which sessions begin to wait. `notify` is called
-        when a frame may be ready, `told` when a session's end is sent."""
+        when a frame may be ready, `told` with the
+        number of a session whose end is sent."""
         self.outbox = Outbox(limit=limit, notify=notify)
         self.session_index = engine.session_index(self.outbox)
         self._engine = engine
@@ -108,5 +109,5 @@ class NamedAnswers:
 
     def _packed(self, mail: Mail) -> Iterator[bytes]:
         yield from self._packer.pack(mail, [])
-        for session, _ in mail.ended:
-            self._told(session)
+        for ended in mail.ended:
+            self._told(ended.number)

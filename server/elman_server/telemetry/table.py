@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from elman_server.engine.session import EndReason
+from elman_server.engine.ending import EndReason
 from elman_server.errors import Overloaded, ShuttingDown
 
 

@@ -10,11 +10,12 @@ import pytest
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.engine import Engine
 from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.worker import Work
 from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, Slots, ids, numbers
@@ -179,11 +180,13 @@ class Caller:
                 assert first == len(answers)
                 answers += found[:count]
                 del found[:count]
-        for session, snapshot in mail.snapshots:
-            self.snapshots.setdefault(session, []).append(snapshot)
-        for session, ending in mail.ended:
+        sessions = list(self.answers)
+        for taken in mail.snapshots:
+            self.snapshots.setdefault(sessions[taken.number], []).append(taken.snapshot)
+        for ended in mail.ended:
+            session = sessions[ended.number]
             assert session not in self.endings, "a session ended twice"
-            self.endings[session] = ending
+            self.endings[session] = ended.ending
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve
-from tests.server.fakes import predicted
+from tests.server.fakes import predicted, slots, slots_of
 
 
 def gated(serve: Serve, *, max_batch_size: int) -> tuple[GatedRunner, Caller]:
@@ -18,7 +18,7 @@ async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
     for session in sessions:
         caller.push(session, 1)
     first = await runner.started()
-    assert first.sessions == sessions[:2]
+    assert slots_of(first) == slots(sessions[:2])
     # The next one waits for the thread already; a third does not.
     assert caller.engine.pending == 3
     late = caller.open()
@@ -27,7 +27,7 @@ async def test_a_full_step_is_taken_while_another_runs(serve: Serve) -> None:
     assert caller.engine.pending == 4
     for rest in (sessions[2:4], sessions[4:6], [sessions[6], late]):
         runner.go_on()
-        assert (await runner.started()).sessions == rest
+        assert slots_of(await runner.started()) == slots(rest)
     runner.go_on()
     await caller.until(lambda: all(caller.answers.values()))
     assert caller.answers == {
@@ -42,7 +42,7 @@ async def test_a_step_that_is_not_full_waits_for_company_while_another_runs(serv
     for session in sessions:
         caller.push(session, 1)
         await asyncio.sleep(0)
-    assert (await runner.started()).sessions == sessions[:1]
+    assert slots_of(await runner.started()) == slots(sessions[:1])
     assert caller.engine.pending == 0
     again = [caller.open() for _ in range(2)]
     for session in again:
@@ -51,6 +51,6 @@ async def test_a_step_that_is_not_full_waits_for_company_while_another_runs(serv
     assert caller.engine.pending == 2
     for rest in (sessions[1:], again):
         runner.go_on()
-        assert (await runner.started()).sessions == rest
+        assert slots_of(await runner.started()) == slots(rest)
     runner.go_on()
     await caller.until(lambda: all(caller.answers.values()))

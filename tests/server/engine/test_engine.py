@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from elman_server.engine.session import EndReason, Session
+from elman_server.engine.ending import EndReason
+from elman_server.engine.session import Session
 from elman_server.errors import Overloaded, ShuttingDown
 from tests.server.engine.shell import (
     ON_THE_THREAD,
@@ -16,7 +17,7 @@ from tests.server.engine.shell import (
     Serve,
     both,
 )
-from tests.server.fakes import predicted
+from tests.server.fakes import predicted, slots, slots_of
 
 
 @both
@@ -57,11 +58,11 @@ async def test_what_arrives_while_a_step_runs_forms_the_next(serve: Serve) -> No
     caller = Caller(served.engine)
     first, second, third = (caller.open() for _ in range(3))
     caller.push(first, 1)
-    assert (await runner.started()).sessions == [first]
+    assert slots_of(await runner.started()) == slots([first])
     caller.push(second, 2)
     caller.push(third, 3)
     runner.go_on()
-    assert (await runner.started()).sessions == [second, third]
+    assert slots_of(await runner.started()) == slots([second, third])
     runner.go_on()
     await caller.until(lambda: all(caller.answers.values()))
 

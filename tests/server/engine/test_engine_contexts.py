@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.init import InitJob
-from elman_server.engine.session import Ending, EndReason
 from elman_server.errors import Overloaded
 from tests.server.engine.shell import (
     ON_THE_THREAD,
@@ -15,7 +15,7 @@ from tests.server.engine.shell import (
     Serve,
     both,
 )
-from tests.server.fakes import predicted, seed
+from tests.server.fakes import predicted, seed, slots, slots_of
 
 
 @both
@@ -43,12 +43,12 @@ async def test_it_begins_at_its_open_and_not_with_its_first_element(serve: Serve
     first = caller.open(seed(1))
     beginning = await runner.started()
     assert isinstance(beginning, InitJob)
-    assert beginning.sessions == [first]
+    assert slots_of(beginning) == slots([first])
     assert caller.outbox.contexts_nbytes == 8
     later = [caller.open(seed(2)), caller.open(seed(3))]
     assert caller.outbox.contexts_nbytes == 24
     runner.go_on()
-    assert (await runner.started()).sessions == later
+    assert slots_of(await runner.started()) == slots(later)
     runner.go_on()
     await caller.until(lambda: not caller.outbox.contexts_nbytes)
 
@@ -62,7 +62,7 @@ async def test_its_elements_wait_until_it_has_begun(serve: Serve) -> None:
     caller.push(conditioned, 1)
     caller.push(plain, 2)
     runner.go_on()
-    assert (await runner.started()).sessions == [plain, conditioned]
+    assert slots_of(await runner.started()) == slots([plain, conditioned])
     runner.go_on()
     await caller.until(lambda: all(caller.answers.values()))
     assert caller.answers == {plain: predicted([2]), conditioned: predicted([1], 1)}
@@ -125,7 +125,7 @@ async def test_a_session_that_ends_before_it_begins_does_not_begin(serve: Serve)
     served.engine.abort(gone)
     assert caller.outbox.contexts_nbytes == 16
     runner.go_on()
-    assert (await runner.started()).sessions == [here]
+    assert slots_of(await runner.started()) == slots([here])
     runner.go_on()
     await caller.until(lambda: not caller.outbox.contexts_nbytes)
     assert first.ended is here.ended is None

@@ -9,8 +9,8 @@ import pytest
 
 from elman_server.engine.batch import Batch
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.ending import EndReason
 from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.session import EndReason
 from elman_server.errors import ModelUnavailable
 from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve, SlowRunner
 from tests.server.fakes import Slots, predicted

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from elman_server.engine.batch import Batch
-from elman_server.engine.init import InitJob, Start
+from elman_server.engine.ending import FINISHED, Ending, EndReason
+from elman_server.engine.init import InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import FINISHED, Ending, EndReason, Session
-from tests.server.fakes import FakeSelection, ids, push, seed
+from elman_server.engine.session import Session, Start
+from tests.server.fakes import FakeSelection, ids, push, seed, slots, slots_of
 
 SELECTION = FakeSelection()
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the beginning failed")
@@ -57,11 +58,11 @@ def test_sessions_begin_together_in_the_order_of_their_opens(box: Outbox) -> Non
     tested = scheduler(most=2)
     first, second, third = (add(tested, box, number) for number in (1, 2, 3))
     beginning = begin(tested)
-    assert beginning.sessions == [first, second]
+    assert slots_of(beginning) == slots([first, second])
     assert beginning.slots == [first.slot.index, second.slot.index]
     assert beginning.contexts == [seed(1), seed(2)]
     assert tested.ready
-    assert begin(tested).sessions == [third]
+    assert slots_of(begin(tested)) == slots([third])
     assert tested.schedule() is None
 
 
@@ -73,7 +74,7 @@ def test_no_step_takes_a_session_that_has_not_begun(box: Outbox) -> None:
     assert tested.schedule() is None
     tested.begun(beginning)
     batch = step(tested)
-    assert (batch.sessions, batch.counts.tolist()) == ([session], [3])
+    assert (slots_of(batch), batch.counts.tolist()) == (slots([session]), [3])
 
 
 def test_a_session_that_has_begun_is_not_fresh(box: Outbox) -> None:
@@ -81,9 +82,9 @@ def test_a_session_that_has_begun_is_not_fresh(box: Outbox) -> None:
     conditioned, plain = add(tested, box, 1, pending=1), add(tested, box, pending=1)
     plain_step = step(tested)
     tested.begun(begin(tested))
-    assert (plain_step.sessions, plain_step.fresh) == ([plain], [0])
+    assert (slots_of(plain_step), plain_step.fresh) == (slots([plain]), [0])
     batch = step(tested)
-    assert (batch.sessions, batch.fresh) == ([conditioned], [])
+    assert (slots_of(batch), batch.fresh) == (slots([conditioned]), [])
 
 
 def test_beginnings_and_steps_take_turns(box: Outbox) -> None:
@@ -111,7 +112,7 @@ def test_a_full_outbox_keeps_nobody_from_beginning(box: Outbox) -> None:
     assert tested.schedule() is None
     box.limit = 1
     tested.release(box)
-    assert step(tested).sessions == [session]
+    assert slots_of(step(tested)) == slots([session])
 
 
 def test_contexts_are_kept_until_the_session_has_begun(box: Outbox) -> None:
@@ -119,7 +120,6 @@ def test_contexts_are_kept_until_the_session_has_begun(box: Outbox) -> None:
     session = add(tested, box, 1)
     assert (session.start, box.contexts_nbytes) == (Start.DUE, 8)
     beginning = begin(tested)
-    assert session.given is None
     assert (session.start, box.contexts_nbytes) == (Start.UNDER_WAY, 8)
     tested.begun(beginning)
     assert (session.start, box.contexts_nbytes) == (Start.BEGUN, 0)
@@ -132,7 +132,7 @@ def test_a_session_that_ends_before_it_begins_lets_go_of_everything(
     tested = scheduler()
     session = add(tested, box, 1)
     end(tested, session)
-    assert (session.given, box.contexts_nbytes, tested.pool.used) == (None, 0, 0)
+    assert (tested.context_nbytes, box.contexts_nbytes, tested.pool.used) == (0, 0, 0)
     assert tested.schedule() is None
 
 
@@ -164,13 +164,13 @@ def test_a_beginning_that_fails_ends_its_sessions_and_no_others(box: Outbox) -> 
     assert (failing.ended, other.ended) == (FAILED, None)
     assert (tested.pool.used, box.contexts_nbytes) == (1, 8)
     tested.begun(begin(tested))
-    assert step(tested).sessions == [other]
+    assert slots_of(step(tested)) == slots([other])
 
 
 def test_a_part_of_a_beginning_holds_some_of_its_sessions(box: Outbox) -> None:
     tested = scheduler()
     sessions = [add(tested, box, number) for number in range(4)]
     part = begin(tested).part(1, 3)
-    assert part.sessions == sessions[1:3]
+    assert slots_of(part) == slots(sessions[1:3])
     assert part.slots == [session.slot.index for session in sessions[1:3]]
     assert part.contexts == [seed(1), seed(2)]

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from elman_server.engine.delivery import Delivery
-from elman_server.engine.outbox import Mail, Outbox
-from elman_server.engine.session import CANCELLED, FINISHED, Session
+from elman_server.engine.ending import CANCELLED, FINISHED
+from elman_server.engine.mail import Mail
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.engine.table import SessionTable
 from tests.server.fakes import FakeSelection, session_in
@@ -44,15 +46,15 @@ def test_taking_empties_it_and_keeps_the_order() -> None:
     box = outbox()
     first, second = session(box), session(box)
     deliveries = [delivery(box, 1), delivery(box, 2)]
-    box.opened(first)
+    box.opened(first.opened_event)
     box.deliver(deliveries[0])
-    box.opened(second)
-    box.ended(first, FINISHED)
+    box.opened(second.opened_event)
+    box.ended(first.ended_event(FINISHED))
     box.deliver(deliveries[1])
     mail = box.take()
-    assert mail.opened == [first, second]
+    assert mail.opened == [first.opened_event, second.opened_event]
     assert mail.deliveries == deliveries
-    assert mail.ended == [(first, FINISHED)]
+    assert mail.ended == [first.ended_event(FINISHED)]
     assert box.take() == Mail()
 
 
@@ -89,8 +91,8 @@ def test_sessions_that_come_and_go_fill_it_too() -> None:
     box = outbox(limit=1_000_000)
     for _ in range(20_000):
         one = session(box)
-        box.opened(one)
-        box.ended(one, FINISHED)
+        box.opened(one.opened_event)
+        box.ended(one.ended_event(FINISHED))
     assert box.full
 
 
@@ -111,19 +113,19 @@ def test_what_one_session_was_answered_can_be_forgotten() -> None:
     others = replace(both, numbers=[2], counts=[6], first_positions=[0])
     for each in (both, alone, others):
         box.deliver(each)
-    box.opened(one)
+    box.opened(one.opened_event)
     snapshots = [
         (one, Snapshot(position=1, tensors=None)),
         (two, Snapshot(position=2, tensors=None)),
     ]
     for each_session, snapshot in snapshots:
-        box.snapshot(each_session, snapshot)
-    box.ended(one, FINISHED)
+        box.snapshot(each_session.snapshot_event(snapshot))
+    box.ended(one.ended_event(FINISHED))
     assert not box.take().forgotten
     for each in (both, alone, others):
         box.deliver(each)
     mail = box.take()
-    box.forget(one, CANCELLED)  # what was taken may not have been told yet
+    box.forget(one.number, CANCELLED)  # what was taken may not have been told yet
     assert mail.forgotten == {1: CANCELLED}
     first, none, second = (each.without(mail.forgotten) for each in mail.deliveries)
     assert not none.numbers

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from elman_server.engine import queues
+from elman_server.engine.arrays import Elements, Times
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.queues import Queues, gathered
 from elman_server.engine.table import SessionTable
@@ -109,9 +110,7 @@ class Queueing(RuleBasedStateMachine):
         taken, self.waiting[row] = self.waiting[row][:count], self.waiting[row][count:]
         return taken
 
-    def check(
-        self, found: tuple[queues.Elements, queues.Times], expected: list[tuple[int, float]]
-    ) -> None:
+    def check(self, found: tuple[Elements, Times], expected: list[tuple[int, float]]) -> None:
         elements, times = found
         assert list(zip(elements.tolist(), times.tolist(), strict=True)) == expected
         # They are the step's own: what comes next must not show in them.

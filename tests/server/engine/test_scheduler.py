@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman_server.engine.batch import Batch
+from elman_server.engine.ending import FINISHED, Ending, EndReason
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import FINISHED, Ending, EndReason, Session
-from tests.server.fakes import FakeSelection, ids, push
+from elman_server.engine.session import Session
+from tests.server.fakes import FakeSelection, ids, push, slots, slots_of
 
 SELECTION = FakeSelection()
 INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
@@ -64,7 +65,7 @@ def test_a_lone_element_goes_at_once() -> None:
     scheduler = Scheduler(limits())
     session = add(scheduler, pending=1)
     batch = schedule(scheduler)
-    assert (batch.sessions, batch.counts.tolist(), batch.chunk) == ([session], [1], 1)
+    assert (slots_of(batch), batch.counts.tolist(), batch.chunk) == (slots([session]), [1], 1)
 
 
 def test_a_chunk_joins_what_was_pushed_at_different_times() -> None:
@@ -132,7 +133,7 @@ def test_enough_sessions_with_like_queues_fill_a_step(pending: int, rows: int) -
         assert not scheduler.full
         add(scheduler, pending)
     assert scheduler.full
-    assert len(schedule(scheduler).sessions) == rows
+    assert len(schedule(scheduler)) == rows
     assert not scheduler.full
 
 
@@ -186,7 +187,7 @@ def test_a_session_in_a_step_is_in_no_other() -> None:
     push(scheduler, session, ids(1), 0.0)
     assert scheduler.schedule() is None
     scheduler.complete(batch)
-    assert schedule(scheduler).sessions == [session]
+    assert slots_of(schedule(scheduler)) == slots([session])
 
 
 def test_sessions_of_one_length_take_turns() -> None:
@@ -196,7 +197,7 @@ def test_sessions_of_one_length_take_turns() -> None:
     order: list[Session] = []
     for _ in range(5):
         batch = schedule(scheduler)
-        order += batch.sessions
+        order += scheduler.of(slots_of(batch))
         scheduler.complete(batch)
     assert order == [*sessions, *sessions]
 
@@ -221,7 +222,7 @@ def test_a_lone_element_waits_for_one_step_of_each_other_line_at_most(
             step(scheduler, refill=busy)
         push(scheduler, single, ids(1), 0.0)
         waited = 1
-        while single not in step(scheduler, refill=busy).sessions:
+        while single.slot.index not in slots_of(step(scheduler, refill=busy)):
             waited += 1
         assert waited <= lines
 
@@ -240,7 +241,7 @@ def test_lone_elements_without_end_delay_a_long_push_by_one_step_at_most(
         for session in singles:
             if not session.pending:
                 push(scheduler, session, ids(1), 0.0)
-        if long in batch.sessions:
+        if long.slot.index in slots_of(batch):
             steps.append(0)
         else:
             steps[-1] += 1
@@ -261,11 +262,11 @@ def test_a_full_outbox_holds_its_sessions_and_nobody_elses() -> None:
     scheduler = Scheduler(limits())
     full = outbox(limit=0)
     held, other = add(scheduler, 1, full), add(scheduler, 1)
-    assert schedule(scheduler).sessions == [other]
+    assert slots_of(schedule(scheduler)) == slots([other])
     assert scheduler.schedule() is None
     full.limit = 1
     scheduler.release(full)
-    assert schedule(scheduler).sessions == [held]
+    assert slots_of(schedule(scheduler)) == slots([held])
 
 
 def test_a_session_that_is_held_twice_goes_on_once() -> None:
@@ -277,7 +278,7 @@ def test_a_session_that_is_held_twice_goes_on_once() -> None:
         push(scheduler, session, ids(1), 0.0)
         scheduler.release(full)
     full.limit = 1
-    assert schedule(scheduler).sessions == [session]
+    assert slots_of(schedule(scheduler)) == slots([session])
     assert scheduler.schedule() is None
 
 
@@ -361,4 +362,4 @@ def test_a_failed_step_ends_its_sessions_and_no_others() -> None:
     first, second, other = (add(scheduler, 1) for _ in range(3))
     assert scheduler.fail(schedule(scheduler), INVALID) == [first, second]
     assert (first.ended, second.ended, other.ended) == (INVALID, INVALID, None)
-    assert schedule(scheduler).sessions == [other]
+    assert slots_of(schedule(scheduler)) == slots([other])

@@ -16,16 +16,17 @@ from hypothesis.stateful import (
     rule,
 )
 
+from elman_server.engine.arrays import Rows
 from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.delivery import Delivery, Outputs
+from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
 from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import CANCELLED, FINISHED, Ending, EndReason, Session
+from elman_server.engine.session import Session, Start
 from elman_server.engine.session_index import SessionIndex
 from elman_server.engine.snapshot import NEVER, Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
-from elman_server.engine.table import Rows
 from tests.server.fakes import (
     INITIAL,
     ArithmeticRunner,
@@ -415,7 +416,7 @@ class Schedules(RuleBasedStateMachine):
         assert isinstance(work, CaptureJob) is bool(read)
         if work is None:
             return
-        sessions = work.sessions
+        sessions = self.scheduler.of(work.slots)
         if isinstance(work, CaptureJob):
             assert len(work) == min(len(read), self.limits.max_batch_size)
             assert work.slots == [session.slot.index for session in sessions]
@@ -479,7 +480,7 @@ class Schedules(RuleBasedStateMachine):
             self.ended(session)
 
     def complete_reading(self, reading: CaptureJob, tensors: Tensors | None) -> None:
-        live = [self.truths[s] for s in reading.sessions if self.truths[s].live]
+        live = [self.truths[s] for s in self.scheduler.of(reading.slots) if self.truths[s].live]
         snapshots, ended = self.scheduler.took(reading, tensors, self.clock)
         for truth in live:
             truth.read = False
@@ -523,7 +524,7 @@ class Schedules(RuleBasedStateMachine):
             session = truth.session
             assert session.pending == truth.waiting
             # Contexts are kept for sessions that have yet to begin, and for no others.
-            assert (session.given is not None) is self.can_begin(truth)
+            assert (truth.live and session.start is Start.DUE) is self.can_begin(truth)
         for outbox in self.outboxes:
             assert outbox.contexts_nbytes == 8 * sum(
                 truth.session.outbox is outbox
@@ -635,7 +636,7 @@ class Schedules(RuleBasedStateMachine):
         expected_elements, expected_times, expected_fresh = [], [], []
         outputs: set[str] = set()
         for row, (session, count) in enumerate(
-            zip(batch.sessions, numbers(batch.counts), strict=True)
+            zip(self.scheduler.of(numbers(batch.slots)), numbers(batch.counts), strict=True)
         ):
             truth = self.truths[session]
             if truth.taken == 0 and truth.initial is None:

@@ -24,7 +24,7 @@ Contexts = dict[str, NDArray[Any]]
 
 def beginning(rows: Mapping[int, Contexts]) -> InitJob:
     """Slots with their contexts."""
-    return InitJob(sessions=[], slots=list(rows), contexts=list(rows.values()))
+    return InitJob(slots=list(rows), contexts=list(rows.values()))
 
 
 def captions(count: int) -> list[Contexts]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("place")
 
 
 def read(runner: OnnxRunner, *slots: int) -> list[Snapshot]:
-    tensors = runner.read(CaptureJob(sessions=[], slots=list(slots)))
+    tensors = runner.read(CaptureJob(slots=list(slots)))
     return [
         Snapshot(position=0, tensors=tuple(array[row] for array in tensors))
         for row in range(len(slots))
@@ -27,9 +27,7 @@ def read(runner: OnnxRunner, *slots: int) -> list[Snapshot]:
 
 
 def restore(runner: OnnxRunner, snapshots: dict[int, Snapshot]) -> None:
-    runner.restore(
-        RestoreJob(sessions=[], slots=list(snapshots), snapshots=list(snapshots.values()))
-    )
+    runner.restore(RestoreJob(slots=list(snapshots), snapshots=list(snapshots.values())))
 
 
 @pytest.mark.parametrize(

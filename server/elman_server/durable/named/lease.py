@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from elman_server.durable.store.interface import Claim
-from elman_server.engine.session import Ending, EndReason, Session
+from elman_server.engine.ending import Ending, EndReason
+from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
 
 TAKEN_OVER = Ending(

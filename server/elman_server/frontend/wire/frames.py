@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.outbox import Mail
-from elman_server.engine.queues import Times
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.arrays import Times
+from elman_server.engine.mail import Mail, Opened, SnapshotTaken
 from elman_server.frontend.wire import closing, wire
 from elman_server.model.selection import Buffer
 
@@ -42,9 +40,9 @@ class FramePacker:
     max_bytes: int
     """Size limit of a frame. Only a frame with a single prediction may be larger. The limit may
     change between frames."""
-    opened: Callable[[Session], pb.Opened]
+    opened: Callable[[Opened], pb.Opened]
     """Builds the response to an open."""
-    ticket: Callable[[Session, Snapshot], pb.Ticket]
+    ticket: Callable[[SnapshotTaken], pb.Ticket]
     """Builds the ticket for a snapshot."""
     handed_over: Callable[[Times], None]
     """Called with the arrival times of elements when the predictions go out."""
@@ -53,8 +51,8 @@ class FramePacker:
         """Yields serialized `StreamResponse`s in sending order. A frame is filled when the caller
         asks for the frame: answers of sessions forgotten before then are left out."""
         frame, forgotten = _Frame(), mail.forgotten
-        for session in mail.opened:
-            opened = self.opened(session)
+        for event in mail.opened:
+            opened = self.opened(event)
             yield from self._room(frame, opened.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(opened=[opened]).SerializeToString())
         for delivery in mail.deliveries:
@@ -64,16 +62,16 @@ class FramePacker:
                 if told.numbers:
                     frame.parts += wire.predictions(told)
                     self.handed_over(told.times)
-        for session, snapshot in mail.snapshots:
-            ticket = self.ticket(session, snapshot)
+        for taken in mail.snapshots:
+            ticket = self.ticket(taken)
             yield from self._room(frame, ticket.ByteSize() + _FRAMING)
-            if session.number in forgotten:
+            if taken.number in forgotten:
                 continue
             frame.parts.append(pb.StreamResponse(tickets=[ticket]).SerializeToString())
-        for session, ending in mail.ended:
-            yield from self._room(frame, len(ending.message.encode()) + _CLOSED_NBYTES)
-            told_ending = forgotten.get(session.number, ending)
-            closed = closing.closed(session.number, told_ending, session.position)
+        for ended in mail.ended:
+            yield from self._room(frame, len(ended.ending.message.encode()) + _CLOSED_NBYTES)
+            told_ending = forgotten.get(ended.number, ended.ending)
+            closed = closing.closed(ended.number, told_ending, ended.position)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         for closed in refused:
             yield from self._room(frame, closed.ByteSize() + _FRAMING)

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.engine.arrays import Elements
+from elman_server.engine.ending import EndReason
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.queues import Elements
-from elman_server.engine.session import EndReason
 from elman_server.errors import (
     AnswerTooLarge,
     InvalidElement,

@@ -12,10 +12,12 @@ from math import inf
 from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
+from elman_server.engine.arrays import Times
+from elman_server.engine.ending import CANCELLED, Ending, EndReason
 from elman_server.engine.init import InitialState
+from elman_server.engine.mail import Opened
 from elman_server.engine.outbox import Outbox
-from elman_server.engine.queues import Times
-from elman_server.engine.session import CANCELLED, Ending, EndReason, Session
+from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import (
     InvalidRequest,
@@ -528,16 +530,16 @@ class StreamRpc:
             self._session_indexes.append(self._named.session_index)
         return self._named
 
-    def _told(self, session: Session) -> None:
-        del self._sessions[session.number]
+    def _told(self, number: int) -> None:
+        del self._sessions[number]
 
-    def _opened(self, session: Session) -> pb.Opened:
-        every = session.cadence or Cadence()
+    def _opened(self, event: Opened) -> pb.Opened:
+        every = event.cadence or Cadence()
         return pb.Opened(
-            session=session.number,
-            id=session.id,
+            session=event.number,
+            id=event.id,
             window=self._window,
-            position=session.first,
+            position=event.first_position,
             ticket_every_elements=0 if every.elements == NEVER else every.elements,
             ticket_every_seconds=0 if every.seconds == inf else every.seconds,
         )
@@ -592,7 +594,8 @@ class StreamRpc:
         elif self._model.tickets.available:
             self._engine.snapshot(session)
         else:
-            session.outbox.snapshot(session, Snapshot(position=session.position, tensors=None))
+            snapshot = Snapshot(position=session.position, tensors=None)
+            session.outbox.snapshot(session.snapshot_event(snapshot))
             self._changed.set()
 
     def _close(self, number: int) -> None:
@@ -611,8 +614,8 @@ class StreamRpc:
         self._mail_nbytes = self._outbox.nbytes
         mail = self._engine.collect(self._outbox)
         refused, self._refused, self._refused_nbytes = self._refused, [], 0
-        for session, _ in mail.ended:
-            self._told(session)
+        for ended in mail.ended:
+            self._told(ended.number)
         self._readable.set()
         return self._packer.pack(mail, refused)
 

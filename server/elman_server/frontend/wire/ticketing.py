@@ -9,7 +9,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease import Lease
 from elman_server.durable.named.rewinding import Checkpoint
 from elman_server.durable.tickets.content import Attachment
-from elman_server.engine.session import Session
+from elman_server.engine.mail import SnapshotTaken
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.frontend.caller import Caller
@@ -41,16 +41,16 @@ class Ticketing:
             least=max(1, elements // _LEAST_PART),
         )
 
-    def issue(self, session: Session, snapshot: Snapshot) -> pb.Ticket:
+    def issue(self, taken: SnapshotTaken) -> pb.Ticket:
         ticket = b""
         if self._tickets.available:
-            if isinstance(session.keeping, Lease):
-                ticket = session.keeping.seal(snapshot)
+            if isinstance(taken.keeping, Lease):
+                ticket = taken.keeping.seal(taken.snapshot)
             else:
-                ticket = self._tickets.issue(snapshot, self._identity)
+                ticket = self._tickets.issue(taken.snapshot, self._identity)
             self._metrics.inc(TICKETS_ISSUED)
             self._metrics.inc(TICKET_BYTES, len(ticket))
-        return pb.Ticket(session=session.number, position=snapshot.position, ticket=ticket)
+        return pb.Ticket(session=taken.number, position=taken.snapshot.position, ticket=ticket)
 
     def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
         """Issues a named session's ticket. The ticket also serves as the session's checkpoint.
