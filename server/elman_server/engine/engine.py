@@ -18,18 +18,19 @@ import structlog
 from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Elements, Numbers, Rows
 from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.delivery import Selection
 from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
+from elman_server.engine.estimates import Estimates
 from elman_server.engine.executor import Executor, TooLong
 from elman_server.engine.init import InitialState, InitJob, nbytes
 from elman_server.engine.mail import Mail
 from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import ENTRY_NBYTES
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.snapshot import Cadence, CaptureJob, Keeping, RestoreJob, Snapshot, Tensors
+from elman_server.engine.snapshot import CaptureJob, Keeping, RestoreJob, Snapshot, Tensors
 from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
@@ -81,39 +82,40 @@ class _Settled:
     """Elements with predictions for an open session."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    name: str
+    """The model's name, for the log and the compute thread."""
+    step_timeout: float = inf
+    """Seconds after which a step is interrupted. The sessions that caused the delay end."""
+    park_after: float = inf
+    """Idle seconds after which a parkable session is parked."""
+    element_nbytes: int = 8
+    """Bytes of an element."""
+
+
 class Engine:
     """Serves one model. Not thread-safe: call every method on the event loop of `start`."""
 
     def __init__(
         self,
         *,
-        name: str,
+        settings: EngineSettings,
         scheduler: Scheduler,
         runner: Runner,
-        step_seconds: Callable[[int, int], float],
+        estimates: Estimates,
         admission: Admission,
         observer: Observer,
-        beginning_seconds: Callable[[int], float] = lambda rows: 0.0,
-        inline: bool = True,
-        step_timeout: float = inf,
         stuck: Callable[[bool], None] = lambda stuck: None,
-        park_after: float = inf,
-        state_nbytes: int = 0,
-        element_nbytes: int = 8,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`step_seconds(rows, chunk)` estimates the seconds of a step, `beginning_seconds(rows)`
-        the seconds of an `InitJob`. `inline`: whether both estimates hold for any elements, so that
-        short work may run on the event loop. Parkable sessions are parked after `park_after` idle
-        seconds. `state_nbytes`: bytes of a session's state. `element_nbytes`: bytes of an element.
-
-        A step is interrupted after `step_timeout` seconds, and the sessions that caused the delay
-        end. If a step does not stop on the interrupt, the engine ends all sessions, opens no more,
-        and calls `stuck(True)`. If the step stops later, the engine calls `stuck(False)`, and
-        sessions can be opened again.
+        """If a step does not stop on the interrupt at its time limit, the engine ends all sessions,
+        opens no more, and calls `stuck(True)`. If the step stops later, the engine calls
+        `stuck(False)`, and sessions can be opened again.
         """
-        self._state_nbytes = state_nbytes
-        self.element_nbytes = element_nbytes + ENTRY_NBYTES
+        self._settings = settings
+        self._state_nbytes = estimates.state_nbytes
+        self.element_nbytes = settings.element_nbytes + ENTRY_NBYTES
         """Bytes of an element waiting for a step."""
         self.untaken = 0
         """Elements of partly pushed frames: already waiting for a step, but not in a queue yet."""
@@ -124,26 +126,23 @@ class Engine:
         self._scheduler = scheduler
         self._executor = Executor(
             runner=runner,
-            step_seconds=step_seconds,
-            beginning_seconds=beginning_seconds,
-            state_nbytes=state_nbytes,
-            inline=inline,
-            timeout=step_timeout,
+            estimates=estimates,
+            timeout=settings.step_timeout,
             clock=clock,
             cpu_clock=cpu_seconds,
         )
-        self._step_timeout = step_timeout
         self._tell_stuck = stuck
         self._stuck = False
         self._looking: asyncio.TimerHandle | None = None
         self._giving_up: asyncio.Task[None] | None = None
         self._admission = admission
         self._observer = observer
-        self._park_after = park_after
         self._parking: asyncio.TimerHandle | None = None
         self._clock = clock
-        self._worker = Worker(name=f"elman-{name}", run=self._executor.run, done=self._worked)
-        self._log = structlog.get_logger("elman.session").bind(model=name)
+        self._worker = Worker(
+            name=f"elman-{settings.name}", run=self._executor.run, done=self._worked
+        )
+        self._log = structlog.get_logger("elman.session").bind(model=settings.name)
         self._nonfinite_logged = False
         self._turn_due = False
         self._working = 0
@@ -190,68 +189,39 @@ class Engine:
         """Rows of state in use."""
         return self._scheduler.pool.used
 
-    def open(
-        self,
-        *,
-        number: int,
-        outbox: Outbox,
-        selection: Selection,
-        elements: int = 0,
-        given: InitialState | None = None,
-        cadence: Cadence | None = None,
-        parkable: bool = False,
-        awaited: bool = False,
-    ) -> Session:
-        """Returns a new session. `elements`: how many elements the caller pushes together with the
-        open.
-
-        `given`: a validated snapshot, or validated contexts if the model takes contexts. Without it
-        the session begins in the model's initial state. `cadence`: how often the session's snapshot
-        goes to the outbox, if at all. `parkable`: whether the session may be parked while idle.
-        `awaited`: whether a lookup for the session still runs. `found` then supplies the result,
-        which may be `given`. The caller learns of an awaited session only after `found`.
-
-        Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`.
-        """
+    def open(self, request: OpenRequest) -> Session:
+        """Returns a new session. Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`."""
+        initial_state, awaited = request.initial_state, request.awaited
         if self._stuck:
             raise ModelUnavailable("the model does not come to the end of a step")
         try:
-            self._admission.admit(elements, nbytes(given or {}), self._state_nbytes)
+            self._admission.admit(request.elements, nbytes(initial_state or {}), self._state_nbytes)
         except (Overloaded, ShuttingDown) as error:
             self._observer.session_rejected(error.reason)
             raise
-        session = self._scheduler.add(
-            id=secrets.token_hex(8),
-            number=number,
-            outbox=outbox,
-            selection=selection,
-            given=given,
-            cadence=cadence,
-            parkable=parkable,
-            awaited=awaited,
-            now=self._clock() if cadence or parkable else 0.0,
-        )
-        if parkable:
+        now = self._clock() if request.cadence or request.parkable else 0.0
+        session = self._scheduler.add(request, id=secrets.token_hex(8), now=now)
+        if request.parkable:
             self._park_in_time()
-        if given is not None and not awaited:
+        if initial_state is not None and not awaited:
             self._wake()
         self._idle.clear()
         self.opened += 1
         self._observer.session_opened()
         if not awaited:
-            outbox.opened(session.opened_event)
-            outbox.notify()
+            session.outbox.opened(session.opened_event)
+            session.outbox.notify()
         return session
 
-    def found(self, session: Session, given: InitialState | None, keeping: Keeping) -> None:
+    def found(self, session: Session, initial_state: InitialState | None, keeping: Keeping) -> None:
         """Supplies the initial state of an awaited session; `None`: the model's initial state. From
         now on `keeping` gets the session's snapshots. The caller gets the first snapshot together
         with the news that the session is open."""
         session.keeping = keeping
-        self._scheduler.found(session, given, self._clock())
+        self._scheduler.found(session, initial_state, self._clock())
         session.outbox.opened(session.opened_event)
-        if given is None or isinstance(given, Snapshot):
-            snapshot = given or Snapshot(position=0, tensors=None)
+        if initial_state is None or isinstance(initial_state, Snapshot):
+            snapshot = initial_state or Snapshot(position=0, tensors=None)
             session.outbox.snapshot(session.snapshot_event(snapshot))
         else:
             self._scheduler.snapshot(session)
@@ -364,21 +334,21 @@ class Engine:
     def _park_in_time(self) -> None:
         """Schedules the next search for idle sessions, for when the first may be idle long
         enough."""
-        if self._parking is not None or self._park_after == inf:
+        if self._parking is not None or self._settings.park_after == inf:
             return
         longest = self._scheduler.table.longest_idle
         if longest != inf:
             # A lower bound, so that one search serves many sessions.
-            least = self._park_after * _PARKING_GRAIN
-            delay = max(least, longest + self._park_after - self._clock())
+            least = self._settings.park_after * _PARKING_GRAIN
+            delay = max(least, longest + self._settings.park_after - self._clock())
             # A session still waiting for its first element may get it, and be idle, at any time.
-            delay = min(delay, self._park_after)
+            delay = min(delay, self._settings.park_after)
             self._parking = self._loop.call_later(delay, self._park)
 
     def _park(self) -> None:
         self._parking = None
         if not self.pinned:
-            for session in self._scheduler.idle(self._clock() - self._park_after):
+            for session in self._scheduler.idle(self._clock() - self._settings.park_after):
                 self.close(session, _PARKED)
         self._park_in_time()
 
@@ -432,8 +402,8 @@ class Engine:
 
     def _look_in_time(self) -> None:
         """Schedules a check of the compute thread for work that takes too long."""
-        if self._looking is None and self._step_timeout != inf:
-            self._looking = self._loop.call_later(self._step_timeout, self._look)
+        if self._looking is None and self._settings.step_timeout != inf:
+            self._looking = self._loop.call_later(self._settings.step_timeout, self._look)
 
     def _look(self) -> None:
         self._looking = None
@@ -455,7 +425,8 @@ class Engine:
 
     def _too_long(self, what: str) -> Ending:
         return Ending(
-            reason=EndReason.STEP_FAILED, message=f"{what} {_TOO_LONG.format(self._step_timeout)}"
+            reason=EndReason.STEP_FAILED,
+            message=f"{what} {_TOO_LONG.format(self._settings.step_timeout)}",
         )
 
     def _settle(self, results: list[Result]) -> list[_Settled]:
@@ -466,7 +437,7 @@ class Engine:
             if late:
                 self._log.error(
                     "a step took too long",
-                    step_timeout=self._step_timeout,
+                    step_timeout=self._settings.step_timeout,
                     sessions=sum(len(result.work) for result in late),
                 )
             others = [result for result in failed if not isinstance(result.outputs, TooLong)]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from elman_server.engine.batch import Batch
 from elman_server.engine.delivery import Outputs
+from elman_server.engine.estimates import Estimates
 from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
@@ -17,8 +18,6 @@ as much (0.3 ms on two cores)."""
 _OVERRUN_SECONDS = 20e-3
 """CPU time at which work meant to take `_INLINE_SECONDS` counts as an overrun. After an overrun the
 model never runs on the event loop again, because there every session waits for it."""
-_COPIED_PER_SECOND = 1e9
-"""Bytes of state captured or restored in a second, at least."""
 _PART_SECONDS, _PART_FACTOR = 0.25, 20
 """Time limit for a part of a late step: seconds, or a multiple of the estimate, whichever is more.
 The search for slow sessions must end soon, because other sessions wait."""
@@ -43,28 +42,21 @@ class Executor:
         self,
         *,
         runner: Runner,
-        step_seconds: Callable[[int, int], float],
-        beginning_seconds: Callable[[int], float],
-        state_nbytes: int,
-        inline: bool,
+        estimates: Estimates,
         timeout: float,
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
     ) -> None:
-        """`step_seconds(rows, chunk)` and `beginning_seconds(rows)` estimate the seconds of a step
-        and of an `InitJob`. `inline`: whether the estimates hold for any numbers. A run that takes
-        longer than `timeout` seconds is interrupted. `cpu_clock`: CPU seconds of the calling
-        thread."""
+        """A run that takes longer than `timeout` seconds is interrupted. `cpu_clock`: CPU seconds
+        of the calling thread."""
         self._runner = runner
-        self._step_seconds = step_seconds
-        self._beginning_seconds = beginning_seconds
-        self._state_nbytes = state_nbytes
+        self._estimates = estimates
         self._timeout = timeout
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._interrupt: Interrupt | None = None
         """Interrupt of the job on the compute thread."""
-        self.inline = inline
+        self.inline = not estimates.data_dependent
         """Whether the model may run on the event loop."""
 
     def runs_inline(self, work: Work) -> bool:
@@ -152,7 +144,7 @@ class Executor:
 
     def _seconds(self, work: Work) -> float:
         if isinstance(work, Batch):
-            return self._step_seconds(len(work), work.chunk)
+            return self._estimates.step_seconds(len(work), work.chunk)
         if isinstance(work, InitJob):
-            return self._beginning_seconds(len(work))
-        return len(work) * self._state_nbytes / _COPIED_PER_SECOND
+            return self._estimates.init_seconds(len(work))
+        return self._estimates.copy_seconds(len(work))

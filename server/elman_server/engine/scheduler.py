@@ -16,13 +16,13 @@ from elman_server.engine.arrays import Elements, Numbers, Rows
 from elman_server.engine.batch import Batch
 from elman_server.engine.batch_builder import BatchBuilder
 from elman_server.engine.capture_queue import CaptureQueue
-from elman_server.engine.delivery import Selection
 from elman_server.engine.ending import CANCELLED, FINISHED, Ending
 from elman_server.engine.init import InitialState, InitJob, InitQueue
 from elman_server.engine.limits import Seconds, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import Queues, gathered
 from elman_server.engine.ready_queue import ReadyQueue
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.session import Session, Start
 from elman_server.engine.snapshot import (
     Cadence,
@@ -85,52 +85,42 @@ class Scheduler:
         """Bytes of contexts and snapshots of sessions without a ready state."""
         return self._init_queue.nbytes
 
-    def add(
-        self,
-        *,
-        id: str,
-        number: int,
-        outbox: Outbox,
-        selection: Selection,
-        given: InitialState | None = None,
-        cadence: Cadence | None = None,
-        parkable: bool = False,
-        awaited: bool = False,
-        now: float = 0.0,
-    ) -> Session:
-        """Returns a new session. If `given` is set, the session's elements wait until its state is
-        made from `given`. If `awaited`, the elements wait for `found`."""
+    def add(self, request: OpenRequest, *, id: str, now: float = 0.0) -> Session:
+        """Returns a new session. With an initial state in the request, the session's elements wait
+        until the slot holds the state. If awaited, the elements wait for `found`."""
         session = Session(
             id=id,
-            number=number,
-            receiver=outbox.receiver(selection),
+            number=request.number,
+            receiver=request.outbox.receiver(request.selection),
             slot=self.pool.allocate(),
+            cadence=request.cadence,
             table=self.table,
         )
-        row = session.slot.index
+        row, initial_state = session.slot.index, request.initial_state
         self.sessions.add(session)
         self._by_row[row] = session
-        resumed = isinstance(given, Snapshot)
-        if isinstance(given, Snapshot) and not awaited:
-            session.first = given.position
-            given = None if given.tensors is None else given
-        fresh = given is None and not awaited
+        resumed = isinstance(initial_state, Snapshot)
+        if isinstance(initial_state, Snapshot) and not request.awaited:
+            session.first = initial_state.position
+            initial_state = None if initial_state.tensors is None else initial_state
         self.table.add(
-            row, number=number, receiver=session.receiver, fresh=fresh, position=session.first
+            row,
+            number=request.number,
+            receiver=session.receiver,
+            fresh=initial_state is None and not request.awaited,
+            position=session.first,
         )
-        session.cadence = cadence
-        if cadence is not None and not awaited:
-            self.table.keep(row, cadence, now)
-        if parkable:
+        if request.cadence is not None and not request.awaited:
+            self.table.keep(row, request.cadence, now)
+        if request.parkable:
             # Opened for a push, which may be behind the opens of many other sessions.
-            idle_from = now + RESUMED_SECONDS if resumed else now
-            self.table.may_park(row, idle_from)
-        if awaited:
+            self.table.may_park(row, now + RESUMED_SECONDS if resumed else now)
+        if request.awaited:
             session.start = Start.AWAITED
-            self._init_queue.expect(row, given)
-        elif given is not None:
+            self._init_queue.expect(row, initial_state)
+        elif initial_state is not None:
             session.start = Start.DUE
-            self._init_queue.add(row, given)
+            self._init_queue.add(row, initial_state)
         return session
 
     def of(self, rows: Iterable[int]) -> list[Session]:
@@ -141,21 +131,21 @@ class Scheduler:
         """Returns parkable sessions without work since the time `since`."""
         return self.of(self.table.idle(since).tolist())
 
-    def found(self, session: Session, given: InitialState | None, now: float) -> None:
+    def found(self, session: Session, initial_state: InitialState | None, now: float) -> None:
         """Supplies the initial state of an awaited session; `None`: the model's initial state."""
         table, row = self.table, session.slot.index
         self._init_queue.forget(row)
         session.start = Start.INITIAL
-        if isinstance(given, Snapshot):
-            session.first = table.position[row] = given.position
-            given = None if given.tensors is None else given
+        if isinstance(initial_state, Snapshot):
+            session.first = table.position[row] = initial_state.position
+            initial_state = None if initial_state.tensors is None else initial_state
         table.keep(row, session.cadence or Cadence(), now)
-        if given is None:
+        if initial_state is None:
             table.begin(row)
             self._go_on(session)
         else:
             session.start = Start.DUE
-            self._init_queue.add(row, given)
+            self._init_queue.add(row, initial_state)
 
     def push(
         self, sessions: Sequence[Session], counts: Sequence[int], elements: Elements, now: float

@@ -52,7 +52,14 @@ class Session:
     )
 
     def __init__(
-        self, *, id: str, number: int, receiver: Receiver, slot: Slot, table: SessionTable
+        self,
+        *,
+        id: str,
+        number: int,
+        receiver: Receiver,
+        slot: Slot,
+        table: SessionTable,
+        cadence: Cadence | None = None,
     ) -> None:
         self.id = id
         self.number = number
@@ -60,7 +67,7 @@ class Session:
         self.slot = slot
         self.first = 0
         """First position of the session."""
-        self.cadence: Cadence | None = None
+        self.cadence = cadence
         """Interval of snapshots for the caller without a request; `None`: none."""
         self.start = Start.INITIAL
         self.keeping: Keeping | None = None

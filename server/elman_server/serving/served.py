@@ -9,7 +9,8 @@ from elman_server.durable.tickets.content import Origin
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.tickets import Tickets
 from elman_server.engine.admission import Admission, Waiting
-from elman_server.engine.engine import Engine
+from elman_server.engine.engine import Engine, EngineSettings
+from elman_server.engine.estimates import Estimates
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.snapshot import Cadence
 from elman_server.errors import (
@@ -61,19 +62,23 @@ class ServedModel:
         counts = metrics.labels(table.MODEL, name, version)
         codec = ElementCodec(loaded.file.spec.input)
         engine = Engine(
-            name=name,
+            settings=EngineSettings(
+                name=name,
+                step_timeout=config.step_timeout or inf,
+                park_after=config.park_after or inf,
+                element_nbytes=codec.nbytes,
+            ),
             scheduler=Scheduler(loaded.limits(config), loaded.probe.cost.seconds),
             runner=runner,
-            step_seconds=loaded.probe.cost.seconds,
-            beginning_seconds=loaded.probe.beginning.seconds,
-            inline=not loaded.file.data_dependent,
-            step_timeout=config.step_timeout or inf,
-            stuck=stuck,
+            estimates=Estimates(
+                step_seconds=loaded.probe.cost.seconds,
+                init_seconds=loaded.probe.beginning.seconds,
+                state_nbytes=loaded.file.spec.state_bytes,
+                data_dependent=bool(loaded.file.data_dependent),
+            ),
             admission=admission,
             observer=EngineObserver(counts),
-            park_after=config.park_after or inf,
-            state_nbytes=loaded.file.spec.state_bytes,
-            element_nbytes=codec.nbytes,
+            stuck=stuck,
         )
         counts.watch(table.SESSIONS, lambda: engine.sessions)
         counts.watch(table.PENDING_ELEMENTS, lambda: engine.pending + engine.untaken)

@@ -8,7 +8,8 @@ from math import inf
 import pytest
 
 from elman_server.engine.admission import Admission, Waiting
-from elman_server.engine.engine import Engine
+from elman_server.engine.engine import Engine, EngineSettings
+from elman_server.engine.estimates import Estimates
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.scheduler import Scheduler
 from elman_server.runner import Runner
@@ -50,16 +51,16 @@ async def serve() -> AsyncIterator[Serve]:
             max_beginning=max_batch_size,
         )
         engine = Engine(
-            name="fake",
+            settings=EngineSettings(name="fake", park_after=park_after, step_timeout=step_timeout),
             scheduler=Scheduler(limits),
             runner=runner or ArithmeticRunner(),
-            step_seconds=lambda rows, chunk: step_seconds,
-            beginning_seconds=lambda rows: step_seconds,
+            estimates=Estimates(
+                step_seconds=lambda rows, chunk: step_seconds,
+                init_seconds=lambda rows: step_seconds,
+                data_dependent=not inline,
+            ),
             admission=admission,
             observer=recorder,
-            park_after=park_after,
-            inline=inline,
-            step_timeout=step_timeout,
             stuck=stuck,
             clock=clock,
         )

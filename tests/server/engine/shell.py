@@ -15,6 +15,7 @@ from elman_server.engine.engine import Engine
 from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
 from elman_server.engine.worker import Work
@@ -153,13 +154,17 @@ class Caller:
         self._changed = asyncio.Event()
         self.outbox = Outbox(limit=self.limit, notify=self._changed.set)
 
-    def open(self, given: InitialState | None = None, cadence: Cadence | None = None) -> Session:
+    def open(
+        self, initial_state: InitialState | None = None, cadence: Cadence | None = None
+    ) -> Session:
         session = self.engine.open(
-            number=len(self.answers),
-            outbox=self.outbox,
-            selection=SELECTION,
-            given=given,
-            cadence=cadence,
+            OpenRequest(
+                number=len(self.answers),
+                outbox=self.outbox,
+                selection=SELECTION,
+                initial_state=initial_state,
+                cadence=cadence,
+            )
         )
         self.answers[session] = []
         return session

@@ -9,6 +9,7 @@ from elman_server.engine.ending import FINISHED, Ending, EndReason
 from elman_server.engine.init import InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session, Start
 from tests.server.fakes import FakeSelection, ids, push, seed, slots, slots_of
@@ -37,7 +38,9 @@ def box() -> Outbox:
 def add(to: Scheduler, box: Outbox, number: int | None = None, pending: int = 0) -> Session:
     """With contexts if it has a number."""
     contexts = None if number is None else seed(number)
-    session = to.add(id="", number=0, outbox=box, selection=SELECTION, given=contexts)
+    session = to.add(
+        OpenRequest(number=0, outbox=box, selection=SELECTION, initial_state=contexts), id=""
+    )
     push(to, session, ids(*range(pending)), 0.0)
     return session
 

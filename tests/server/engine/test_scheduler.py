@@ -11,6 +11,7 @@ from elman_server.engine.batch import Batch
 from elman_server.engine.ending import FINISHED, Ending, EndReason
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
 from tests.server.fakes import FakeSelection, ids, push, slots, slots_of
@@ -36,7 +37,9 @@ def limits(
 
 
 def add(scheduler: Scheduler, pending: int = 0, box: Outbox | None = None) -> Session:
-    session = scheduler.add(id="", number=0, outbox=box or outbox(), selection=SELECTION)
+    session = scheduler.add(
+        OpenRequest(number=0, outbox=box or outbox(), selection=SELECTION), id=""
+    )
     push(scheduler, session, np.zeros(pending, np.int64), 0.0)
     return session
 

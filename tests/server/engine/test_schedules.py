@@ -23,6 +23,7 @@ from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
 from elman_server.engine.init import InitialState, InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session, Start
 from elman_server.engine.session_index import SessionIndex
@@ -280,13 +281,15 @@ class Schedules(RuleBasedStateMachine):
     ) -> Truth:
         number = len(self.truths)
         session = self.scheduler.add(
+            OpenRequest(
+                number=number,
+                outbox=self.outboxes[outbox],
+                selection=selection,
+                initial_state=given,
+                cadence=cadence,
+                awaited=awaited,
+            ),
             id=str(number),
-            number=number,
-            outbox=self.outboxes[outbox],
-            selection=selection,
-            given=given,
-            cadence=cadence,
-            awaited=awaited,
             now=self.clock,
         )
         self.session_indexes[outbox].add(session)

@@ -20,6 +20,7 @@ from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch, Outputs
 from elman_server.engine.interrupt import Interrupt
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.session import Session
 from elman_server.errors import ModelNotFound, ModelUnavailable, StartError
 from elman_server.model.repository import ModelSource
@@ -129,9 +130,11 @@ def put(root: Path, *identities: str) -> None:
 
 def opened(model: ServedModel) -> Session:
     return model.engine.open(
-        number=0,
-        outbox=Outbox(limit=float("inf"), notify=lambda: None),
-        selection=Selection((), model.file.spec.outputs),
+        OpenRequest(
+            number=0,
+            outbox=Outbox(limit=float("inf"), notify=lambda: None),
+            selection=Selection((), model.file.spec.outputs),
+        )
     )
 
 

@@ -7,6 +7,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Elements
 from elman_server.engine.ending import EndReason
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.errors import (
     AnswerTooLarge,
     InvalidElement,
@@ -61,7 +62,9 @@ async def predict(
     changed = asyncio.Event()
     outbox = Outbox(limit=float("inf"), notify=changed.set)
     session = engine.open(
-        number=0, outbox=outbox, selection=selection, elements=count, given=contexts
+        OpenRequest(
+            number=0, outbox=outbox, selection=selection, elements=count, initial_state=contexts
+        )
     )
     parts: list[list[EncodedValues]] = []
     try:

@@ -17,6 +17,7 @@ from elman_server.engine.ending import CANCELLED, Ending, EndReason
 from elman_server.engine.init import InitialState
 from elman_server.engine.mail import Opened
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.request import OpenRequest
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import (
@@ -472,13 +473,15 @@ class StreamRpc:
             self._admit_open()
             given, wanted = self._beginning(message)
             session = self._engine.open(
-                number=number,
-                outbox=self._outbox if wanted is None else self._named_answers().outbox,
-                selection=self._selection(message.outputs),
-                given=given if wanted is None else wanted.given,
-                awaited=wanted is not None,
-                cadence=self._ticketing.cadence(message),
-                parkable=message.parkable and self._model.tickets.available,
+                OpenRequest(
+                    number=number,
+                    outbox=self._outbox if wanted is None else self._named_answers().outbox,
+                    selection=self._selection(message.outputs),
+                    initial_state=given if wanted is None else wanted.given,
+                    awaited=wanted is not None,
+                    cadence=self._ticketing.cadence(message),
+                    parkable=message.parkable and self._model.tickets.available,
+                )
             )
         except ServerError as error:
             self._refuse(number, error)
