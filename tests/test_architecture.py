@@ -347,6 +347,7 @@ def test_the_core_of_the_engine_is_there() -> None:
 
 def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
     callers = (
+        "elman_server.durable",
         "elman_server.frontend",
         "elman_server.serving",
         "elman_server.telemetry",
@@ -356,6 +357,12 @@ def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
         for module in importers("elman_server", *callers)
         if within(module, "elman_server.engine") or within(module, "elman_server.runner")
     } == set()
+
+
+def test_the_engine_knows_no_runner() -> None:
+    """It holds the port, `elman_server.engine.runner`."""
+    known = importers("elman_server", "elman_server.runner")
+    assert {module for module in known if within(module, "elman_server.engine")} == set()
 
 
 def test_the_server_has_no_circle_of_files() -> None:

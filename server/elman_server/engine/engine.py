@@ -27,6 +27,7 @@ from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Outbox, Receiver
 from elman_server.engine.queues import ENTRY_NBYTES
 from elman_server.engine.request import OpenRequest
+from elman_server.engine.runner import Runner
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
@@ -35,7 +36,6 @@ from elman_server.engine.stats import Observer, StepStats
 from elman_server.engine.worker import Result, Work, Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
 from elman_server.process.cputime import cpu_seconds
-from elman_server.runner import Runner
 
 _AHEAD = 2
 """Limit on steps at the compute thread: the running step and, if already full, the next step. The

@@ -8,9 +8,9 @@ from elman_server.engine.delivery import Outputs
 from elman_server.engine.estimates import Estimates
 from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.runner import Runner
 from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
 from elman_server.engine.worker import Result, Work
-from elman_server.runner import Runner
 
 _INLINE_SECONDS = 200e-6
 """A step shorter than this runs on the event loop: a round trip to the compute thread costs about

@@ -11,8 +11,8 @@ from elman_server.engine.admission import Admission, Waiting
 from elman_server.engine.engine import Engine, EngineSettings
 from elman_server.engine.estimates import Estimates
 from elman_server.engine.limits import Chunking, StepLimits
+from elman_server.engine.runner import Runner
 from elman_server.engine.scheduler import Scheduler
-from elman_server.runner import Runner
 from tests.server.engine.shell import INLINE, STOPPING, Serve, Served
 from tests.server.fakes import ArithmeticRunner, Recorder
 

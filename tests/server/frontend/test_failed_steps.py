@@ -10,7 +10,7 @@ from elman_server.engine.batch import Batch
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
-from elman_server.runner import Runner
+from elman_server.engine.runner import Runner
 from tests.server.fakes import Slots
 from tests.server.frontend.harness import LocalServer, push
 from tests.stepmodels import ALPHABET
