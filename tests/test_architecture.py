@@ -255,7 +255,7 @@ def test_only_the_metrics_know_prometheus() -> None:
 
 def test_the_telemetry_knows_of_the_server_the_engines_words_alone() -> None:
     """No workers, no models, no front: others merge, name and count."""
-    words = ("elman_server.errors", "elman_server.engine.session", "elman_server.engine.stats")
+    words = ("elman_server.errors", "elman_server.engine.ending", "elman_server.engine.stats")
     assert {
         name
         for module, path in modules("elman_server").items()
