@@ -10,8 +10,10 @@ import pytest
 import structlog
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.durable.named import opening
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim, Held, StoreUnavailable
+from elman_server.durable.store.opening import open_store
 from elman_server.durable.tickets.keys import new_key
 from elman_server.frontend.caller import Caller
 from elman_server.frontend.wire.naming import key
@@ -68,16 +70,19 @@ async def standing_still(server: LocalServer) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*lease_keeper._tasks, return_exceptions=True)
     await asyncio.sleep(2 * LEASE)
-    lease_keeper._fence._open_until = 0.0
+    lease_keeper._health.fence._open_until = 0.0
     assert lease_keeper.lapsed
     yield
-    fence = lease_keeper._fence
+    fence = lease_keeper._health.fence
     lease_keeper.start()
-    lease_keeper._fence = fence
+    lease_keeper._health.fence = fence
 
 
 @pytest.fixture
-async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
+async def start(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Start]:
+    monkeypatch.setattr(opening, "open_store", lambda url: Unreliable(open_store(url)))
     shared = {
         "state_store": f"file:{tmp_path}/store",
         "ticket_key": (new_key(),),
@@ -87,11 +92,7 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(**config: Any) -> LocalServer:
-            server: LocalServer = await stack.enter_async_context(serve(**{**shared, **config}))
-            assert server.lease_keeper is not None
-            store = Unreliable(server.lease_keeper._store)
-            server.lease_keeper._store = server.lease_keeper._checkpoint_writer._store = store
-            return server
+            return await stack.enter_async_context(serve(**{**shared, **config}))
 
         yield start
 
@@ -287,13 +288,13 @@ async def test_what_named_sessions_bring_keeps_no_other_one_waiting(start: Start
     await stream.send(push=push({1: "a"}), tickets=[1])
     await stream.until(lambda: len(stream.tickets[1]) > 1)
     ticket = stream.tickets[1][-1].ticket
-    server.lease_keeper._fence.lends_from = float("inf")  # after an outage
+    server.lease_keeper._health.fence.lends_from = float("inf")  # after an outage
     await stream.send(opens=[named(number, ticket=ticket) for number in range(2, 40)])
     await stream.send(opens=[50], push=push({50: "abc"}))
     await stream.answered(50, 3)
     assert server.admission.crowded_by_contexts is False
     assert server.engine().context_nbytes > server.config.max_message_bytes / 4
-    server.lease_keeper._fence.lends_from = 0.0
+    server.lease_keeper._health.fence.lends_from = 0.0
 
 
 async def test_a_store_that_is_known_to_be_down_is_not_waited_for(start: Start) -> None:

@@ -53,7 +53,7 @@ async def left(stream: Conversation) -> None:
     await stream.server.until(lambda: not stream.server.admission.sessions)
     assert stream.server.lease_keeper is not None
     lease_keeper = stream.server.lease_keeper
-    await stream.server.until(lambda: not lease_keeper._checkpoint_writer.leaving)
+    await stream.server.until(lambda: not lease_keeper._checkpoint_writer.ended)
 
 
 async def test_a_named_session_goes_on_on_another_server(start: Start, logits: Any) -> None:
@@ -235,7 +235,7 @@ async def test_a_session_is_told_by_name_which_version_it_is_on(start: Start, lo
     await stream.send(opens=[named(1)], push=push({1: "abc"}), closes=[1])
     await stream.ended(1)
     lease_keeper = server.lease_keeper
-    await server.until(lambda: not lease_keeper._checkpoint_writer.leaving)
+    await server.until(lambda: not lease_keeper._checkpoint_writer.ended)
     for name, version in (("bob", "9"), ("alice", "10")):
         request = pb.GetModelRequest(name="letters", session=name)
         assert (await server.stub.GetModel(request)).model.version == version

@@ -17,8 +17,8 @@ from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import LabelledMetrics
 from elman_server.telemetry.table import CHECKPOINT_BYTES, CHECKPOINTS
 
-_MOST_LEAVING = 10_000
-_MOST_LEAVING_NBYTES = 256 * 1024 * 1024
+_MOST_ENDED = 10_000
+_MOST_ENDED_NBYTES = 256 * 1024 * 1024
 """Ended sessions whose last checkpoints wait during an outage of the store, and the checkpoints'
 bytes. Above the limits, the oldest are dropped."""
 
@@ -40,11 +40,11 @@ class CheckpointWriter:
         self._clock = clock
         self._refused = refused
         self._log = structlog.get_logger("elman.store")
-        self.leaving: dict[Lease, int] = {}
+        self.ended: dict[Lease, int] = {}
         """Ended sessions, in order of their end, until they are saved and released. The values are
         the bytes left to save."""
-        self._leaving_nbytes = 0
-        self._left: dict[str, Lease] = {}
+        self._ended_nbytes = 0
+        self._last_ended: dict[str, Lease] = {}
         """The last ended session of each key."""
         self.failing = False
         """Whether renewals succeed but saves fail, as in a full store."""
@@ -63,28 +63,28 @@ class CheckpointWriter:
         """Marks a session for the next save."""
         self._dirty[lease] = None
 
-    def leave(self, lease: Lease) -> None:
+    def add_ended(self, lease: Lease) -> None:
         """Takes an ended session, for saving and then releasing it soon."""
         nbytes = _nbytes(lease)
-        self.leaving[lease] = nbytes
-        self._leaving_nbytes += nbytes
-        self._left[lease.key] = lease
-        self._bound_leaving()
+        self.ended[lease] = nbytes
+        self._ended_nbytes += nbytes
+        self._last_ended[lease.key] = lease
+        self._bound_ended()
         self.add(lease)
         self.wake()
 
-    def left(self, key: str) -> Lease | None:
+    def last_ended(self, key: str) -> Lease | None:
         """Returns the last session of a key, if the session has ended and is not released yet."""
-        return self._left.get(key)
+        return self._last_ended.get(key)
 
     def forget(self, lease: Lease) -> None:
-        self._forget_left(lease)
+        self._forget_ended(lease)
         self._dirty.pop(lease, None)
 
-    def _forget_left(self, lease: Lease) -> None:
-        self._leaving_nbytes -= self.leaving.pop(lease, 0)
-        if self._left.get(lease.key) is lease:
-            del self._left[lease.key]
+    def _forget_ended(self, lease: Lease) -> None:
+        self._ended_nbytes -= self.ended.pop(lease, 0)
+        if self._last_ended.get(lease.key) is lease:
+            del self._last_ended[lease.key]
 
     def release(self, claim: Claim) -> None:
         """Releases a claim without a session."""
@@ -93,7 +93,7 @@ class CheckpointWriter:
 
     def wake(self) -> None:
         """Starts a save if there is any work."""
-        if self._dirty or self.leaving or self._surplus:
+        if self._dirty or self.ended or self._surplus:
             self._write.set()
 
     async def due(self) -> None:
@@ -110,10 +110,10 @@ class CheckpointWriter:
         try:
             for batch in batches(dirty, _nbytes):
                 await self._save(batch)
-            self._tell(None)
+            self._log_outcome(None)
         except BaseException as error:  # including a cancellation during a save
             self._dirty = {**dirty, **self._dirty}
-            self._tell(error)
+            self._log_outcome(error)
             raise
         await self._release()
 
@@ -140,11 +140,11 @@ class CheckpointWriter:
 
     async def _release(self) -> None:
         """Releases the ended sessions without unsaved snapshots, and the surplus claims."""
-        ready = [each for each in self.leaving if each.unsaved is None]
+        ready = [each for each in self.ended if each.unsaved is None]
         claims = [each.claim for each in ready if each.claim is not None]
         surplus, self._surplus = self._surplus, []
         for lease in ready:
-            lease.letting_go = True
+            lease.releasing = True
         try:
             if claims or surplus:
                 await self._store.release(*claims, *surplus)
@@ -152,21 +152,21 @@ class CheckpointWriter:
             self._surplus = [*surplus, *self._surplus]
             raise
         for lease in ready:
-            self._forget_left(lease)
+            self._forget_ended(lease)
 
-    def _bound_leaving(self) -> None:
+    def _bound_ended(self) -> None:
         """Drops the oldest ended sessions above the limits, but only while saves fail. Otherwise
         the sessions are saved soon, however many end at once."""
         if self._failed_at is None:
             return
-        while len(self.leaving) > _MOST_LEAVING or self._leaving_nbytes > _MOST_LEAVING_NBYTES:
-            first = next(iter(self.leaving))
+        while len(self.ended) > _MOST_ENDED or self._ended_nbytes > _MOST_ENDED_NBYTES:
+            first = next(iter(self.ended))
             self.forget(first)
             if not self._dropping:
                 self._dropping = True
                 self._log.warning("checkpoints of sessions that ended are dropped", key=first.key)
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _log_outcome(self, error: BaseException | None) -> None:
         """Logs once if renewals succeed but saves fail, and once when saves succeed again."""
         if error is None:
             if self.failing:

@@ -1,6 +1,7 @@
 """A lease of one named session on this server, from the claim to the release."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from elman_server.durable.store.interface import Claim
@@ -22,29 +23,39 @@ class Sessions(Protocol):
     def snapshot(self, session: Session) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSession:
+    """A session with a name, as the server opens it."""
+
+    key: str
+    owner: str
+    """Id of the client's attachment to the session, in hex."""
+    session: Session
+    engine: Sessions
+    seal: Callable[[Snapshot], bytes]
+    floor: int = 0
+    """The position of the stored checkpoint, if ahead of the session. Earlier snapshots are not
+    saved."""
+
+
 class Lease:
     """The claim and the unsaved snapshot of a named session. Implements `Keeping`: the engine
     reports snapshots and the session's end."""
 
     def __init__(
         self,
+        named: NamedSession,
         *,
-        key: str,
-        owner: str,
         claim: Claim | None,
-        session: Session,
-        engine: Sessions,
-        seal: Callable[[Snapshot], bytes],
         changed: Callable[["Lease"], None],
         now: float,
-        floor: int = 0,
     ) -> None:
         """`claim`: None if the store was unavailable. `changed`: called after each snapshot and at
-        the end. `floor`: the position of the stored checkpoint, if ahead of the session."""
-        self.key = key
-        self.owner = owner
+        the end."""
+        self.key = named.key
+        self.owner = named.owner
         self.claim = claim
-        self.session = session
+        self.session = named.session
         self.over = False
         """Whether the session has ended."""
         self.lost = False
@@ -53,16 +64,16 @@ class Lease:
         """The last snapshot, until it is saved."""
         self.saved_at = self.taken_at = now
         """Seconds on the keeper's clock."""
-        self.letting_go = False
+        self.releasing = False
         """Whether a release is in progress. The claim may be outdated at any time from then on."""
-        self._given_up_at: float | None = None
+        self._handed_over_at: float | None = None
         self._saved_position: int | None = None
-        self._floor = floor
-        self._engine = engine
-        self._seal = seal
+        self._floor = named.floor
+        self._engine = named.engine
+        self._seal = named.seal
         self._sealed: tuple[Snapshot, bytes] | None = None
         self._changed = changed
-        self._taken = session.position
+        self._taken = named.session.position
 
     def snapshot(self, snapshot: Snapshot) -> None:
         self._taken = snapshot.position
@@ -74,13 +85,13 @@ class Lease:
         self.over = True
         self._changed(self)
 
-    def ask(self, *, anyhow: bool) -> None:
+    def request_snapshot(self, *, force: bool) -> None:
         """Requests a snapshot if there are new elements since the last snapshot, or in any case
-        with `anyhow`. `anyhow` also removes the floor, because the store may have lost the
+        with `force`. `force` also removes the floor, because the store may have lost the
         checkpoint."""
-        if anyhow:
+        if force:
             self._floor = 0
-        if anyhow or self.session.position != self._taken:
+        if force or self.session.position != self._taken:
             self._engine.snapshot(self.session)
 
     def seal(self, snapshot: Snapshot) -> bytes:
@@ -101,16 +112,16 @@ class Lease:
         """Whether the session has ended and all its answers are in the stored checkpoint."""
         return self.over and self._saved_position == self.session.position
 
-    def give_up(self, now: float, *, patience: float) -> None:
+    def hand_over(self, now: float, *, patience: float) -> None:
         """Ends the session for the benefit of another owner. The first call lets the session answer
         all pushed elements. A call more than `patience` seconds later ends the session after the
         running step."""
         if self.over:
             return
-        if self._given_up_at is None:
-            self._given_up_at = now
+        if self._handed_over_at is None:
+            self._handed_over_at = now
             self._engine.close(self.session, TAKEN_OVER)
-        elif now > self._given_up_at + patience:
+        elif now > self._handed_over_at + patience:
             self._engine.cut(self.session, TAKEN_OVER)
 
     def revoke(self) -> None:

@@ -1,7 +1,8 @@
 """Creation of the lease keeper from a server's settings."""
 
 from elman_server.config import ServerConfig
-from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
+from elman_server.durable.named.lease_keeper import LeaseKeeper
+from elman_server.durable.named.terms import Terms
 from elman_server.durable.store.opening import OpeningError, open_store
 from elman_server.errors import StartError
 from elman_server.telemetry.metrics import Metrics

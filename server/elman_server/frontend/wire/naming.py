@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.durable.named.lease import NamedSession
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.store.interface import Claim
@@ -142,8 +143,7 @@ class Naming:
             given = self._given(wanted, claim)
             floor = self._floor(wanted, None if claim is None else claim.checkpoint)
             if session.ended is None:
-                lease = lease_keeper.hold(
-                    claim,
+                named = NamedSession(
                     key=wanted.key,
                     owner=wanted.owner,
                     session=session,
@@ -153,12 +153,13 @@ class Naming:
                     ),
                     floor=floor,
                 )
+                lease = lease_keeper.hold(claim, named)
                 claim = None
                 self._model.engine.found(session, given, lease)
                 if isinstance(given, Snapshot):
                     self._model.metrics.inc(SESSIONS_RESUMED)
                 if wanted.restart:
-                    lease.ask(anyhow=True)
+                    lease.request_snapshot(force=True)
         except ServerError as error:
             if isinstance(error, TicketRejected) and wanted.again:
                 self._model.metrics.inc(TICKETS_REJECTED, by=error.reason)

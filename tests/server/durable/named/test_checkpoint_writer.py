@@ -7,7 +7,7 @@ import pytest
 
 from elman_server.durable.named import checkpoint_writer as saving
 from elman_server.durable.named.checkpoint_writer import CheckpointWriter
-from elman_server.durable.named.lease import Lease
+from elman_server.durable.named.lease import Lease, NamedSession
 from elman_server.durable.store.interface import Claim, StoreUnavailable
 from elman_server.engine.snapshot import Snapshot
 from elman_server.telemetry.metrics import Metrics
@@ -54,37 +54,39 @@ def checkpoint_writer(store: Any) -> CheckpointWriter:
 def ended(checkpoint_writer: CheckpointWriter, key: str) -> Lease:
     session: Any = FakeSession()
     lease = Lease(
-        key=key,
-        owner="me",
+        NamedSession(
+            key=key,
+            owner="me",
+            session=session,
+            engine=session,
+            seal=lambda snapshot: b"sealed",
+        ),
         claim=Claim(key=key, owner="me", generation=1),
-        session=session,
-        engine=session,
-        seal=lambda snapshot: b"sealed",
         changed=lambda lease: None,
         now=0.0,
     )
     lease.snapshot(Snapshot(position=3, tensors=None))
     lease.ended()
-    checkpoint_writer.leave(lease)
+    checkpoint_writer.add_ended(lease)
     return lease
 
 
 async def test_however_many_end_at_once_all_are_saved_and_released(
     checkpoint_writer: CheckpointWriter, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "_MOST_LEAVING", 10)
+    monkeypatch.setattr(saving, "_MOST_ENDED", 10)
     keys = [str(number) for number in range(600)]
     leases = [ended(checkpoint_writer, key) for key in keys]
     await checkpoint_writer.save_all()
     assert store.saved == store.released == keys
-    assert not checkpoint_writer.leaving
+    assert not checkpoint_writer.ended
     assert all(lease.done for lease in leases)
 
 
 async def test_while_the_store_is_down_the_last_ones_are_kept(
     checkpoint_writer: CheckpointWriter, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "_MOST_LEAVING", 10)
+    monkeypatch.setattr(saving, "_MOST_ENDED", 10)
     ended(checkpoint_writer, "first")
     store.down = True
     with pytest.raises(StoreUnavailable):

@@ -9,7 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from elman_server.durable.named.lease_keeper import LeaseKeeper, Terms
+from elman_server.durable.named.lease import NamedSession
+from elman_server.durable.named.lease_keeper import LeaseKeeper
+from elman_server.durable.named.terms import Terms
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim
 from elman_server.telemetry.metrics import Metrics
@@ -63,9 +65,10 @@ async def test_a_claim_that_a_slow_renewal_did_not_have_is_not_taken_for_renewed
         await asyncio.sleep(0.75 * LEASE)
         claim = await lease_keeper.claim("bob", "us", again=None, wanted=lambda: True)
         session: Any = SimpleNamespace(position=0, ended=None)
-        lease = lease_keeper.hold(
-            claim, key="bob", owner="us", session=session, engine=Mock(), seal=lambda _: b""
+        named = NamedSession(
+            key="bob", owner="us", session=session, engine=Mock(), seal=lambda _: b""
         )
+        lease = lease_keeper.hold(claim, named)
         assert store.renewing.is_set()
         end = asyncio.get_running_loop().time() + 3 * LEASE
         while not isinstance(
