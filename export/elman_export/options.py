@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from elman_export.interface import Output, States
 from elman_server.model.spec import ContextSpec, InputSpec
 
@@ -16,7 +18,7 @@ class Options:
     outputs: Sequence[Output] = ()
     description: str = ""
     examples: Any = None
-    expected: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Required outputs for the examples, by output name."""
     tolerance: float | None = None
     """Allowed difference; `None` for the default of the original."""

@@ -45,7 +45,7 @@ class WholeSequenceGraph(Original):
 
 
 def applies(model: onnx.ModelProto, inputs: GraphInputs) -> bool:
-    """Any graph that is of no other kind."""
+    """Returns true: a graph of no other kind takes whole sequences."""
     return True
 
 

@@ -1,6 +1,5 @@
 """The caller's examples, and the outputs that the caller expects for the examples."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def fit(input: InputSpec, examples: Any, *, stepwise: bool = False) -> np.ndarra
     return found.astype(input.dtype)
 
 
-def fit_expected(expected: Mapping[str, Any], answer: Arrays) -> Arrays:
+def fit_expected(expected: Arrays, answer: Arrays) -> Arrays:
     """Converts expected outputs to the shapes of `answer`, the original's outputs for the examples.
 
     Raises `ExportError` for an unknown output or a wrong number of values.
