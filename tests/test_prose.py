@@ -15,11 +15,11 @@ FOLDERS = sorted(
     - {ROOT / "client/elman/v1"}
 )
 PAGES = [
-    *sorted({*ROOT.glob("*.md")} - {ROOT / "CHANGELOG.md"}),
+    *sorted(ROOT.glob("*.md")),
     *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/architecture.md"}),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
-"""For users. CHANGELOG.md keeps what was released."""
+"""Documentation for users."""
 MOST_PRONOUNS = 45
 """In a thousand words; click and structlog have some 50, rich and prometheus_client some 35."""
 PRONOUNS = frozenset(
