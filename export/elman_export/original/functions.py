@@ -14,6 +14,7 @@ states at each row's own end. Values of a row behind its end are undefined.
 import onnx
 import onnx.inliner
 import onnx.parser
+import onnx_ir as ir
 
 RNN = {"tanh": "elman.tanh", "relu": "elman.relu"}
 """Domains of `RNN`, by activation."""
@@ -88,7 +89,7 @@ LSTM (X, W, R, B, lengths, h, c, P) => (Y, Y_h, Y_c) {{
 """
 
 
-def is_ours(node: onnx.NodeProto) -> bool:
+def is_ours(node: ir.Node) -> bool:
     """Whether a node calls a function of this module."""
     return node.domain in _OURS
 

@@ -22,7 +22,7 @@ from elman_export.original.torchmodule import TorchModule
 from elman_export.proof.proof import Sequences
 from elman_export.proof.sample import random_contexts, random_elements
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed
-from elman_export.surgery import heads
+from elman_export.surgery import graphs, heads
 from elman_export.surgery.initial import split
 from elman_server.model.spec import ContextSpec, InputSpec, ModelSpec, StateSpec
 
@@ -124,9 +124,10 @@ def _step(
     model = graph.build(step, spec, subject.module, subject.last_only)
     if not subject.last_only:
         return model, spec
+    editable = graphs.read(model)
     try:
         heads.answer_at_every_step(
-            model,
+            editable,
             element=spec.input.name,
             outputs=subject.last_only,
             kept=[*(state.output for state in spec.states), *map(graph.first, spec.initialized)],
@@ -139,6 +140,7 @@ def _step(
         spec = replace(spec, time_axis=False, lengths=None)
         step = ElementStep(subject, observation.layers, observation.computed)
         return graph.build(step, spec, subject.module), spec
+    model = graphs.write(editable)
     graph.declare(model, spec)
     return model, spec
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterator
 
-import onnx
+import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof.stepmodel import RuntimeFailed
-from elman_export.surgery.editor import Editor
+from elman_export.surgery import graphs
 from elman_export.surgery.loosen import SHAPED
-from elman_export.surgery.onnxnodes import nodes
 
 _TIME = 11
 """An arbitrary length, unlikely in an export."""
 
 
-def length(model: onnx.ModelProto, runs: Callable[[int], object]) -> int | None:
+def length(model: ir.Model, runs: Callable[[int], object]) -> int | None:
     """The only number of steps for which the graph runs; None if the graph runs for others too.
 
     `runs(time)` runs the graph, and raises `RuntimeFailed` on failure. Raises `UnsupportedGraph` if
@@ -36,9 +36,9 @@ def length(model: onnx.ModelProto, runs: Callable[[int], object]) -> int | None:
     return None
 
 
-def _written(model: onnx.ModelProto) -> Iterator[int]:
-    constants = Editor(model).constants()
-    for node in nodes(model):
-        index = SHAPED.get(node.op_type)
-        if index is not None and node.input[index] in constants:
-            yield from (int(each) for each in constants[node.input[index]].ravel() if each > 0)
+def _written(model: ir.Model) -> Iterator[int]:
+    for node in RecursiveGraphIterator(model.graph):
+        if node.op_type in SHAPED:
+            shape = graphs.constant(graphs.given(node, SHAPED[node.op_type]))
+            if shape is not None:
+                yield from (int(each) for each in shape.ravel() if each > 0)

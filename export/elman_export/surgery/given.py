@@ -5,13 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import onnx
-from onnx import helper
+import onnx_ir as ir
 
 from elman_export.errors import ExportError, UnsupportedGraph
-from elman_export.surgery import layout, recurrent
-from elman_export.surgery.editor import Editor, attributes, inputs
-from elman_export.surgery.onnxnodes import before_casts, makers
+from elman_export.surgery import graphs, layout, recurrent
 from elman_server.model.spec import ContextSpec, DType, InputKind, InputSpec
 
 
@@ -23,26 +20,31 @@ class Lengths:
     dtype: str
 
 
-def fix(editor: Editor, constants: Mapping[str, Any]) -> None:
+def fix(graph: ir.Graph, constants: Mapping[str, Any]) -> None:
     """Turns inputs into constants of the declared types."""
-    by_name = {value.name: value for value in editor.graph.input}
-    initialized = {each.name for each in editor.graph.initializer}
+    by_name = {str(value.name): value for value in graph.inputs}
     for name, value in constants.items():
         if name not in by_name:
             raise ExportError(
                 f"constant {name!r} is no input of the graph; its inputs are "
                 f"{', '.join(map(repr, by_name))}"
             )
-        editor.fix(name, _constant(by_name[name], value))
+        by_name[name].const_value = ir.Tensor(_constant(by_name[name], value), name=name)
+        graph.initializers.add(by_name[name])
     for name in by_name:
-        if name in initialized and name not in constants:
+        if name in graph.initializers:
             # Old graphs list weights as inputs too.
-            editor.drop_inputs({name})
+            graph.inputs.remove(by_name[name])
 
 
-def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
+def dtype(value: ir.Value) -> np.dtype[Any]:
+    assert value.dtype is not None
+    return value.dtype.numpy()
+
+
+def _constant(declared: ir.Value, value: Any) -> np.ndarray:
     """A value in the type and shape of an input. Raises `ExportError` for an invalid value."""
-    kind = helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
+    kind = dtype(declared)
     given = np.asarray(value)
     dims = layout.dims(declared)
     with np.errstate(all="ignore"):
@@ -58,7 +60,7 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
     fits = len(dims) == cast.ndim and all(
         size in (None, actual) for size, actual in zip(dims, cast.shape, strict=True)
     )
-    if declared.type.tensor_type.HasField("shape") and not fits:
+    if declared.shape is not None and not fits:
         if cast.size == 1 and all(size in (None, 1) for size in dims):
             return cast.reshape([1] * len(dims))
         raise ExportError(
@@ -68,24 +70,21 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> np.ndarray:
     return cast
 
 
-def lengths_input(model: onnx.ModelProto) -> Lengths | None:
+def lengths_input(model: ir.Model) -> Lengths | None:
     """The graph's input for the length of each row; None if no recurrent operator reads one."""
-    by_made = makers(model.graph)
-    by_name = {value.name: value for value in model.graph.input}
     for operator in recurrent.find(model.graph):
-        name = before_casts(by_made, operator.lengths)
-        if name in by_name:
-            kind = by_name[name].type.tensor_type.elem_type
-            return Lengths(name=name, dtype=str(helper.tensor_dtype_to_np_dtype(kind)))
+        value = graphs.before_casts(operator.lengths)
+        if value is not None and value.is_graph_input():
+            return Lengths(name=str(value.name), dtype=str(dtype(value)))
     return None
 
 
-def contexts(model: onnx.ModelProto, names: Sequence[str]) -> tuple[ContextSpec, ...]:
+def contexts(model: ir.Model, names: Sequence[str]) -> tuple[ContextSpec, ...]:
     """Inputs `[batch, *shape]`, given once per session.
 
     Raises `ExportError` for an unknown name, or for an input with an open shape.
     """
-    by_name = {value.name: value for value in model.graph.input}
+    by_name = {str(value.name): value for value in model.graph.inputs}
     found = []
     for name in names:
         if name not in by_name:
@@ -101,19 +100,17 @@ def contexts(model: onnx.ModelProto, names: Sequence[str]) -> tuple[ContextSpec,
                 f"{['?' if size is None else size for size in declared]}; it must be [batch, ...] "
                 "with nothing else left open"
             )
-        kind = str(helper.tensor_dtype_to_np_dtype(by_name[name].type.tensor_type.elem_type))
+        kind = str(dtype(by_name[name]))
         found.append(ContextSpec(name=name, dtype=cast(DType, kind), shape=shape))
     return tuple(found)
 
 
-def element(
-    model: onnx.ModelProto, lengths: Lengths | None, others: Sequence[ContextSpec]
-) -> onnx.ValueInfoProto:
+def element(model: ir.Model, lengths: Lengths | None, others: Sequence[ContextSpec]) -> ir.Value:
     """The sequence input: the only input besides lengths and contexts."""
     taken = {each.name for each in others}
     if lengths is not None:
         taken.add(lengths.name)
-    left = [value for value in model.graph.input if value.name not in taken]
+    left = [value for value in model.graph.inputs if value.name not in taken]
     if len(left) == 1:
         return left[0]
     raise UnsupportedGraph(
@@ -124,22 +121,20 @@ def element(
     )
 
 
-def element_spec(
-    model: onnx.ModelProto, value: onnx.ValueInfoProto, said: InputSpec | None
-) -> InputSpec:
+def element_spec(value: ir.Value, said: InputSpec | None) -> InputSpec:
     """The element's spec: `said` under the graph's own name and type, or a spec from the graph."""
-    kind = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    kind, name = str(dtype(value)), str(value.name)
     if said is not None:
-        return replace(said, name=value.name, dtype=cast(DType, kind))
+        return replace(said, name=name, dtype=cast(DType, kind))
     declared = layout.dims(value)
     if kind in ("int32", "int64"):
-        size = _table_size(model, value.name)
+        size = _table_size(value)
         if size is None:
             raise ExportError(
                 f"input {value.name!r} takes ids, and the graph does not show how many there are; "
                 "say it: tokens:SIZE"
             )
-        return InputSpec(name=value.name, kind=InputKind.TOKENS, dtype=cast(DType, kind), size=size)
+        return InputSpec(name=name, kind=InputKind.TOKENS, dtype=cast(DType, kind), size=size)
     shape = declared[2:] if len(declared) > 2 else declared[1:]
     if any(size is None for size in shape) or len(declared) < 2:
         raise ExportError(
@@ -148,25 +143,25 @@ def element_spec(
             "element: features:SIZE"
         )
     return InputSpec(
-        name=value.name,
+        name=name,
         kind=InputKind.FEATURES,
         dtype=cast(DType, kind),
         shape=tuple(size for size in shape if size is not None),
     )
 
 
-def _table_size(model: onnx.ModelProto, name: str) -> int | None:
+def _table_size(value: ir.Value) -> int | None:
     """The number of rows in the table indexed by an input; None if no table is found."""
-    tables = {each.name: each for each in model.graph.initializer}
-    by_made = makers(model.graph)
-    aliases = {name}
-    for node in model.graph.node:
-        if node.op_type in ("Cast", "Identity", "Transpose") and node.input[0] in aliases:
-            aliases.update(node.output)
-        if node.op_type == "Gather" and inputs(node, 1) in aliases:
-            table = node.input[0]
-            while table not in tables and table in by_made and by_made[table].input:
-                table = by_made[table].input[0]
-            if table in tables:
-                return int(tables[table].dims[attributes(node).get("axis", 0)])
+    waiting = [value]
+    while waiting:
+        for node, index in waiting.pop().uses():
+            if node.op_type in ("Cast", "Identity", "Transpose"):
+                waiting.extend(node.outputs)
+            if node.op_type == "Gather" and index == 1:
+                table = node.inputs[0]
+                while table is not None and table.const_value is None:
+                    maker = table.producer()
+                    table = maker.inputs[0] if maker is not None and maker.inputs else None
+                if table is not None:
+                    return int(graphs.numbers(table).shape[node.attributes.get_int("axis", 0)])
     return None

@@ -5,14 +5,11 @@ Runtime's GRU does not. With the update gate held shut and the reset gate held o
 `f(Wx + Rh + b)`, as an RNN does.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from onnx import NodeProto, helper
+import onnx_ir as ir
 
-from elman_export.surgery import recurrent
-from elman_export.surgery.editor import Editor, attributes, inputs
+from elman_export.surgery import graphs, recurrent
+from elman_export.surgery.graphs import Builder
 
 _BIAS = 10.0
 _SLOPE = 1000.0
@@ -21,47 +18,43 @@ _WITH_ALPHA = ("Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigm
 _WITH_BETA = ("Affine", "ScaledTanh", "HardSigmoid")
 
 
-def hold_gates(editor: Editor) -> None:
+def hold_gates(model: ir.Model) -> None:
     """Rewrites the main graph's RNN operators with constant weights, in place."""
-    constants = editor.constants()
-    for operator in recurrent.find(editor.graph):
+    builder = Builder(model)
+    for operator in recurrent.find(model.graph):
         node = operator.node
-        weights = [inputs(node, index) for index in (1, 2, 3)]
         if node.op_type != "RNN" or operator.branches:
             continue
-        if any(name and name not in constants for name in weights):
+        weights = [graphs.given(node, index) for index in (1, 2, 3)]
+        w, r, b = (graphs.constant(each) for each in weights)
+        if w is None or r is None or (b is None and weights[2] is not None):
             continue
-        given = attributes(node)
         size = operator.hidden_size
-        w, r = constants[weights[0]], constants[weights[1]]
-        b = constants[weights[2]] if weights[2] else np.zeros((1, 2 * size), w.dtype)
+        if b is None:
+            b = np.zeros((1, 2 * size), w.dtype)
         held = np.concatenate([np.full((1, size), -_BIAS), np.full((1, size), _BIAS)], axis=1)
         wide = [held, b[:, :size], np.zeros((1, 2 * size)), b[:, size:]]
-        node.op_type = "GRU"
-        for index, value in (
-            (1, np.concatenate([np.zeros_like(w), np.zeros_like(w), w], axis=1)),
-            (2, np.concatenate([np.zeros_like(r), np.zeros_like(r), r], axis=1)),
-            (3, np.concatenate(wide, axis=1).astype(w.dtype)),
+        for index, name, value in (
+            (1, "W", np.concatenate([np.zeros_like(w), np.zeros_like(w), w], axis=1)),
+            (2, "R", np.concatenate([np.zeros_like(r), np.zeros_like(r), r], axis=1)),
+            (3, "B", np.concatenate(wide, axis=1).astype(w.dtype)),
         ):
-            name = editor.constant(value, f"{weights[index - 1] or 'B'}/held")
-            while len(node.input) <= index:
-                node.input.append("")
-            node.input[index] = name
-        _activate(node, given, size)
+            operator.set_input(index, builder.constant(value, f"elman/{name}/held"))
+        node.op_type = "GRU"
+        _activate(node, size)
 
 
-def _activate(node: NodeProto, given: Mapping[str, Any], size: int) -> None:
-    kind = (given.get("activations") or ["Tanh"])[0]
-    alpha = [_SLOPE, *(list(given.get("activation_alpha", []))[:1] if kind in _WITH_ALPHA else [])]
-    beta = [0.0, *(list(given.get("activation_beta", []))[:1] if kind in _WITH_BETA else [])]
-    del node.attribute[:]
-    changed = {
-        "hidden_size": size,
-        "linear_before_reset": 1,
-        "activations": ["HardSigmoid", kind],
-        "activation_alpha": alpha,
-        "activation_beta": beta,
-    }
-    if given.get("clip"):
-        changed["clip"] = given["clip"]
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in changed.items())
+def _activate(node: ir.Node, size: int) -> None:
+    given = node.attributes
+    kind = given.get_strings("activations", ("Tanh",))[0]
+    alpha = given.get_floats("activation_alpha", ())[:1] if kind in _WITH_ALPHA else ()
+    beta = given.get_floats("activation_beta", ())[:1] if kind in _WITH_BETA else ()
+    clip = given.get_float("clip", 0.0)
+    given.clear()
+    given.add(ir.AttrInt64("hidden_size", size))
+    given.add(ir.AttrInt64("linear_before_reset", 1))
+    given.add(ir.AttrStrings("activations", ["HardSigmoid", kind]))
+    given.add(ir.AttrFloat32s("activation_alpha", [_SLOPE, *alpha]))
+    given.add(ir.AttrFloat32s("activation_beta", [0.0, *beta]))
+    if clip:
+        given.add(ir.AttrFloat32("clip", clip))

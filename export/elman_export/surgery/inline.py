@@ -7,74 +7,61 @@ condition does not depend on values of the sequence, and is the same for every t
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.proof.stepmodel import Arrays
-from elman_export.surgery import trace
-from elman_export.surgery.editor import Editor, branches, places, reads
+from elman_export.surgery import graphs, trace
+from elman_export.surgery.graphs import Builder
 from elman_export.surgery.onnxnodes import SIZES_ONLY
 
 
-def inline(editor: Editor, feeds: Sequence[Arrays]) -> None:
+def inline(model: ir.Model, feeds: Sequence[Arrays]) -> None:
     """Inlines branches in place; `feeds` are inputs of the graph, of several sizes."""
-    while True:
-        fixed = _fixed(editor)
-        conditions = {
-            node.input[0]: node
-            for node in editor.graph.node
-            if node.op_type == "If" and node.input[0] in fixed
-        }
-        if not conditions:
-            return
-        runs = [trace.run(editor.model, feed, list(conditions)) for feed in feeds]
+    while ifs := _decided(model.graph):
+        runs = [trace.run(model, feed, list(ifs.values())) for feed in feeds]
         inlined = False
-        for name in conditions:
-            seen = {bool(np.reshape(run[name], -1)[0]) for run in runs}
+        for node, condition in ifs.items():
+            seen = {bool(np.reshape(run[condition], -1)[0]) for run in runs}
             if len(seen) == 1:
-                for node in [n for n in editor.graph.node if n.op_type == "If"]:
-                    if node.input[0] == name:
-                        _put(editor, node, taken=seen.pop() if seen else False)
-                        inlined = True
-                        break
+                _put(model, node, taken=seen.pop())
+                inlined = True
         if not inlined:
             return
-        editor.lift_constants()
-        editor.sort()
 
 
-def _fixed(editor: Editor) -> set[str]:
-    """Names computed only from constants and sizes of inputs."""
-    fixed = {each.name for each in editor.graph.initializer}
-    for node in editor.graph.node:
-        if node.op_type in SIZES_ONLY or reads(node) <= fixed:
-            fixed.update(name for name in node.output if name)
-    return fixed
-
-
-def _put(editor: Editor, node: onnx.NodeProto, *, taken: bool) -> None:
-    wanted = "then_branch" if taken else "else_branch"
-    (branch,) = (each.graph for each in branches(node) if each.attribute == wanted)
-    graph = onnx.GraphProto()
-    graph.CopyFrom(branch)
-    results = list(node.output)
-    editor.graph.node.remove(node)
-    names = {
-        name: editor.fresh(name if name.startswith("elman/") else f"elman/{name}")
-        for inner in graph.node
-        for name in inner.output
-        if name
+def _decided(graph: ir.Graph) -> dict[ir.Node, str]:
+    """The Ifs with conditions computed only from constants and sizes of inputs, with the names of
+    the conditions."""
+    fixed = set(graph.initializers.values())
+    for node in graph:
+        if node.op_type in SIZES_ONLY or graphs.reads(node) <= fixed:
+            fixed.update(node.outputs)
+    return {
+        node: str(condition.name)
+        for node in graph
+        if node.op_type == "If" and (condition := node.inputs[0]) in fixed and condition
     }
-    names |= {each.name: editor.fresh(f"elman/{each.name}") for each in graph.initializer}
-    for place in places(graph):
-        place.node.input[:] = [names.get(name, name) for name in place.node.input]
-        if not place.branches:
-            place.node.output[:] = [names.get(name, name) for name in place.node.output]
-        for inside in branches(place.node):
-            for value in inside.graph.output:
-                value.name = names.get(value.name, value.name)
-    for each in graph.initializer:
-        each.name = names[each.name]
-    editor.graph.initializer.extend(graph.initializer)
-    editor.graph.node.extend(graph.node)
-    for result, value in zip(results, graph.output, strict=True):
-        editor.node("Identity", [names.get(value.name, value.name)], result)
+
+
+def _put(model: ir.Model, node: ir.Node, *, taken: bool) -> None:
+    """Puts the nodes of a branch in the place of the If."""
+    graph, builder = model.graph, Builder(model)
+    branch = node.attributes["then_branch" if taken else "else_branch"].as_graph()
+    results = list(branch.outputs)
+    branch.outputs.clear()
+    for value in list(branch.initializers.values()):
+        del branch.initializers[str(value.name)]
+        value.name = builder.fresh(f"elman/{value.name}")
+        graph.initializers.add(value)
+    nodes = list(branch)
+    for value in graphs.outputs(branch):
+        if not str(value.name).startswith("elman/"):
+            value.name = f"elman/{value.name}"
+        value.name = builder.fresh(str(value.name))
+    branch.remove(nodes)
+    graph.insert_before(node, nodes)
+    for old, new in zip(node.outputs, results, strict=True):
+        builder.take_over(old, builder.node("Identity", [new]))
+    graphs.remove(node)
+    graphs.lift_constants(graph)
+    graph.sort()

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed
 from elman_export.surgery import lift, recurrent
-from elman_export.surgery.onnxnodes import describe
+from elman_export.surgery.graphs import describe
 from elman_server.model.spec import InputSpec
 
 _BATCH, _TIME = 3, 5
@@ -34,17 +34,14 @@ class Layout:
         return x if self.batch < self.time else np.swapaxes(x, 0, 1)
 
 
-def dims(value: onnx.ValueInfoProto) -> list[int | None]:
+def dims(value: ir.Value) -> list[int | None]:
     """The declared shape; None for an open or undeclared size."""
-    return [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-        for dim in value.type.tensor_type.shape.dim
-    ]
+    return [dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape or ()]
 
 
 def find(
-    model: onnx.ModelProto,
-    value: onnx.ValueInfoProto,
+    model: ir.Model,
+    value: ir.Value,
     input: InputSpec,
     feed: Callable[[np.ndarray], Arrays],
 ) -> Layout:
@@ -66,7 +63,7 @@ def find(
             continue
         for index, operator in enumerate(operators):
             try:
-                given = lift.seen(model, index, operator.node.input[0], feed(x))
+                given = lift.seen(model, index, 0, feed(x))
             except RuntimeFailed as error:
                 said = said or str(error)
                 break
@@ -88,8 +85,9 @@ def find(
     )
 
 
-def _check_names(value: onnx.ValueInfoProto, layout: Layout, node: onnx.NodeProto) -> None:
-    called = value.type.tensor_type.shape.dim[layout.time].dim_param
+def _check_names(value: ir.Value, layout: Layout, node: ir.Node) -> None:
+    assert value.shape is not None
+    called = str(value.shape[layout.time])
     if "batch" in called.lower():
         raise UnsupportedGraph(
             f"{describe(node)} runs along axis {layout.time} of {value.name!r}, which the graph "

@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof.stepmodel import Arrays
-from elman_export.surgery import recurrent, trace
-from elman_export.surgery.editor import Branch, Editor, branches, inputs
+from elman_export.surgery import graphs, recurrent, trace
+from elman_export.surgery.graphs import Branch, Builder, branches, describe
 from elman_export.surgery.initial import sources
-from elman_export.surgery.onnxnodes import describe
 from elman_export.surgery.recurrent import Recurrent, State
 
 
@@ -34,7 +32,7 @@ class Lifted:
 
 
 def lift(
-    editor: Editor, lengths: str, feeds: Sequence[Arrays], contexts: Sequence[str] = ()
+    model: ir.Model, lengths: ir.Value, feeds: Sequence[Arrays], contexts: Sequence[str] = ()
 ) -> list[Lifted]:
     """Lifts the states of every recurrent operator, and makes every operator read `lengths`.
 
@@ -46,27 +44,31 @@ def lift(
 
     Raises `UnsupportedGraph` for initial states that depend on the sequence.
     """
-    operators = recurrent.find(editor.graph)
+    builder = Builder(model)
+    operators = recurrent.find(model.graph)
     names = list(recurrent.names(operators))
     computed = {
-        (index, state.part): name
+        (index, state.part): str(value.name)
         for index, operator in enumerate(operators)
         for state in operator.states
-        if (name := inputs(operator.node, state.given))
-        and not sources(editor.graph, name).isdisjoint(contexts)
+        if (value := graphs.given(operator.node, state.given)) is not None
+        and not sources(value).isdisjoint(contexts)
     }
     initial = {
-        (index, state.part): _initial(editor.model, index, state, feeds)
+        (index, state.part): _initial(model, index, state, feeds)
         for index, operator in enumerate(operators)
         for state in operator.states
         if (index, state.part) not in computed
     }
-    lifted = []
+    lifted, inputs, outputs = [], [], []
     for index, (name, operator) in enumerate(zip(names, operators, strict=True)):
         for state in operator.states:
-            taken = editor.fresh(f"{name}.{state.part}")
-            given = editor.fresh(f"{name}.{state.part}.next")
-            _carry(editor, operator, state, taken, given)
+            taken = builder.fresh(f"{name}.{state.part}")
+            given = builder.fresh(f"{name}.{state.part}.next")
+            dims = (1, "batch", operator.hidden_size)
+            inputs.append(graphs.port(taken, np.float32, dims))
+            outputs.append(_carry(builder, operator, state, inputs[-1], given))
+            graphs.declare(outputs[-1], np.float32, dims)
             lifted.append(
                 Lifted(
                     name=taken,
@@ -78,87 +80,78 @@ def lift(
                 )
             )
         operator.set_lengths(lengths)
-    for each in lifted:
-        dims: list[str | int | None] = [1, "batch", each.hidden_size]
-        editor.graph.input.append(
-            helper.make_tensor_value_info(each.input, TensorProto.FLOAT, dims)
-        )
-        editor.graph.output.append(
-            helper.make_tensor_value_info(each.output, TensorProto.FLOAT, dims)
-        )
+    model.graph.inputs.extend(inputs)
+    model.graph.outputs.extend(outputs)
     return lifted
 
 
-def seen(model: onnx.ModelProto, index: int, name: str, feed: Arrays) -> np.ndarray:
-    """The value of a tensor read by recurrent operator `index`, wherever the operator stands.
+def seen(model: ir.Model, index: int, given: int, feed: Arrays) -> np.ndarray:
+    """The value of input `given` of recurrent operator `index`, wherever the operator stands.
 
     Empty if the operator stands in a branch not taken.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    editor = Editor(copy)
-    place = recurrent.find(copy.graph)[index].place
-    shown = _pass_out(editor, place.branches, name, _nothing)
-    return trace.run(copy, feed, [shown])[shown]
+    copy = model.clone()
+    operator = recurrent.find(copy.graph)[index]
+    value = graphs.given(operator.node, given)
+    assert value is not None
+    builder = Builder(copy)
+
+    def nothing(branch: Branch) -> ir.Value:
+        empty = ir.Tensor(np.zeros(0, np.float32))
+        return builder.within(branch.graph).node("Constant", [], value=empty)
+
+    name = str(_pass_out(builder, operator.branches, value, nothing).name)
+    return trace.run(copy, feed, [name])[name]
 
 
-def _carry(editor: Editor, operator: Recurrent, state: State, taken: str, given: str) -> None:
+def _carry(
+    builder: Builder, operator: Recurrent, state: State, taken: ir.Value, given: str
+) -> ir.Value:
     operator.set_input(state.given, taken)
     made = operator.output(state.made)
-    if not made:
-        made = editor.fresh(f"{given}/made")
-        operator.set_output(state.made, made)
+    if made is None:
+        made = graphs.add_output(operator.node, state.made, builder.fresh(f"{given}/made"))
 
-    def unchanged(_: Branch) -> onnx.NodeProto:
-        return helper.make_node("Identity", [taken], [editor.fresh(f"{taken}/unchanged")])
+    def unchanged(branch: Branch) -> ir.Value:
+        return builder.within(branch.graph).node("Identity", [taken])
 
-    outside = _pass_out(editor, operator.branches, made, unchanged)
-    editor.node("Identity", [outside], given)
+    return builder.node("Identity", [_pass_out(builder, operator.branches, made, unchanged)], given)
 
 
 def _pass_out(
-    editor: Editor,
+    builder: Builder,
     inside: Sequence[Branch],
-    name: str,
-    otherwise: Callable[[Branch], onnx.NodeProto],
-) -> str:
-    """Makes a tensor of a nested branch available in the main graph; returns its name there.
+    value: ir.Value,
+    otherwise: Callable[[Branch], ir.Value],
+) -> ir.Value:
+    """Makes a value of a nested branch available in the main graph; returns the outer value.
 
-    `otherwise` makes the node for a replacement value in runs that take another branch.
+    `otherwise` makes a replacement value for runs that take another branch.
     """
     for branch in reversed(inside):
         for each in branches(branch.node):
             if each.attribute == branch.attribute:
-                # A branch must make its outputs itself; a name from outside is not allowed.
-                out = editor.fresh(f"{name}/out")
-                node = helper.make_node("Identity", [name], [out])
+                # A branch must make its outputs itself; a value from outside is not allowed.
+                out = builder.within(each.graph).node("Identity", [value])
             else:
-                node = otherwise(each)
-                out = node.output[0]
-            each.graph.node.append(node)
-            each.graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, None))
-        name = editor.fresh(f"{name}/outside")
-        branch.node.output.append(name)
-    return name
-
-
-def _nothing(branch: Branch) -> onnx.NodeProto:
-    name = f"{branch.node.output[0]}/{branch.attribute}/{len(branch.graph.output)}/nothing"
-    empty = numpy_helper.from_array(np.zeros(0, np.float32))
-    return helper.make_node("Constant", [], [name], value=empty)
+                out = otherwise(each)
+            graphs.declare(out, np.float32)
+            each.graph.outputs.append(out)
+        name = builder.fresh(f"{value.name}/outside")
+        value = graphs.add_output(branch.node, len(branch.node.outputs), name)
+    return value
 
 
 def _initial(
-    model: onnx.ModelProto, index: int, state: State, feeds: Sequence[Arrays]
+    model: ir.Model, index: int, state: State, feeds: Sequence[Arrays]
 ) -> np.ndarray | None:
     """The initial state of an operator: `[1, hidden]`, or None for zeros."""
     operator = recurrent.find(model.graph)[index]
-    name = inputs(operator.node, state.given)
-    if not name:
+    if graphs.given(operator.node, state.given) is None:
         return None
     rows: list[np.ndarray] = []
     for feed in feeds:
-        value = seen(model, index, name, feed)
+        value = seen(model, index, state.given, feed)
         if value.size:
             rows.extend(np.moveaxis(value, 1, 0))
     if not rows:

@@ -11,13 +11,12 @@ from itertools import product
 from math import prod
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.proof.stepmodel import Arrays
-from elman_export.surgery import trace
-from elman_export.surgery.editor import Editor
-from elman_export.surgery.onnxnodes import describe
+from elman_export.surgery import graphs, trace
+from elman_export.surgery.graphs import Builder, describe
 
 SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Tile": 1}
 """The index of the shape among the inputs, by operator."""
@@ -39,7 +38,7 @@ class Sizes:
 
 
 def loosen(
-    editor: Editor,
+    model: ir.Model,
     *,
     element: str,
     axes: tuple[int | None, int],
@@ -55,60 +54,56 @@ def loosen(
     was open already, so the graph does not contain it. Raises `UnsupportedGraph` at the first node
     that can't follow the input's sizes.
     """
-    constants = editor.constants()
-    known = trace.run(editor.model, feed)
-    sizes: dict[str, str] = {}
+    graph, builder = model.graph, Builder(model)
+    known = trace.run(model, feed)
+    x = graphs.input(graph, element)
+    sizes: dict[str, ir.Value] = {}
 
-    def size(kind: str) -> str:
-        """The name of a tensor with a single number: the input's batch, time, or batch x time."""
+    def size(kind: str) -> ir.Value:
+        """A single number: the input's batch, time, or batch x time."""
         if kind not in sizes:
-            shape = editor.node("Shape", [element])
             if kind == "rows" and axes[0] is not None:
-                sizes[kind] = editor.node("Mul", [size("batch"), size("time")])
+                sizes[kind] = builder.node("Mul", [size("batch"), size("time")])
             else:
                 axis = axes[0] if kind == "batch" else axes[1]
-                index = editor.constant(np.array([axis], np.int64), "elman/axis")
-                sizes[kind] = editor.node("Gather", [shape, index])
+                index = builder.constant(np.array([axis], np.int64), "elman/axis")
+                sizes[kind] = builder.node("Gather", [builder.node("Shape", [x]), index])
         return sizes[kind]
 
-    for name in [node.output[0] for node in editor.graph.node if node.op_type in SHAPED]:
-        node = next(node for node in editor.graph.node if node.output[0] == name)
+    for node in [node for node in graph if node.op_type in SHAPED]:
         index = SHAPED[node.op_type]
-        if node.input[index] not in constants:
+        shape = graphs.constant(graphs.given(node, index))
+        if shape is None:
             continue
-        written = [int(number) for number in constants[node.input[index]]]
-        kinds = _follow(
-            node,
-            list(_ways(written, fixed, open_batch)),
-            other,
-            written,
-            editor.model,
-            other_feed,
-        )
+        written = [int(number) for number in shape]
+        ways = list(_ways(written, fixed, open_batch))
+        kinds = _follow(node, ways, other, written, model, other_feed)
         if any(kind != "number" for kind in kinds):
             parts = [
-                editor.constant(np.array([number], np.int64), "elman/size")
+                builder.constant(np.array([number], np.int64), "elman/size")
                 if kind == "number"
                 else size(kind)
                 for kind, number in zip(kinds, written, strict=True)
             ]
-            node.input[index] = editor.node("Concat", parts, axis=0)
-            editor.sort()
-    _loosen_slices(editor, constants, known, fixed)
+            graphs.set_input(node, index, builder.node("Concat", parts, axis=0))
+            graph.sort()
+    _loosen_slices(builder, known, fixed)
 
 
 def _follow(
-    node: onnx.NodeProto,
+    node: ir.Node,
     ways: Sequence[tuple[str, ...]],
     other: Sizes,
     written: Sequence[int],
-    model: onnx.ModelProto,
+    model: ir.Model,
     other_feed: Arrays,
 ) -> Sequence[str]:
     """The kind of each number in a shape: `number`, `batch`, `time` or `rows` (batch x time)."""
     if node.op_type != "Reshape":
         return ways[0]
-    data = trace.run(model, other_feed, [node.input[0]])[node.input[0]]
+    assert node.inputs[0] is not None
+    name = str(node.inputs[0].name)
+    data = trace.run(model, other_feed, [name])[name]
     for kinds in ways:
         shape = [
             data.shape[axis] if number == 0 and axis < data.ndim else other.of(kind, number)
@@ -150,20 +145,20 @@ def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tu
     return iter(found[:_MOST_WAYS])
 
 
-def _loosen_slices(
-    editor: Editor, constants: dict[str, np.ndarray], known: Arrays, fixed: Sizes
-) -> None:
+def _loosen_slices(builder: Builder, known: Arrays, fixed: Sizes) -> None:
     """Extends slices from the exported length to the end of the sequence."""
-    for node in editor.graph.node:
-        if node.op_type != "Slice" or len(node.input) < 3 or node.input[2] not in constants:
+    for node in list(builder.graph):
+        written = graphs.constant(graphs.given(node, 2))
+        if node.op_type != "Slice" or written is None:
             continue
-        ends = constants[node.input[2]].copy()
-        shape = np.shape(known[node.input[0]]) if node.input[0] in known else ()
-        given = constants.get(node.input[3]) if len(node.input) > 3 else None
+        ends = written.copy()
+        data = graphs.given(node, 0)
+        shape = np.shape(known.get(str(data.name), 0)) if data is not None else ()
+        given = graphs.constant(graphs.given(node, 3))
         over = range(len(ends)) if given is None else [int(axis) for axis in given]
         changed = False
         for at, axis in enumerate(over):
             if shape and ends[at] == shape[axis] == fixed.time:
                 ends[at], changed = _END if ends.dtype == np.int64 else 2**31 - 1, True
         if changed:
-            node.input[2] = editor.constant(ends, "elman/ends")
+            graphs.set_input(node, 2, builder.constant(ends, "elman/ends"))

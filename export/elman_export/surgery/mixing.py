@@ -11,6 +11,10 @@ import numpy as np
 from elman_export.surgery.view import View
 
 REVERSES = "reverses the sequence; a stream has no end to read from"
+LOOPS = (
+    "loops over the sequence by itself: what it hands from turn to turn can't be lifted out of it; "
+    "export the layer as an RNN, GRU or LSTM operator"
+)
 
 _BY_VALUE = frozenset(
     (
@@ -136,7 +140,7 @@ def _einsum(view: View) -> str:
     kept = set(_letters(result, 3))
     if not told:
         kept = {"."} | {each for each in equation if equation.count(each) == 1}
-    for name, term in zip(view.node.input, terms.split(","), strict=False):
+    for name, term in zip(view.inputs, terms.split(","), strict=False):
         letters = _letters(term, view.rank(name))
         if any(letters[axis] not in kept for axis in view.timed(name)):
             return "sums over the steps (a product along time, as attention does)"
@@ -153,11 +157,8 @@ def _attends(_: View) -> str:
     return "attends to all steps at once; a stream has none but the past"
 
 
-def _loops(view: View) -> str:
-    return (
-        "loops over the sequence by itself: what it hands from turn to turn can't be lifted out "
-        "of it; export the layer as an RNN, GRU or LSTM operator"
-    )
+def _loops(_: View) -> str:
+    return LOOPS
 
 
 def _cumulates(view: View) -> str:
@@ -169,7 +170,7 @@ def _cumulates(view: View) -> str:
 
 def _joins(view: View) -> str:
     axis = view.axis(0)
-    timed = [name for name in view.node.input if axis in view.timed(name)]
+    timed = [name for name in view.inputs if axis in view.timed(name)]
     return "joins other steps onto the sequence" if timed else ""
 
 

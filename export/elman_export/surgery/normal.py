@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
-from elman_export.surgery import recurrent
-from elman_export.surgery.editor import Editor
+from elman_export.surgery import graphs, recurrent
+from elman_export.surgery.graphs import Builder
 from elman_export.surgery.layout import Layout
 from elman_server.model.spec import InputSpec, OutputSpec
 
 
 def chunks(
-    editor: Editor,
+    model: ir.Model,
     input: InputSpec,
     outputs: Sequence[OutputSpec],
     layout: Layout,
@@ -27,26 +27,29 @@ def chunks(
 
     `axes` are the batch and time axes of each output in the lifted graph.
     """
-    old = _inner(editor, input, ["batch", "time"])
+    builder = Builder(model)
+    old, x = _inner(builder, input, ["batch", "time"])
     if layout.batch is None:
-        _reshape(editor, input.name, [-1, *input.shape], old)
+        found = _reshape(builder, x, [-1, *input.shape])
     elif layout.batch > layout.time:
-        _swap(editor, input.name, 2 + len(input.shape), old)
+        found = builder.node("Transpose", [x], perm=[1, 0, *range(2, 2 + len(input.shape))])
     else:
-        editor.node("Identity", [input.name], old)
+        found = builder.node("Identity", [x])
+    graphs.replace(old, found)
     for output in outputs:
         batch, time = axes[output.name]
-        inner = _renamed(editor, output, ["batch", "time"])
+        inner = _inside(builder, output)
         if batch is None:
-            _reshape(editor, inner, [1, -1, *output.shape], output.name)
+            found = _reshape(builder, inner, [1, -1, *output.shape], output.name)
         else:
             others = [axis for axis in range(2 + len(output.shape)) if axis not in (batch, time)]
-            editor.node("Transpose", [inner], output.name, perm=[batch, time, *others])
-    _finish(editor)
+            found = builder.node("Transpose", [inner], output.name, perm=[batch, time, *others])
+        _show(builder, inner, found, output, ["batch", "time"])
+    _finish(model)
 
 
 def single(
-    editor: Editor,
+    model: ir.Model,
     input: InputSpec,
     outputs: Sequence[OutputSpec],
     layout: Layout,
@@ -57,64 +60,63 @@ def single(
     Also removes the input `lengths`: every recurrent operator takes one step, and other readers of
     `lengths` read 1 for each row.
     """
-    old = _inner(editor, input, ["batch"])
+    builder = Builder(model)
+    old, x = _inner(builder, input, ["batch"])
     if layout.batch is None:
-        _reshape(editor, input.name, [1, *input.shape], old)
+        found = _reshape(builder, x, [1, *input.shape])
     elif layout.batch > layout.time:
-        _reshape(editor, input.name, [1, -1, *input.shape], old)
+        found = _reshape(builder, x, [1, -1, *input.shape])
     else:
-        _reshape(editor, input.name, [-1, 1, *input.shape], old)
-    for operator in recurrent.find(editor.graph):
-        operator.set_lengths("")
-    editor.drop_inputs({lengths})
-    rows = editor.node("Shape", [input.name])
-    first = editor.constant(np.array([0], np.int64), "elman/axis")
-    count = editor.node("Gather", [rows, first])
-    one = helper.make_tensor("one", TensorProto.INT32, [1], [1])
-    editor.node("ConstantOfShape", [count], lengths, value=one)
+        found = _reshape(builder, x, [-1, 1, *input.shape])
+    graphs.replace(old, found)
+    for operator in recurrent.find(model.graph):
+        operator.set_lengths(None)
+    unread = graphs.input(model.graph, lengths)
+    model.graph.inputs.remove(unread)
+    first = builder.constant(np.array([0], np.int64), "elman/axis")
+    count = builder.node("Gather", [builder.node("Shape", [x]), first])
+    one = ir.Tensor(np.array([1], np.int32))
+    graphs.replace(unread, builder.node("ConstantOfShape", [count], value=one))
     for output in outputs:
-        inner = _renamed(editor, output, ["batch"])
-        _reshape(editor, inner, [-1, *output.shape], output.name)
-    _finish(editor)
+        inner = _inside(builder, output)
+        found = _reshape(builder, inner, [-1, *output.shape], output.name)
+        _show(builder, inner, found, output, ["batch"])
+    _finish(model)
 
 
-def _inner(editor: Editor, input: InputSpec, axes: Sequence[str]) -> str:
-    """Gives the input's name to a new input with `axes`; returns the old tensor's new name."""
-    old = editor.fresh(f"{input.name}/inner")
-    editor.replace(input.name, old)
-    value = next(each for each in editor.graph.input if each.name == input.name)
-    value.CopyFrom(
-        helper.make_tensor_value_info(
-            input.name, value.type.tensor_type.elem_type, [*axes, *input.shape]
-        )
-    )
-    return old
+def _inner(builder: Builder, input: InputSpec, axes: Sequence[str]) -> tuple[ir.Value, ir.Value]:
+    """Puts a new input with `axes` in the place of an input; returns the old and the new value."""
+    inputs = builder.graph.inputs
+    old = graphs.input(builder.graph, input.name)
+    new = graphs.port(input.name, input.dtype, [*axes, *input.shape])
+    inputs[inputs.index(old)] = new
+    return old, new
 
 
-def _renamed(editor: Editor, output: OutputSpec, axes: Sequence[str]) -> str:
-    """Gives the output's name to a new output with `axes`; returns the old tensor's new name."""
-    inner = editor.fresh(f"{output.name}/inner")
-    for node in editor.graph.node:
-        node.output[:] = [inner if name == output.name else name for name in node.output]
-    editor.replace(output.name, inner)
-    value = next(each for each in editor.graph.output if each.name == output.name)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(output.dtype))
-    value.CopyFrom(helper.make_tensor_value_info(output.name, kind, [*axes, *output.shape]))
-    return inner
+def _inside(builder: Builder, output: OutputSpec) -> ir.Value:
+    """An output of the lifted graph, under a new name."""
+    value = graphs.output(builder.graph, output.name)
+    value.name = builder.fresh(f"{output.name}/inner")
+    return value
 
 
-def _reshape(editor: Editor, given: str, shape: Sequence[int], output: str) -> None:
-    dims = editor.constant(np.array(shape, np.int64), "elman/shape")
-    editor.node("Reshape", [given, dims], output)
+def _show(
+    builder: Builder, old: ir.Value, new: ir.Value, output: OutputSpec, axes: Sequence[str]
+) -> None:
+    """Puts a new output with `axes` in the place of an output."""
+    outputs = builder.graph.outputs
+    graphs.declare(new, output.dtype, [*axes, *output.shape])
+    outputs[outputs.index(old)] = new
 
 
-def _swap(editor: Editor, given: str, rank: int, output: str) -> None:
-    editor.node("Transpose", [given], output, perm=[1, 0, *range(2, rank)])
+def _reshape(builder: Builder, given: ir.Value, shape: Sequence[int], output: str = "") -> ir.Value:
+    dims = builder.constant(np.array(shape, np.int64), "elman/shape")
+    return builder.node("Reshape", [given, dims], output)
 
 
-def _finish(editor: Editor) -> None:
-    editor.sort()
-    editor.prune()
+def _finish(model: ir.Model) -> None:
+    model.graph.sort()
+    graphs.prune(model.graph)
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -50,6 +50,11 @@ def describe(node: NodeProto) -> str:
     return f"{node.op_type} {name!r}"
 
 
+def inputs(node: NodeProto, index: int) -> str:
+    """The name of an input; empty for an omitted optional input."""
+    return node.input[index] if index < len(node.input) else ""
+
+
 def makers(graph: GraphProto) -> Mapping[str, NodeProto]:
     """The nodes of a graph by output name."""
     return {name: node for node in graph.node for name in node.output if name}

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from onnx import AttributeProto, ModelProto, TensorProto, helper
+import numpy as np
+from onnx import AttributeProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from elman_export.errors import ExportError
 from elman_export.surgery.onnxnodes import graphs, nodes
@@ -68,6 +69,29 @@ def check(model: ModelProto) -> None:
             _check(tensor)
         except ValueError as error:
             raise ExportError(f"constant {tensor.name!r}: {error}") from None
+
+
+def densify(model: ModelProto) -> None:
+    """Writes sparse constants in full, in place: onnx-ir reads no others."""
+    for graph in graphs(model):
+        graph.initializer.extend(_dense(each) for each in graph.sparse_initializer)
+        del graph.sparse_initializer[:]
+    for node in nodes(model):
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
+                value = _dense(attribute.sparse_tensor)
+                attribute.CopyFrom(helper.make_attribute("value", value))
+
+
+def _dense(sparse: SparseTensorProto) -> TensorProto:
+    values = numpy_helper.to_array(sparse.values)
+    places = numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
 
 
 def _check(tensor: TensorProto) -> None:

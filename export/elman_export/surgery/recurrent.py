@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
+import onnx_ir as ir
 
 from elman_export.errors import UnsupportedGraph
-from elman_export.surgery.editor import Branch, Place, attributes, inputs, outputs, places
-from elman_export.surgery.onnxnodes import describe
+from elman_export.surgery import graphs
+from elman_export.surgery.graphs import Branch, Place, describe, places
 
 _OPERATORS = frozenset(
     {
@@ -17,7 +17,7 @@ _OPERATORS = frozenset(
     }
 )
 """Recurrent operators, as (domain, operator)."""
-_LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
+LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 """Indices of these inputs in ONNX's recurrent operators and in ONNX Runtime's quantized LSTM."""
 
 
@@ -40,7 +40,7 @@ class Recurrent:
     place: Place
 
     @property
-    def node(self) -> onnx.NodeProto:
+    def node(self) -> ir.Node:
         return self.place.node
 
     @property
@@ -49,46 +49,38 @@ class Recurrent:
 
     @property
     def hidden_size(self) -> int:
-        return int(attributes(self.node)["hidden_size"])
+        return self.node.attributes["hidden_size"].as_int()
 
     @property
     def states(self) -> tuple[State, ...]:
         return states(self.node)
 
     @property
-    def lengths(self) -> str:
-        return lengths(self.node)
+    def lengths(self) -> ir.Value | None:
+        return graphs.given(self.node, LENGTHS)
 
-    def set_input(self, index: int, name: str) -> None:
-        _set(self.node.input, index, name)
+    def set_input(self, index: int, value: ir.Value | None) -> None:
+        graphs.set_input(self.node, index, value)
 
-    def set_lengths(self, name: str) -> None:
-        _set(self.node.input, _LENGTHS, name)
+    def set_lengths(self, value: ir.Value | None) -> None:
+        graphs.set_input(self.node, LENGTHS, value)
 
-    def output(self, index: int) -> str:
-        return outputs(self.node, index)
-
-    def set_output(self, index: int, name: str) -> None:
-        _set(self.node.output, index, name)
+    def output(self, index: int) -> ir.Value | None:
+        return graphs.made(self.node, index)
 
 
-def is_recurrent(node: onnx.NodeProto) -> bool:
+def is_recurrent(node: ir.Node | onnx.NodeProto) -> bool:
     return (node.domain, node.op_type) in _OPERATORS
 
 
-def states(node: onnx.NodeProto) -> tuple[State, ...]:
+def states(node: ir.Node | onnx.NodeProto) -> tuple[State, ...]:
     """The states of a recurrent operator."""
     h = State(part="h", given=_INITIAL_H, made=1)
     c = State(part="c", given=_INITIAL_C, made=2)
     return (h, c) if node.op_type.endswith("LSTM") else (h,)
 
 
-def lengths(node: onnx.NodeProto) -> str:
-    """The name of a recurrent operator's input of lengths; empty if absent."""
-    return inputs(node, _LENGTHS)
-
-
-def find(graph: onnx.GraphProto) -> list[Recurrent]:
+def find(graph: ir.Graph) -> list[Recurrent]:
     """The recurrent operators, including operators inside If branches.
 
     Raises `UnsupportedGraph` for an operator in a loop, with layout=1, or with a direction other
@@ -102,8 +94,8 @@ def find(graph: onnx.GraphProto) -> list[Recurrent]:
 
 def _check(recurrent: Recurrent) -> None:
     what = describe(recurrent.node)
-    given = attributes(recurrent.node)
-    direction = given.get("direction", "forward")
+    given = recurrent.node.attributes
+    direction = given.get_string("direction", "forward")
     if direction == "bidirectional":
         raise UnsupportedGraph(
             f"{what} is bidirectional: it reads each sequence from its end too, and a stream has "
@@ -114,7 +106,7 @@ def _check(recurrent: Recurrent) -> None:
             f"{what} reads each sequence from its end (direction={direction!r}), and a stream has "
             "no end to read from"
         )
-    if given.get("layout", 0):
+    if given.get_int("layout", 0):
         raise UnsupportedGraph(
             f"{what} has layout=1, which ONNX Runtime does not run; export it time-major"
         )
@@ -130,9 +122,3 @@ def names(recurrents: list[Recurrent]) -> Iterator[str]:
     """Short names from kind and number, such as `lstm0`, `gru1`."""
     for number, each in enumerate(recurrents):
         yield f"{each.node.op_type.removeprefix('DynamicQuantize').lower()}{number}"
-
-
-def _set(field: Any, index: int, name: str) -> None:
-    while len(field) <= index:
-        field.append("")
-    field[index] = name

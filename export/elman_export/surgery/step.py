@@ -9,21 +9,21 @@ from typing import cast
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
 from elman_export.candidate import Candidate
 from elman_export.errors import ExportError
 from elman_export.interface import values
 from elman_export.proof.sample import random_contexts, random_elements
 from elman_export.proof.stepmodel import Arrays
-from elman_export.surgery import heads, lift, loosen, normal, trace
-from elman_export.surgery.editor import Editor
+from elman_export.surgery import graphs, heads, lift, loosen, normal, trace
 from elman_export.surgery.given import Lengths
+from elman_export.surgery.graphs import Builder
 from elman_export.surgery.held import hold_gates
 from elman_export.surgery.initial import extract, trim
 from elman_export.surgery.layout import Layout
 from elman_export.surgery.lift import Lifted
-from elman_export.surgery.wholegraph import WholeGraph, copy, sizes
+from elman_export.surgery.wholegraph import WholeGraph, sizes
 from elman_server.model.spec import DType, ModelSpec, OutputSpec, StateSpec
 
 _LENGTHS = "lengths"
@@ -32,11 +32,11 @@ _LENGTHS = "lengths"
 def chunked(subject: WholeGraph, description: str) -> Candidate:
     """A step of any number of elements for each row."""
     work = _lifted(subject)
-    editor, found = work.editor, work.layout
+    model, found = work.model, work.layout
     tried = sizes(found)
     if found.batch is not None and found.fixed_batch is None:
         heads.answer_at_every_step(
-            editor.model,
+            model,
             element=subject.input.name,
             outputs=list(subject.outputs),
             kept=[each.output for each in work.states],
@@ -44,26 +44,25 @@ def chunked(subject: WholeGraph, description: str) -> Candidate:
             batch_axis=found.batch,
             time_axis=found.time,
         )
-        editor = Editor(editor.model)
     elif any(seen.time is None for seen in subject.outputs.values()):
         raise heads.HeadError("an output is of the last step, and there is no axis for the batch")
     else:
-        heads.check(editor.model, work.feed, tried)
+        heads.check(model, work.feed, tried)
     axes: dict[str, tuple[int | None, int]] = {}
     for name, seen in subject.outputs.items():
         axes[name] = (0, 1) if seen.time is None else (seen.batch, seen.time)
     spec = _spec(subject, work, description, time_axis=True)
-    normal.chunks(editor, subject.input, spec.outputs, found, axes)
+    normal.chunks(model, subject.input, spec.outputs, found, axes)
     return _finished(work, spec)
 
 
 def single(subject: WholeGraph, description: str) -> Candidate:
     """A step of one element for each row."""
     work = _lifted(subject)
-    editor, found = work.editor, work.layout
-    heads.check(editor.model, work.feed, sizes(found))
+    model, found = work.model, work.layout
+    heads.check(model, work.feed, sizes(found))
     spec = _spec(subject, work, description, time_axis=False)
-    normal.single(editor, subject.input, spec.outputs, found, work.lengths)
+    normal.single(model, subject.input, spec.outputs, found, work.lengths)
     return _finished(work, spec)
 
 
@@ -71,8 +70,8 @@ def single(subject: WholeGraph, description: str) -> Candidate:
 class _Working:
     """A copy of the graph with lifted states."""
 
-    editor: Editor
-    before: onnx.ModelProto
+    model: ir.Model
+    before: ir.Model
     """The graph before lifting."""
     states: Sequence[Lifted]
     lengths: str
@@ -87,20 +86,19 @@ def _lifted(subject: WholeGraph) -> _Working:
     if found.batch is not None and found.fixed_batch is not None:
         opened = replace(found, fixed_batch=None, fixed_time=None)
         try:
-            work = _lift(subject, copy(subject.closed), opened)
+            work = _lift(subject, subject.closed.clone(), opened)
             _open_batch(work, subject)
         except ExportError:
             pass  # The sizes can't be found or do not run: the batch size stays fixed.
         else:
             return work
-    return _lift(subject, copy(subject.model), found)
+    return _lift(subject, subject.model.clone(), found)
 
 
-def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Working:
-    editor = Editor(model)
-    for each in [*model.graph.output]:
+def _lift(subject: WholeGraph, model: ir.Model, found: Layout) -> _Working:
+    for each in [*model.graph.outputs]:
         if each.name not in subject.outputs:
-            model.graph.output.remove(each)
+            model.graph.outputs.remove(each)
     input = subject.input
     rng = np.random.default_rng(0)
     declared = subject.layout
@@ -112,12 +110,13 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
         )
         for time in (declared.fixed_time or 4, declared.fixed_time or 1)
     ]
-    lengths = _take_lengths(editor, subject.lengths)
-    before = copy(model)
-    states = lift.lift(editor, lengths, feeds, [each.name for each in subject.contexts])
-    hold_gates(editor)
-    editor.sort()
-    editor.prune()
+    lengths = _take_lengths(model, subject.lengths)
+    before = model.clone()
+    taken = graphs.input(model.graph, lengths)
+    states = lift.lift(model, taken, feeds, [each.name for each in subject.contexts])
+    hold_gates(model)
+    model.graph.sort()
+    graphs.prune(model.graph)
 
     def feed(batch: int, time: int) -> Arrays:
         x = found.arrange(np.zeros((batch, time, *input.shape), input.dtype))
@@ -129,24 +128,25 @@ def _lift(subject: WholeGraph, model: onnx.ModelProto, found: Layout) -> _Workin
         }
 
     return _Working(
-        editor=editor, before=before, states=states, lengths=lengths, layout=found, feed=feed
+        model=model, before=before, states=states, lengths=lengths, layout=found, feed=feed
     )
 
 
-def _take_lengths(editor: Editor, lengths: Lengths | None) -> str:
+def _take_lengths(model: ir.Model, lengths: Lengths | None) -> str:
     """Adds an int32 input of lengths; returns the input's name.
 
     An existing input of lengths becomes a cast of the new input.
     """
-    name = lengths.name if lengths is not None else editor.fresh(_LENGTHS)
+    builder = Builder(model)
+    name = lengths.name if lengths is not None else builder.fresh(_LENGTHS)
+    taken = graphs.port(name, np.int32, ["batch"])
     if lengths is not None:
-        old = editor.fresh(f"{lengths.name}/inner")
-        editor.replace(lengths.name, old)
-        editor.drop_inputs({lengths.name})
-    editor.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT32, ["batch"]))
-    if lengths is not None:
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(lengths.dtype))
-        editor.node("Cast", [name], old, to=kind)
+        old = graphs.input(model.graph, name)
+        model.graph.inputs.remove(old)
+        kind = ir.DataType.from_numpy(np.dtype(lengths.dtype))
+        graphs.replace(old, builder.node("Cast", [taken], to=int(kind)))
+    model.graph.inputs.append(taken)
+    model.graph.sort()
     return name
 
 
@@ -154,21 +154,18 @@ def _open_batch(work: _Working, subject: WholeGraph) -> None:
     """Opens the batch size and the number of steps of a lifted graph, in place."""
     found = subject.layout
     assert found.fixed_batch is not None and found.batch is not None
-    editor = work.editor
-    values = {each.name: each for each in editor.graph.input}
+    graph = work.model.graph
     opened = [
         (subject.input.name, found.batch, "batch"),
         (subject.input.name, found.time, "time"),
         *((each.name, 0, "batch") for each in subject.contexts),
     ]
     for input, axis, name in opened:
-        dim = values[input].type.tensor_type.shape.dim[axis]
-        dim.Clear()
-        dim.dim_param = name
+        graphs.open_axis(graphs.input(graph, input), axis, name)
     fixed = (found.fixed_batch, found.fixed_time or 7)
     other = (fixed[0] + 2, fixed[1] + 4)
     loosen.loosen(
-        editor,
+        work.model,
         element=subject.input.name,
         axes=(found.batch, found.time),
         open_batch=False,
@@ -177,7 +174,7 @@ def _open_batch(work: _Working, subject: WholeGraph) -> None:
         feed=work.feed(*fixed),
         other_feed=work.feed(*other),
     )
-    trace.run(editor.model, work.feed(*other), list(subject.outputs))
+    trace.run(work.model, work.feed(*other), list(subject.outputs))
 
 
 def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: bool) -> ModelSpec:
@@ -221,7 +218,8 @@ def _spec(subject: WholeGraph, work: _Working, description: str, *, time_axis: b
 def _finished(work: _Working, spec: ModelSpec) -> Candidate:
     computed = {each.name: each.computed for each in work.states if each.computed is not None}
     initial = extract(work.before, computed, spec.states, spec.contexts) if computed else None
-    model, spec = trim(work.editor.model, spec, initial)
+    spec = trim(work.model, spec, initial)
+    model = graphs.write(work.model)
     model.graph.name = "step"
     for each in filter(None, (model, initial)):
         normal.strip(each)

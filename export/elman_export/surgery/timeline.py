@@ -8,13 +8,13 @@ Nodes that mix steps are refused; nodes that pick the last step are returned.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnx
+import onnx_ir as ir
 
 from elman_export.errors import UnsupportedGraph
 from elman_export.original import functions
 from elman_export.surgery import mixing
-from elman_export.surgery.editor import reads
-from elman_export.surgery.onnxnodes import SIZES_ONLY, describe
+from elman_export.surgery.graphs import describe, numbers, reads
+from elman_export.surgery.onnxnodes import SIZES_ONLY
 from elman_export.surgery.recurrent import find
 from elman_export.surgery.trace import Traced
 from elman_export.surgery.view import View
@@ -30,24 +30,24 @@ A computed end that equals the length means the end too.
 class LastStep:
     """A node that picks the last step: its output has no time axis, or a time axis of length 1."""
 
-    output: str
-    data: str
+    output: ir.Value
+    data: ir.Value
     axis: int
     keeps_axis: bool
 
 
-def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
+def check(model: ir.Model, traced: Traced) -> list[LastStep]:
     """The nodes that pick the last step. Raises `UnsupportedGraph` for a node that mixes steps."""
-    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    recurrent = {tuple(each.node.output) for each in find(model.graph) if not each.branches}
-    recurrent |= {tuple(node.output) for node in model.graph.node if functions.is_ours(node)}
+    graph = model.graph
+    constants = {name: numbers(value) for name, value in graph.initializers.items()}
+    recurrent = {each.node for each in find(graph) if not each.branches}
     known = {**constants, **traced.values}
-    computed = _computed(model.graph, traced)
+    computed = _computed(graph, traced)
     last: list[LastStep] = []
-    for node in model.graph.node:
-        view = View(node, traced.axes, known, opset, constants, computed)
-        if tuple(node.output) in recurrent or not any(view.timed(name) for name in reads(node)):
+    for node in graph:
+        view = View(node, traced.axes, known, graph.opset_imports[""], constants, computed)
+        timed = any(view.timed(str(value.name)) for value in reads(node))
+        if node in recurrent or functions.is_ours(node) or not timed:
             continue
         if node.op_type in ("Gather", "Slice"):
             last.extend(_picked(view))
@@ -58,25 +58,26 @@ def check(model: onnx.ModelProto, traced: Traced) -> list[LastStep]:
     return last
 
 
-def _computed(graph: onnx.GraphProto, traced: Traced) -> set[str]:
-    """Tensors computed from values of the sequence; sizes do not count."""
-    found = {value.name for value in graph.input if traced.axes[value.name].timed}
-    for node in graph.node:
+def _computed(graph: ir.Graph, traced: Traced) -> set[str]:
+    """Values computed from values of the sequence; sizes do not count."""
+    found = {value for value in graph.inputs if traced.axes[str(value.name)].timed}
+    for node in graph:
         if node.op_type not in SIZES_ONLY and reads(node) & found:
-            found.update(node.output)
-    return found
+            found.update(node.outputs)
+    return {str(value.name) for value in found}
 
 
 def _picked(view: View) -> Sequence[LastStep]:
-    data = view.input(0)
-    if not view.timed(data):
+    source = view.node.inputs[0]
+    if source is None or not view.timed(view.input(0)):
         return []
     if view.node.op_type == "Gather":
-        return _gathered(view, data)
-    return _sliced(view, data)
+        return _gathered(view, source)
+    return _sliced(view, source)
 
 
-def _gathered(view: View, data: str) -> Sequence[LastStep]:
+def _gathered(view: View, source: ir.Value) -> Sequence[LastStep]:
+    data = view.input(0)
     axis = view.axis(0)
     if axis not in view.timed(data):
         return []
@@ -86,7 +87,7 @@ def _gathered(view: View, data: str) -> Sequence[LastStep]:
     picked = int(index.reshape(-1)[0]) if index.size == 1 else 0
     if index.size == 1 and (picked == -1 or (picked == length - 1 and not written)):
         return [
-            LastStep(output=view.node.output[0], data=data, axis=axis, keeps_axis=index.ndim > 0)
+            LastStep(output=view.node.outputs[0], data=source, axis=axis, keeps_axis=index.ndim > 0)
         ]
     raise UnsupportedGraph(
         f"{describe(view.node)} picks some of the steps (index {index.reshape(-1)[:3].tolist()}); "
@@ -94,7 +95,8 @@ def _gathered(view: View, data: str) -> Sequence[LastStep]:
     )
 
 
-def _sliced(view: View, data: str) -> Sequence[LastStep]:
+def _sliced(view: View, source: ir.Value) -> Sequence[LastStep]:
+    data = view.input(0)
     rank = view.rank(data)
     starts = view.listed("starts", 1) or []
     ends = view.listed("ends", 2) or []
@@ -116,7 +118,7 @@ def _sliced(view: View, data: str) -> Sequence[LastStep]:
             continue
         if (start == -1 or (start == length - 1 and not begins)) and to_end:
             found.append(
-                LastStep(output=view.node.output[0], data=data, axis=axis, keeps_axis=True)
+                LastStep(output=view.node.outputs[0], data=source, axis=axis, keeps_axis=True)
             )
             continue
         raise UnsupportedGraph(

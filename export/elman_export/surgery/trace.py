@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import helper
+import onnx_ir as ir
 
 from elman_export.proof.stepmodel import Arrays, Session
-from elman_export.surgery.editor import Editor
+from elman_export.surgery import graphs
 
 SIZES = ((3, 11), (3, 13), (5, 11))
 """(batch, time) of the runs: different numbers, none a multiple of another."""
@@ -47,41 +46,30 @@ class Traced:
     """The values in the first run."""
 
 
-def run(model: onnx.ModelProto, feed: Arrays, names: Iterable[str] | None = None) -> Arrays:
-    """Tensors of the main graph by name: all, or only `names`.
+def run(model: ir.Model, feed: Arrays, names: Iterable[str] | None = None) -> Arrays:
+    """Values of the main graph by name: all, or only `names`.
 
     With `names`, only the necessary nodes run.
     """
-    seeing = onnx.ModelProto()
-    seeing.CopyFrom(model)
-    graph = seeing.graph
-    given = {value.name for value in graph.input}
-    constants = {each.name: each for each in graph.initializer}
-    wanted = [name for node in graph.node for name in node.output if name]
-    if names is not None:
-        wanted = list(dict.fromkeys(names))
-        del graph.output[:]
-    found = {name: feed[name] for name in wanted if name in given}
-    found |= {
-        name: onnx.numpy_helper.to_array(constants[name]) for name in wanted if name in constants
-    }
-    wanted = [name for name in wanted if name not in found]
-    shown = {value.name for value in graph.output}
-    graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in wanted if name not in shown
-    )
+    graph = model.graph
+    given = {value.name for value in graph.inputs}
+    if names is None:
+        names = [str(value.name) for value in graphs.outputs(graph)]
+    found, wanted = dict[str, np.ndarray](), list[str]()
+    for name in dict.fromkeys(names):
+        if name in given:
+            found[name] = feed[name]
+        elif name in graph.initializers:
+            found[name] = graphs.numbers(graph.initializers[name])
+        else:
+            wanted.append(name)
     if not wanted:
         return found
-    editor = Editor(seeing)
-    editor.prune()
-    editor.drop_inputs(given - editor.needed())
-    session = Session(seeing.SerializeToString())
+    session = Session(graphs.write(graphs.part(model, wanted)).SerializeToString())
     return {**found, **session.run(wanted, {name: feed[name] for name in session.inputs})}
 
 
-def track(
-    model: onnx.ModelProto, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES
-) -> Traced:
+def track(model: ir.Model, feed: Callable[[int, int], Arrays], sizes: Sizes = SIZES) -> Traced:
     """Runs the graph in three sizes; `feed(batch, time)` returns the graph's inputs."""
     feeds = [feed(*size) for size in sizes]
     runs = [{**given, **run(model, given)} for given in feeds]

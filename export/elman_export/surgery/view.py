@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
-from elman_export.surgery.editor import attributes, inputs
 from elman_export.surgery.trace import Axes
 
 
@@ -15,7 +14,7 @@ from elman_export.surgery.trace import Axes
 class View:
     """A node, with attributes and inputs by name, axis or index."""
 
-    node: onnx.NodeProto
+    node: ir.Node
     axes: Mapping[str, Axes]
     values: Mapping[str, np.ndarray]
     opset: int
@@ -32,10 +31,16 @@ class View:
         return int(np.ndim(self.values[name]))
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        return attributes(self.node).get(name, default)
+        found = self.node.attributes.get(name)
+        return default if found is None else found.value
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs; empty for an omitted optional input."""
+        return tuple("" if value is None else str(value.name) for value in self.node.inputs)
 
     def input(self, index: int) -> str:
-        return inputs(self.node, index)
+        return self.inputs[index] if index < len(self.node.inputs) else ""
 
     def axis(self, default: int, name: str = "axis") -> int:
         return self.normal(int(self.attribute(name, default)))

@@ -7,16 +7,29 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from elman_export.errors import ExportError, UnsupportedGraph
 from elman_export.interface import Output
 from elman_export.proof.sample import random_elements
 from elman_export.proof.stepmodel import Arrays, RuntimeFailed
-from elman_export.surgery import baked, given, heads, inline, layout, loosen, recurrent, trace
-from elman_export.surgery.editor import Editor, attributes, inputs, places
+from elman_export.surgery import (
+    baked,
+    given,
+    graphs,
+    heads,
+    inline,
+    layout,
+    loosen,
+    mixing,
+    recurrent,
+    trace,
+)
 from elman_export.surgery.given import Lengths
+from elman_export.surgery.graphs import describe
 from elman_export.surgery.layout import Layout
-from elman_export.surgery.onnxnodes import RANDOM, describe, makers
+from elman_export.surgery.onnxnodes import RANDOM
 from elman_export.surgery.original import Original, Seen
 from elman_server.model.spec import ContextSpec, InputSpec
 
@@ -24,6 +37,7 @@ _AS_OPERATOR = (
     "export the layer as an operator (torch.onnx.export with dynamo=False does), or one step of it "
     "with its state as input and output"
 )
+_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Reshape")
 
 
@@ -31,11 +45,11 @@ _LAYOUT_ONLY = ("Identity", "Concat", "Squeeze", "Unsqueeze", "Transpose", "Resh
 class WholeGraph:
     """A whole-sequence graph to export, with layout, inputs and outputs."""
 
-    model: onnx.ModelProto
+    model: ir.Model
     """The graph with an open number of steps. Its inputs are the sequence and, if present, lengths
     and contexts.
     """
-    closed: onnx.ModelProto
+    closed: ir.Model
     """The graph with the sizes hard-coded by the exporter."""
     original: Original
     input: InputSpec
@@ -48,28 +62,28 @@ class WholeGraph:
 
     @staticmethod
     def of(
-        model: onnx.ModelProto,
+        file: onnx.ModelProto,
         input: InputSpec | None,
         outputs: Sequence[Output],
         constants: Mapping[str, Any],
         contexts: Sequence[str],
     ) -> "WholeGraph":
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-        editor = Editor(model)
-        editor.lift_constants()
-        given.fix(editor, constants)
-        _only_wanted(editor, outputs)
-        _check_repeatable(model)
+        if file.functions:
+            file = onnx.inliner.inline_local_functions(file)
+        model = graphs.read(file)
+        graphs.lift_constants(model.graph)
+        given.fix(model.graph, constants)
+        _only_wanted(model.graph, outputs)
+        _check_repeatable(model.graph)
         if not recurrent.find(model.graph):
-            raise UnsupportedGraph(_no_recurrence(model))
+            raise UnsupportedGraph(_no_recurrence(model.graph))
         lengths = given.lengths_input(model)
         session = given.contexts(model, contexts)
         value = given.element(model, lengths, session)
-        input = given.element_spec(model, value, input)
+        input = given.element_spec(value, input)
 
         def feed(x: np.ndarray) -> Arrays:
-            fed = {value.name: x}
+            fed = {str(value.name): x}
             # The batch axis is still unknown, so the number of rows here may be wrong. Nodes before
             # the first layer read neither lengths nor contexts.
             if lengths is not None:
@@ -79,10 +93,12 @@ class WholeGraph:
             }
 
         found = layout.find(model, value, input, feed)
-        closed = copy(model)
+        closed = model.clone()
 
         def as_it_is(layout: Layout) -> Original:
-            return Original(model, input=input, layout=layout, lengths=lengths, contexts=session)
+            return Original(
+                graphs.write(model), input=input, layout=layout, lengths=lengths, contexts=session
+            )
 
         if found.fixed_time is None:
             found = replace(found, fixed_time=baked.length(model, as_it_is(found).try_length))
@@ -93,7 +109,7 @@ class WholeGraph:
         if session and found.batch is None:
             raise UnsupportedGraph("a graph without an axis for the batch can't be given contexts")
         zeros = [np.zeros((batch, time, *input.shape), input.dtype) for batch, time in tried]
-        inline.inline(editor, [original.feed(found.arrange(x)) for x in zeros])
+        inline.inline(model, [original.feed(found.arrange(x)) for x in zeros])
         heads.check(
             model,
             lambda batch, time: original.feed(
@@ -101,7 +117,7 @@ class WholeGraph:
             ),
             tried,
         )
-        seen = _wanted(model, original.look(tried), outputs)
+        seen = _wanted(model.graph, original.look(tried), outputs)
         return WholeGraph(
             model=model,
             closed=closed,
@@ -123,20 +139,13 @@ def sizes(found: Layout) -> trace.Sizes:
     return one, longer, other
 
 
-def copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    other = onnx.ModelProto()
-    other.CopyFrom(model)
-    return other
-
-
-def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
+def _only_wanted(graph: ir.Graph, outputs: Sequence[Output]) -> None:
     """Removes unwanted outputs, and nodes needed only for them.
 
     Also clears the declared shapes of the wanted outputs: exporters declare the sizes of their
     examples.
     """
-    graph = editor.graph
-    names = [each.name for each in graph.output]
+    names = [str(each.name) for each in graph.outputs]
     for each in outputs:
         if each.name not in names:
             raise ExportError(
@@ -144,49 +153,45 @@ def _only_wanted(editor: Editor, outputs: Sequence[Output]) -> None:
                 f"{', '.join(map(repr, names))}"
             )
     wanted = {each.name for each in outputs} or set(names)
-    for value in [each for each in graph.output if each.name not in wanted]:
-        graph.output.remove(value)
-    for value in graph.output:
-        if not value.type.HasField("tensor_type"):
+    for value in [each for each in graph.outputs if each.name not in wanted]:
+        graph.outputs.remove(value)
+    for value in graph.outputs:
+        if not isinstance(value.type, ir.TensorType):
             raise UnsupportedGraph(f"output {value.name!r} is no tensor")
-        value.type.tensor_type.ClearField("shape")
-    editor.prune()
+        value.shape = None
+    graphs.prune(graph)
 
 
-def _check_repeatable(model: onnx.ModelProto) -> None:
+def _check_repeatable(graph: ir.Graph) -> None:
     """Raises `UnsupportedGraph` for a node that draws random numbers or learns."""
-    constants = Editor(model).constants()
-    for place in places(model.graph):
-        node = place.node
-        training = node.op_type == "BatchNormalization" and attributes(node).get("training_mode")
-        if node.op_type == "Dropout" and inputs(node, 2):
-            training = bool(np.any(constants.get(node.input[2], True)))
+    for node in RecursiveGraphIterator(graph):
+        training = False
+        if node.op_type == "BatchNormalization":
+            training = bool(node.attributes.get_int("training_mode", 0))
+        if node.op_type == "Dropout" and (said := graphs.given(node, 2)) is not None:
+            value = graphs.constant(said)
+            training = value is None or bool(np.any(value))
         if node.op_type in RANDOM or training:
             raise UnsupportedGraph(
                 f"{describe(node)} draws random numbers or learns; export the network for inference"
             )
 
 
-def _no_recurrence(model: onnx.ModelProto) -> str:
-    weights = {each.name for each in model.graph.initializer}
-    users: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
-            for name in set(node.input) & weights:
-                users[name] = users.get(name, 0) + 1
+def _no_recurrence(graph: ir.Graph) -> str:
+    users = {
+        str(name): len({node for node, _ in value.uses() if node.op_type in _PRODUCTS})
+        for name, value in graph.initializers.items()
+    }
     name, times = max(users.items(), key=lambda each: each[1], default=("", 0))
     if times > 2:
         return (
             f"no RNN, LSTM or GRU operator, and weight {name!r} is used {times} times: a loop over "
             f"time that was unrolled into the graph; {_AS_OPERATOR}"
         )
-    loops = [node for node in model.graph.node if node.op_type in ("Loop", "Scan")]
+    loops = [node for node in graph if node.op_type in ("Loop", "Scan")]
     if loops:
-        return (
-            f"{describe(loops[0])} loops over the sequence by itself: what it hands from turn to "
-            "turn can't be lifted out of it; export the layer as an RNN, GRU or LSTM operator"
-        )
-    splits = [node for node in model.graph.node if node.op_type in ("Split", "SplitToSequence")]
+        return f"{describe(loops[0])} {mixing.LOOPS}"
+    splits = [node for node in graph if node.op_type in ("Split", "SplitToSequence")]
     if splits:
         return (
             f"no RNN, LSTM or GRU operator, and {describe(splits[0])} may split the sequence into "
@@ -195,46 +200,37 @@ def _no_recurrence(model: onnx.ModelProto) -> str:
     return "no RNN, LSTM or GRU operator, and no inputs and outputs that could be its state"
 
 
-def _wanted(
-    model: onnx.ModelProto, seen: Sequence[Seen], outputs: Sequence[Output]
-) -> Mapping[str, Seen]:
+def _wanted(graph: ir.Graph, seen: Sequence[Seen], outputs: Sequence[Output]) -> Mapping[str, Seen]:
     by_name = {each.name: each for each in seen}
     if outputs:
         return {each.name: by_name[each.name] for each in outputs}
-    kept = {each.name: each for each in seen if not _is_final_state(model, each.name)}
+    kept = {each.name: each for each in seen if not _is_final_state(graph, each.name)}
     if not kept:
         raise UnsupportedGraph("the graph gives nothing but its layers' final states")
     return kept
 
 
-def _is_final_state(model: onnx.ModelProto, name: str) -> bool:
+def _is_final_state(graph: ir.Graph, name: str) -> bool:
     """Whether an output holds only final states of recurrent operators, in any layout."""
-    by_made = makers(model.graph)
-    constants = {each.name for each in model.graph.initializer}
     states = {
         operator.output(state.made)
-        for operator in recurrent.find(model.graph)
+        for operator in recurrent.find(graph)
         for state in operator.states
     }
-    waiting = [name]
+    waiting: list[ir.Value | None] = [graphs.output(graph, name)]
     while waiting:
         each = waiting.pop()
         if each in states:
             continue
-        maker = by_made.get(each)
+        maker = None if each is None else each.producer()
         if maker is None or maker.op_type not in _LAYOUT_ONLY:
             return False
-        waiting.extend(
-            given
-            for given in (maker.input if maker.op_type == "Concat" else maker.input[:1])
-            if given not in constants
-        )
+        given = maker.inputs if maker.op_type == "Concat" else maker.inputs[:1]
+        waiting.extend(value for value in given if graphs.constant(value) is None)
     return True
 
 
-def _loosen_time(
-    model: onnx.ModelProto, value: onnx.ValueInfoProto, input: InputSpec, found: Layout
-) -> None:
+def _loosen_time(model: ir.Model, value: ir.Value, input: InputSpec, found: Layout) -> None:
     """Opens the number of steps, in place.
 
     Raises `UnsupportedGraph` if an output changes for the exported number of steps, or if the graph
@@ -244,17 +240,14 @@ def _loosen_time(
     rows, steps = found.fixed_batch or 2, found.fixed_time
     rng = np.random.default_rng(0)
     x = {
-        time: {value.name: found.arrange(random_elements(input, rows, time, rng))}
+        time: {input.name: found.arrange(random_elements(input, rows, time, rng))}
         for time in (steps, steps + 3)
     }
-    before = trace.run(model, x[steps], [each.name for each in model.graph.output])
-    editor = Editor(model)
-    dim = value.type.tensor_type.shape.dim[found.time]
-    dim.Clear()
-    dim.dim_param = "time"
+    before = trace.run(model, x[steps], [str(each.name) for each in model.graph.outputs])
+    graphs.open_axis(value, found.time, "time")
     loosen.loosen(
-        editor,
-        element=value.name,
+        model,
+        element=input.name,
         axes=(found.batch, found.time),
         open_batch=found.fixed_batch is None,
         fixed=loosen.Sizes(rows, steps),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.original.graphfile import export_graph
-from elman_export.surgery.editor import Editor
+from elman_export.surgery import graphs
 from elman_export.surgery.lift import lift as lift_states
 from elman_export.surgery.trace import run
 from tests.export.surgery.conftest import Lift
@@ -266,17 +266,17 @@ def test_a_state_in_a_branch_that_is_not_taken_stays_as_it_is() -> None:
     )
     linear(graph, batch_major(graph, y), "y")
     graph.output("y")
-    editor = Editor(graph.model())
+    model = graphs.read(graph.model())
     x_zeros = np.zeros((2, 4, FEATURES), np.float32)
     feeds = [{"x": x_zeros, "loud": np.array(loud)} for loud in (True, False)]
-    editor.graph.input.append(helper.make_tensor_value_info("n", TensorProto.INT32, ["batch"]))
-    states = lift_states(editor, "n", feeds)
-    editor.sort()
+    model.graph.inputs.append(graphs.port("n", np.int32, ["batch"]))
+    states = lift_states(model, model.graph.inputs[-1], feeds)
+    model.graph.sort()
     assert [state.name for state in states] == ["lstm0.h", "lstm0.c", "lstm1.h", "lstm1.c"]
     rng = np.random.default_rng(1)
     given = {each.input: rng.normal(size=(1, 2, HIDDEN)).astype("f") for each in states}
     lengths = np.full(2, 4, np.int32)
-    made = run(editor.model, {**feeds[0], "n": lengths, **given}, [s.output for s in states])
+    made = run(model, {**feeds[0], "n": lengths, **given}, [s.output for s in states])
     for state in states:
         unchanged = np.array_equal(made[state.output], given[state.input])
         # ONNX keeps an If's branches by name: else before then.
@@ -306,3 +306,27 @@ def test_an_operator_in_a_function_of_the_model_is_lifted(named: str, tmp_path: 
     report = export_graph(path, tmp_path / "step.onnx")
     assert [state.name for state in report.spec.states] == ["gru0.h"]
     assert report.proof.exact
+
+
+@pytest.mark.parametrize("written", ["as an initializer", "in a Constant"])
+def test_sparse_weights_are_written_in_full(written: str, tmp_path: Path) -> None:
+    model = per_step("GRU").model()
+    (product,) = [node for node in model.graph.node if node.op_type == "MatMul"]
+    (dense,) = [each for each in model.graph.initializer if each.name == product.input[1]]
+    values = numpy_helper.to_array(dense).copy()
+    values[0] = 0
+    places = np.flatnonzero(values)
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(values.reshape(-1)[places], dense.name),
+        numpy_helper.from_array(places, "places"),
+        list(values.shape),
+    )
+    model.graph.initializer.remove(dense)
+    if written == "in a Constant":
+        constant = helper.make_node("Constant", [], [product.input[1]], sparse_value=sparse)
+        model.graph.node.insert(0, constant)
+    else:
+        model.graph.sparse_initializer.append(sparse)
+    path = tmp_path / "whole.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert export_graph(path, tmp_path / "step.onnx").proof.exact

@@ -14,7 +14,7 @@ from elman_export.original.adoption import pairs
 from elman_export.original.adoption.port import Port, merged, ports, shape_text
 from elman_export.original.adoption.sources import feeding_states
 from elman_export.surgery import onnxnodes, recurrent
-from elman_export.surgery.onnxnodes import RANDOM, before_casts, describe, makers
+from elman_export.surgery.onnxnodes import RANDOM, before_casts, describe, inputs, makers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ def _lengths(model: onnx.ModelProto, required: Mapping[str, Port], named: set[st
     for node in onnxnodes.nodes(model):
         if not recurrent.is_recurrent(node):
             continue
-        name = before_casts(by_made, recurrent.lengths(node))
+        name = before_casts(by_made, inputs(node, recurrent.LENGTHS))
         if name in required and name not in named and required[name].dtype in ("int32", "int64"):
             return name
     return None

@@ -3,8 +3,7 @@
 import onnx
 
 from elman_export.surgery import onnxnodes, recurrent
-from elman_export.surgery.editor import inputs
-from elman_export.surgery.onnxnodes import SIZES_ONLY
+from elman_export.surgery.onnxnodes import SIZES_ONLY, inputs
 
 
 def feeding_states(model: onnx.ModelProto) -> set[str] | None:
