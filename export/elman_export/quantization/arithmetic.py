@@ -6,15 +6,13 @@ and 1 are first divided by their own largest absolute value. Sums of products ar
 order of addition does not matter.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-from onnx import helper
+import onnx_ir as ir
 
 from elman_export.quantization.weights import quantize_columns
-from elman_export.surgery.editor import Editor
+from elman_export.surgery.graphs import Builder
 
 _STEP = np.float32(1 / 127)
 _ZERO = np.uint8(128)
@@ -25,34 +23,13 @@ RUNTIME = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
 
-class Nodes(Protocol):
-    """The place for new nodes: a graph, or the body of a Scan."""
-
-    def node(
-        self, operator: str, given: Sequence[str], output: str = "", **attributes: Any
-    ) -> str: ...
-
-
-class Body:
-    """The nodes of a new subgraph."""
-
-    def __init__(self, editor: Editor) -> None:
-        self._editor = editor
-        self.nodes: list[Any] = []
-
-    def node(self, operator: str, given: Sequence[str], output: str = "", **attributes: Any) -> str:
-        made = output or self._editor.fresh(f"elman/{operator}")
-        self.nodes.append(helper.make_node(operator, given, [made], **attributes))
-        return made
-
-
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Codes, with an optional factor for each row."""
 
-    codes: str
+    codes: ir.Value
     """uint8 `[..., n]`."""
-    scale: str | None = None
+    scale: ir.Value | None = None
     """float32 `[..., 1]`."""
 
 
@@ -63,19 +40,20 @@ def codes(values: np.ndarray) -> np.ndarray:
 
 
 class Arithmetic:
-    """Adds int8 arithmetic to a model. Constants go to the main graph."""
+    """Adds int8 arithmetic to a model. `nodes` is the place of new nodes: the main graph, or the
+    body of a Scan. Constants go to the main graph."""
 
-    def __init__(self, editor: Editor, opset: int) -> None:
-        self._editor = editor
+    def __init__(self, builder: Builder, opset: int) -> None:
+        self._builder = builder
         self._opset = opset
-        self._constants: dict[str, str] = {}
+        self._constants: dict[str, ir.Value] = {}
 
-    def encode(self, nodes: Nodes, values: str) -> Encoded:
+    def encode(self, nodes: Builder, values: ir.Value) -> Encoded:
         """Codes of values between -1 and 1. Values beyond count as -1 or 1."""
         step, zero = self.shared("step", _STEP), self.shared("zero", _ZERO)
         return Encoded(nodes.node("QuantizeLinear", [values, step, zero]))
 
-    def encode_rows(self, nodes: Nodes, values: str) -> Encoded:
+    def encode_rows(self, nodes: Builder, values: ir.Value) -> Encoded:
         """Codes of any values; a row (the last axis) is divided by its largest absolute value."""
         size = nodes.node("Abs", [values])
         if self._opset < 18:
@@ -88,51 +66,48 @@ class Arithmetic:
 
     def multiply(
         self,
-        nodes: Nodes,
+        nodes: Builder,
         encoded: Encoded,
         matrix: np.ndarray,
         bias: np.ndarray | None = None,
-        output: str = "",
-    ) -> str:
+    ) -> ir.Value:
         """`encoded @ matrix + bias`, float32. The matrix, `[n, m]`, is stored as int8."""
         weights = quantize_columns(matrix)
-        given = [
+        given: list[ir.Value | None] = [
             encoded.codes,
-            self._editor.constant(weights.values, "elman/weights"),
+            self._builder.constant(weights.values, "elman/weights"),
             self.shared("step", _STEP),
-            self._editor.constant(weights.scales, "elman/scales"),
+            self._builder.constant(weights.scales, "elman/scales"),
             self.shared("zero", _ZERO),
         ]
-        if encoded.scale is None:
-            if bias is not None:
-                given += ["", self._bias(bias)]
-            return nodes.node("MatMulIntegerToFloat", given, output, domain=RUNTIME)
+        if encoded.scale is None and bias is not None:
+            given += [None, self._bias(bias)]
         product = nodes.node("MatMulIntegerToFloat", given, domain=RUNTIME)
-        if bias is None:
-            return nodes.node("Mul", [product, encoded.scale], output)
+        if encoded.scale is None:
+            return product
         product = nodes.node("Mul", [product, encoded.scale])
-        return nodes.node("Add", [product, self._bias(bias)], output)
+        return product if bias is None else nodes.node("Add", [product, self._bias(bias)])
 
-    def split(self, values: str, count: int) -> list[str]:
+    def split(self, values: ir.Value, count: int) -> list[ir.Value]:
         """Splits the last axis into `count` equal parts, in the main graph."""
         if count == 1:
             return [values]
-        parts = [self._editor.fresh("elman/part") for _ in range(count)]
-        name = self._editor.fresh("elman/Split")
-        node = helper.make_node("Split", [values], parts, name=name, axis=-1)
-        if self._opset >= 18:
-            node.attribute.append(helper.make_attribute("num_outputs", count))
-        self._editor.graph.node.append(node)
-        return parts
+        attributes = {"axis": -1} | ({"num_outputs": count} if self._opset >= 18 else {})
+        name = self._builder.fresh("elman/Split")
+        node = ir.node("Split", [values], attributes, num_outputs=count, name=name)
+        for part in node.outputs:
+            part.name = self._builder.fresh("elman/part")
+        self._builder.graph.append(node)
+        return list(node.outputs)
 
-    def _bias(self, bias: np.ndarray) -> str:
-        return self._editor.constant(bias.astype(np.float32), "elman/bias")
+    def _bias(self, bias: np.ndarray) -> ir.Value:
+        return self._builder.constant(bias.astype(np.float32), "elman/bias")
 
-    def constant(self, value: np.ndarray | np.generic) -> str:
-        return self._editor.constant(value, "elman/constant")
+    def constant(self, value: np.ndarray | np.generic) -> ir.Value:
+        return self._builder.constant(value, "elman/constant")
 
-    def shared(self, name: str, value: np.ndarray | np.generic) -> str:
+    def shared(self, name: str, value: np.ndarray | np.generic) -> ir.Value:
         """A constant stored in the model once, by name."""
         if name not in self._constants:
-            self._constants[name] = self._editor.constant(value, f"elman/{name}")
+            self._constants[name] = self._builder.constant(value, f"elman/{name}")
         return self._constants[name]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import helper
+import onnx_ir as ir
 
+from elman_export.surgery import graphs
 from elman_server.model.spec import ModelSpec, StateSpec
 
 UNIT = ("Sigmoid", "HardSigmoid", "Softmax")
@@ -20,61 +20,55 @@ _VIEWS = (*MOVES, "Slice", "Gather", "Split")
 _KEEPS_ALL = {"Where": slice(1, 3), "Concat": slice(None), "Mul": slice(None)}
 """Operators with bounded results if these inputs are bounded, as slices of the inputs."""
 
-Makers = Mapping[str, onnx.NodeProto]
 
-
-def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The nodes of a graph by the names of their outputs."""
-    return {name: node for node in graph.node for name in node.output if name}
-
-
-def bounded(name: str, made_by: Makers, known: Callable[[str], bool]) -> bool:
+def bounded(value: ir.Value | None, known: Callable[[ir.Value], bool]) -> bool:
     """Whether a tensor is bounded; `known` decides for tensors from elsewhere."""
-    seen, waiting = {name}, [name]
+    seen, waiting = {value}, [value]
     while waiting:  # every source must be bounded; each is visited once
         each = waiting.pop()
-        node = made_by.get(each)
+        if each is None:
+            return False
+        node = each.producer()
         if known(each) or (node is not None and node.op_type in BOUNDED):
             continue
         if node is None or node.op_type not in (*MOVES, *_KEEPS_ALL):
             return False
         kept = _KEEPS_ALL.get(node.op_type, slice(1))
-        given = set(node.input[kept]) - seen
+        given = set(node.inputs[kept]) - seen
         seen |= given
         waiting += given
     return True
 
 
-def source(name: str, made_by: Makers) -> str:
-    """The tensor behind a chain of views and parts; `name` itself if there is no chain."""
-    while (node := made_by.get(name)) is not None and node.op_type in _VIEWS:
-        name = node.input[0]
-    return name
+def source(value: ir.Value) -> ir.Value:
+    """The tensor behind a chain of views and parts; `value` itself if there is no chain."""
+    while (node := value.producer()) is not None and node.op_type in _VIEWS and node.inputs[0]:
+        value = node.inputs[0]
+    return value
 
 
 def bounded_states(
-    graph: onnx.GraphProto, spec: ModelSpec, layers: Mapping[str, Sequence[str]]
-) -> set[str]:
+    graph: ir.Graph, spec: ModelSpec, layers: Mapping[ir.Value, Sequence[ir.Value]]
+) -> set[ir.Value]:
     """The inputs of states that begin bounded and stay bounded from step to step.
 
-    `layers` maps the name of an initial state to tensors; a bounded state makes the tensors
-    bounded.
+    `layers` maps an initial state to tensors; a bounded state makes the tensors bounded.
     """
-    made_by = makers(graph)
-    found = {state.input for state in spec.states if _begins_bounded(state, spec)}
+    following = {
+        graphs.input(graph, state.input): graphs.output(graph, state.output)
+        for state in spec.states
+        if _begins_bounded(state, spec)
+    }
+    found = set(following)
     while True:
         known = set(found)
         for given, made in layers.items():
-            if source(given, made_by) in found:
+            if source(given) in found:
                 known.update(made)
         for scan, body in scans(graph):
-            begins = {name for name in scan.input if source(name, made_by) in found}
+            begins = {value for value in scan.inputs if value and source(value) in found}
             known |= scan_bounds(scan, body, begins).outputs
-        kept = {
-            state.input
-            for state in spec.states
-            if state.input in found and bounded(state.output, made_by, known.__contains__)
-        }
+        kept = {value for value in found if bounded(following[value], known.__contains__)}
         if kept == found:
             return found
         found = kept
@@ -85,41 +79,35 @@ def _begins_bounded(state: StateSpec, spec: ModelSpec) -> bool:
     return bool(begins) and state.name not in spec.initialized
 
 
-def scans(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphProto]]:
+def scans(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Graph]]:
     """The Scans of a graph, with their bodies."""
-    for node in graph.node:
+    for node in graph:
         if node.op_type == "Scan":
-            yield node, helper.get_node_attr_value(node, "body")
+            yield node, node.attributes["body"].as_graph()
 
 
 @dataclass(frozen=True, slots=True)
 class ScanBounds:
     """The bounded tensors of a Scan."""
 
-    states: frozenset[str]
-    """Names in the body of states that begin bounded and stay bounded."""
-    outputs: frozenset[str]
-    """Names, in the graph around the Scan, of bounded outputs."""
+    states: frozenset[ir.Value]
+    """States in the body that begin bounded and stay bounded."""
+    outputs: frozenset[ir.Value]
+    """Bounded outputs, in the graph around the Scan."""
 
 
-def scan_bounds(scan: onnx.NodeProto, body: onnx.GraphProto, begins: Container[str]) -> ScanBounds:
+def scan_bounds(scan: ir.Node, body: ir.Graph, begins: Container[ir.Value | None]) -> ScanBounds:
     """The bounded tensors of a Scan; `begins` are the bounded initial states."""
-    turns = next(each.i for each in scan.attribute if each.name == "num_scan_inputs")
-    count = len(scan.input) - turns
-    following = {body.input[at].name: body.output[at].name for at in range(count)}
-    states = {body.input[at].name for at in range(count) if scan.input[at] in begins}
-    made_by = makers(body)
+    count = len(scan.inputs) - scan.attributes["num_scan_inputs"].as_int()
+    following = dict(zip(body.inputs[:count], body.outputs[:count], strict=True))
+    states = {body.inputs[at] for at in range(count) if scan.inputs[at] in begins}
     while True:
-        kept = {name for name in states if bounded(following[name], made_by, states.__contains__)}
+        kept = {value for value in states if bounded(following[value], states.__contains__)}
         if kept == states:
             break
         states = kept
-    given = zip(scan.output, body.output, strict=False)
+    given = zip(scan.outputs, body.outputs, strict=False)
     return ScanBounds(
         frozenset(states),
-        frozenset(
-            name
-            for name, value in given
-            if name and bounded(value.name, made_by, states.__contains__)
-        ),
+        frozenset(outer for outer, value in given if bounded(value, states.__contains__)),
     )

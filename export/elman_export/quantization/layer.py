@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.quantization.arithmetic import Arithmetic, Encoded
 from elman_export.quantization.cells import ready_bias
 from elman_export.quantization.codes import Codebook
 from elman_export.quantization.operator import Cell, Kept
 from elman_export.quantization.products import check_size
-from elman_export.surgery.editor import Editor, inputs
-from elman_export.surgery.onnxnodes import describe
+from elman_export.surgery.graphs import Builder, describe
 from elman_server.model.spec import StateSpec
 
 _LARGE_GATE = 16384
@@ -31,19 +30,17 @@ class Layer:
     """A recurrent layer to make int8."""
 
     cell: Cell
-    node: onnx.NodeProto
+    node: ir.Node
     bounded: bool
     """Whether the hidden state always lies between -1 and 1."""
     carried: StateSpec | None = None
     """The state carried from step to step as codes, if any."""
-    name: str = ""
-    """The operator's name, once it reads codes."""
     gain: np.ndarray | None = None
     """The factors of the input's codes; None if the gates' parts come ready."""
 
     def read_codes(
         self,
-        editor: Editor,
+        builder: Builder,
         arithmetic: Arithmetic,
         codebook: Codebook,
         tell: Callable[[str], None],
@@ -52,40 +49,41 @@ class Layer:
 
         Calls `tell` with a line if the input's weights stay float32.
         """
-        codes = codebook.find(self.node.input[0])
+        elements = self.node.inputs[0]
+        assert elements is not None
+        codes = codebook.find(elements)
         features = next(iter(self.cell.gates.values())).w.shape[0]
         if codes is not None and codes.gain is not None and len(codes.gain) != features:
             codes = None
         shape = arithmetic.constant(np.array([0, 1, -1, features]))
         if codes is None:
-            x = editor.node("Reshape", [self.node.input[0], shape])
-            given = self._scaled(editor, arithmetic, codebook, x, tell)
+            x = builder.node("Reshape", [elements, shape])
+            given = self._scaled(builder, arithmetic, codebook, x, tell)
         else:
-            x = codes.stacked or editor.node("Reshape", [codes.name, shape])
+            x = codes.stacked or builder.node("Reshape", [codes.value, shape])
             gain = np.ones(features, np.float32) if codes.gain is None else codes.gain
             if self.bounded:
                 self.gain, given = gain, [x]
             else:
                 given = [
                     arithmetic.multiply(
-                        editor, Encoded(x), gate.w * gain[:, None], ready_bias(self.cell, letter)
+                        builder, Encoded(x), gate.w * gain[:, None], ready_bias(self.cell, letter)
                     )
                     for letter, gate in self.cell.gates.items()
                 ]
-        states = [inputs(self.node, 5)]
-        if self.cell.kind == "LSTM":
-            states.append(inputs(self.node, 6))
-        self.node.input[:] = [*states, *given]
-        self.name = self.node.name = editor.fresh(f"{self.node.name or self.node.op_type}/int8")
+        states = self.node.inputs[5:7] if self.cell.kind == "LSTM" else self.node.inputs[5:6]
+        self.node.resize_inputs(len(states) + len(given))
+        for index, value in enumerate((*states, *given)):
+            self.node.replace_input_with(index, value)
 
     def _scaled(
         self,
-        editor: Editor,
+        builder: Builder,
         arithmetic: Arithmetic,
         codebook: Codebook,
-        x: str,
+        x: ir.Value,
         tell: Callable[[str], None],
-    ) -> list[str]:
+    ) -> list[ir.Value]:
         """An input's part in each gate, for an input of any values.
 
         Rows are scaled once for all gates, so the weights of all gates together must be worth the
@@ -99,10 +97,10 @@ class Layer:
         except Kept as reason:
             tell(f"the input's weights of {describe(self.node)} stay float32: {reason}")
             return [
-                editor.node(
+                builder.node(
                     "Add",
                     [
-                        editor.node("MatMul", [x, editor.constant(weights[letter])]),
+                        builder.node("MatMul", [x, builder.constant(weights[letter])]),
                         arithmetic.constant(biases[letter]),
                     ],
                 )
@@ -111,9 +109,9 @@ class Layer:
         encoded = codebook.scaled(x)
         if together.size < len(weights) * _LARGE_GATE:
             bias = np.concatenate(list(biases.values()))
-            product = arithmetic.multiply(editor, encoded, together, bias)
+            product = arithmetic.multiply(builder, encoded, together, bias)
             return arithmetic.split(product, len(weights))
         return [
-            arithmetic.multiply(editor, encoded, weights[letter], biases[letter])
+            arithmetic.multiply(builder, encoded, weights[letter], biases[letter])
             for letter in weights
         ]

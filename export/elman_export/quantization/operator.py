@@ -4,14 +4,15 @@
 conventions (the order of gates, defaults), but not how a step is computed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.quantization.bounds import BOUNDED, UNIT
-from elman_export.surgery.editor import attributes, inputs
+from elman_export.surgery import graphs
 
 _GATES = {"LSTM": "iofc", "GRU": "zrh", "RNN": "h"}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -40,7 +41,8 @@ class Activation:
     """An activation, as an ONNX operator with parameters."""
 
     operator: str
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Floats by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,42 +82,44 @@ class Cell:
         return last and (self.kind == "RNN" or self.activations[0].operator in UNIT)
 
 
-def read(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Cell:
+def read(node: ir.Node) -> Cell:
     """Reads an operator. Raises `Kept` for an operator without an int8 form."""
-    given = attributes(node)
-    if given.get("direction", "forward") != "forward":
+    given = node.attributes
+    if given.get_string("direction", "forward") != "forward":
         raise Kept("it does not run forward")
-    if given.get("layout", 0):
+    if given.get_int("layout", 0):
         raise Kept("it has its batch first")
-    if not inputs(node, 5) or (node.op_type == "LSTM" and not inputs(node, 6)):
+    states = (5, 6) if node.op_type == "LSTM" else (5,)
+    if any(graphs.given(node, index) is None for index in states):
         raise Kept("it starts from zeros at every step")
-    gates = _gates(node, constants)
+    gates = _gates(node)
     return Cell(
         kind=node.op_type,
         hidden=len(next(iter(gates.values())).r),
         gates=gates,
-        activations=tuple(_activations(node.op_type, given)),
-        clip=float(given.get("clip", 0.0)),
-        couples_gates=bool(given.get("input_forget", 0)),
-        resets_late=bool(given.get("linear_before_reset", 0)),
+        activations=tuple(_activations(node)),
+        clip=given.get_float("clip", 0.0),
+        couples_gates=bool(given.get_int("input_forget", 0)),
+        resets_late=bool(given.get_int("linear_before_reset", 0)),
     )
 
 
-def _gates(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Mapping[str, Gate]:
+def _gates(node: ir.Node) -> Mapping[str, Gate]:
     letters = _GATES[node.op_type]
 
     def constant(index: int) -> np.ndarray | None:
-        name = inputs(node, index)
-        if not name:
+        given = graphs.given(node, index)
+        if given is None:
             return None
-        if name not in constants:
+        value = graphs.constant(given)
+        if value is None:
             raise Kept("its weights are computed in the graph")
-        if constants[name].dtype != np.float32:
-            raise Kept(f"its weights are {constants[name].dtype}")
-        if not np.isfinite(constants[name]).all():
+        if value.dtype != np.float32:
+            raise Kept(f"its weights are {value.dtype}")
+        if not np.isfinite(value).all():
             raise Kept("its weights are not finite")
-        value: np.ndarray = constants[name][0]
-        return value
+        first: np.ndarray = value[0]
+        return first
 
     w, r, b, p = constant(1), constant(2), constant(3), constant(7)
     assert w is not None and r is not None
@@ -130,16 +134,13 @@ def _gates(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Mapping
     }
 
 
-def _activations(kind: str, given: Mapping[str, object]) -> Iterator[Activation]:
+def _activations(node: ir.Node) -> Iterator[Activation]:
     """The activations. Each takes parameters, in turn, from the operator's lists."""
-    names = given.get("activations", _ACTIVATIONS[kind])
-    lists = {
-        name: iter(_numbers(given.get(f"activation_{name}", ()))) for name in ("alpha", "beta")
-    }
+    given = node.attributes
+    lists = {name: iter(given.get_floats(f"activation_{name}", ())) for name in ("alpha", "beta")}
     known = {name.lower(): name for name in _PARAMETERS}
-    assert isinstance(names, Sequence)
-    for name in names:
-        operator = known.get(str(name).lower())
+    for name in given.get_strings("activations", _ACTIVATIONS[node.op_type]):
+        operator = known.get(name.lower())
         if operator is None:
             raise Kept(f"its activation {name} is no ONNX operator")
         yield Activation(
@@ -149,8 +150,3 @@ def _activations(kind: str, given: Mapping[str, object]) -> Iterator[Activation]
                 for parameter, default in _PARAMETERS[operator].items()
             },
         )
-
-
-def _numbers(values: object) -> Sequence[float]:
-    assert isinstance(values, Sequence)
-    return [float(value) for value in values]

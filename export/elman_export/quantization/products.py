@@ -1,14 +1,13 @@
 """Makes a graph's products with constant matrices (MatMul, Gemm) int8 where the change pays."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from elman_export.quantization.arithmetic import Arithmetic, Encoded
 from elman_export.quantization.codes import Codebook
 from elman_export.quantization.operator import Kept
-from elman_export.surgery.editor import Editor, attributes, inputs
+from elman_export.surgery import graphs
+from elman_export.surgery.graphs import Builder
 
 KINDS = ("MatMul", "Gemm")
 
@@ -23,56 +22,46 @@ _SHORTEST_SCALED = 32
 class Products:
     """Makes products int8, in separate calls."""
 
-    def __init__(
-        self,
-        editor: Editor,
-        arithmetic: Arithmetic,
-        codebook: Codebook,
-        constants: Mapping[str, np.ndarray],
-    ) -> None:
-        self._editor = editor
+    def __init__(self, builder: Builder, arithmetic: Arithmetic, codebook: Codebook) -> None:
+        self._builder = builder
         self._arithmetic = arithmetic
         self._codebook = codebook
-        self._constants = constants
 
-    def quantize(self, node: onnx.NodeProto) -> None:
-        """Makes the output of a MatMul or Gemm with int8 nodes, and renames the old node's output.
+    def quantize(self, node: ir.Node) -> None:
+        """Makes the output of a MatMul or Gemm with int8 nodes. The old node has no more readers.
 
         Raises `Kept` if the product stays float32.
         """
-        given = attributes(node)
-        matrix = constant_matrix(node, self._constants)
-        if given.get("transA", 0):
+        given = node.attributes
+        matrix = constant_matrix(node)
+        if given.get_int("transA", 0):
             raise Kept("its first factor is transposed")
-        if given.get("transB", 0):
+        if given.get_int("transB", 0):
             matrix = matrix.T
-        factor = node.input[0]
+        factor = node.inputs[0]
+        assert factor is not None
         codes = self._codebook.find(factor)
         check_size(matrix.shape, scaled=codes is None)
-        if given.get("alpha", 1.0) != 1:
-            matrix = matrix * np.float32(given["alpha"])
+        if (alpha := given.get_float("alpha", 1.0)) != 1:
+            matrix = matrix * np.float32(alpha)
         if codes is None:
             encoded = self._codebook.scaled(factor)
         else:
-            encoded = Encoded(codes.name)
+            encoded = Encoded(codes.value)
             if codes.gain is not None:
                 matrix = matrix * codes.gain[:, None]
-        output = node.output[0]
-        node.output[0] = self._editor.fresh(f"{output}/float")
-        addend = inputs(node, 2)
-        product = self._arithmetic.multiply(
-            self._editor, encoded, matrix, output="" if addend else output
-        )
-        if addend:
-            beta = np.float32(given.get("beta", 1.0))
+        product = self._arithmetic.multiply(self._builder, encoded, matrix)
+        if (addend := graphs.given(node, 2)) is not None:
+            beta = np.float32(given.get_float("beta", 1.0))
             if beta != 1:
-                addend = self._editor.node("Mul", [addend, self._arithmetic.constant(beta)])
-            self._editor.node("Add", [product, addend], output)
+                addend = self._builder.node("Mul", [addend, self._arithmetic.constant(beta)])
+            product = self._builder.node("Add", [product, addend])
+        self._builder.take_over(node.outputs[0], product)
 
 
-def constant_matrix(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+def constant_matrix(node: ir.Node) -> np.ndarray:
     """The second factor of a product. Raises `Kept` for a matrix without an int8 form."""
-    matrix = constants.get(node.input[1])
+    matrix = graphs.constant(node.inputs[1])
     if matrix is None:
         raise Kept("its second factor is not constant")
     if matrix.ndim != 2:
