@@ -73,8 +73,7 @@ def build(
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the graph as written to the file: plain operators that compute each row
     independently."""
-    model = functions.inline(model)
-    rounding.settle(model)
+    model = rounding.settle(functions.inline(model))
     _check(model)
     return model
 

@@ -135,8 +135,7 @@ def company_matters(run: Callable[[np.ndarray], np.ndarray]) -> bool:
 def test_an_operator_is_replaced_by_what_rounds_each_row_by_itself(case: str) -> None:
     model = made(CASES[case])
     before = running(model)
-    settle(model)
-    after = running(model)
+    after = running(settle(model))
     np.testing.assert_allclose(after(X), before(X), rtol=2e-6, atol=5e-6)
     assert not company_matters(after)
 
@@ -158,8 +157,7 @@ def test_an_operator_of_another_type_is_replaced_too(operator: str, kind: str) -
             {},
         )
     )
-    settle(model)
-    after = running(model)
+    after = running(settle(model))
     number = torch.from_numpy(np.abs(X)).to(getattr(torch, kind))
     same = getattr(torch, operator.lower(), None) or getattr(F, operator.lower())
     rounding = {"double": 2e-6, "float16": 2e-3}[kind]
@@ -178,12 +176,10 @@ def test_limits_are_kept() -> None:
     x[0, 0, :6] = [0, 1e-30, 1e30, 88, -88, -1e30]
     with np.errstate(divide="ignore"):
         expected = np.log(np.abs(x))
-    model = made(CASES["log"])
-    settle(model)
+    model = settle(made(CASES["log"]))
     np.testing.assert_allclose(running(model)(x), expected, rtol=1e-6)
     for case, value in (("softplus", [88.0, 0.0, 1e30, 0.0]), ("elu", [88.0, -0.7, 1e30, -0.7])):
-        model = made(CASES[case])
-        settle(model)
+        model = settle(made(CASES[case]))
         found = running(model)(x)[0, 0]
         np.testing.assert_allclose(found[[3, 4, 2, 5]], value, rtol=1e-6, atol=1e-30)
 
@@ -202,6 +198,5 @@ def test_limits_are_kept() -> None:
 def test_what_is_not_known_is_left_as_it_is(
     operator: onnx.NodeProto, constants: dict[str, np.ndarray]
 ) -> None:
-    model = made(([operator], constants))
-    settle(model)
+    model = settle(made(([operator], constants)))
     assert [each.op_type for each in model.graph.node] == [operator.op_type]
