@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from elman_export.candidate import Candidate

@@ -1,123 +1,49 @@
-"""Adding of nodes to a graph, before the inputs and behind the outputs."""
+"""Operators that only move values, as the model's operator set has them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
 
-from elman_export.surgery import onnxnodes
-from elman_export.surgery.onnxnodes import Names
+from elman_export.surgery.graphs import Builder
 
 
 class Editing:
-    """Changes a model in place. `finish` inserts the new nodes."""
+    """Adds nodes to a model. Rearrangements that change nothing add none."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.graph = model.graph
-        self._opset = next(
-            (each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0
-        )
-        if not self._opset:
-            self._opset = 17
-            model.opset_import.append(helper.make_opsetid("", self._opset))
-        self._before: list[onnx.NodeProto] = []
-        self._behind: list[onnx.NodeProto] = []
-        self._names = Names(model)
-        self.fresh = self._names.fresh
+    def __init__(self, model: ir.Model) -> None:
+        self._opset = model.graph.opset_imports.setdefault("", 17)
+        self._builder = Builder(model)
+        self.fresh = self._builder.fresh
 
-    def constant(self, name: str, value: np.ndarray) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
+    def node(
+        self, operator: str, given: Sequence[ir.Value], output: str = "", **attributes: Any
+    ) -> ir.Value:
+        return self._builder.node(operator, given, output, **attributes)
 
-    def rename(self, old: str, new: str) -> None:
-        """Renames a tensor in the graph, in subgraphs and in the nodes behind the graph.
+    def squeezed(self, given: ir.Value, axes: Sequence[int]) -> ir.Value:
+        return self._axes("Squeeze", given, axes)
 
-        Nodes before the graph read outer tensors and stay unchanged. A name means the same tensor
-        in a graph and in its subgraphs.
-        """
-        for graph in onnxnodes.graphs(self.model):
-            for node in graph.node:
-                node.input[:] = [new if name == old else name for name in node.input]
-                node.output[:] = [new if name == old else name for name in node.output]
-            for value in (*graph.input, *graph.output):
-                if value.name == old:
-                    value.name = new
-            for tensor in graph.initializer:
-                if tensor.name == old:
-                    tensor.name = new
-        for node in self._behind:
-            node.input[:] = [new if name == old else name for name in node.input]
+    def unsqueezed(self, given: ir.Value, axes: Sequence[int]) -> ir.Value:
+        return self._axes("Unsqueeze", given, axes)
 
-    def before(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:
-        """Adds a node before the graph's nodes. Returns the output's name."""
-        return self._node(self._before, operator, given, output, options)
-
-    def behind(self, operator: str, given: Sequence[str], output: str = "", **options: Any) -> str:
-        return self._node(self._behind, operator, given, output, options)
-
-    def _node(
-        self,
-        place: list[onnx.NodeProto],
-        operator: str,
-        given: Sequence[str],
-        output: str,
-        options: dict[str, Any],
-    ) -> str:
-        name = output or self.fresh(f"elman/{operator}")
-        place.append(
-            helper.make_node(operator, given, [name], self.fresh(f"{name}/node"), **options)
-        )
-        return name
-
-    def squeezed(self, place: str, given: str, axes: Sequence[int]) -> str:
-        return self._axes(place, "Squeeze", given, axes)
-
-    def unsqueezed(self, place: str, given: str, axes: Sequence[int]) -> str:
-        return self._axes(place, "Unsqueeze", given, axes)
-
-    def _axes(self, place: str, operator: str, given: str, axes: Sequence[int]) -> str:
-        node = self.before if place == "before" else self.behind
+    def _axes(self, operator: str, given: ir.Value, axes: Sequence[int]) -> ir.Value:
         if not axes:
             return given
         if self._opset < 13:
-            return node(operator, [given], axes=list(axes))
-        return node(operator, [given, self._numbers(axes)])
+            return self.node(operator, [given], axes=list(axes))
+        return self.node(operator, [given, self._numbers(axes)])
 
-    def transposed(self, place: str, given: str, order: Sequence[int]) -> str:
+    def transposed(self, given: ir.Value, order: Sequence[int]) -> ir.Value:
         if list(order) == sorted(order):
             return given
-        node = self.before if place == "before" else self.behind
-        return node("Transpose", [given], perm=list(order))
+        return self.node("Transpose", [given], perm=list(order))
 
-    def sliced(self, given: str, axis: int, start: int, stop: int) -> str:
-        """Slices a tensor before the graph's nodes."""
+    def sliced(self, given: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
         if self._opset < 10:
-            return self.before("Slice", [given], axes=[axis], starts=[start], ends=[stop])
-        parts = [self._numbers([number]) for number in (start, stop, axis)]
-        return self.before("Slice", [given, *parts])
+            return self.node("Slice", [given], axes=[axis], starts=[start], ends=[stop])
+        return self.node("Slice", [given, *(self._numbers([at]) for at in (start, stop, axis))])
 
-    def _numbers(self, values: Sequence[int]) -> str:
-        name = self.fresh("elman/numbers")
-        self.constant(name, np.array(values, np.int64))
-        return name
-
-    def finish(
-        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
-    ) -> None:
-        graph = self.graph
-        nodes = [*self._before, *(_copy(node) for node in graph.node), *self._behind]
-        del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
-        graph.node.extend(nodes)
-        graph.input.extend(inputs)
-        graph.output.extend(outputs)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    return onnx.NodeProto.FromString(node.SerializeToString())
-
-
-def value_info(name: str, dtype: str, dims: Sequence[str | int | None]) -> onnx.ValueInfoProto:
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    return helper.make_tensor_value_info(name, kind, list(dims))
+    def _numbers(self, values: Sequence[int]) -> ir.Value:
+        return self._builder.constant(np.array(values, np.int64), "elman/numbers")

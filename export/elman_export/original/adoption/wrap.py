@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import cast
 
 import onnx
+import onnx_ir as ir
 
 from elman_export.candidate import Candidate
 from elman_export.options import Options
 from elman_export.original.adoption.axes import Axes
-from elman_export.original.adoption.editing import Editing, value_info
+from elman_export.original.adoption.editing import Editing
 from elman_export.original.adoption.layout import Layout
 from elman_export.original.adoption.layoutcheck import with_open_axes
 from elman_export.original.adoption.roles import Roles
+from elman_export.surgery import graphs
 from elman_server.model.spec import (
     ContextSpec,
     DType,
@@ -75,82 +77,98 @@ class _Wrapper:
         if layout.batched:
             opened = {name: axes.batch for name, axes in layout.states.items()}
             opened[roles.element.name] = layout.element.batch
-        self._editing = Editing(with_open_axes(model, opened, _dims(roles)))
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-        self._fix()
+        self._model = graphs.read(with_open_axes(model, opened, _dims(roles)))
+        self._editing = Editing(self._model)
+        graph = self._model.graph
+        self._old_inputs = {str(value.name): value for value in graph.inputs}
+        self._old_outputs = {str(value.name): value for value in graph.outputs}
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._fix(graph)
 
-    def _fix(self) -> None:
+    def _fix(self, graph: ir.Graph) -> None:
         """Turns constants into initializers. Drops the states' first values, now part of
         the spec."""
-        graph = self._editing.graph
-        gone = {*self._roles.constants, *(state.input.name for state in self._roles.states)}
-        kept = [each for each in graph.initializer if each.name not in gone]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        for state in self._roles.states:
+            graph.initializers.pop(state.input.name, None)
         for name, value in self._roles.constants.items():
-            self._editing.constant(name, value)
-        self._editing.model.ir_version = max(self._editing.model.ir_version, 8)
+            self._old_inputs[name].const_value = ir.Tensor(value, name=name)
+            graph.initializers.add(self._old_inputs[name])
+        self._model.ir_version = max(self._model.ir_version, 8)
 
     def element(self, input: InputSpec) -> tuple[StateSpec, ...]:
         """Rearranges the elements. Returns the state for the overlap, if any."""
         axes = self._layout.element
-        inner = self._inner(input.name)
         time = ["time"] if axes.time is not None else []
-        self._inputs.append(value_info(input.name, input.dtype, [self._rows, *time, *input.shape]))
-        source, states = input.name, tuple[StateSpec, ...]()
+        source = self._input(input.name, input.dtype, [self._rows, *time, *input.shape])
+        states = tuple[StateSpec, ...]()
         if self._overlap:
-            source, states = self._joined(input)
-        self._enter(source, axes, inner)
+            source, states = self._joined(source, input)
+        self._enter(source, axes, self._old_inputs[input.name])
         return states
 
-    def _joined(self, input: InputSpec) -> tuple[str, tuple[StateSpec, ...]]:
+    def _input(self, name: str, dtype: str, dims: Sequence[str | int | None]) -> ir.Value:
+        self._inputs.append(graphs.port(name, dtype, dims))
+        return self._inputs[-1]
+
+    def _output(
+        self, found: ir.Value, name: str, dtype: str, dims: Sequence[str | int | None]
+    ) -> None:
+        made = self._editing.node("Identity", [found], name)
+        graphs.declare(made, dtype, dims)
+        self._outputs.append(made)
+
+    def _joined(self, x: ir.Value, input: InputSpec) -> tuple[ir.Value, tuple[StateSpec, ...]]:
         """Puts the end of the previous element in front of each element."""
         editing, overlap = self._editing, self._overlap
         name = editing.fresh("overlap")
         following = editing.fresh("overlap.next")
         time = self._layout.element.time is not None
         last = 1 + time + len(input.shape) - 1
+        shape = (*input.shape[:-1], overlap)
+        earlier = self._input(name, input.dtype, [self._rows, *shape])
         if not time:
-            full = editing.before("Concat", [name, input.name], axis=last)
+            full = editing.node("Concat", [earlier, x], axis=last)
             size = input.shape[-1] + overlap
             kept = editing.sliced(full, last, size - overlap, size)
         else:
             size = input.shape[-1]
-            tails = editing.sliced(input.name, last, size - overlap, size)
-            first = editing.unsqueezed("before", name, [1])
-            earlier = editing.sliced(tails, 1, 0, -1)
-            ahead = editing.before("Concat", [first, earlier], axis=1)
-            full = editing.before("Concat", [ahead, input.name], axis=last)
-            kept = editing.squeezed("before", editing.sliced(tails, 1, -1, 2**31 - 1), [1])
-        editing.before("Identity", [kept], following)
-        shape = (*input.shape[:-1], overlap)
-        for values, tensor in ((self._inputs, name), (self._outputs, following)):
-            values.append(value_info(tensor, input.dtype, [self._rows, *shape]))
+            tails = editing.sliced(x, last, size - overlap, size)
+            first = editing.unsqueezed(earlier, [1])
+            ahead = editing.node("Concat", [first, editing.sliced(tails, 1, 0, -1)], axis=1)
+            full = editing.node("Concat", [ahead, x], axis=last)
+            kept = editing.squeezed(editing.sliced(tails, 1, -1, 2**31 - 1), [1])
+        self._output(kept, following, input.dtype, [self._rows, *shape])
         state = StateSpec(
             name=name, input=name, output=following, dtype=input.dtype, shape=shape, batch_axis=0
         )
         return full, (state,)
 
     def states(self) -> list[StateSpec]:
-        editing = self._editing
         requested = {port.name for port in self._roles.outputs}
         specs = []
         for state in self._roles.states:
-            name, target = state.input.name, state.output.name
+            name, target, dtype = state.input.name, state.output.name, state.input.dtype
             axes = self._layout.states[name]
-            if target in requested or axes.batch is None:
-                # A requested output keeps its name. A tensor without rows is renamed.
-                inner = target if target in requested else self._inner(target)
-                target = editing.fresh(f"{target}.next") if target in requested else target
-                found = editing.unsqueezed("behind", inner, [0]) if axes.batch is None else inner
-                editing.behind("Identity", [found], target)
-            if axes.batch is None:
-                self._enter(name, axes, self._inner(name))
+            given, made = self._old_inputs[name], self._old_outputs[target]
             dims: list[str | int | None] = list(axes.shape)
             dims.insert(axes.batch or 0, self._rows)
-            self._inputs.append(value_info(name, state.input.dtype, dims))
-            self._outputs.append(value_info(target, state.input.dtype, dims))
+            if axes.batch is None:
+                self._enter(self._input(name, dtype, dims), axes, given)
+            else:
+                graphs.declare(given, dtype, dims)
+                self._inputs.append(given)
+            if target in requested or axes.batch is None:
+                # A requested output keeps its name. A tensor without rows is renamed.
+                if target in requested:
+                    target = self._editing.fresh(f"{target}.next")
+                else:
+                    made.name = self._editing.fresh(f"{target}/inner")
+                found = self._editing.unsqueezed(made, [0]) if axes.batch is None else made
+                self._output(found, target, dtype, dims)
+            else:
+                graphs.declare(made, dtype, dims)
+                self._outputs.append(made)
             first = None
             if state.initial is not None:
                 value = state.initial if axes.batch is None else state.initial.take(0, axes.batch)
@@ -160,7 +178,7 @@ class _Wrapper:
                     name=name,
                     input=name,
                     output=target,
-                    dtype=cast(DType, state.input.dtype),
+                    dtype=cast(DType, dtype),
                     shape=axes.shape,
                     batch_axis=axes.batch or 0,
                     initial=first,
@@ -172,8 +190,8 @@ class _Wrapper:
         specs = []
         for port in self._roles.contexts:
             axes = self._layout.contexts[port.name]
-            self._enter(port.name, axes, self._inner(port.name))
-            self._inputs.append(value_info(port.name, port.dtype, [self._rows, *axes.shape]))
+            given = self._input(port.name, port.dtype, [self._rows, *axes.shape])
+            self._enter(given, axes, self._old_inputs[port.name])
             specs.append(
                 ContextSpec(
                     name=port.name,
@@ -188,53 +206,48 @@ class _Wrapper:
         port = self._roles.lengths
         if port is None:
             return None
-        inner = self._inner(port.name)
         name = self._editing.fresh(_LENGTHS)
-        self._inputs.append(value_info(name, "int32", [self._rows]))
-        kind = onnx.TensorProto.INT64 if port.dtype == "int64" else onnx.TensorProto.INT32
-        self._editing.before("Cast", [name], inner, to=kind)
+        kind = ir.DataType.INT64 if port.dtype == "int64" else ir.DataType.INT32
+        given = self._input(name, "int32", [self._rows])
+        inner = self._editing.node("Cast", [given], to=int(kind))
+        graphs.replace(self._old_inputs[port.name], inner)
         return name
 
     def outputs(self, specs: Sequence[OutputSpec]) -> None:
         editing = self._editing
         for spec in specs:
             axes = self._layout.outputs[spec.name]
-            found = self._inner(spec.name)
-            found = editing.squeezed("behind", found, axes.units)
+            found = self._old_outputs[spec.name]
+            found.name = editing.fresh(f"{spec.name}/inner")
+            found = editing.squeezed(found, axes.units)
             kept = sorted(axes.order)
             order = [kept.index(axis) for axis in axes.order]
-            found = editing.transposed("behind", found, order)
+            found = editing.transposed(found, order)
             if axes.batch is None:
-                found = editing.unsqueezed("behind", found, [0])
-            editing.behind("Identity", [found], spec.name)
+                found = editing.unsqueezed(found, [0])
             time = ["time"] if axes.time is not None else []
-            self._outputs.append(
-                value_info(spec.name, spec.dtype, [self._rows, *time, *spec.shape])
-            )
+            self._output(found, spec.name, spec.dtype, [self._rows, *time, *spec.shape])
 
     def finish(self) -> onnx.ModelProto:
-        self._editing.finish(self._inputs, self._outputs)
-        model = self._editing.model
-        model.graph.name = "step"
-        del model.metadata_props[:]
-        return model
+        graph = self._model.graph
+        graph.inputs.clear()
+        graph.inputs.extend(self._inputs)
+        graph.outputs.clear()
+        graph.outputs.extend(self._outputs)
+        graph.sort()
+        graph.name = "step"
+        self._model.metadata_props.clear()
+        return graphs.write(self._model)
 
-    def _inner(self, name: str) -> str:
-        """Renames a tensor inside the graph and returns the new name. The old name is free for the
-        step model's own inputs and outputs."""
-        inner = self._editing.fresh(f"{name}/inner")
-        self._editing.rename(name, inner)
-        return inner
-
-    def _enter(self, source: str, axes: Axes, inner: str) -> None:
-        """Converts `[batch, time, *shape]` to the graph's layout."""
+    def _enter(self, source: ir.Value, axes: Axes, old: ir.Value) -> None:
+        """Converts `[batch, time, *shape]` to the graph's layout, in the place of an old input."""
         editing = self._editing
         if axes.batch is None:
-            source = editing.squeezed("before", source, [0])
+            source = editing.squeezed(source, [0])
         kept = sorted(axes.order)
-        source = editing.transposed("before", source, [axes.order.index(axis) for axis in kept])
-        source = editing.unsqueezed("before", source, axes.units)
-        editing.before("Identity", [source], inner)
+        source = editing.transposed(source, [axes.order.index(axis) for axis in kept])
+        source = editing.unsqueezed(source, axes.units)
+        graphs.replace(old, editing.node("Identity", [source]))
 
 
 def _dims(roles: Roles) -> dict[str, Sequence[int | None]]:
