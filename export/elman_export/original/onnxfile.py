@@ -7,8 +7,8 @@ model may still take any time and memory: run it in `elman_export.sandbox`.
 
 import os
 import re
-from collections import deque
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 
@@ -159,30 +159,19 @@ def _sort(graph: GraphProto) -> None:
             if name in makers or name in taken:
                 raise ExportError(f"{describe(node)} makes {name!r}, which is made elsewhere too")
             makers[name] = index
-    readers: list[list[int]] = [[] for _ in graph.node]
-    missing = [0] * len(graph.node)
-    for index, node in enumerate(graph.node):
-        for name in _reads(node):
-            if name in makers:
-                readers[makers[name]].append(index)
-                missing[index] += 1
-    ready = deque(index for index, count in enumerate(missing) if not count)
-    order = []
-    while ready:
-        index = ready.popleft()
-        order.append(index)
-        for reader in readers[index]:
-            missing[reader] -= 1
-            if not missing[reader]:
-                ready.append(reader)
-    if len(order) < len(graph.node):
-        stuck = next(index for index, count in enumerate(missing) if count)
-        raise ExportError(f"the graph goes in circles at {describe(graph.node[stuck])}")
-    if any(source > reader for source, them in enumerate(readers) for reader in them):
-        nodes = [graph.node[index] for index in order]
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    sources = {
+        index: {makers[name] for name in _reads(node) if name in makers}
+        for index, node in enumerate(graph.node)
+    }
+    try:
+        order = list(TopologicalSorter(sources).static_order())
+    except CycleError as error:
+        stuck = graph.node[min(error.args[1])]
+        raise ExportError(f"the graph goes in circles at {describe(stuck)}") from None
+    if any(source > reader for reader, found in sources.items() for source in found):
+        nodes = [NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
         del graph.node[:]
-        graph.node.extend(copies)
+        graph.node.extend(nodes)
 
 
 def _reads(node: NodeProto) -> set[str]:

@@ -65,26 +65,3 @@ def before_casts(makers: Mapping[str, NodeProto], name: str) -> str:
     while name in makers and makers[name].op_type in ("Cast", "Identity"):
         name = makers[name].input[0]
     return name
-
-
-class Names:
-    """The names in use in a model, and a source of new names."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._taken: set[str] = set()
-        for node in nodes(model):
-            self._taken.update((node.name, *node.input, *node.output))
-        for graph in graphs(model):
-            self._taken.update(each.name for each in (*graph.input, *graph.output))
-            self._taken.update(each.name for each in graph.initializer)
-
-    def fresh(self, name: str) -> str:
-        """`name`, or `name` with a number if `name` is in use."""
-        unique, number = name, 1
-        while unique in self._taken:
-            unique, number = f"{name}.{number}", number + 1
-        self._taken.add(unique)
-        return unique
-
-    def take(self, name: str) -> None:
-        self._taken.add(name)
