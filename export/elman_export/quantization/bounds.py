@@ -55,7 +55,7 @@ def bounded_states(
     `layers` maps an initial state to tensors; a bounded state makes the tensors bounded.
     """
     following = {
-        graphs.input(graph, state.input): graphs.output(graph, state.output)
+        graphs.input_named(graph, state.input): graphs.output_named(graph, state.output)
         for state in spec.states
         if _begins_bounded(state, spec)
     }

@@ -20,7 +20,7 @@ _KINDS = ("LSTM", "RNN")
 
 def carried(node: ir.Node, states: Iterable[StateSpec]) -> StateSpec | None:
     """The spec of a layer's hidden state, if only the layer reads and writes it; else None."""
-    given, h = graphs.given(node, 5), graphs.made(node, 1)
+    given, h = graphs.input_at(node, 5), graphs.output_at(node, 1)
     if node.op_type not in _KINDS or given is None or h is None or len(given.uses()) != 1:
         return None
     state = next((state for state in states if state.input == given.name), None)
@@ -37,7 +37,7 @@ def carried(node: ir.Node, states: Iterable[StateSpec]) -> StateSpec | None:
 
 def carry_codes(graph: ir.Graph, state: StateSpec) -> StateSpec:
     """Makes the graph take and return a state as codes; returns the state's new spec."""
-    for value in (graphs.input(graph, state.input), graphs.output(graph, state.output)):
+    for value in (graphs.input_named(graph, state.input), graphs.output_named(graph, state.output)):
         value.dtype = ir.DataType.UINT8
     first = codes(state.initial_value()).ravel()
     return replace(state, dtype="uint8", initial=tuple(first.astype(np.float64).tolist()))

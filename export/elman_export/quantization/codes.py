@@ -75,7 +75,7 @@ class Codebook:
             return self._embedded(node)
         layer = self._layers.get(value)
         if layer is not None and value is layer.outputs[0]:
-            coded = graphs.made(layer, 3) or graphs.add_output(
+            coded = graphs.output_at(layer, 3) or graphs.add_output(
                 layer, 3, self._builder.fresh(f"{value.name}/codes")
             )
             return Codes(coded, stacked=coded)

@@ -90,7 +90,7 @@ def read(node: ir.Node) -> Cell:
     if given.get_int("layout", 0):
         raise Kept("it has its batch first")
     states = (5, 6) if node.op_type == "LSTM" else (5,)
-    if any(graphs.given(node, index) is None for index in states):
+    if any(graphs.input_at(node, index) is None for index in states):
         raise Kept("it starts from zeros at every step")
     gates = _gates(node)
     return Cell(
@@ -108,7 +108,7 @@ def _gates(node: ir.Node) -> Mapping[str, Gate]:
     letters = _GATES[node.op_type]
 
     def constant(index: int) -> np.ndarray | None:
-        given = graphs.given(node, index)
+        given = graphs.input_at(node, index)
         if given is None:
             return None
         value = graphs.constant(given)

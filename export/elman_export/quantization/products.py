@@ -51,7 +51,7 @@ class Products:
             if codes.gain is not None:
                 matrix = matrix * codes.gain[:, None]
         product = self._arithmetic.multiply(self._builder, encoded, matrix)
-        if (addend := graphs.given(node, 2)) is not None:
+        if (addend := graphs.input_at(node, 2)) is not None:
             beta = np.float32(given.get_float("beta", 1.0))
             if beta != 1:
                 addend = self._builder.node("Mul", [addend, self._arithmetic.constant(beta)])

@@ -89,7 +89,7 @@ class _Quantization:
             try:
                 if place.branches:
                     raise Kept(f"it stands inside {describe(place.branches[0].node)}")
-                lengths = graphs.given(node, 4)
+                lengths = graphs.input_at(node, 4)
                 if lengths is not None and lengths.name != self._spec.lengths:
                     raise Kept("its lengths are not those of the step")
                 cells.append((node, operator.read(node)))
@@ -98,7 +98,7 @@ class _Quantization:
         states = {
             given: [value for value in node.outputs[:2] if value.name]
             for node, cell in cells
-            if cell.bounded and (given := graphs.given(node, 5)) is not None
+            if cell.bounded and (given := graphs.input_at(node, 5)) is not None
         }
         self._bounded_states = bounded_states(self._graph, self._spec, states)
         return [self._layer(node, cell) for node, cell in cells]
@@ -160,10 +160,10 @@ class _Quantization:
     def _drop_lengths(self, name: str) -> None:
         """Computes lengths from the shape of the elements, for nodes that still read lengths."""
         builder = self._builder
-        lengths = graphs.input(self._graph, name)
+        lengths = graphs.input_named(self._graph, name)
         self._graph.inputs.remove(lengths)
         if lengths.uses():
-            shape = builder.node("Shape", [graphs.input(self._graph, self._spec.input.name)])
+            shape = builder.node("Shape", [graphs.input_named(self._graph, self._spec.input.name)])
             rows, steps = (
                 builder.node("Gather", [shape, builder.constant(np.array(index))])
                 for index in ([0], 1)

@@ -55,14 +55,14 @@ def put_scan(builder: Builder, arithmetic: Arithmetic, layer: Layer) -> None:
     )
     for (index, _), value in zip(made, scan.outputs, strict=True):
         value.name = builder.fresh(f"{name}/state")
-        if (old := graphs.made(node, index)) is not None:
+        if (old := graphs.output_at(node, index)) is not None:
             builder.take_over(old, value)
     node.graph.insert_before(node, scan)
     graphs.remove(node)
 
 
 def _is_needed(node: ir.Node, index: int) -> bool:
-    value = graphs.made(node, index)
+    value = graphs.output_at(node, index)
     return value is not None and (value.is_graph_output() or bool(value.uses()))
 
 
@@ -79,7 +79,7 @@ def _taken(builder: Builder, layer: Layer, index: int, states: int) -> ir.Value:
 
 
 def _declare(value: ir.Value, width: int, coded: bool) -> None:
-    graphs.declare(value, "uint8" if coded else "float32", [1, None, width])
+    graphs.set_type(value, "uint8" if coded else "float32", [1, None, width])
 
 
 def _input(

@@ -39,6 +39,6 @@ def length(model: ir.Model, runs: Callable[[int], object]) -> int | None:
 def _written(model: ir.Model) -> Iterator[int]:
     for node in RecursiveGraphIterator(model.graph):
         if node.op_type in SHAPED:
-            shape = graphs.constant(graphs.given(node, SHAPED[node.op_type]))
+            shape = graphs.constant(graphs.input_at(node, SHAPED[node.op_type]))
             if shape is not None:
                 yield from (int(each) for each in shape.ravel() if each > 0)

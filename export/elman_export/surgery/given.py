@@ -163,5 +163,7 @@ def _table_size(value: ir.Value) -> int | None:
                     maker = table.producer()
                     table = maker.inputs[0] if maker is not None and maker.inputs else None
                 if table is not None:
-                    return int(graphs.numbers(table).shape[node.attributes.get_int("axis", 0)])
+                    return int(
+                        graphs.initializer_value(table).shape[node.attributes.get_int("axis", 0)]
+                    )
     return None

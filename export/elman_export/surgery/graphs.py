@@ -86,12 +86,12 @@ def places(graph: ir.Graph, around: tuple[Branch, ...] = ()) -> Iterator[Place]:
             yield from places(branch.graph, (*around, branch))
 
 
-def given(node: ir.Node, index: int) -> ir.Value | None:
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """An input; None for an omitted optional input."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def made(node: ir.Node, index: int) -> ir.Value | None:
+def output_at(node: ir.Node, index: int) -> ir.Value | None:
     """An output; None for an omitted optional output."""
     found = node.outputs[index] if index < len(node.outputs) else None
     return found if found is not None and found.name else None
@@ -128,22 +128,22 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def numbers(initializer: ir.Value) -> np.ndarray:
+def initializer_value(initializer: ir.Value) -> np.ndarray:
     found = constant(initializer)
     assert found is not None
     return found
 
 
-def outputs(graph: ir.Graph) -> Iterator[ir.Value]:
+def values(graph: ir.Graph) -> Iterator[ir.Value]:
     """Every value made by the graph's nodes."""
     return (value for node in graph for value in node.outputs if value.name)
 
 
-def input(graph: ir.Graph, name: str) -> ir.Value:
+def input_named(graph: ir.Graph, name: str) -> ir.Value:
     return next(value for value in graph.inputs if value.name == name)
 
 
-def output(graph: ir.Graph, name: str) -> ir.Value:
+def output_named(graph: ir.Graph, name: str) -> ir.Value:
     return next(value for value in graph.outputs if value.name == name)
 
 
@@ -182,7 +182,7 @@ def drop_inputs(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
         graph.inputs.remove(value)
 
 
-def part(model: ir.Model, names: Sequence[str]) -> ir.Model:
+def extract(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy with only the named outputs, and the inputs and nodes needed for them."""
     found = model.clone()
     graph = found.graph
@@ -213,7 +213,7 @@ def before_casts(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def declare(
+def set_type(
     value: ir.Value, dtype: npt.DTypeLike, dims: Sequence[str | int | None] | None = None
 ) -> None:
     """Sets the type and shape of an input or output."""
@@ -227,10 +227,10 @@ def open_axis(value: ir.Value, axis: int, name: str) -> None:
     value.shape = ir.Shape([*value.shape[:axis], name, *value.shape[axis + 1 :]])
 
 
-def port(name: str, dtype: npt.DTypeLike, dims: Sequence[str | int | None]) -> ir.Value:
+def typed_value(name: str, dtype: npt.DTypeLike, dims: Sequence[str | int | None]) -> ir.Value:
     """A value with a declared type and shape, to be an input or output."""
     value = ir.Value(name=name)
-    declare(value, dtype, dims)
+    set_type(value, dtype, dims)
     return value
 
 

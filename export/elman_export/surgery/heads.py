@@ -149,11 +149,11 @@ def _unfold(
     graph = builder.graph
     shape = traced.values[name].shape
     rows = traced.axes[name].folded[0]
-    inner = graphs.output(graph, name)
+    inner = graphs.output_named(graph, name)
     inner.name = builder.fresh(f"{name}/rows")
     others = [axis for axis in range(len(shape)) if axis != rows]
     turned = inner if rows == 0 else builder.node("Transpose", [inner], perm=[rows, *others])
-    sizes = builder.node("Shape", [graphs.input(graph, element)])
+    sizes = builder.node("Shape", [graphs.input_named(graph, element)])
     index = builder.constant(np.array([batch_axis, time_axis], np.int64), "elman/axes")
     front = builder.node("Gather", [sizes, index])
     rest = builder.constant(np.array([shape[axis] for axis in others], np.int64), "elman/shape")

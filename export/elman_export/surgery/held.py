@@ -25,7 +25,7 @@ def hold_gates(model: ir.Model) -> None:
         node = operator.node
         if node.op_type != "RNN" or operator.branches:
             continue
-        weights = [graphs.given(node, index) for index in (1, 2, 3)]
+        weights = [graphs.input_at(node, index) for index in (1, 2, 3)]
         w, r, b = (graphs.constant(each) for each in weights)
         if w is None or r is None or (b is None and weights[2] is not None):
             continue

@@ -63,7 +63,7 @@ def trim(model: ir.Model, spec: ModelSpec, initial: onnx.ModelProto | None) -> M
     )
     unread = [each.name for each in contexts if each.input is None]
     for name in unread:
-        graph.inputs.remove(graphs.input(graph, name))
+        graph.inputs.remove(graphs.input_named(graph, name))
     if unread and initial is None:
         raise ExportError(f"nothing in the network reads context {unread[0]!r}")
     return replace(spec, contexts=contexts)
@@ -82,7 +82,7 @@ def extract(
     sequence.
     """
     computed = [state for state in states if state.name in tensors]
-    network = graphs.part(model, [tensors[state.name] for state in computed])
+    network = graphs.extract(model, [tensors[state.name] for state in computed])
     graph = network.graph
     graph.name = "initial"
     network.metadata_props.clear()
@@ -100,12 +100,12 @@ def extract(
         if found.name == state.name:
             found.name = builder.fresh(f"{state.name}/inner")
         made = builder.node("Transpose", [found], state.name, perm=[state.batch_axis, *others])
-        graphs.declare(made, state.dtype, ["batch", *state.shape])
+        graphs.set_type(made, state.dtype, ["batch", *state.shape])
         graph.outputs[index] = made
     inputs = {value.name: value for value in graph.inputs}
     graph.inputs.clear()
     for context in contexts:
         value = inputs.get(context.name) or ir.Value(name=context.name)
-        graphs.declare(value, context.dtype, ["batch", *context.shape])
+        graphs.set_type(value, context.dtype, ["batch", *context.shape])
         graph.inputs.append(value)
     return graphs.write(network)

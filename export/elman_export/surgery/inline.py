@@ -54,7 +54,7 @@ def _put(model: ir.Model, node: ir.Node, *, taken: bool) -> None:
         value.name = builder.fresh(f"elman/{value.name}")
         graph.initializers.add(value)
     nodes = list(branch)
-    for value in graphs.outputs(branch):
+    for value in graphs.values(branch):
         if not str(value.name).startswith("elman/"):
             value.name = f"elman/{value.name}"
         value.name = builder.fresh(str(value.name))

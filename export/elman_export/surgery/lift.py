@@ -51,7 +51,7 @@ def lift(
         (index, state.part): str(value.name)
         for index, operator in enumerate(operators)
         for state in operator.states
-        if (value := graphs.given(operator.node, state.given)) is not None
+        if (value := graphs.input_at(operator.node, state.given)) is not None
         and not sources(value).isdisjoint(contexts)
     }
     initial = {
@@ -66,9 +66,9 @@ def lift(
             taken = builder.fresh(f"{name}.{state.part}")
             given = builder.fresh(f"{name}.{state.part}.next")
             dims = (1, "batch", operator.hidden_size)
-            inputs.append(graphs.port(taken, np.float32, dims))
+            inputs.append(graphs.typed_value(taken, np.float32, dims))
             outputs.append(_carry(builder, operator, state, inputs[-1], given))
-            graphs.declare(outputs[-1], np.float32, dims)
+            graphs.set_type(outputs[-1], np.float32, dims)
             lifted.append(
                 Lifted(
                     name=taken,
@@ -92,7 +92,7 @@ def seen(model: ir.Model, index: int, given: int, feed: Arrays) -> np.ndarray:
     """
     copy = model.clone()
     operator = recurrent.find(copy.graph)[index]
-    value = graphs.given(operator.node, given)
+    value = graphs.input_at(operator.node, given)
     assert value is not None
     builder = Builder(copy)
 
@@ -135,7 +135,7 @@ def _pass_out(
                 out = builder.within(each.graph).node("Identity", [value])
             else:
                 out = otherwise(each)
-            graphs.declare(out, np.float32)
+            graphs.set_type(out, np.float32)
             each.graph.outputs.append(out)
         name = builder.fresh(f"{value.name}/outside")
         value = graphs.add_output(branch.node, len(branch.node.outputs), name)
@@ -147,7 +147,7 @@ def _initial(
 ) -> np.ndarray | None:
     """The initial state of an operator: `[1, hidden]`, or None for zeros."""
     operator = recurrent.find(model.graph)[index]
-    if graphs.given(operator.node, state.given) is None:
+    if graphs.input_at(operator.node, state.given) is None:
         return None
     rows: list[np.ndarray] = []
     for feed in feeds:

@@ -56,7 +56,7 @@ def loosen(
     """
     graph, builder = model.graph, Builder(model)
     known = trace.run(model, feed)
-    x = graphs.input(graph, element)
+    x = graphs.input_named(graph, element)
     sizes: dict[str, ir.Value] = {}
 
     def size(kind: str) -> ir.Value:
@@ -72,7 +72,7 @@ def loosen(
 
     for node in [node for node in graph if node.op_type in SHAPED]:
         index = SHAPED[node.op_type]
-        shape = graphs.constant(graphs.given(node, index))
+        shape = graphs.constant(graphs.input_at(node, index))
         if shape is None:
             continue
         written = [int(number) for number in shape]
@@ -148,13 +148,13 @@ def _ways(written: Sequence[int], fixed: Sizes, open_batch: bool) -> Iterator[tu
 def _loosen_slices(builder: Builder, known: Arrays, fixed: Sizes) -> None:
     """Extends slices from the exported length to the end of the sequence."""
     for node in list(builder.graph):
-        written = graphs.constant(graphs.given(node, 2))
+        written = graphs.constant(graphs.input_at(node, 2))
         if node.op_type != "Slice" or written is None:
             continue
         ends = written.copy()
-        data = graphs.given(node, 0)
+        data = graphs.input_at(node, 0)
         shape = np.shape(known.get(str(data.name), 0)) if data is not None else ()
-        given = graphs.constant(graphs.given(node, 3))
+        given = graphs.constant(graphs.input_at(node, 3))
         over = range(len(ends)) if given is None else [int(axis) for axis in given]
         changed = False
         for at, axis in enumerate(over):

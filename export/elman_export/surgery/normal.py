@@ -71,7 +71,7 @@ def single(
     graphs.replace(old, found)
     for operator in recurrent.find(model.graph):
         operator.set_lengths(None)
-    unread = graphs.input(model.graph, lengths)
+    unread = graphs.input_named(model.graph, lengths)
     model.graph.inputs.remove(unread)
     first = builder.constant(np.array([0], np.int64), "elman/axis")
     count = builder.node("Gather", [builder.node("Shape", [x]), first])
@@ -87,15 +87,15 @@ def single(
 def _inner(builder: Builder, input: InputSpec, axes: Sequence[str]) -> tuple[ir.Value, ir.Value]:
     """Puts a new input with `axes` in the place of an input; returns the old and the new value."""
     inputs = builder.graph.inputs
-    old = graphs.input(builder.graph, input.name)
-    new = graphs.port(input.name, input.dtype, [*axes, *input.shape])
+    old = graphs.input_named(builder.graph, input.name)
+    new = graphs.typed_value(input.name, input.dtype, [*axes, *input.shape])
     inputs[inputs.index(old)] = new
     return old, new
 
 
 def _inside(builder: Builder, output: OutputSpec) -> ir.Value:
     """An output of the lifted graph, under a new name."""
-    value = graphs.output(builder.graph, output.name)
+    value = graphs.output_named(builder.graph, output.name)
     value.name = builder.fresh(f"{output.name}/inner")
     return value
 
@@ -105,7 +105,7 @@ def _show(
 ) -> None:
     """Puts a new output with `axes` in the place of an output."""
     outputs = builder.graph.outputs
-    graphs.declare(new, output.dtype, [*axes, *output.shape])
+    graphs.set_type(new, output.dtype, [*axes, *output.shape])
     outputs[outputs.index(old)] = new
 
 

@@ -57,7 +57,7 @@ class Recurrent:
 
     @property
     def lengths(self) -> ir.Value | None:
-        return graphs.given(self.node, LENGTHS)
+        return graphs.input_at(self.node, LENGTHS)
 
     def set_input(self, index: int, value: ir.Value | None) -> None:
         graphs.set_input(self.node, index, value)
@@ -66,7 +66,7 @@ class Recurrent:
         graphs.set_input(self.node, LENGTHS, value)
 
     def output(self, index: int) -> ir.Value | None:
-        return graphs.made(self.node, index)
+        return graphs.output_at(self.node, index)
 
 
 def is_recurrent(node: ir.Node | onnx.NodeProto) -> bool:

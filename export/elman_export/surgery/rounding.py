@@ -71,7 +71,7 @@ class _Site:
         self._builder = builder
 
     def constant(self, index: int) -> np.ndarray | None:
-        return graphs.constant(graphs.given(self.node, index))
+        return graphs.constant(graphs.input_at(self.node, index))
 
     def add(self, operator: str, *given: _Given, **more: Any) -> ir.Value:
         """Adds a single-output node; returns the output.
@@ -214,7 +214,7 @@ def _convolution(site: _Site) -> ir.Value | None:
         site.attributes.get_ints("pads", ())
     ):
         return None
-    if bias is None and graphs.given(site.node, 2) is not None:
+    if bias is None and graphs.input_at(site.node, 2) is not None:
         return None
     rank = weights.ndim
     x = site.add("Transpose", site.x, perm=[0, *range(2, rank), 1])

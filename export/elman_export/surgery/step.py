@@ -111,7 +111,7 @@ def _lift(subject: WholeGraph, model: ir.Model, found: Layout) -> _Working:
     ]
     lengths = _take_lengths(model, subject.lengths)
     before = model.clone()
-    taken = graphs.input(model.graph, lengths)
+    taken = graphs.input_named(model.graph, lengths)
     states = lift.lift(model, taken, feeds, [each.name for each in subject.contexts])
     hold_gates(model)
     model.graph.sort()
@@ -138,9 +138,9 @@ def _take_lengths(model: ir.Model, lengths: Lengths | None) -> str:
     """
     builder = Builder(model)
     name = lengths.name if lengths is not None else builder.fresh(_LENGTHS)
-    taken = graphs.port(name, np.int32, ["batch"])
+    taken = graphs.typed_value(name, np.int32, ["batch"])
     if lengths is not None:
-        old = graphs.input(model.graph, name)
+        old = graphs.input_named(model.graph, name)
         model.graph.inputs.remove(old)
         kind = ir.DataType.from_numpy(np.dtype(lengths.dtype))
         graphs.replace(old, builder.node("Cast", [taken], to=int(kind)))
@@ -160,7 +160,7 @@ def _open_batch(work: _Working, subject: WholeGraph) -> None:
         *((each.name, 0, "batch") for each in subject.contexts),
     ]
     for input, axis, name in opened:
-        graphs.open_axis(graphs.input(graph, input), axis, name)
+        graphs.open_axis(graphs.input_named(graph, input), axis, name)
     fixed = (found.fixed_batch, found.fixed_time or 7)
     other = (fixed[0] + 2, fixed[1] + 4)
     loosen.loosen(

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from elman_export.errors import UnsupportedGraph
 from elman_export.original import functions
 from elman_export.surgery import mixing
-from elman_export.surgery.graphs import describe, numbers, reads
+from elman_export.surgery.graphs import describe, initializer_value, reads
 from elman_export.surgery.onnxnodes import SIZES_ONLY
 from elman_export.surgery.recurrent import find
 from elman_export.surgery.trace import Traced
@@ -39,7 +39,7 @@ class LastStep:
 def check(model: ir.Model, traced: Traced) -> list[LastStep]:
     """The nodes that pick the last step. Raises `UnsupportedGraph` for a node that mixes steps."""
     graph = model.graph
-    constants = {name: numbers(value) for name, value in graph.initializers.items()}
+    constants = {name: initializer_value(value) for name, value in graph.initializers.items()}
     recurrent = {each.node for each in find(graph) if not each.branches}
     known = {**constants, **traced.values}
     computed = _computed(graph, traced)

@@ -54,18 +54,18 @@ def run(model: ir.Model, feed: Arrays, names: Iterable[str] | None = None) -> Ar
     graph = model.graph
     given = {value.name for value in graph.inputs}
     if names is None:
-        names = [str(value.name) for value in graphs.outputs(graph)]
+        names = [str(value.name) for value in graphs.values(graph)]
     found, wanted = dict[str, np.ndarray](), list[str]()
     for name in dict.fromkeys(names):
         if name in given:
             found[name] = feed[name]
         elif name in graph.initializers:
-            found[name] = graphs.numbers(graph.initializers[name])
+            found[name] = graphs.initializer_value(graph.initializers[name])
         else:
             wanted.append(name)
     if not wanted:
         return found
-    session = Session(graphs.write(graphs.part(model, wanted)).SerializeToString())
+    session = Session(graphs.write(graphs.extract(model, wanted)).SerializeToString())
     return {**found, **session.run(wanted, {name: feed[name] for name in session.inputs})}
 
 

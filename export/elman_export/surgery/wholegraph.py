@@ -168,7 +168,7 @@ def _check_repeatable(graph: ir.Graph) -> None:
         training = False
         if node.op_type == "BatchNormalization":
             training = bool(node.attributes.get_int("training_mode", 0))
-        if node.op_type == "Dropout" and (said := graphs.given(node, 2)) is not None:
+        if node.op_type == "Dropout" and (said := graphs.input_at(node, 2)) is not None:
             value = graphs.constant(said)
             training = value is None or bool(np.any(value))
         if node.op_type in RANDOM or training:
@@ -217,7 +217,7 @@ def _is_final_state(graph: ir.Graph, name: str) -> bool:
         for operator in recurrent.find(graph)
         for state in operator.states
     }
-    waiting: list[ir.Value | None] = [graphs.output(graph, name)]
+    waiting: list[ir.Value | None] = [graphs.output_named(graph, name)]
     while waiting:
         each = waiting.pop()
         if each in states:

@@ -269,7 +269,7 @@ def test_a_state_in_a_branch_that_is_not_taken_stays_as_it_is() -> None:
     model = graphs.read(graph.model())
     x_zeros = np.zeros((2, 4, FEATURES), np.float32)
     feeds = [{"x": x_zeros, "loud": np.array(loud)} for loud in (True, False)]
-    model.graph.inputs.append(graphs.port("n", np.int32, ["batch"]))
+    model.graph.inputs.append(graphs.typed_value("n", np.int32, ["batch"]))
     states = lift_states(model, model.graph.inputs[-1], feeds)
     model.graph.sort()
     assert [state.name for state in states] == ["lstm0.h", "lstm0.c", "lstm1.h", "lstm1.c"]

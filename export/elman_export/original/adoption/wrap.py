@@ -108,14 +108,14 @@ class _Wrapper:
         return states
 
     def _input(self, name: str, dtype: str, dims: Sequence[str | int | None]) -> ir.Value:
-        self._inputs.append(graphs.port(name, dtype, dims))
+        self._inputs.append(graphs.typed_value(name, dtype, dims))
         return self._inputs[-1]
 
     def _output(
         self, found: ir.Value, name: str, dtype: str, dims: Sequence[str | int | None]
     ) -> None:
         made = self._editing.node("Identity", [found], name)
-        graphs.declare(made, dtype, dims)
+        graphs.set_type(made, dtype, dims)
         self._outputs.append(made)
 
     def _joined(self, x: ir.Value, input: InputSpec) -> tuple[ir.Value, tuple[StateSpec, ...]]:
@@ -156,7 +156,7 @@ class _Wrapper:
             if axes.batch is None:
                 self._enter(self._input(name, dtype, dims), axes, given)
             else:
-                graphs.declare(given, dtype, dims)
+                graphs.set_type(given, dtype, dims)
                 self._inputs.append(given)
             if target in requested or axes.batch is None:
                 # A requested output keeps its name. A tensor without rows is renamed.
@@ -167,7 +167,7 @@ class _Wrapper:
                 found = self._editing.unsqueezed(made, [0]) if axes.batch is None else made
                 self._output(found, target, dtype, dims)
             else:
-                graphs.declare(made, dtype, dims)
+                graphs.set_type(made, dtype, dims)
                 self._outputs.append(made)
             first = None
             if state.initial is not None:
