@@ -1,17 +1,18 @@
-"""The server's life cycle: bind, load, serve, drain, stop."""
+"""The composition root: a server's objects, and its life cycle: bind, load, serve, drain, stop."""
 
 import asyncio
 import contextlib
 import gc
 import os
-import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from elman_server.config import ServerConfig
-from elman_server.durable.named.opening import open_lease_keeper
+from elman_server.durable.named.lease_keeper import LeaseKeeper
+from elman_server.durable.named.opening import new_lease_keeper, open_state_store
+from elman_server.durable.store.interface import StateStore
 from elman_server.durable.store.opening import redacted
 from elman_server.durable.tickets.keptkey import OwnKey, own_key
 from elman_server.durable.tickets.keyring import Keyring
@@ -24,18 +25,16 @@ from elman_server.frontend.gate import Gate
 from elman_server.frontend.grpcio.transport import GrpcioTransport
 from elman_server.frontend.wire.servicer import InferenceServicer
 from elman_server.process import memory
+from elman_server.process.clock import Clock
+from elman_server.process.eventloop import runner
 from elman_server.process.watchdog import Watchdog, leave
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loader import Loader
 from elman_server.serving.model_manager import ModelManager
-from elman_server.serving.served import Catalog, ServedModel
+from elman_server.serving.served import Catalog, Resources, ServedModel
 from elman_server.stopping import Stages, Stopping, heed_hangup
 from elman_server.telemetry.exposition import exposed
 from elman_server.telemetry.metrics import Metrics
-
-_SWITCH_INTERVAL = 0.5e-3
-"""Seconds. While the event loop is busy, a step's thread returning from ONNX Runtime waits at most
-this long for the interpreter lock. Python's default, 5 ms, is as long as many steps."""
 
 _STOPPING = Ending(reason=EndReason.SHUTDOWN, message="the server is stopping")
 _MOVED = Ending(
@@ -71,12 +70,6 @@ def exit_code(late: Collection[str]) -> int:
     return int(not _HARMLESS.issuperset(late))
 
 
-def runner() -> asyncio.Runner:
-    """Returns a runner of the serving event loop, for the main thread."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
-    return asyncio.Runner(loop_factory=_loop_factory())
-
-
 async def _alone(config: ServerConfig, children: Children) -> int:
     """Runs a server as the only process on its port."""
     log = structlog.get_logger("elman.server")
@@ -89,7 +82,10 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     if own is not None:
         config = replace(config, ticket_key=(own.text,))
     with exposed(metrics.registry, config.host, config.metrics_port) as metrics_port:
-        server = Server(config, metrics, children, own=own)
+        store = open_state_store(config)
+        server = Server(
+            assemble(config, Clock(), store, metrics=metrics, children=children, own=own)
+        )
         heed_hangup(server.rescan)
         watchdog.watch()
         try:
@@ -119,59 +115,96 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     return code
 
 
-class Server:
-    """The gRPC server of one process. Must be created in the serving event loop."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """The objects of a server, connected, before the server binds its port."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        metrics: Metrics,
-        children: Children,
-        *,
-        own: OwnKey | None = None,
-        changed: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        """`config` must have a ticket key: `own`, if none was configured. `changed` is called after
-        a change of the served versions. Raises `StartError` if there is nothing to serve."""
-        self._config = config
+    config: ServerConfig
+    metrics: Metrics
+    catalog: Catalog
+    admission: Admission
+    lease_keeper: LeaseKeeper | None
+    servicer: InferenceServicer
+    endpoint: Endpoint
+    manager: ModelManager
+
+
+def assemble(
+    config: ServerConfig,
+    clock: Clock,
+    store: StateStore | None,
+    *,
+    metrics: Metrics,
+    children: Children,
+    own: OwnKey | None = None,
+    changed: Callable[[], Awaitable[None]] | None = None,
+) -> Assembly:
+    """Creates the objects of a server, in the serving event loop.
+
+    `config` must have a ticket key: `own`, if none was configured. `store` holds the named
+    sessions, if the server has any. `changed` is called after a change of the served versions.
+    """
+    catalog = Catalog()
+    admission = Admission(
+        max_sessions=config.max_sessions,
+        max_pending_elements=config.max_pending_elements,
+        max_context_bytes=config.max_context_bytes,
+        retry_after=config.retry_after,
+        max_state_bytes=config.max_state_bytes or _STATE_SHARE * memory.limit() / config.workers,
+        max_pending_bytes=config.max_pending_bytes,
+    )
+    lease_keeper = None if store is None else new_lease_keeper(store, config, metrics, clock)
+    gate = Gate(config, metrics, clock=clock.monotonic)
+    servicer = InferenceServicer(
+        catalog=catalog,
+        admission=admission,
+        config=config,
+        gate=gate,
+        metrics=metrics,
+        clock=clock.monotonic,
+        lease_keeper=lease_keeper,
+    )
+    transport = GrpcioTransport(config, gate.connection_closed, clock=clock.monotonic)
+    endpoint = Endpoint(servicer, gate, transport)
+    keyring = Keyring(
+        [parse_key(key) for key in config.ticket_key],
+        keep=None if own is None else lambda: parse_key(own.keep()),
+    )
+    manager = ModelManager(
+        resources=Resources(
+            config=config, admission=admission, metrics=metrics, keyring=keyring, clock=clock
+        ),
+        catalog=catalog,
+        front=endpoint,
+        loader=Loader(children),
+        changed=changed,
+    )
+    return Assembly(
+        config=config,
+        metrics=metrics,
+        catalog=catalog,
+        admission=admission,
+        lease_keeper=lease_keeper,
+        servicer=servicer,
+        endpoint=endpoint,
+        manager=manager,
+    )
+
+
+class Server:
+    """The life cycle of an assembled server, in the serving event loop."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        """Raises `StartError` if there is nothing to serve."""
+        self._config = assembly.config
+        self._catalog = assembly.catalog
+        self._admission = assembly.admission
+        self._lease_keeper = assembly.lease_keeper
+        self._servicer = assembly.servicer
+        self._endpoint = assembly.endpoint
+        self._manager = assembly.manager
         self._loading: asyncio.Task[None] | None = None
         self._stages = Stages()
-        self._catalog = Catalog()
-        self._admission = Admission(
-            max_sessions=config.max_sessions,
-            max_pending_elements=config.max_pending_elements,
-            max_context_bytes=config.max_context_bytes,
-            retry_after=config.retry_after,
-            max_state_bytes=(
-                config.max_state_bytes or _STATE_SHARE * memory.limit() / config.workers
-            ),
-            max_pending_bytes=config.max_pending_bytes,
-        )
-        self._lease_keeper = open_lease_keeper(config, metrics)
-        gate = Gate(config, metrics)
-        self._servicer = InferenceServicer(
-            catalog=self._catalog,
-            admission=self._admission,
-            config=config,
-            gate=gate,
-            metrics=metrics,
-            lease_keeper=self._lease_keeper,
-        )
-        transport = GrpcioTransport(config, gate.connection_closed)
-        self._endpoint = Endpoint(self._servicer, gate, transport)
-        self._manager = ModelManager(
-            config=config,
-            catalog=self._catalog,
-            admission=self._admission,
-            metrics=metrics,
-            keyring=Keyring(
-                [parse_key(key) for key in config.ticket_key],
-                keep=None if own is None else lambda: parse_key(own.keep()),
-            ),
-            front=self._endpoint,
-            loader=Loader(children),
-            changed=changed,
-        )
         self._manager.scan()
 
     async def bind(self) -> int:
@@ -305,11 +338,3 @@ async def _ended(task: "asyncio.Task[None]") -> None:
 
 def _identity(model: ServedModel) -> str:
     return f"{model.source.name}/{model.source.version} {model.file.fingerprint[:12]}"
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # uvloop does not support Windows
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

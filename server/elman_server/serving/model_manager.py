@@ -15,8 +15,6 @@ from typing import Protocol
 import structlog
 
 from elman_server.config import ServerConfig
-from elman_server.durable.tickets.keyring import Keyring
-from elman_server.engine.admission import Admission
 from elman_server.errors import ModelLoadError, StartError
 from elman_server.model import repository
 from elman_server.model.repository import BUNDLED, ModelSource, Stamp
@@ -28,9 +26,9 @@ from elman_server.serving.loading.loader import Loader
 from elman_server.serving.loading.report import log_ready
 from elman_server.serving.loads import Load, Loads
 from elman_server.serving.retirements import Retirements
-from elman_server.serving.served import Catalog, ServedModel
+from elman_server.serving.served import Catalog, Resources, ServedModel
 from elman_server.serving.versions import Comparison, compare
-from elman_server.telemetry.metrics import LabelledMetrics, Metrics
+from elman_server.telemetry.metrics import LabelledMetrics
 from elman_server.telemetry.table import LOAD_FAILURES, LOADING, LOADS, UNLOADS
 
 
@@ -57,21 +55,16 @@ class ModelManager:
     def __init__(
         self,
         *,
-        config: ServerConfig,
+        resources: Resources,
         catalog: Catalog,
-        admission: Admission,
-        metrics: Metrics,
-        keyring: Keyring,
         front: Front,
         loader: Loader,
         changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`changed` is called whenever the set of served versions has changed."""
-        self._config = config
+        config = resources.config
+        self._resources = resources
         self._catalog = catalog
-        self._admission = admission
-        self._metrics = metrics
-        self._keyring = keyring
         self._front = front
         self._loader = loader
         self._changed = changed
@@ -115,17 +108,14 @@ class ModelManager:
             if self._rescan_requested:
                 self._rescan_requested = False
                 await self._rescan()
-        if not list(self._catalog) and not self._admission.closed:
+        if not list(self._catalog) and not self._resources.admission.closed:
             raise StartError("no model could be loaded")
 
     async def serve(self, loaded: LoadedModel) -> None:
         """Starts to serve a loaded version."""
         served = ServedModel.serve(
             loaded,
-            self._config,
-            self._admission,
-            self._metrics,
-            self._keyring,
+            self._resources,
             stuck=partial(self._report_stuck, loaded.source),
         )
         self._catalog.add(served)
@@ -192,6 +182,10 @@ class ModelManager:
         self._scan_error = ""
         await self._reconcile()
 
+    @property
+    def _config(self) -> ServerConfig:
+        return self._resources.config
+
     def _current(self) -> list[ModelSource]:
         return [model.source for model in self._catalog.current()]
 
@@ -210,7 +204,7 @@ class ModelManager:
         self._tried = {source: stamp for source, stamp in self._tried.items() if source in known}
         compared = self._compare()
         await self._set_current(compared)
-        if self._stopping or self._admission.closed:
+        if self._stopping or self._resources.admission.closed:
             return
         self._loads.cancel_outdated(self._stamps)
         for source in compared.load:
@@ -317,7 +311,7 @@ class ModelManager:
         self._log.info("model unloaded", model=source.name, version=source.version)
 
     def _counts(self, source: ModelSource) -> LabelledMetrics:
-        return self._metrics.labels(LOADING, source.name, source.version)
+        return self._resources.metrics.labels(LOADING, source.name, source.version)
 
     async def _check_device(self) -> None:
         """Falls back to the CPU if the configured device is not available."""
@@ -325,7 +319,8 @@ class ModelManager:
         problem = await asyncio.to_thread(probing.device_problem, device)
         if problem:
             self._log.warning("device not available, the CPU serves", device=device, why=problem)
-            self._config = replace(self._config, device="cpu")
+            config = replace(self._config, device="cpu")
+            self._resources = replace(self._resources, config=config)
 
 
 def _stamps(paths: Sequence[Path]) -> Mapping[ModelSource, Stamp]:

@@ -22,11 +22,23 @@ from elman_server.model.contexts import ContextCodec
 from elman_server.model.elements import ElementCodec
 from elman_server.model.modelfile import ModelFile
 from elman_server.model.repository import ModelSource
+from elman_server.process.clock import Clock
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.telemetry import table
 from elman_server.telemetry.metrics import LabelledMetrics, Metrics
 from elman_server.telemetry.observer import EngineObserver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What all served models share."""
+
+    config: ServerConfig
+    admission: Admission
+    metrics: Metrics
+    keyring: Keyring
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +58,7 @@ class ServedModel:
     @staticmethod
     def serve(
         loaded: LoadedModel,
-        config: ServerConfig,
-        admission: Admission,
-        metrics: Metrics,
-        keyring: Keyring,
+        resources: Resources,
         stuck: Callable[[bool], None] = lambda stuck: None,
     ) -> "ServedModel":
         """Starts an engine on the running event loop.
@@ -57,9 +66,10 @@ class ServedModel:
         `stuck` is called with True when a step takes too long and can't be ended, so the model
         accepts no more sessions, and with False when the step ends after all.
         """
+        config, admission = resources.config, resources.admission
         name, version = loaded.source.name, loaded.source.version
         runner = OnnxRunner(loaded.model, begins_together=loaded.probe.beginning.together)
-        counts = metrics.labels(table.MODEL, name, version)
+        counts = resources.metrics.labels(table.MODEL, name, version)
         codec = ElementCodec(loaded.file.spec.input)
         engine = Engine(
             settings=EngineSettings(
@@ -105,7 +115,8 @@ class ServedModel:
             tickets=Tickets(
                 Origin(model=name, version=version, fingerprint=loaded.file.fingerprint),
                 loaded.file.spec,
-                keyring=keyring,
+                keyring=resources.keyring,
+                clock=resources.clock.wall,
                 lifetime=config.ticket_lifetime,
                 # A checkpoint is a ticket and must stay valid for as long as it is stored.
                 named_lifetime=config.session_ttl + config.checkpoint_interval,

@@ -8,9 +8,12 @@ import signal
 import socket
 from collections.abc import Callable, Collection
 
+from elman_server.durable.named.opening import open_state_store
 from elman_server.errors import StartError
+from elman_server.process.clock import Clock
+from elman_server.process.eventloop import runner
 from elman_server.process.watchdog import Watchdog, leave
-from elman_server.server import Server, exit_code, runner
+from elman_server.server import Server, assemble, exit_code
 from elman_server.serving.loading.children import Children
 from elman_server.stopping import Stopping
 from elman_server.telemetry import logs
@@ -67,7 +70,16 @@ async def _work(connected: socket.socket) -> int:
     reporting = asyncio.create_task(reports.send_regularly())
     reporting.add_done_callback(lambda _: orders.stop())
     try:
-        server = Server(config, reports.metrics, Children(), own=begin.own, changed=tell_change)
+        assembly = assemble(
+            config,
+            Clock(),
+            open_state_store(config),
+            metrics=reports.metrics,
+            children=Children(),
+            own=begin.own,
+            changed=tell_change,
+        )
+        server = Server(assembly)
         orders.rescan = server.rescan
         try:
             models = await server.load(stopping)

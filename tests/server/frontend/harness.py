@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import grpc
@@ -13,16 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.config import ServerConfig
-from elman_server.durable.named.opening import open_lease_keeper
-from elman_server.durable.tickets.keyring import Keyring
-from elman_server.durable.tickets.keys import new_key, parse_key
-from elman_server.engine.admission import Admission
-from elman_server.frontend.endpoint import Endpoint
-from elman_server.frontend.gate import Gate
-from elman_server.frontend.grpcio.transport import GrpcioTransport
-from elman_server.frontend.wire.servicer import InferenceServicer
+from elman_server.durable.named.opening import open_state_store
+from elman_server.durable.tickets.keys import new_key
+from elman_server.process.clock import Clock
+from elman_server.server import assemble
+from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loaded import LoadedModel
-from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
 
 SECONDS = 30
@@ -33,41 +28,28 @@ class LocalServer:
     """Entered when it serves. On exit it checks that nothing was left behind."""
 
     def __init__(self, models: Iterable[LoadedModel], config: ServerConfig) -> None:
-        self.config = config
-        self.catalog = Catalog()
-        self.metrics = Metrics()
-        self.admission = Admission(
-            max_sessions=config.max_sessions,
-            max_pending_elements=config.max_pending_elements,
-            max_context_bytes=config.max_context_bytes,
-            retry_after=config.retry_after,
-            max_state_bytes=config.max_state_bytes or inf,
-            max_pending_bytes=config.max_pending_bytes,
+        self.config = replace(config, ticket_key=config.ticket_key or (new_key(),))
+        self.assembly = assemble(
+            self.config,
+            Clock(),
+            open_state_store(config),
+            metrics=Metrics(),
+            children=Children(),
         )
-        self.lease_keeper = open_lease_keeper(config, self.metrics)
-        gate = Gate(config, self.metrics)
-        self.servicer = InferenceServicer(
-            catalog=self.catalog,
-            admission=self.admission,
-            config=config,
-            gate=gate,
-            metrics=self.metrics,
-            lease_keeper=self.lease_keeper,
-        )
-        transport = GrpcioTransport(config, gate.connection_closed)
-        self.endpoint = Endpoint(self.servicer, gate, transport)
+        self.catalog = self.assembly.catalog
+        self.metrics = self.assembly.metrics
+        self.admission = self.assembly.admission
+        self.lease_keeper = self.assembly.lease_keeper
+        self.servicer = self.assembly.servicer
+        self.endpoint = self.assembly.endpoint
         self._models = list(models)
-        self._keyring = Keyring([parse_key(key) for key in config.ticket_key or (new_key(),)])
 
     async def __aenter__(self) -> Self:
         if self.lease_keeper is not None:
             self.lease_keeper.start()
         self.target = f"127.0.0.1:{await self.endpoint.start()}"
         for loaded in self._models:
-            self.catalog.add(
-                ServedModel.serve(loaded, self.config, self.admission, self.metrics, self._keyring)
-            )
-            await self.endpoint.model_ready(loaded.source.name)
+            await self.assembly.manager.serve(loaded)
         self.channel = grpc.aio.insecure_channel(
             self.target,
             options=[

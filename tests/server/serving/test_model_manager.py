@@ -25,12 +25,13 @@ from elman_server.engine.session import Session
 from elman_server.errors import ModelNotFound, ModelUnavailable, StartError
 from elman_server.model.repository import ModelSource
 from elman_server.model.selection import Selection
+from elman_server.process.clock import Clock
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loaded import LoadedModel
 from elman_server.serving.loading.loader import Loader
 from elman_server.serving.model_manager import ModelManager
-from elman_server.serving.served import Catalog, ServedModel
+from elman_server.serving.served import Catalog, Resources, ServedModel
 from elman_server.telemetry import table
 from elman_server.telemetry.metrics import Metrics
 from tests.stepmodels import FOREVER, leaky, save, spinning
@@ -68,11 +69,14 @@ class Served:
             max_sessions=100, max_pending_elements=100, max_context_bytes=100, retry_after=1.0
         )
         self.manager = ModelManager(
-            config=config,
+            resources=Resources(
+                config=config,
+                admission=self.admission,
+                metrics=self.metrics,
+                keyring=Keyring([bytes(32)]),
+                clock=Clock(),
+            ),
             catalog=self.catalog,
-            admission=self.admission,
-            metrics=self.metrics,
-            keyring=Keyring([bytes(32)]),
             front=self.front,
             loader=Loader(Children()),
             changed=self.changed,

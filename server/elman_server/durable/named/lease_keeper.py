@@ -17,9 +17,10 @@ from elman_server.durable.named.lease import Lease, NamedSession
 from elman_server.durable.named.lease_table import LeaseTable
 from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.named.store_health import StoreHealth
-from elman_server.durable.named.terms import Terms, seconds
+from elman_server.durable.named.terms import Terms
 from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
 from elman_server.errors import StoreDown
+from elman_server.process.clock import since_boot
 from elman_server.telemetry.metrics import LabelledMetrics
 
 _AT_ONCE = 250
@@ -40,7 +41,7 @@ class LeaseKeeper:
         metrics: LabelledMetrics,
         *,
         go_on: bool,
-        clock: Callable[[], float] = seconds,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         """`go_on`: whether sessions continue during an outage of the store. If false, they wait."""
         self._store = store

@@ -1,18 +1,8 @@
-"""Durations of named sessions, and their clock."""
+"""Durations of named sessions."""
 
-import time
 from dataclasses import dataclass
 
 _RENEWALS = 3
-
-if hasattr(time, "CLOCK_BOOTTIME"):
-
-    def seconds() -> float:
-        """Returns the seconds of a clock which also counts while the machine sleeps."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-else:
-    seconds = time.monotonic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ class InferenceServicer:
         config: ServerConfig,
         gate: Gate,
         metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
         lease_keeper: LeaseKeeper | None = None,
     ) -> None:
         """`lease_keeper` keeps named sessions; None without a state store."""
@@ -71,7 +72,7 @@ class InferenceServicer:
         self._slow_readers = SlowReaders(
             timeout=config.read_timeout or inf,
             max_nbytes=config.max_unread_bytes,
-            clock=time.monotonic,
+            clock=clock,
             given_up=lambda reason: counts.inc(CALLS_GIVEN_UP, by=reason),
         )
         self._withheld = Withheld(max_nbytes=config.max_unread_bytes)
