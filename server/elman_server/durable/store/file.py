@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import randrange
@@ -16,7 +17,15 @@ from typing import TypeVar
 
 from elman_server.durable.store.interface import Claim, Held, Renewal, StoreUnavailable
 from elman_server.durable.store.record import Standing, milliseconds, refused, renewal
-from elman_server.durable.store.shard import SHARDS, Shard, digest, locked, shard_of
+from elman_server.durable.store.shard import (
+    SHARDS,
+    Shard,
+    digest,
+    locked,
+    note_start,
+    shard_of,
+    start,
+)
 from elman_server.durable.store.turns import Turns
 
 TIMEOUT = 2.0
@@ -45,6 +54,8 @@ class FileStore:
         `timeout`: seconds for the work on one shard, including the wait for other processes.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # noted already, or not writable now
+            note_start(str(folder), 0)
         self.timeout = timeout
         self._root = str(folder)
         self._clock = clock
@@ -111,6 +122,8 @@ class FileStore:
         with locked(self._root, shard_of(name)) as shard:
             now = self._now()
             record = shard.record(name)
+            if not record.generation and (wait := self._start() + duration - now) > 0:
+                return Held(generation=0, remaining=wait / 1000)
             if record.followed(owner) if again else record.holds_off(owner, now):
                 if not (again or record.wanted):
                     shard.note(name, key, record.marked())
@@ -124,6 +137,16 @@ class FileStore:
                 generation=record.generation,
                 checkpoint=shard.checkpoint(name, now),
             )
+
+    def _start(self) -> int:
+        """Returns the time at which the folder's data begins: 0 for a new folder; the time of the
+        first claim afterwards for a folder which was emptied while in use."""
+        while True:
+            try:
+                return start(self._root)
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    note_start(self._root, self._now())
 
     async def _change(
         self, claims: Iterable[Claim], change: _Change

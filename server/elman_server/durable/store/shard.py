@@ -26,6 +26,7 @@ SHARDS = 256
 _LOCK_SECONDS = 1.9
 """A little less than the time limit of `FileStore`."""
 _LOCK_PAUSE = 0.5e-3
+_START = "since"
 _RECORD = ".record"
 _CHECKPOINT = ".checkpoint"
 _UNFINISHED = ".unfinished"
@@ -40,6 +41,18 @@ _HEADER = struct.Struct("<4sQI")
 """Header of a checkpoint: magic letters, expiry, CRC-32 of the data. The data follows the
 header."""
 _LETTERS = b"ELC1"
+
+
+def start(root: str) -> int:
+    """Returns the time at which the folder's data begins. Raises `FileNotFoundError`."""
+    with open(os.path.join(root, _START), "rb") as file:
+        return int(file.read() or 0)
+
+
+def note_start(root: str, since: int) -> None:
+    """Raises `FileExistsError` if a time is noted already."""
+    with open(os.path.join(root, _START), "xb", buffering=0, opener=_private) as file:
+        file.write(b"%d" % since)
 
 
 def digest(key: str) -> str:

@@ -86,14 +86,19 @@ async def test_a_folder_that_can_not_be_used_is_unavailable(
         await store.claim("key", owner="a", lease_seconds=30)
 
 
-async def test_a_folder_that_was_emptied_goes_on(
+async def test_a_folder_that_was_emptied_lends_nothing_for_a_lease_and_goes_on(
     store: FileStore, clock: Clock, tmp_path: Path
 ) -> None:
     mine, other = await claimed(store, "mine", "a"), await claimed(store, "other", "a")
     shutil.rmtree(tmp_path / "store")
     clock.now += 0.001
+    held = await store.claim("other", owner="b", lease_seconds=30)
+    assert held == Held(generation=0, remaining=30)
+    assert await store.renew([mine], lease_seconds=60) == Renewal(forgotten=frozenset({mine}))
+    clock.now += 30
+    assert isinstance(await store.claim("mine", owner="b", lease_seconds=30), Held)
     assert (await claimed(store, "other", "b")).generation > other.generation
-    expected = Renewal(lost=frozenset({other}), forgotten=frozenset({mine}))
+    expected = Renewal(lost=frozenset({other}), wanted=frozenset({mine}))
     assert await store.renew([mine, other], lease_seconds=30) == expected
 
 
