@@ -1,4 +1,4 @@
-"""The server that an example's client talks to, and what to do where there is none."""
+"""Client of an example's server, with advice for a missing server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,11 @@ import elman
 
 @contextmanager
 def connected(target: str, example: str) -> Iterator[elman.Client]:
-    """A client of the server at `target`. An `ElmanError` inside ends the command with one line,
-    which tells how to serve the example's models if these are missing."""
+    """Client of the server at `target`.
+
+    An `ElmanError` inside ends the command with a one-line message. For missing models, the message
+    names the command to serve the example's models.
+    """
     try:
         with elman.connect(target) as client:
             yield client

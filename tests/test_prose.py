@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = [ROOT / "client/elman", ROOT / "server/elman_server", ROOT / "export/elman_export"]
+PACKAGES = [
+    *(ROOT / name for name in ("client/elman", "server/elman_server", "export/elman_export")),
+    ROOT / "examples",
+]
 FOLDERS = sorted(
     {path.parent for package in PACKAGES for path in package.rglob("*.py")}
     - {ROOT / "client/elman/v1"}

@@ -11,7 +11,7 @@ from examples.connection import connected
 
 @click.group()
 def run() -> None:
-    """Predict what goes into the basket next."""
+    """Predict the next item of a basket."""
 
 
 @run.command()
@@ -25,7 +25,7 @@ def run() -> None:
 @click.option("--steps", default=1000, show_default=True, help="Training steps.")
 @click.option("--seed", default=0, show_default=True)
 def train(output: Path, steps: int, seed: int) -> None:
-    """Train the network, say how good it is, and export it."""
+    """Train the network, print its accuracy, and export it."""
     from examples.basket import training  # torch is for training only
 
     network = training.train(steps=steps, seed=seed)
@@ -41,9 +41,9 @@ def train(output: Path, steps: int, seed: int) -> None:
 @click.option("--target", default="localhost:50051", show_default=True, help="The server.")
 @click.option("--baskets", default=3, show_default=True, help="How many to fill without ITEMs.")
 def fill(items: tuple[str, ...], target: str, baskets: int) -> None:
-    """Put ITEMs into a basket, or fill some that the network was not trained on.
+    """Put ITEMs into a basket, or fill baskets from outside the training set.
 
-    After each item, the three that are most probable next are shown.
+    Prints the three most probable next items after each item.
     """
     rows = [[ITEMS[0], *items]] if items else _held_out(baskets)
     with connected(target, "basket") as client:
@@ -59,7 +59,7 @@ def fill(items: tuple[str, ...], target: str, baskets: int) -> None:
 
 
 def _held_out(count: int) -> list[list[str]]:
-    """All but the last item of each: nothing follows `<paid>`."""
+    """Each basket without its last item: no item follows `<paid>`."""
     return [[ITEMS[item] for item in basket[:-1]] for basket in held_out(count)]
 
 

@@ -1,6 +1,6 @@
-"""What people put into their baskets: the things for a dish or two, with some else between.
+"""Random shopping baskets: the ingredients of a dish or two, with unrelated items in between.
 
-A seeded generator stands for a shop's records. Knows no network.
+A seeded generator stands for a shop's records. Independent of the network.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ RECIPES = {
     "burgers": ("buns", "minced beef", "cheddar", "lettuce", "onions", "ketchup"),
     "banana bread": ("bananas", "flour", "butter", "eggs", "walnuts"),
 }
-"""Each in the order in which most people take the things."""
+"""Ingredients of each dish, in the usual order of shopping."""
 
 OTHERS = ("toothpaste", "batteries", "kitchen roll", "cat food", "chocolate")
-"""Taken now and then, whatever is cooked."""
+"""Items bought now and then, for any dish."""
 
 ITEMS = (
     "<basket>",
@@ -39,7 +39,7 @@ _SWAPPED, _FORGOTTEN, _OTHER = 0.15, 0.1, 0.1
 
 
 def baskets(rng: np.random.Generator) -> Iterator[list[int]]:
-    """Baskets without end, as ids. An item is in a basket once."""
+    """Endless baskets, as ids. An item is in a basket at most once."""
     names = list(RECIPES)
     while True:
         items: list[str] = []
@@ -53,12 +53,12 @@ def baskets(rng: np.random.Generator) -> Iterator[list[int]]:
 
 
 def held_out(count: int) -> list[list[int]]:
-    """Baskets that no network was trained on."""
+    """Baskets outside the training set."""
     return list(islice(baskets(np.random.default_rng(_HELD_OUT_SEED)), count))
 
 
 def _taken(recipe: tuple[str, ...], rng: np.random.Generator) -> list[str]:
-    """A recipe's things, some forgotten, some taken one too early."""
+    """A recipe's items, some forgotten, some an item too early."""
     things = [thing for thing in recipe if rng.random() > _FORGOTTEN]
     for place in range(len(things) - 1):
         if rng.random() < _SWAPPED:

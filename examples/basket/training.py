@@ -1,4 +1,4 @@
-"""Trains the network, and says how often the next item is among those that it names."""
+"""Training of the network, and its accuracy for the next item."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from examples.basket.shop import ITEMS, LONGEST, baskets, held_out
 
 _BATCH = 64
 _SKIPPED = -100
-"""The target that cross entropy leaves out: behind a basket's end."""
+"""Target without cross entropy: the positions after a basket's end."""
 
 
 class NextItem(nn.Module):
@@ -35,12 +35,12 @@ class NextItem(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """How often, in baskets that were not in training, the next item was among..."""
+    """Shares of next items in new baskets that were among..."""
 
     network: Mapping[int, float]
-    """...the k that the network finds most probable, by k."""
+    """...the network's k most probable items, by k."""
     frequent: Mapping[int, float]
-    """...the k most frequent ones of all that are not in the basket yet."""
+    """...the k most frequent items outside the basket so far."""
 
 
 def train(*, steps: int, seed: int = 0) -> NextItem:
@@ -64,7 +64,7 @@ def train(*, steps: int, seed: int = 0) -> NextItem:
 
 @torch.no_grad()
 def figures(network: NextItem, *, count: int = 2000) -> Figures:
-    """`count` baskets are looked at, and as many others for how frequent the items are."""
+    """Tests on `count` baskets. As many further baskets give the frequencies of items."""
     rows = _padded(held_out(2 * count))
     counts = np.bincount(rows[count:, 1:].clip(0).ravel(), minlength=len(ITEMS))
     rows = rows[:count]

@@ -15,7 +15,7 @@ from examples.connection import connected
 
 @click.group()
 def run() -> None:
-    """Say in words what is in a picture."""
+    """Caption pictures."""
 
 
 @run.command()
@@ -29,7 +29,7 @@ def run() -> None:
 @click.option("--steps", default=4000, show_default=True, help="Training steps.")
 @click.option("--seed", default=0, show_default=True)
 def train(output: Path, steps: int, seed: int) -> None:
-    """Train the network, say how good it is, and export it."""
+    """Train the network, print its accuracy, and export it."""
     from examples.captions import training  # torch is for training only
 
     network = training.train(steps=steps, seed=seed)
@@ -47,7 +47,7 @@ def train(output: Path, steps: int, seed: int) -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Of the pictures and of sampling.")
 def caption(target: str, pictures: int, show: int, temperature: float, seed: int) -> None:
-    """Caption pictures whose captions were not in training, all of them at once."""
+    """Caption pictures with captions outside the training set, all at once."""
     scenes = list(islice(held_out(new_captions=True, seed=seed), pictures))
     started = perf_counter()
     with connected(target, "captions") as client:
@@ -68,9 +68,10 @@ def captions_of(
     temperature: float = 0.0,
     seed: int | None = None,
 ) -> list[str]:
-    """One session for each picture, all open at once, each in turn asked for a word more.
+    """Captions of all pictures, with a session for each picture.
 
-    Their captions come word by word; a session whose caption has ended is closed.
+    All sessions are open at once, and each generates a word in turn. A session is closed at the end
+    of its caption.
     """
     captions: list[list[str]] = [[] for _ in pictures]
     streams = [client.stream("captions", context={"picture": picture}) for picture in pictures]

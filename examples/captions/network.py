@@ -1,4 +1,4 @@
-"""The network: a picture becomes the first state of a GRU, which says the words."""
+"""Network for captions: a picture becomes the initial state of a GRU that generates the words."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,10 @@ _EMBEDDED = 16
 
 
 class Captioner(nn.Module):
-    """Word ids `[batch, time]` and pictures `[batch, SIZE, SIZE]` in; logits of the next word,
-    `[batch, time, words]`.
+    """Ids `[batch, time]` and pictures `[batch, SIZE, SIZE]` in; logits `[batch, time, words]` out.
 
-    The picture is read in `encoder` alone. Exported, that becomes the initial-state network, which
-    the server runs once when a session is opened; a step of the stream runs none of it.
+    Only `encoder` reads the picture. The export turns the encoder into the initial-state network,
+    run once at the open of a session. Steps do not run the encoder.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Small grey pictures of one or two figures, and what each shows in words. Knows no network."""
+"""Small grey pictures of one or two figures, with captions. Independent of the network."""
 
 import zlib
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether no network is trained on any picture with this caption: one in eight."""
+        """Whether the caption is outside the training set: one caption in eight."""
         return zlib.crc32(self.caption.encode()) % 8 == 0
 
     @property
@@ -70,7 +70,7 @@ class Scene:
 
 
 def scenes(rng: np.random.Generator) -> Iterator[Scene]:
-    """Scenes without end: two in three have two figures, in halves of the picture of their own."""
+    """Endless scenes. Two in three have two figures, each in its half of the picture."""
     while True:
         picture = rng.normal(0, _NOISE, (SIZE, SIZE))
         if rng.random() < 1 / 3:
@@ -90,8 +90,7 @@ def scenes(rng: np.random.Generator) -> Iterator[Scene]:
 
 
 def held_out(*, new_captions: bool, seed: int = 0) -> Iterator[Scene]:
-    """Scenes without end that no network was trained on: pictures of captions that were in
-    training, or of captions that were not."""
+    """Endless scenes outside the training set, with captions from the set or with new captions."""
     rng = np.random.default_rng(_HELD_OUT_SEED + seed)
     return (scene for scene in scenes(rng) if scene.held_out == new_captions)
 

@@ -1,4 +1,4 @@
-"""Trains the network, and says how many captions it gets right to the word."""
+"""Training of the network, and the share of captions right to the word."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -15,13 +15,13 @@ from examples.captions.scenes import LONGEST, SIZE, WORDS, Scene, held_out, scen
 
 _BATCH = 64
 _POOL = 60_000
-"""Different scenes in training, at most."""
+"""Largest number of different scenes in training."""
 _SKIPPED = -100
-"""The target that cross entropy leaves out: behind a caption's end."""
+"""Target without cross entropy: the positions after a caption's end."""
 
 
 def train(*, steps: int, seed: int = 0) -> Captioner:
-    """Every caption's words are predicted from its picture and the words before."""
+    """Learns each caption's words from the picture and the words before."""
     training.start(seed)
     network = Captioner()
     rng = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def train(*, steps: int, seed: int = 0) -> Captioner:
 
 
 def accuracy(network: Captioner, *, count: int = 1000) -> Mapping[str, float]:
-    """The share of captions that are right to the last word."""
+    """Share of captions that are right to the last word."""
     return {
         name: _right(network, list(islice(held_out(new_captions=new), count)))
         for name, new in (("new pictures", False), ("new captions", True))
@@ -52,7 +52,7 @@ def accuracy(network: Captioner, *, count: int = 1000) -> Mapping[str, float]:
 
 
 def export(network: Captioner, path: Path) -> Path:
-    """Writes the step model; the encoder becomes its initial-state network."""
+    """Writes the step model. The encoder becomes the initial-state network."""
     return elman_export.export(
         network,
         path,

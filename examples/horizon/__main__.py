@@ -1,9 +1,9 @@
 """The vanishing gradient, trained, exported and measured: `python -m examples.horizon`.
 
-Trains plain RNNs and LSTMs to tell letters again after 5, 10, 20 or 50 elements, says how often
-they are right and how the gradient's norm falls with the lag, exports an RNN and an LSTM that
-learned all lags together, measures the horizon of both with `elman inspect`, and writes the figures
-and the pictures of docs/horizon.md.
+Trains plain RNNs and LSTMs to repeat letters after 5, 10, 20 or 50 elements. Prints accuracy by lag
+and the gradient's norm by lag. Exports an RNN and an LSTM that learned all lags together, and
+measures their horizons with `elman inspect`. Writes the figures and the pictures of
+docs/horizon.md.
 """
 
 import json
@@ -33,13 +33,13 @@ ALONE = (
     Choice(kind="RNN", init="orthogonal"),
     Choice(kind="RNN", init="default"),
 )
-"""Trained on one lag each, four times."""
+"""Four trainings, each on a single lag."""
 
 TOGETHER = (
     Choice(kind="LSTM", init="long forget bias", rate=1e-2),
     Choice(kind="RNN", init="default"),
 )
-"""Trained on all lags together, and exported: the best of what `examples.horizon.search` tried."""
+"""Training on all lags together, for the export. From the results of `examples.horizon.search`."""
 
 _STREAMS_SEED = 4_000_000
 
@@ -152,7 +152,7 @@ def _export(plan: Plan, network: Recaller, choice: Choice, output: Path) -> Path
 
 
 def _horizon(path: Path, examples: Path, plan: Plan) -> dict[str, Any]:
-    """What `elman inspect --horizon` finds."""
+    """Result of `elman inspect --horizon`."""
     program = shutil.which("elman", path=str(Path(sys.executable).parent)) or "elman"
     command = [program, "inspect", str(path), "--horizon", "--examples", str(examples)]
     command += ["--lags", str(2 * max(plan.lags)), "--json"]
@@ -172,7 +172,7 @@ def _draw(plan: Plan, output: Path, figures: Mapping[str, Any]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """Four digits say enough, and make a file that can be read."""
+    """Rounds to four digits, for a readable file."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):

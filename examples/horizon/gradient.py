@@ -1,4 +1,4 @@
-"""The gradient's way back: how the norm of d loss(t) / d state(t - lag) falls with the lag."""
+"""Norm of the gradient d loss(t) / d state(t - lag), by lag."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _SEED = 3_000_000
 
 
 def endings(task: Task, lag: int, before: int) -> tuple[Tensor, Tensor]:
-    """Streams `[prompts, before + 1]` that end with a prompt of this lag, and the right answers."""
+    """Streams `[prompts, before + 1]` that end with a prompt of the lag, and the right answers."""
     rng = np.random.default_rng(_SEED)
     streams = task.streams(_PROMPTS, before + 4 * max(task.lags) + 200, rng)
     rows, places = np.nonzero(streams.lags == lag)

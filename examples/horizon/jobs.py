@@ -1,4 +1,4 @@
-"""Trainings that do not depend on one another, a few at a time in processes of their own."""
+"""Independent trainings, a few at a time in separate processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,7 +33,7 @@ class Trained:
 
 
 def work(jobs: Sequence[Job], processes: int) -> Iterator[Trained]:
-    """Each job's network as soon as it is trained."""
+    """Network of each job, in the order of completion."""
     if processes == 1:
         yield from map(do, jobs)
         return

@@ -1,4 +1,4 @@
-"""The two networks that are compared: alike but for the recurrent layer and its initial weights."""
+"""Two networks to compare, with different recurrent layers and initial weights."""
 
 from typing import Literal
 
@@ -13,13 +13,13 @@ INITS: dict[str, tuple[Init, ...]] = {
     "RNN": ("default", "orthogonal", "identity"),
     "LSTM": ("default", "forget bias 1", "long forget bias"),
 }
-"""What was tried, by kind of network."""
+"""Initialisations, by kind of network."""
 
 _EMBEDDED = 16
 
 
 class Recaller(nn.Module):
-    """Ids in, `[batch, time]`; logits of the answer after each, `[batch, time, answers]`."""
+    """Ids in, `[batch, time]`; logits of the answer after each id, `[batch, time, answers]`."""
 
     def __init__(self, task: Task, kind: str, init: Init, hidden: int) -> None:
         super().__init__()

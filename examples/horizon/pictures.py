@@ -1,6 +1,6 @@
-"""The example's pictures: accuracy by lag, and the gradient's norm by lag.
+"""Pictures of the example: accuracy by lag, and the gradient's norm by lag.
 
-matplotlib is loaded when something is drawn, and not before.
+matplotlib is loaded at the first drawing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,10 @@ RNN's."""
 
 
 def accuracy(path: Path, right: Mapping[str, Mapping[str, Sequence[float]]], guess: float) -> None:
-    """Shares of right answers by label and lag, one for each seed: bars for their means, dots for
-    each; `guess` is what guessing gets."""
+    """Shares of right answers by label and lag, one for each seed.
+
+    Bars show means and dots show seeds. `guess` is the accuracy of guessing.
+    """
     with _axes(path) as axes:
         lags = list(next(iter(right.values())))
         width = 0.8 / len(right)
@@ -49,7 +51,7 @@ def accuracy(path: Path, right: Mapping[str, Mapping[str, Sequence[float]]], gue
 
 
 def gradient(path: Path, norms: Mapping[str, Sequence[float]], lags: Sequence[int]) -> None:
-    """Norms by label, from lag 0 on; `lags` are those of the task."""
+    """Norms by label, from lag 0 on. `lags` are the lags of the task."""
     with _axes(path) as axes:
         for (label, curve), (colour, line, _) in zip(norms.items(), _STYLES, strict=False):
             relative = [value / curve[0] for value in curve]
@@ -69,7 +71,7 @@ def gradient(path: Path, norms: Mapping[str, Sequence[float]], lags: Sequence[in
 
 @contextmanager
 def _axes(path: Path) -> "Iterator[Axes]":
-    """Axes in the style of `elman inspect`'s pictures, written to an SVG when the block ends."""
+    """Axes in the style of `elman inspect`'s pictures. The block's end writes the SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 

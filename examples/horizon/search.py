@@ -1,7 +1,7 @@
-"""What was tried before the two networks were chosen: `python -m examples.horizon.search`.
+"""Search for the settings of the two networks: `python -m examples.horizon.search`.
 
-Every initialisation with every learning rate, on the same streams with the same number of steps,
-one seed each. It takes the better part of an hour on a core.
+Every initialisation with every learning rate, on equal streams with an equal number of steps, one
+seed each. Takes the better part of an hour on a core.
 """
 
 import json
@@ -16,7 +16,7 @@ RATES = (1e-3, 3e-3, 1e-2)
 FOUND = Path(__file__).with_name("search.json")
 
 _VALIDATION = 1
-"""The seed of the streams that the choice is made on; the figures come from others."""
+"""Seed of the streams for the choice. The figures come from different streams."""
 
 
 def search(plan: Plan) -> list[dict[str, object]]:

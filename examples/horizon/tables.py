@@ -1,7 +1,7 @@
-"""The figures of docs/horizon.md, as the tables that stand there.
+"""Tables of docs/horizon.md, from the figures beside this module.
 
-`python -m examples.horizon.tables` reads what `examples.horizon` and `examples.horizon.search`
-found, kept beside this module.
+`python -m examples.horizon.tables` reads the results of `examples.horizon` and
+`examples.horizon.search`.
 """
 
 import json
@@ -14,8 +14,11 @@ TRIED = Path(__file__).with_name("search.json")
 
 
 def tables(figures: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The gradient before training, right answers for each lag alone, for all lags together, the
-    gradient after that, and what was tried: Markdown."""
+    """Yields Markdown tables.
+
+    The gradient before training, right answers for each lag alone, right answers for all lags
+    together, the gradient after training, and the search.
+    """
     lags = figures["plan"]["lags"]
     yield _gradient("gradient at lag", figures["gradient_before"], lags)
     yield _accuracy("right at lag", figures["alone"], lags)

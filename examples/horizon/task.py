@@ -1,9 +1,9 @@
-"""The task: a stream of letters, a few of which are asked for a known number of elements later.
+"""Task: a stream of letters with questions about earlier letters.
 
-Each lag has its own *mark* and its own *prompt*. The letter after a mark is to be remembered;
-exactly `lag` elements after that letter comes the prompt that asks for it. All other elements are
-letters too, so that what to remember does not look different from what to forget. At a prompt the
-answer is the letter, everywhere else it is *nothing*.
+Each lag has a *mark* and a *prompt*. The letter after a mark is to be remembered. The prompt comes
+exactly `lag` elements after the letter. All other elements are letters too, so letters to remember
+and letters to forget look alike. At a prompt, the answer is the letter; elsewhere, the answer is
+*nothing*.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 
 LETTERS = "ABCDEFGH"
-"""Guessing is right once in so many times."""
+"""Number of letters: a guess is right once in this many times."""
 NOTHING = len(LETTERS)
-"""The answer where nothing is asked for."""
+"""Answer at elements other than prompts."""
 PERIOD = 72
-"""Elements from one mark of a lag to its next, on average: the same for every lag."""
+"""Mean number of elements between two marks of a lag, equal for every lag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Streams:
     answers: Ids
     """`[batch, time]`"""
     lags: Ids
-    """`[batch, time]`: at a prompt its lag, elsewhere 0."""
+    """`[batch, time]`: the lag at a prompt, elsewhere 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each id stands for."""
+        """Meaning of each id."""
         return (
             *LETTERS,
             *(f"mark {lag}" for lag in self.lags),
@@ -47,7 +47,7 @@ class Task:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What each answer stands for."""
+        """Meaning of each answer."""
         return (*LETTERS, "nothing")
 
     def streams(self, batch: int, time: int, rng: np.random.Generator) -> Streams:
@@ -69,7 +69,7 @@ class Task:
 
     @staticmethod
     def _marks(lag: int, taken: NDArray[np.bool_], rng: np.random.Generator) -> Sequence[int]:
-        """Where marks stand; takes their places, their letters' and their prompts'."""
+        """Positions of marks. Reserves the places of marks, letters and prompts."""
         marks = []
         longest_gap = 2 * (PERIOD - lag)
         mark = int(rng.integers(longest_gap))

@@ -1,4 +1,4 @@
-"""Trains a network on the task, and says how often its answers are right."""
+"""Training of a network on the task, and its accuracy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,24 +12,24 @@ from examples.horizon.networks import Init, Recaller
 from examples.horizon.task import Task
 
 _ELSEWHERE = 0.1
-"""The weight of the answers where nothing is asked for, which are nearly all and easy."""
+"""Weight of the answer *nothing*, which is frequent and easy."""
 _HELD_OUT_SEED = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What does not differ between networks that are compared."""
+    """Settings shared by all compared networks."""
 
     lags: tuple[int, ...] = (5, 10, 20, 50)
     hidden: int = 64
     steps: int = 2000
     batch: int = 64
     time: int = 200
-    """Elements of a training stream; gradients go back through all of them."""
+    """Elements of a training stream. Gradients go back through all elements."""
     warmup: int = 100
 
     def alone(self, lag: int) -> "Plan":
-        """The same for one of the lags, with half of the steps."""
+        """Plan for a single lag, with half of the steps."""
         return replace(self, lags=(lag,), steps=self.steps // 2)
 
     @property
@@ -38,17 +38,17 @@ class Plan:
 
 
 QUICK = Plan(lags=(2, 4), hidden=16, steps=30, batch=16, time=40, warmup=10)
-"""For a test: some seconds, and networks that have learned little."""
+"""Plan for a test: some seconds, with networks that have learned little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What may differ between networks."""
+    """Settings that may differ between networks."""
 
     kind: str
     init: Init
     rate: float = 3e-3
-    """The highest learning rate."""
+    """Highest learning rate."""
     seed: int = 0
 
     @property
@@ -62,7 +62,7 @@ def untrained(plan: Plan, choice: Choice) -> Recaller:
 
 
 def train(plan: Plan, choice: Choice) -> Recaller:
-    """Every step sees new streams; the same ones for every choice with the same seed."""
+    """Every step has new streams, equal for every choice with an equal seed."""
     network = untrained(plan, choice)
     rng = np.random.default_rng(choice.seed)
     descent = training.Descent(network, rate=choice.rate, steps=plan.steps, warmup=plan.warmup)
@@ -78,8 +78,10 @@ def train(plan: Plan, choice: Choice) -> Recaller:
 
 @torch.no_grad()
 def accuracy(plan: Plan, network: nn.Module, *, seed: int = 0) -> Mapping[int, float]:
-    """The share of right answers on streams that no network was trained on, by lag; under 0 that
-    where nothing is asked for. Different seeds are different streams."""
+    """Share of right answers on new streams, by lag; under 0, the share for *nothing*.
+
+    Different seeds are different streams.
+    """
     rng = np.random.default_rng(_HELD_OUT_SEED + seed)
     streams = plan.task.streams(256, 2 * plan.time, rng)
     answers = network(torch.from_numpy(streams.elements)).argmax(-1).numpy()

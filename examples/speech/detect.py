@@ -1,8 +1,8 @@
-"""Speech in a WAV file, told as it is heard: `python examples/speech/detect.py FILE.wav`.
+"""Speech in a WAV file, reported as it is heard: `python examples/speech/detect.py FILE.wav`.
 
-Adopts the silero-vad package's ONNX file, serves it, streams the file to it in chunks as a
-microphone would give them, and prints where there is speech. With --server, a server that has the
-model is asked instead.
+Exports the silero-vad package's ONNX file, serves the model, streams the file to the server in
+chunks like a microphone, and prints the stretches of speech. With --server, uses a running server
+with the model instead.
 """
 
 import argparse
@@ -27,28 +27,28 @@ RATE = 16_000
 FRAME = 512
 """New samples in an element."""
 CHUNK = 1_600
-"""Samples that the microphone gives at once: a tenth of a second, no multiple of a frame."""
+"""Samples in a chunk of the microphone: a tenth of a second, not a multiple of a frame."""
 CONTEXT = 64
-"""Samples that the network sees again in front of each frame."""
+"""Samples of the previous frame that the network reads again before each frame."""
 
 
 class Problem(Exception):
-    """What the user can do something about."""
+    """Error that the user can correct."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A stretch of speech, in seconds from the beginning."""
+    """Stretch of speech, in seconds from the beginning."""
 
     start: float
     end: float
 
 
 class Segmenter:
-    """Turns probabilities, one a frame, into segments.
+    """Turns probabilities, one for each frame, into segments.
 
-    Speech begins at `threshold`, and ends where the probability stays under `release` for
-    `silence` seconds; what is shorter than `shortest` is left out.
+    Speech begins at `threshold`. Speech ends where the probability stays under `release` for
+    `silence` seconds. Segments shorter than `shortest` are left out.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Segmenter:
         self._quiet: float | None = None
 
     def add(self, probability: float) -> Iterator[Segment]:
-        """The segment that this frame shows to be over, if one is."""
+        """Segment that ends before this frame, or None."""
         now = self._frames * FRAME / RATE
         self._frames += 1
         if probability >= self._threshold:
@@ -82,7 +82,7 @@ class Segmenter:
                 yield from self._close(self._quiet)
 
     def finish(self) -> Iterator[Segment]:
-        """The segment that the end of the sound ends, if there is one."""
+        """Segment that ends with the sound, or None."""
         now = self._frames * FRAME / RATE
         yield from self._close(now if self._quiet is None else self._quiet)
 
@@ -94,7 +94,7 @@ class Segmenter:
 
 @contextmanager
 def opened(path: Path) -> Iterator[wave.Wave_read]:
-    """The file, if it is one that the model takes."""
+    """Opens the file, if its format fits the model."""
     try:
         with wave.open(str(path), "rb") as file:
             if (file.getframerate(), file.getsampwidth()) != (RATE, 2):
@@ -108,7 +108,7 @@ def opened(path: Path) -> Iterator[wave.Wave_read]:
 
 
 def chunks(file: wave.Wave_read, *, live: bool) -> Iterator[np.ndarray]:
-    """The samples, -1 to 1, as a microphone gives them: so many at once; `live`, as fast."""
+    """Yields samples, -1 to 1, in chunks like a microphone; with `live`, in real time."""
     started = time.monotonic()
     heard = 0
     while data := file.readframes(CHUNK):
@@ -120,7 +120,7 @@ def chunks(file: wave.Wave_read, *, live: bool) -> Iterator[np.ndarray]:
 
 
 def frames(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Elements of `FRAME` samples, each as soon as it is complete; the last is filled with 0."""
+    """Yields elements of `FRAME` samples, each as soon as complete. The last is filled with 0."""
     waiting = np.zeros(0, np.float32)
     for chunk in sound:
         waiting = np.concatenate([waiting, chunk])
@@ -152,7 +152,7 @@ def adopt(path: Path) -> None:
 
 @contextmanager
 def serving(model: Path) -> Iterator[str]:
-    """A server of its own on any free port; gives its address."""
+    """Address of a temporary server on any free port."""
     command = [sys.executable, "-m", "elman_server", str(model), "--log-format", "json"]
     # For one session there is no need to try large batches when the model is loaded.
     command += ["--port", "0", "--metrics-port", "0", "--max-batch-size", "1"]
@@ -170,7 +170,7 @@ def serving(model: Path) -> Iterator[str]:
 
 
 def detect(target: str, name: str, sound: Iterable[np.ndarray]) -> Iterator[Segment]:
-    """Segments, each as soon as it is over."""
+    """Yields segments, each as soon as it is over."""
     segmenter = Segmenter()
     with elman.connect(target) as client, client.stream(name) as stream:
         for prediction in stream.map(frames(sound)):
