@@ -4,7 +4,7 @@ A value knows the node that makes it and all uses, also uses in subgraphs (the b
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,11 +177,6 @@ def prune(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def drop_inputs(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
-    for value in list(values):
-        graph.inputs.remove(value)
-
-
 def extract(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy with only the named outputs, and the inputs and nodes needed for them."""
     found = model.clone()
@@ -190,9 +185,9 @@ def extract(model: ir.Model, names: Sequence[str]) -> ir.Model:
     graph.outputs.clear()
     graph.outputs.extend(values[name] for name in names)
     prune(graph)
-    drop_inputs(
-        graph, [each for each in graph.inputs if not each.uses() and not each.is_graph_output()]
-    )
+    for value in list(graph.inputs):
+        if not value.uses() and not value.is_graph_output():
+            graph.inputs.remove(value)
     return found
 
 
