@@ -158,7 +158,7 @@ class Rig:
             open_timeout=5.0,
             servers=servers,
             backoff=Backoff(uniform),
-            bring_back=self._adopt,
+            resume=self._adopt,
         )
         self.name = "a server"
         """Who refuses, if one does."""
@@ -170,9 +170,9 @@ class Rig:
         multiplexer = Multiplexer(
             KNOWN,
             writable=lambda: None,
-            orphans=self._orphan,
+            orphaned=self._orphan,
             succeeded=self.recovery.succeeded,
-            got_on=self.recovery.got_on,
+            progressed=self.recovery.progressed,
             max_frame_bytes=self._max_frame_bytes,
         )
         server = Server(window=self.window, ticket_every=self.ticket_every)
@@ -234,7 +234,7 @@ class Rig:
 
     def _adopt(self, session: Session) -> None:
         multiplexer, _ = self.rpcs[-1]
-        if multiplexer.finished or multiplexer.leaving:
+        if multiplexer.finished or multiplexer.draining:
             self.begin_rpc()
         self.rpcs[-1][0].adopt(session)
 

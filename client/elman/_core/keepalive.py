@@ -24,7 +24,7 @@ def allowed(seconds: float) -> float:
     if seconds >= LEAST_SECONDS:
         return seconds
     warnings.warn(
-        f"keepalive is {seconds:g}; servers allow {LEAST_SECONDS:g} s and more, so it is "
+        f"keepalive is {seconds:g}; servers allow {LEAST_SECONDS:g} s and more; the client uses "
         f"{LEAST_SECONDS:g}",
         UserWarning,
         stacklevel=3,
@@ -40,13 +40,13 @@ class Keepalive:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def heed(self, error: Exception) -> None:
+    def adapt(self, error: Exception) -> None:
         """Lengthens the interval if an RPC ended because of too many pings."""
         if "too many pings" not in str(error).lower().replace("_", " "):
             return
         if self.seconds < _CAREFUL_SECONDS:
             logging.getLogger("elman").warning(
-                "the server does not allow a keepalive of %g s; it is %g s from now on",
+                "the server does not allow a keepalive of %g s; the client uses %g s from now on",
                 self.seconds,
                 _CAREFUL_SECONDS,
             )

@@ -58,10 +58,10 @@ class ModelCache(Generic[F]):
         """Returns the request under way for the same model, or None."""
         return self._fetches.get(_key(request))
 
-    def begin(self, request: pb.GetModelRequest, fetch: F) -> None:
+    def add_fetch(self, request: pb.GetModelRequest, fetch: F) -> None:
         self._fetches[_key(request)] = fetch
 
-    def end(self, request: pb.GetModelRequest) -> None:
+    def remove_fetch(self, request: pb.GetModelRequest) -> None:
         self._fetches.pop(_key(request), None)
 
 

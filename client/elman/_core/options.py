@@ -148,8 +148,8 @@ def _check_target(target: str) -> None:
     """Checks the format. gRPC would retry an invalid target until the timeout, or choose a port."""
     if target.startswith(_SCHEMES):
         return
-    found = _ADDRESS.fullmatch(target)
-    if found is None or not 0 < int(found["port"]) < 65536:
+    match = _ADDRESS.fullmatch(target)
+    if match is None or not 0 < int(match["port"]) < 65536:
         raise InvalidRequest(
             f"target is {target!r}; allowed is HOST:PORT, with a port from 1 to 65535, such as "
             f"'localhost:50051', or what begins with {', '.join(_SCHEMES)}"

@@ -34,9 +34,9 @@ class PredictCall:
 
     def fits(self, max_message_bytes: int) -> bool:
         """Whether request and answer are both within the message limit."""
-        asked = self.count * self.codec.width + contexts_bytes(self.options.contexts)
-        answered = self.count * self.layout.row_bytes
-        return max(asked, answered) + ENVELOPE_BYTES <= max_message_bytes
+        request_bytes = self.count * self.codec.width + contexts_bytes(self.options.contexts)
+        answer_bytes = self.count * self.layout.row_bytes
+        return max(request_bytes, answer_bytes) + ENVELOPE_BYTES <= max_message_bytes
 
     def request(self) -> pb.PredictRequest:
         request = pb.PredictRequest(

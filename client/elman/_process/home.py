@@ -80,12 +80,12 @@ class Home:
         """Raises `ClientUnusable` in another process or on another event loop."""
         if self._fork != _forks:
             raise ClientUnusable(
-                "this client was connected before a fork, in another process: connect anew in "
-                "this one"
+                "this client was connected before a fork, in another process: connect again in "
+                "this process"
             )
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise ClientUnusable(
-                "this client was connected on another event loop: connect anew on this one"
+                "this client was connected on another event loop: connect again on this event loop"
             )
 
 
@@ -105,7 +105,7 @@ def check_gevent() -> None:
 
 def refuse_pickle(what: str) -> NoReturn:
     """Raises `TypeError`, as Python does for objects with threads and sockets."""
-    instead = "connect in the process that uses it"
+    instead = f"connect in the process that uses the {what}"
     if what == "Stream":
-        instead = "send `stream.ticket()`, and go on there with `client.stream(model, ticket=...)`"
+        instead = "send `stream.ticket()`, and resume there with `client.stream(model, ticket=...)`"
     raise TypeError(f"a {what} can't be pickled or copied: {instead}")

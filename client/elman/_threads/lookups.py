@@ -3,7 +3,7 @@
 from elman._core.models import KnownModel, ModelCache, get_model, is_pinned
 from elman._core.session.failures import failure_of
 from elman._core.session.operation import Failure
-from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.monitor import Monitor, Waiters, wait
 from elman._threads.servers import Servers
 from elman.errors import ElmanError
 from elman.v1 import inference_pb2 as pb
@@ -41,7 +41,7 @@ class Lookups:
             # the request.
             with self._monitor.lock:
                 if self._cache.fetch(request) is own:
-                    self._cache.end(request)
+                    self._cache.remove_fetch(request)
                 self._monitor.wake(own.waiters)
 
     def request(self, request: pb.GetModelRequest) -> KnownModel:
@@ -62,12 +62,12 @@ class Lookups:
                 known = self._cache.get(request)
                 fetch = self._cache.fetch(request)
                 if known is None and fetch is None:
-                    self._cache.begin(request, own)
+                    self._cache.add_fetch(request, own)
                 if known is not None or fetch is None:
                     return known
                 waiter = self._monitor.enlist(fetch.waiters)
             try:
-                rest(waiter, None)
+                wait(waiter, None)
             finally:
                 with self._monitor.lock:
                     self._monitor.returned(fetch.waiters, waiter)

@@ -16,13 +16,13 @@ from elman._core.rpc.pool import RpcPool
 from elman._core.rpc.server_channels import ServerChannels
 from elman._core.session.session_options import SessionOptions
 from elman._process.home import Home
-from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.monitor import Monitor, Waiters, wait
 from elman._threads.session_handle import Guard, SessionHandle
 from elman._threads.stream_call import StreamCall
 from elman._wire.channel import Channel
 from elman.errors import ElmanError, Unavailable
 
-_GLANCE = 0.05
+_CHECK_SECONDS = 0.05
 """Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
 """Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
@@ -74,7 +74,7 @@ class ModelSessions:
             if calls:
                 calls[0].join(left)
             elif orphans and reconnector is not None:
-                reconnector.join(min(left, _GLANCE))
+                reconnector.join(min(left, _CHECK_SECONDS))
             else:
                 return
 
@@ -90,7 +90,7 @@ class ModelSessions:
         if reconnector is not None:
             reconnector.join(max(0, until - monotonic()))
 
-    def begin(self) -> StreamCall:
+    def new_call(self) -> StreamCall:
         """Part of `Shell`, like the next two methods."""
         return StreamCall(self._known, self._channels, self._options, self._pool, self._monitor)
 
@@ -128,9 +128,9 @@ class ModelSessions:
                 waiter = self._monitor.enlist(self._reconnectors)
             for call in turn.silent:
                 call.abort(Unavailable("the server did not answer"), final=False)
-            rest(waiter, max(0, turn.at - monotonic()))
+            wait(waiter, max(0, turn.at - monotonic()))
             with self._monitor.lock:
                 self._monitor.returned(self._reconnectors, waiter)
 
     def _interrupted(self) -> None:
-        self._pool.fail(Unavailable("interrupted in the middle of a change"))
+        self._pool.fail(Unavailable("an interrupt left the sessions half changed"))

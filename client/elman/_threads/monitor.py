@@ -31,14 +31,14 @@ class Monitor:
         self._deferred: deque[Callable[[], None]] = deque()
 
     def enlist(self, waiters: Waiters) -> threading.Lock:
-        """Adds a waiter. The caller then calls `rest` on the waiter, then `returned`."""
+        """Adds a waiter. The caller then calls `wait` on the waiter, then `returned`."""
         waiter = threading.Lock()
         waiter.acquire()
         waiters.append(waiter)
         return waiter
 
     def returned(self, waiters: Waiters, waiter: threading.Lock) -> None:
-        """Removes a waiter after `rest`, woken or not."""
+        """Removes a waiter after `wait`, woken or not."""
         if waiter in waiters:
             waiters.remove(waiter)
             return
@@ -82,13 +82,13 @@ class Monitor:
             if not self._returning:
                 return
             waiter = self.enlist(self._awaiting)
-        rest(waiter, _PATIENCE)
+        wait(waiter, _PATIENCE)
         with self.lock:
             if waiter in self._awaiting:
                 self._returning = 0
             self.returned(self._awaiting, waiter)
 
 
-def rest(waiter: threading.Lock, seconds: float | None) -> None:
+def wait(waiter: threading.Lock, seconds: float | None) -> None:
     """Waits, without the lock, to be woken, for at most `seconds`."""
     waiter.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

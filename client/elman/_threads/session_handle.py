@@ -8,7 +8,7 @@ from elman._core.session.deadline import Deadline
 from elman._core.session.operation import Operation
 from elman._core.session.session import Session
 from elman._process.home import Home
-from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.monitor import Monitor, Waiters, wait
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class SessionHandle:
                         owed = next(operation)
                     seconds = deadline.remaining(owed)
                     waiter = monitor.enlist(waiters)
-                rest(waiter, seconds)
+                wait(waiter, seconds)
         except StopIteration as result:
             return result.value  # type: ignore[no-any-return]
         finally:

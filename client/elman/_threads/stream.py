@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from elman._core.models import KnownModel
 from elman._core.session.deadline import Deadline
-from elman._core.session.generate import Generation
+from elman._core.session.generate import GenerateOptions, Generation
 from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
 from elman._process.home import refuse_pickle
@@ -45,6 +45,7 @@ class Stream:
         """`branch` opens another stream from a ticket."""
         self._handle = handle
         self._session = handle.session
+        self._known = known
         self._codec = known.codec
         self._timeout = timeout
         self._branch = branch
@@ -130,14 +131,15 @@ class Stream:
         """
         generation = Generation(
             self._session,
-            self.model,
-            self._codec,
+            self._known,
             prime,
-            length=length,
-            output=output,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
+            GenerateOptions(
+                length=length,
+                output=output,
+                temperature=temperature,
+                top_k=top_k,
+                seed=seed,
+            ),
         )
         return self._symbols(generation)
 

@@ -16,7 +16,7 @@ from elman._core.models import KnownModel
 from elman._core.options import Options
 from elman._core.rpc.rpc import Rpc, RpcEvents
 from elman._core.rpc.server_channels import ServerChannels
-from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.monitor import Monitor, Waiters, wait
 from elman._wire.channel import Channel
 from elman._wire.status import server_name, server_of, stream_error
 from elman.errors import ElmanError, ServerError, Unavailable
@@ -103,7 +103,7 @@ class StreamCall:
             if frame is not None:
                 yield frame
                 continue
-            rest(waiter, None)
+            wait(waiter, None)
             with monitor.lock:
                 monitor.returned(self._writers, waiter)
             # The woken threads are about to push their next elements; waiting for them fills the
@@ -118,7 +118,7 @@ class StreamCall:
             self._multiplexer.fail(error, final=True)
             return None
 
-    def _begin(self) -> GrpcCall:
+    def _start_call(self) -> GrpcCall:
         call: GrpcCall = self._stub.Stream(self._frames(), metadata=self._metadata)
         with self._monitor.lock:
             self._call = call
@@ -130,7 +130,7 @@ class StreamCall:
     def _read(self) -> None:
         error: ElmanError = ServerError("the client failed to read an answer")
         try:
-            call = self._begin()
+            call = self._start_call()
             for response in call:
                 with self._monitor.lock:
                     self._monitor.settle()

@@ -8,7 +8,7 @@ from elman.errors import InvalidRequest
 
 
 def pack(
-    given: Any,
+    value: Any,
     dtype: np.dtype,
     shape: tuple[int | None, ...],
     *,
@@ -17,7 +17,7 @@ def pack(
     model: str,
     error: type[InvalidRequest],
 ) -> bytes:
-    """Returns the numbers of `given` as raw little-endian bytes. `given` is any value numpy
+    """Returns the numbers of `value` as raw little-endian bytes. `value` is any value numpy
     converts to an array.
 
     `shape` may begin with None: any number of rows. Raises `error` for an array of another shape,
@@ -26,23 +26,23 @@ def pack(
     """
     allowed = describe(dtype, shape[1:] if None in shape else shape)
     try:
-        array = np.asarray(given)
+        array = np.asarray(value)
     except ValueError:
         raise error(f"{name}: rows differ in length, not {allowed}") from None
     except (TypeError, RuntimeError) as refusal:
         # Arrays of other libraries may refuse the conversion: torch's with a gradient, for example.
         raise error(
-            f"{noun} of {model!r}: numbers of {allowed}, not {kind(given)}: {refusal}"
+            f"{noun} of {model!r}: numbers of {allowed}, not {kind(value)}: {refusal}"
         ) from None
-    if array.dtype.kind not in "fiub" or isinstance(given, str | bytes):
+    if array.dtype.kind not in "fiub" or isinstance(value, str | bytes):
         raise error(
-            f"{noun} of {model!r}: numbers of {allowed}, not {kind(given)} of {array.dtype}"
+            f"{noun} of {model!r}: numbers of {allowed}, not {kind(value)} of {array.dtype}"
         )
     if array.ndim != len(shape) or any(
-        wanted not in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+        expected not in (None, length) for expected, length in zip(shape, array.shape, strict=True)
     ):
-        wanted = ", ".join("n" if length is None else str(length) for length in shape)
-        raise error(f"{noun} of {model!r} has shape [{wanted}], not {list(array.shape)}")
+        expected = ", ".join("n" if length is None else str(length) for length in shape)
+        raise error(f"{noun} of {model!r} has shape [{expected}], not {list(array.shape)}")
     with np.errstate(over="ignore", invalid="ignore"):
         packed = array.astype(dtype, copy=False)
     right = np.asarray(np.isfinite(packed) if dtype.kind == "f" else packed == array)

@@ -75,10 +75,10 @@ class TextCodec:
     unit = 1
     width = 4
 
-    def __init__(self, model: str, given: Input) -> None:
+    def __init__(self, model: str, model_input: Input) -> None:
         self._model = model
-        self._symbols = frozenset(given.vocabulary)
-        self._accepts_unknown = given.accepts_unknown
+        self._symbols = frozenset(model_input.vocabulary)
+        self._accepts_unknown = model_input.accepts_unknown
 
     def one(self, element: Any) -> str:
         if type(element) is str and element in self._symbols:
@@ -121,14 +121,14 @@ class TextCodec:
 class TokenCodec:
     """Codec for ids in [0, size), or for their names if the model has a vocabulary."""
 
-    def __init__(self, model: str, given: Input) -> None:
-        assert given.dtype is not None
+    def __init__(self, model: str, model_input: Input) -> None:
+        assert model_input.dtype is not None
         self._model = model
-        self._dtype = given.dtype
-        self._size = given.size
-        self._ids = {name: i for i, name in enumerate(given.vocabulary)}
-        self._pack = _packer(given.dtype)
-        self.unit = self.width = given.dtype.itemsize
+        self._dtype = model_input.dtype
+        self._size = model_input.size
+        self._ids = {name: i for i, name in enumerate(model_input.vocabulary)}
+        self._pack = _packer(model_input.dtype)
+        self.unit = self.width = model_input.dtype.itemsize
 
     def one(self, element: Any) -> bytes:
         if type(element) is int and 0 <= element < self._size:
@@ -177,14 +177,14 @@ class TokenCodec:
 class FeatureCodec:
     """Codec for arrays of the input's shape, with all values finite in the input's dtype."""
 
-    def __init__(self, model: str, given: Input) -> None:
-        assert given.dtype is not None
+    def __init__(self, model: str, model_input: Input) -> None:
+        assert model_input.dtype is not None
         self._model = model
-        self._dtype = given.dtype
-        self._shape = given.shape
-        floating = given.dtype.kind == "f"
-        self._scalar = _packer(given.dtype) if floating else None
-        self.unit = self.width = given.dtype.itemsize * prod(given.shape)
+        self._dtype = model_input.dtype
+        self._shape = model_input.shape
+        floating = model_input.dtype.kind == "f"
+        self._scalar = _packer(model_input.dtype) if floating else None
+        self.unit = self.width = model_input.dtype.itemsize * prod(model_input.shape)
 
     def one(self, element: Any) -> bytes:
         if type(element) is float and not self._shape and self._scalar and isfinite(element):
@@ -212,9 +212,9 @@ class FeatureCodec:
     def place(self, message: pb.Push | pb.PredictRequest, payload: bytes) -> None:
         message.raw = payload
 
-    def _pack(self, given: Any, shape: tuple[int | None, ...], noun: str, name: str) -> bytes:
+    def _pack(self, value: Any, shape: tuple[int | None, ...], noun: str, name: str) -> bytes:
         return pack(
-            given,
+            value,
             self._dtype,
             shape,
             noun=noun,

@@ -15,32 +15,32 @@ _ENVELOPE_BYTES = 2048
 
 
 def pack_contexts(
-    model: Model, given: Mapping[str, Any] | None, *, max_message_bytes: int
+    model: Model, arrays: Mapping[str, Any] | None, *, max_message_bytes: int
 ) -> Contexts:
     """Packs an array for each context of the model.
 
     Raises `InvalidRequest` for a missing or unknown context, for an invalid array, and for contexts
     too large for a message.
     """
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
+    if arrays is None:
+        arrays = {}
+    if not isinstance(arrays, Mapping):
         raise InvalidRequest(
-            f"context is {given!r}; allowed is a mapping from names to arrays: {_allowed(model)}"
+            f"context is {arrays!r}; allowed is a mapping from names to arrays: {_allowed(model)}"
         )
     names = [context.name for context in model.contexts]
-    for name in given:
+    for name in arrays:
         if name not in names:
             raise InvalidRequest(f"context names {name!r}; {model.name!r} takes {_allowed(model)}")
     values = []
     for context in model.contexts:
-        if context.name not in given:
+        if context.name not in arrays:
             raise InvalidRequest(
                 f"context lacks {context.name!r}; {model.name!r} takes {_allowed(model)}"
             )
         label = f"context {context.name!r}"
         raw = pack(
-            given[context.name],
+            arrays[context.name],
             context.dtype,
             context.shape,
             noun=label,

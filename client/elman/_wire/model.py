@@ -142,10 +142,10 @@ def model_from_proto(message: pb.Model) -> Model:
 
     Raises `ValueError` for a kind or a data type unknown to this SDK.
     """
-    given = message.input
-    if given.kind not in _INPUT_KINDS:
-        raise ValueError(f"model {message.name!r} has an input of unknown kind {given.kind}")
-    kind = _INPUT_KINDS[given.kind]
+    model_input = message.input
+    if model_input.kind not in _INPUT_KINDS:
+        raise ValueError(f"model {message.name!r} has an input of unknown kind {model_input.kind}")
+    kind = _INPUT_KINDS[model_input.kind]
     return Model(
         name=message.name,
         version=message.version,
@@ -153,11 +153,11 @@ def model_from_proto(message: pb.Model) -> Model:
         description=message.description,
         input=Input(
             kind=kind,
-            dtype=None if kind is InputKind.TEXT else _dtype(given.data_type, message.name),
-            shape=tuple(given.shape),
-            size=given.size,
-            vocabulary=tuple(given.vocabulary),
-            accepts_unknown=given.accepts_unknown,
+            dtype=None if kind is InputKind.TEXT else _dtype(model_input.data_type, message.name),
+            shape=tuple(model_input.shape),
+            size=model_input.size,
+            vocabulary=tuple(model_input.vocabulary),
+            accepts_unknown=model_input.accepts_unknown,
         ),
         outputs=tuple(_output(output, message.name) for output in message.outputs),
         state_bytes=message.state_bytes,

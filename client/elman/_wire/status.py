@@ -31,8 +31,8 @@ A server gets a new name at each start. The name is independent of the address.
 _BODY_LIMIT = "http2 header with status: 413"
 """gRPC's error text after a proxy refused a request as too large."""
 _BODY_LIMIT_MEANS = (
-    "a proxy before the server refused a request as too large (HTTP status 413): raise its limit "
-    "of a request's body (nginx: `client_max_body_size 0`)"
+    "a proxy before the server refused a request as too large (HTTP status 413): raise the proxy's "
+    "limit of a request's body (nginx: `client_max_body_size 0`)"
 )
 
 

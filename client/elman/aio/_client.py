@@ -161,7 +161,7 @@ class Client:
         handle = await self._open(known, options, deadline)
         try:
             pipeline = Pipeline(handle.session, call.payload)
-            return call.gather(await handle.run(pipeline.rest(), deadline))
+            return call.gather(await handle.run(pipeline.collect(), deadline))
         finally:
             handle.close()
 
@@ -255,7 +255,7 @@ class Client:
 
     def _failed(self, model: str, error: ElmanError) -> None:
         self._lookups.forget(model)
-        self._keepalive.heed(error)
+        self._keepalive.adapt(error)
 
     def _check(self) -> None:
         self._home.check()

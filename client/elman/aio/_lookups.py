@@ -22,8 +22,8 @@ class Lookups:
         fetch = self._cache.fetch(request)
         if fetch is None:
             fetch = asyncio.create_task(self.request(request))
-            self._cache.begin(request, fetch)
-            fetch.add_done_callback(lambda _: self._cache.end(request))
+            self._cache.add_fetch(request, fetch)
+            fetch.add_done_callback(lambda _: self._cache.remove_fetch(request))
         return await asyncio.shield(fetch)
 
     async def request(self, request: pb.GetModelRequest) -> KnownModel:

@@ -21,7 +21,7 @@ from elman.aio._session_handle import SessionHandle
 from elman.aio._stream_call import StreamCall
 from elman.errors import ElmanError, Unavailable
 
-_GLANCE = 0.05
+_CHECK_SECONDS = 0.05
 """Seconds between two checks for remaining sessions during a close."""
 _CANCEL_SECONDS = 2.0
 """Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
@@ -63,7 +63,7 @@ class ModelSessions:
             if calls := self._pool.calls:
                 await calls[0].join(left)
             elif self._pool.has_orphans and self._reconnector is not None:
-                await asyncio.wait([self._reconnector], timeout=min(left, _GLANCE))
+                await asyncio.wait([self._reconnector], timeout=min(left, _CHECK_SECONDS))
             else:
                 return
 
@@ -79,7 +79,7 @@ class ModelSessions:
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
         self._alarm.stop()
 
-    def begin(self) -> StreamCall:
+    def new_call(self) -> StreamCall:
         """Part of `Shell`, like the next two methods."""
         return StreamCall(self._known, self._channels, self._options, self._pool)
 

@@ -85,10 +85,10 @@ async def drive(
                     elements=Elements.of(model, load.seed + number),
                 )
             )
-        begun = clock()
+        opening_at = clock()
         await asyncio.gather(*(peer.open() for peer in peers))
         now = clock()
-        open_seconds, start = now - begun, now + load.warm_up
+        open_seconds, start = now - opening_at, now + load.warm_up
         recorder = Recorder(start, start + load.seconds, by_due=load.open_loop)
         meter = asyncio.create_task(_metered(recorder, usage))
         if load.open_loop:
@@ -119,13 +119,13 @@ async def _metered(
     """Returns this process's CPU seconds and the server's usage between the recorder's start and
     stop."""
     await asyncio.sleep(recorder.start - clock())
-    asked = None if usage is None else await asyncio.to_thread(usage)
+    usage_before = None if usage is None else await asyncio.to_thread(usage)
     before = time.process_time()
     await asyncio.sleep(recorder.stop - clock())
     seconds = time.process_time() - before
-    if usage is None or asked is None:
+    if usage is None or usage_before is None:
         return seconds, None
-    return seconds, (await asyncio.to_thread(usage)).since(asked)
+    return seconds, (await asyncio.to_thread(usage)).since(usage_before)
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ class Recorder:
         self._by_due = by_due
         self.elements = 0
         self.frames = 0
-        self._begun: float | None = None
+        self._started: float | None = None
         self._ended: float | None = None
         self._between = 0
         self._latencies: list[NDArray[np.float64]] = []
@@ -70,9 +70,9 @@ class Recorder:
         In a closed loop, measured from the first frame after `start` to the first frame after
         `stop`. A frame shortly before or after the end then changes no result.
         """
-        if self._begun is None or self._ended is None:
+        if self._started is None or self._ended is None:
             return self.elements / (self.stop - self.start)
-        return self._between / (self._ended - self._begun)
+        return self._between / (self._ended - self._started)
 
     def latencies(self) -> Latencies | None:
         """Quantiles of all latencies; None without any answer."""
@@ -85,8 +85,8 @@ class Recorder:
     def _time(self, now: float, elements: int) -> None:
         if now < self.start or self._ended is not None:
             return
-        if self._begun is None:
-            self._begun = now
+        if self._started is None:
+            self._started = now
             return
         self._between += elements
         if now >= self.stop:

@@ -50,5 +50,5 @@ class Due:
 
     def at(self, sessions: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns due times in seconds from the start, for pairs of a session and a position."""
-        found: NDArray[np.float64] = self._times[self._firsts[sessions] + positions]
-        return found
+        due_times: NDArray[np.float64] = self._times[self._firsts[sessions] + positions]
+        return due_times

@@ -148,7 +148,7 @@ def _usage(url: str) -> Callable[[], Usage]:
             raise click.ClickException(f"--metrics {url}: {error}") from None
         except KeyError as error:
             raise click.ClickException(
-                f"--metrics {url} has no metric {error}; it is no Elman server's"
+                f"--metrics {url} has no metric {error}; the server is no Elman server"
             ) from None
 
     return scrape
@@ -168,10 +168,10 @@ def _table(result: Result) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("elements/s", f"{result.elements_per_second:,.0f}")
-    found = result.latencies
-    if found is not None:
-        quantiles = {"p50": found.p50, "p99": found.p99, "p99.9": found.p999}
-        for name, seconds in (quantiles | {"highest": found.highest}).items():
+    latencies = result.latencies
+    if latencies is not None:
+        quantiles = {"p50": latencies.p50, "p99": latencies.p99, "p99.9": latencies.p999}
+        for name, seconds in (quantiles | {"highest": latencies.highest}).items():
             table.add_row(name, f"{seconds * 1e3:,.2f} ms")
     table.add_row("elements a frame", f"{result.elements_per_frame:,.1f}")
     if result.unanswered:

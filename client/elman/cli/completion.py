@@ -17,8 +17,8 @@ _SECONDS = 1.0
 
 def models(context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
     """Completes names of the server's models; returns no names after the timeout."""
-    found = _ask(context, lambda client: client.models())
-    described = {model.name: model.description for model in found or ()}
+    result = _ask(context, lambda client: client.models())
+    described = {model.name: model.description for model in result or ()}
     return [
         CompletionItem(name, help=description)
         for name, description in sorted(described.items())
@@ -30,10 +30,10 @@ def outputs(context: click.Context, _parameter: click.Parameter, word: str) -> l
     """Completes names of the outputs of the model on the command line."""
     # While an option's value is being typed, click does not assign the arguments.
     name = context.params.get("model") or next(iter(context.args), None)
-    found = _ask(context, lambda client: client.model(name)) if name else None
+    result = _ask(context, lambda client: client.model(name)) if name else None
     return [
         CompletionItem(output.name, help=str(output.kind))
-        for output in (found.outputs if found else ())
+        for output in (result.outputs if result else ())
         if output.name.startswith(word)
     ]
 

@@ -10,7 +10,9 @@ import elman
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not value.strip():
-        raise click.BadParameter("it is empty; allowed is an address such as localhost:50051")
+        raise click.BadParameter(
+            "the address is empty; allowed is an address such as localhost:50051"
+        )
     return value
 
 

@@ -13,7 +13,7 @@ _FILE = ".npy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class ContextArgument:
     """A context option before its value is read."""
 
     name: str
@@ -22,18 +22,18 @@ class Given:
 
 def _split(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[Given, ...]:
-    return tuple(_given(value) for value in values)
+) -> tuple[ContextArgument, ...]:
+    return tuple(_argument(value) for value in values)
 
 
-def _given(value: str) -> Given:
+def _argument(value: str) -> ContextArgument:
     name, _, text = value.partition("=")
     if not name or not text:
         raise click.BadParameter(
             f"{value!r} is no context; expected is NAME=FILE{_FILE}, or NAME= and numbers with "
             "commas between"
         )
-    return Given(name=name, text=text)
+    return ContextArgument(name=name, text=text)
 
 
 context_option = click.option(
@@ -47,60 +47,62 @@ context_option = click.option(
 )
 
 
-def read(given: Iterable[Given], model: Model) -> dict[str, np.ndarray]:
+def read(argument: Iterable[ContextArgument], model: Model) -> dict[str, np.ndarray]:
     """Reads the contexts of a model.
 
     Raises `UsageError` for a missing, unknown or repeated context, and for a wrong shape.
     """
     expected = {context.name: context for context in model.contexts}
-    found: dict[str, np.ndarray] = {}
-    for each in given:
+    contexts: dict[str, np.ndarray] = {}
+    for each in argument:
         if each.name not in expected:
             takes = ", ".join(map(str, model.contexts)) or "none"
             raise click.UsageError(f"--context {each.name}: {model.name!r} takes {takes}")
-        if each.name in found:
+        if each.name in contexts:
             raise click.UsageError(f"--context {each.name} is given twice; allowed is once")
-        found[each.name] = _array(each, expected[each.name])
+        contexts[each.name] = _array(each, expected[each.name])
     for context in model.contexts:
-        if context.name not in found:
+        if context.name not in contexts:
             raise click.UsageError(
                 f"{model.name!r} needs --context {context.name}=..., {_expected(context)}"
             )
-    return found
+    return contexts
 
 
-def _array(given: Given, context: Context) -> np.ndarray:
-    array = _loaded(given) if given.text.endswith(_FILE) else _typed(given, context)
+def _array(argument: ContextArgument, context: Context) -> np.ndarray:
+    array = _loaded(argument) if argument.text.endswith(_FILE) else _typed(argument, context)
     if array.shape != context.shape:
         raise click.UsageError(
-            f"--context {given.name} is {given.text!r} of shape {list(array.shape)}; expected is "
-            f"{_expected(context)}"
+            f"--context {argument.name} is {argument.text!r} of shape {list(array.shape)}; "
+            f"expected is {_expected(context)}"
         )
     return array
 
 
-def _loaded(given: Given) -> np.ndarray:
+def _loaded(argument: ContextArgument) -> np.ndarray:
     try:
-        with open(given.text, "rb") as file:
+        with open(argument.text, "rb") as file:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
-        raise click.UsageError(f"--context {given.name}: {given.text}: {error.strerror}") from None
+        raise click.UsageError(
+            f"--context {argument.name}: {argument.text}: {error.strerror}"
+        ) from None
     except Exception:  # numpy raises many exception types for a broken header
         raise click.UsageError(
-            f"--context {given.name}: {given.text} is no {_FILE} file of numbers"
+            f"--context {argument.name}: {argument.text} is no {_FILE} file of numbers"
         ) from None
     return array
 
 
-def _typed(given: Given, context: Context) -> np.ndarray:
+def _typed(argument: ContextArgument, context: Context) -> np.ndarray:
     read = float if context.dtype.kind == "f" else int
     try:
-        return np.array([read(word) for word in given.text.replace(",", " ").split()]).reshape(
+        return np.array([read(word) for word in argument.text.replace(",", " ").split()]).reshape(
             context.shape
         )
     except ValueError:
         raise click.UsageError(
-            f"--context {given.name} is {given.text!r}; expected is {_expected(context)}"
+            f"--context {argument.name} is {argument.text!r}; expected is {_expected(context)}"
         ) from None
 
 

@@ -38,13 +38,17 @@ def characters(descriptor: int) -> Iterator[str]:
     yield from decoder.decode(b"", final=True)
 
 
-def sequences(text: Iterable[str], given: Input) -> Iterator[Iterator[Element]]:
+def sequences(text: Iterable[str], model_input: Input) -> Iterator[Iterator[Element]]:
     """Yields the elements of one session after another; exhaust a session before taking the next.
 
     Tokens are ids, or names if the model has names. Input is read only on demand. Raises
     `InvalidElement` with the line for invalid numbers.
     """
-    elements = _letters(text, given) if given.kind is InputKind.TEXT else _numbers(text, given)
+    elements = (
+        _letters(text, model_input)
+        if model_input.kind is InputKind.TEXT
+        else _numbers(text, model_input)
+    )
     for first in elements:
         if first is not None:
             yield _session(first, elements)
@@ -58,8 +62,8 @@ def _session(first: Element, elements: Iterator[Element | None]) -> Iterator[Ele
         yield element
 
 
-def _letters(text: Iterable[str], given: Input) -> Iterator[Element | None]:
-    splits = "\n" not in given.vocabulary
+def _letters(text: Iterable[str], model_input: Input) -> Iterator[Element | None]:
+    splits = "\n" not in model_input.vocabulary
     for character in text:
         if splits and character in "\r\n":
             yield None
@@ -67,30 +71,36 @@ def _letters(text: Iterable[str], given: Input) -> Iterator[Element | None]:
             yield Element(value=character, text=character)
 
 
-def _numbers(text: Iterable[str], given: Input) -> Iterator[Element | None]:
+def _numbers(text: Iterable[str], model_input: Input) -> Iterator[Element | None]:
     # An id takes precedence over a name in digits.
-    ids = {name: id_ for id_, name in enumerate(given.vocabulary) if not name.isdecimal()}
+    ids = {name: id_ for id_, name in enumerate(model_input.vocabulary) if not name.isdecimal()}
     for number, line in enumerate(_lines(text), 1):
         try:
-            yield _numeric(line, given, ids) if line else None
+            yield _numeric(line, model_input, ids) if line else None
         except ValueError:
-            expected = _ids(given) if given.kind is InputKind.TOKENS else _numerals(given.shape)
+            expected = (
+                _ids(model_input)
+                if model_input.kind is InputKind.TOKENS
+                else _numerals(model_input.shape)
+            )
             raise InvalidElement(f"line {number} is {line!r}; expected is {expected}") from None
 
 
-def _numeric(line: str, given: Input, ids: Mapping[str, int]) -> Element:
-    if given.kind is InputKind.TOKENS:
+def _numeric(line: str, model_input: Input, ids: Mapping[str, int]) -> Element:
+    if model_input.kind is InputKind.TOKENS:
         value = int(line) if (id_ := ids.get(line)) is None else id_
-        named = 0 <= value < len(given.vocabulary)
-        return Element(value=value, text=f"{value} {given.vocabulary[value]}" if named else line)
+        named = 0 <= value < len(model_input.vocabulary)
+        return Element(
+            value=value, text=f"{value} {model_input.vocabulary[value]}" if named else line
+        )
     numbers = [float(word) for word in line.replace(",", " ").split()]
-    return Element(value=np.array(numbers).reshape(given.shape), text=line)
+    return Element(value=np.array(numbers).reshape(model_input.shape), text=line)
 
 
-def _ids(given: Input) -> str:
-    if not given.vocabulary:
+def _ids(model_input: Input) -> str:
+    if not model_input.vocabulary:
         return "an id"
-    return f"an id or a name, such as {given.vocabulary[0]!r}"
+    return f"an id or a name, such as {model_input.vocabulary[0]!r}"
 
 
 def _numerals(shape: tuple[int, ...]) -> str:

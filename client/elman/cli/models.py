@@ -24,11 +24,11 @@ from elman.cli.document import document
 def models(target: str, as_json: bool) -> None:
     """List the models of a server."""
     with connected(target) as client:
-        found = client.models()
+        models = client.models()
     if as_json:
-        click.echo(document([_described(model) for model in found]))
-    elif found:
-        Console(highlight=False).print(_table(found))
+        click.echo(document([_described(model) for model in models]))
+    elif models:
+        Console(highlight=False).print(_table(models))
     else:
         click.echo(f"{target} serves no model", err=True)
 

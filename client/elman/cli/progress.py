@@ -35,9 +35,9 @@ def countdown(what: str, seconds: float) -> Iterator[None]:
         task = progress.add_task(what, total=seconds)
 
         def draw() -> None:
-            begun = time.monotonic()
+            started = time.monotonic()
             while not done.wait(_PAUSE):
-                progress.update(task, completed=time.monotonic() - begun, refresh=True)
+                progress.update(task, completed=time.monotonic() - started, refresh=True)
 
         thread = threading.Thread(target=draw, name="elman-progress", daemon=True)
         thread.start()
@@ -59,7 +59,7 @@ class Tally:
         self._console = console if shown and console.is_terminal else None
         self._progress: Progress | None = None
         self._elements = self._read = 0
-        self._begun = self._drawn = time.monotonic()
+        self._started = self._drawn = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class Tally:
         now = time.monotonic()
         if now - self._drawn >= _PAUSE:
             self._drawn = now
-            self._draw(self._console, now - self._begun)
+            self._draw(self._console, now - self._started)
 
     def _draw(self, console: Console, seconds: float) -> None:
         if self._progress is None:

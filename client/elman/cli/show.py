@@ -94,17 +94,17 @@ class View:
 
     def _alternatives(self, output: Output, prediction: Prediction) -> Iterator[tuple[int, float]]:
         """Yields the requested entries as pairs of index and value; values may be NaN."""
-        found = prediction[output.name]
-        yield from zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        alternatives = prediction[output.name]
+        yield from zip(alternatives.indices.tolist(), alternatives.values.tolist(), strict=True)
 
     def _output(self, output: Output, prediction: Prediction, bar_width: int) -> Text:
         if _has_alternatives(output):
             named = len(self.names) == output.shape[-1]
             names = output.labels or (self.names if named else ())
-            found = self._alternatives(output, prediction)
+            alternatives = self._alternatives(output, prediction)
             words = [
                 (_label(names[index]) if names else str(index), f" {probability:.3f}  ")
-                for index, probability in found
+                for index, probability in alternatives
             ]
             return Text.assemble(*((t, s) for w, p in words for t, s in ((w, "bold"), (p, ""))))
         value = prediction[output.name]

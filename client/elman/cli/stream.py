@@ -8,9 +8,9 @@ import click
 
 from elman import InputKind, Model, Stream
 from elman.cli import completion
-from elman.cli import contexts as given_contexts
+from elman.cli import contexts as context_arguments
 from elman.cli.connection import connected, target_option
-from elman.cli.contexts import Given, context_option
+from elman.cli.contexts import ContextArgument, context_option
 from elman.cli.elements import Element, characters, sequences
 from elman.cli.printing import Printer
 from elman.cli.progress import Tally
@@ -68,7 +68,7 @@ def stream(
     model: str,
     target: str,
     version: str | None,
-    contexts: tuple[Given, ...],
+    contexts: tuple[ContextArgument, ...],
     session_name: str | None,
     names: tuple[str, ...],
     top: int,
@@ -93,7 +93,7 @@ def stream(
             view = View.of(known, names, top)
         except LookupError as error:
             raise click.UsageError(str(error.args[0])) from None
-        context = given_contexts.read(contexts, known)
+        context = context_arguments.read(contexts, known)
 
         def opened(ticket: bytes | None) -> Stream:
             return client.stream(
@@ -133,17 +133,17 @@ def _read(opened: Open, model: Model, text: Iterator[str], printer: Printer, *, 
 
 def _type(opened: Open, model: Model, descriptor: int, printer: Printer, name: str | None) -> None:
     """Runs sessions key by key, until Ctrl-D."""
-    given = model.input
+    model_input = model.input
     typing = Typing(
         opened,
         printer,
-        allowed=None if given.accepts_unknown else frozenset(given.vocabulary),
-        splits="\n" not in given.vocabulary,
+        allowed=None if model_input.accepts_unknown else frozenset(model_input.vocabulary),
+        splits="\n" not in model_input.vocabulary,
         fixed="" if name is None else "a named session is kept as it is",
         one=name is not None,
     )
     with keys(descriptor) as signals:
-        click.echo(_INVITATIONS[given.kind], err=True)
+        click.echo(_INVITATIONS[model_input.kind], err=True)
         typing.run(bursts(descriptor, signals))
 
 

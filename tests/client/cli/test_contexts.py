@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elman import Context, Input, InputKind, Model
-from elman.cli.contexts import Given, read
+from elman.cli.contexts import ContextArgument, read
 
 IMAGE = Context(name="image", dtype=np.dtype("<f4"), shape=(2, 3))
 STYLE = Context(name="style", dtype=np.dtype("<i8"), shape=())
@@ -37,8 +37,8 @@ def model(*contexts: Context) -> Model:
 CAPTIONS = model(IMAGE, STYLE)
 
 
-def given(**texts: str) -> list[Given]:
-    return [Given(name=name, text=text) for name, text in texts.items()]
+def arguments(**texts: str) -> list[ContextArgument]:
+    return [ContextArgument(name=name, text=text) for name, text in texts.items()]
 
 
 def headed(shape: str) -> bytes:
@@ -49,7 +49,7 @@ def headed(shape: str) -> bytes:
 
 @pytest.mark.parametrize("text", ["1,2,3,4,5,6", "1, 2, 3, 4, 5, 6", "1 2 3 4 5 6e0"])
 def test_numbers_take_the_shape_of_their_context(text: str) -> None:
-    found = read(given(style="7", image=text), CAPTIONS)
+    found = read(arguments(style="7", image=text), CAPTIONS)
     assert found["image"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert found["style"].tolist() == 7
 
@@ -57,7 +57,7 @@ def test_numbers_take_the_shape_of_their_context(text: str) -> None:
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(2, 3))
     np.save(tmp_path / "image.npy", image)
-    found = read(given(image=str(tmp_path / "image.npy"), style="7"), CAPTIONS)
+    found = read(arguments(image=str(tmp_path / "image.npy"), style="7"), CAPTIONS)
     assert np.array_equal(found["image"], image)
 
 
@@ -122,12 +122,12 @@ def test_what_does_not_fit_is_named_with_what_is_expected(
     Path("cut.npy").write_bytes(headed("((3, 2)"))
     Path("endless.npy").write_bytes(headed("(1099511627776,)"))
     with pytest.raises(click.UsageError) as caught:
-        read(given(**texts), CAPTIONS)
+        read(arguments(**texts), CAPTIONS)
     assert caught.value.message == message
 
 
 def test_a_context_is_given_once() -> None:
-    twice = [*given(style="1"), *given(style="2")]
+    twice = [*arguments(style="1"), *arguments(style="2")]
     with pytest.raises(click.UsageError) as caught:
         read(twice, CAPTIONS)
     assert caught.value.message == "--context style is given twice; allowed is once"

@@ -66,14 +66,14 @@ def in_a_child(work: Callable[[], object]) -> str:
         lambda client, stream: stream.ticket(),
     ],
 )
-def test_a_forked_child_is_told_at_once_to_connect_anew(
+def test_a_forked_child_is_told_at_once_to_connect_again(
     threads: elman.Client, use: Callable[[elman.Client, elman.Stream], object]
 ) -> None:
     stream = threads.stream("letters")
     stream.step("a")
     said = in_a_child(lambda: use(threads, stream))
     assert said.startswith("ClientUnusable: this client was connected before a fork"), said
-    assert "connect anew" in said
+    assert "connect again" in said
     assert stream.step("b").position == 1, "the parent goes on"
 
 

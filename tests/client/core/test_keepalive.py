@@ -40,7 +40,7 @@ def test_what_is_no_duration_is_refused(seconds: Any) -> None:
 def test_other_errors_change_nothing() -> None:
     keepalive = Keepalive(5.0)
     for error in (elman.Unavailable("connection reset"), elman.ServerError("pings")):
-        keepalive.heed(error)
+        keepalive.adapt(error)
     assert keepalive.seconds == 5.0
 
 

@@ -79,7 +79,7 @@ class Shell:
         backoff = Backoff(lambda low, high: high)
         self.pool: RpcPool[Call] = RpcPool(self.channels, options, self, lambda: self.now, backoff)
 
-    def begin(self) -> Call:
+    def new_call(self) -> Call:
         if self.broken:
             raise RuntimeError("can't start new thread")
         self.made.append(Call(self))

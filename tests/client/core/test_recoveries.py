@@ -277,7 +277,7 @@ def test_a_session_that_is_handed_over_goes_on_at_once_and_its_rpc_takes_no_more
     finished(session.push("d"))
     rig.receive(response)
     before = rig.now
-    assert rig.rpcs[0][0].leaving
+    assert rig.rpcs[0][0].draining
     assert rig.mend() == 1, "nothing waits for the other one"
     assert rig.now == before
     rig.write()
@@ -465,7 +465,7 @@ def test_of_several_sessions_on_an_rpc_one_may_be_parked() -> None:
     finished(session.push("abc"))
     rig.write()
     rig.receive(rig.server.hand_over([1], PARKED))
-    assert not rig.rpcs[0][0].leaving
+    assert not rig.rpcs[0][0].draining
     finished(session.push("d"))
     finished(other.push("e"))
     rig.settle()

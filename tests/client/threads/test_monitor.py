@@ -5,21 +5,21 @@ from collections.abc import Callable
 
 import pytest
 
-from elman._threads.monitor import Monitor, Waiters, rest
+from elman._threads.monitor import Monitor, Waiters, wait
 
 
 def waiting(monitor: Monitor, waiters: Waiters, then: Callable[[], None]) -> threading.Thread:
     """A thread that waits for an event and then does something under the lock."""
 
-    def wait() -> None:
+    def run() -> None:
         with monitor.lock:
             waiter = monitor.enlist(waiters)
-        rest(waiter, None)
+        wait(waiter, None)
         with monitor.lock:
             monitor.returned(waiters, waiter)
             then()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=run)
     thread.start()
     return thread
 
@@ -44,7 +44,7 @@ def test_a_wait_ends_with_its_time() -> None:
     waiters: Waiters = []
     with monitor.lock:
         waiter = monitor.enlist(waiters)
-    rest(waiter, 0.01)
+    wait(waiter, 0.01)
     with monitor.lock:
         monitor.returned(waiters, waiter)
     assert not waiters

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 _FIRST_SECONDS = 0.05
-_MOST_SECONDS = 2.0
+_MAX_SECONDS = 2.0
 
 
 class Backoff:
@@ -25,9 +25,9 @@ class Backoff:
         self._tries += 1
         return self.delay_after(self._tries)
 
-    def delay_after(self, tries: int, most: float = _MOST_SECONDS) -> float:
+    def delay_after(self, tries: int, limit: float = _MAX_SECONDS) -> float:
         """Returns the delay after `tries` tries counted elsewhere, in seconds."""
-        return self._uniform(0, min(most, _FIRST_SECONDS * 2 ** min(tries - 1, 30)))
+        return self._uniform(0, min(limit, _FIRST_SECONDS * 2 ** min(tries - 1, 30)))
 
     def spread(self, seconds: float, tries: int) -> float:
         """Returns `seconds` plus a random share, to spread clients with an equal instruction."""

@@ -19,7 +19,7 @@ class Orphan:
     parked: bool = False
     """Whether the server parked the session until the next push, and then accepts the session
     again."""
-    leaving: bool = False
+    draining: bool = False
     """Whether new sessions should avoid the server too."""
     crashed: bool = False
     """Whether the RPC broke after the server had answered."""
@@ -28,10 +28,10 @@ class Orphan:
 def orphan_after_break(error: ElmanError, session: Session, *, crashed: bool) -> Orphan | None:
     """Returns the orphan for a session after the RPC's end, or None if the session cannot go on."""
     if isinstance(error, Unavailable):
-        return Orphan(error, leaving=True, crashed=crashed)
+        return Orphan(error, draining=True, crashed=crashed)
     # During an update, an old server without the model may be tried before a new server.
     if isinstance(error, ModelNotFound) and session.opened:
-        return Orphan(error, refused=True, leaving=True)
+        return Orphan(error, refused=True, draining=True)
     return None
 
 
@@ -41,11 +41,11 @@ def orphan_after_close(closed: pb.Closed, session: Session) -> Orphan | None:
     message = closed.message
     match closed.reason:
         case pb.CLOSE_REASON_MOVED:
-            return Orphan(Unavailable(message), after=0.0, leaving=True)
+            return Orphan(Unavailable(message), after=0.0, draining=True)
         case pb.CLOSE_REASON_PARKED:
             return Orphan(Unavailable(message), after=0.0, parked=True)
         case pb.CLOSE_REASON_SHUTDOWN:
-            return Orphan(Unavailable(message), leaving=True)
+            return Orphan(Unavailable(message), draining=True)
         case pb.CLOSE_REASON_UNAVAILABLE:
             return Orphan(Unavailable(message))
         case pb.CLOSE_REASON_OVERLOADED if session.opened:

@@ -11,9 +11,9 @@ from elman._core.recovery.backoff import Backoff
 from elman._core.session.operation import Failure
 from elman._core.session.session import Session
 
-_MOST_SECONDS_AFTER_CRASHES = 16.0
+_MAX_SECONDS_AFTER_CRASHES = 16.0
 """The session may be the cause of the crashes, so each retry may cost other clients a server."""
-_MOST_SECONDS_AFTER_REFUSALS = 0.2
+_MAX_SECONDS_AFTER_REFUSALS = 0.2
 """After a refusal, asking another server harms no server."""
 
 
@@ -40,14 +40,14 @@ class Recovery:
         open_timeout: float,
         servers: int,
         backoff: Backoff,
-        bring_back: Callable[[Session], None],
+        resume: Callable[[Session], None],
     ) -> None:
         """Sets the limits of retries.
 
         `resume_timeout`: seconds of retries for a session; 0 for no retries.
         `open_timeout`: seconds of retries for a session never opened.
         `servers`: least number of servers.
-        `bring_back`: resumes a parked session at once.
+        `resume`: resumes a parked session at once.
         """
         self._resume_timeout = resume_timeout
         self._open_timeout = open_timeout
@@ -59,7 +59,7 @@ class Recovery:
         """Sessions on a new RPC without progress so far."""
         self._parked: set[Session] = set()
         """Sessions without a server, and without need of a server until the next push."""
-        self._bring_back = bring_back
+        self._resume = resume
         self._at = -inf
         """Earliest time of the next try after a broken RPC."""
 
@@ -71,7 +71,7 @@ class Recovery:
         answer."""
         if not session.idle or not self._resume_timeout:
             return False
-        session.retries.begin_anew()
+        session.retries.reset()
         session.outbound = self
         session.parked = True
         self._trials.pop(session, None)
@@ -84,11 +84,11 @@ class Recovery:
         An orphan's pushes and requests are read by its next RPC.
         """
         if session in self._parked:
-            self._bring_back(session)
+            self._resume(session)
             self._parked.discard(session)
             session.parked = False
 
-    def ticket_wanted(self, session: Session) -> None:
+    def ticket_requested(self, session: Session) -> None:
         self.pushed(session)
 
     def closed(self, session: Session) -> None:
@@ -97,7 +97,7 @@ class Recovery:
             self._orphans.pop(session, None)
             session.end(None)
 
-    def got_on(self, session: Session) -> None:
+    def progressed(self, session: Session) -> None:
         """Ends the trial of a session, after an answer new to the session."""
         self._trials.pop(session, None)
 
@@ -142,14 +142,14 @@ class Recovery:
         if after or (after is not None and retries.tries == 1):
             return now + self._backoff.spread(after, retries.tries)
         if refused_by is not None:
-            return now + self._backoff.delay_after(retries.tries, _MOST_SECONDS_AFTER_REFUSALS)
+            return now + self._backoff.delay_after(retries.tries, _MAX_SECONDS_AFTER_REFUSALS)
         if self._at <= now:  # the first of several orphans sets the time for all
             self._at = now + self._backoff.delay()
         at = self._at
         if retries.tries > 1:  # the session itself may crash its servers
             crashes = retries.crashes
             at = max(at, now + self._backoff.delay_after(retries.tries))
-            at = max(at, now + self._backoff.delay_after(crashes, _MOST_SECONDS_AFTER_CRASHES))
+            at = max(at, now + self._backoff.delay_after(crashes, _MAX_SECONDS_AFTER_CRASHES))
         return at
 
     def _until(self, session: Session) -> float:
@@ -173,14 +173,14 @@ class Recovery:
 
     def due(self, now: float) -> list[Session]:
         """Removes and returns the orphans due for a try."""
-        found = [session for session, at in self._orphans.items() if at <= now]
-        for session in found:
+        due = [session for session, at in self._orphans.items() if at <= now]
+        for session in due:
             del self._orphans[session]
-        found = [session for session in found if not self.park(session)]
-        for session in found:
+        due = [session for session in due if not self.park(session)]
+        for session in due:
             if session.opened:
                 self._try(session, max(self._until(session), now + self._open_timeout))
-        return found
+        return due
 
     def overdue(self, now: float) -> list[Session]:
         """Removes and returns the sessions past the deadline on a new RPC; the sessions are lost.
@@ -192,7 +192,7 @@ class Recovery:
         for session in over:
             trial = self._trials.pop(session)
             if session.idle:
-                session.retries.begin_anew()
+                session.retries.reset()
             elif session.repeated > trial.repeated:
                 self._try(session, now + max(self._resume_timeout, self._open_timeout))
             else:

@@ -17,9 +17,9 @@ class Retries:
     def __init__(self) -> None:
         self.stuck = 0
         """Losses of a server in a row without a newer ticket."""
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Resets the counts, after progress."""
         self.since: float | None = None
         """Time of the first loss since the last progress; None without a loss."""

@@ -69,7 +69,7 @@ class FrameWriter:
         else:
             self._opens.append(session)
         self.unopened.add(session)
-        if session.ticket_wanted_at is not None:
+        if session.ticket_requested_at is not None:
             self._tickets.append(session)
         if session.closing:
             self._closes.append(session)

@@ -34,25 +34,25 @@ class Multiplexer:
         known: KnownModel,
         *,
         writable: Callable[[], None],
-        orphans: Callable[[Session, Orphan], bool] = lambda session, orphan: False,
+        orphaned: Callable[[Session, Orphan], bool] = lambda session, orphan: False,
         succeeded: Callable[[], None] = lambda: None,
-        got_on: Callable[[Session], None] = lambda session: None,
+        progressed: Callable[[Session], None] = lambda session: None,
         max_frame_bytes: int = 1024 * 1024,
     ) -> None:
-        """`orphans` is called with each session able to resume elsewhere, and returns whether it
+        """`orphaned` is called with each session able to resume elsewhere, and returns whether it
         will.
 
-        If `orphans` returns False, the session is lost. `succeeded` is called once, at the first
-        progress of any session. `got_on` is called at the progress of each session.
+        If `orphaned` returns False, the session is lost. `succeeded` is called once, at the first
+        progress of any session. `progressed` is called at the progress of each session.
         """
         self.finished = False
-        self.leaving = False
+        self.draining = False
         """Whether new sessions should be opened elsewhere."""
-        self._heard = False
+        self._answered = False
         """Whether the server has sent an answer."""
-        self._orphans = orphans
-        self._succeeded = succeeded
-        self._got_on = got_on
+        self._on_orphan = orphaned
+        self._on_success = succeeded
+        self._on_progress = progressed
         self._codec = known.codec
         self._writable = writable
         self._writer = FrameWriter(known, self, max_frame_bytes)
@@ -92,14 +92,14 @@ class Multiplexer:
             self._writer.close(session)
             self._writable()
 
-    def ticket_wanted(self, session: Session) -> None:
+    def ticket_requested(self, session: Session) -> None:
         """Part of `Outbound`."""
         self._writer.request_ticket(session)
         self._writable()
 
-    def got_on(self, session: Session) -> None:
+    def progressed(self, session: Session) -> None:
         """Part of `Outbound`."""
-        self._got_on(session)
+        self._on_progress(session)
 
     def close_sessions(self) -> None:
         """Closes all sessions for pushes."""
@@ -128,7 +128,7 @@ class Multiplexer:
         """Routes one frame. Raises `ServerError` for a breach of the protocol; the RPC must end
         then."""
         sessions = self._writer.sessions
-        self._heard = True
+        self._answered = True
         for opened in response.opened:
             session = self._session(opened.session)
             if session.ended:
@@ -170,7 +170,7 @@ class Multiplexer:
         for session in sessions:
             if session.ended:
                 continue
-            orphan = None if final else orphan_after_break(error, session, crashed=self._heard)
+            orphan = None if final else orphan_after_break(error, session, crashed=self._answered)
             if not orphan or not self._orphaned(session, orphan):
                 session.end(lost_failure(error, session, resuming=bool(orphan)))
         self._finish()
@@ -180,7 +180,7 @@ class Multiplexer:
         if orphan is None:
             session.end(closed_failure(closed, session))
             return
-        self.leaving |= orphan.leaving
+        self.draining |= orphan.draining
         if not self._orphaned(session, orphan):
             failure = closed_failure(closed, session)
             if session.opened:
@@ -192,10 +192,10 @@ class Multiplexer:
         if session.closing and not session.in_flight:
             session.end(None)
             return True
-        if not session.can_go_on:
+        if not session.can_resume:
             return False
         session.orphan()
-        return self._orphans(session, orphan)
+        return self._on_orphan(session, orphan)
 
     def _settled(self, session: Session, position: int | None) -> None:
         if self._writer.settle(session, position):
@@ -235,7 +235,7 @@ class Multiplexer:
                 row += count
                 if not self._progressed and session.retries.since is None:
                     self._progressed = True
-                    self._succeeded()
+                    self._on_success()
         except ValueError:
             raise ServerError("the server sent predictions whose lists differ in length") from None
 
@@ -243,4 +243,6 @@ class Multiplexer:
         try:
             return self._writer.sessions[number]
         except KeyError:
-            raise ServerError(f"the server spoke of session {number}, which is not open") from None
+            raise ServerError(
+                f"the server sent a message for session {number}, which is not open"
+            ) from None

@@ -39,7 +39,7 @@ C_co = TypeVar("C_co", bound=Call, covariant=True)
 class Shell(Protocol[C_co]):
     """Calls and the reconnector of a pool. The reconnector takes the pool's turns."""
 
-    def begin(self) -> C_co:
+    def new_call(self) -> C_co:
         """Makes a call with a new RPC. The pool starts the call later."""
 
     def need_reconnector(self) -> None:
@@ -82,7 +82,7 @@ class RpcPool(Generic[C]):
             open_timeout=options.connect_timeout,
             servers=count_addresses(options.targets),
             backoff=backoff or Backoff(),
-            bring_back=lambda session: self._adopt([session]),
+            resume=lambda session: self._adopt([session]),
         )
         self._current: C | None = None
         self._calls: dict[Rpc, C] = {}
@@ -134,7 +134,7 @@ class RpcPool(Generic[C]):
 
     def orphaned(self, rpc: Rpc, session: Session, orphan: Orphan) -> bool:
         """Part of `RpcEvents`."""
-        if orphan.leaving:
+        if orphan.draining:
             self._channels.retire(rpc.server_channel)
         elif orphan.refused:
             self._channels.leave(rpc.server_channel)
@@ -159,9 +159,9 @@ class RpcPool(Generic[C]):
         """Part of `RpcEvents`."""
         self._recovery.succeeded()
 
-    def got_on(self, session: Session) -> None:
+    def progressed(self, session: Session) -> None:
         """Part of `RpcEvents`."""
-        self._recovery.got_on(session)
+        self._recovery.progressed(session)
 
     def ended(self, rpc: Rpc, error: ElmanError | None) -> None:
         """Part of `RpcEvents`."""
@@ -199,15 +199,15 @@ class RpcPool(Generic[C]):
         """Returns the call for new sessions, and begins a call if needed."""
         if self._current is None or not self._takes_sessions(self._current):
             others = filter(self._takes_sessions, self._calls.values())
-            self._current = next(others, None) or self._begin()
+            self._current = next(others, None) or self._new_call()
         return self._current
 
     def _takes_sessions(self, call: C) -> bool:
         return call.rpc.open and self._channels.is_current(call.rpc.server_channel)
 
-    def _begin(self) -> C:
+    def _new_call(self) -> C:
         """Begins an RPC. The server must answer within the connect timeout."""
-        call = self._shell.begin()
+        call = self._shell.new_call()
         self._calls[call.rpc] = call
         self._deadlines[call.rpc] = self._clock() + self._options.connect_timeout
         self._shell.need_reconnector()

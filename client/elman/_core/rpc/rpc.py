@@ -20,7 +20,7 @@ class RpcEvents(Protocol):
     def succeeded(self) -> None:
         """Reports the first progress of any session of an RPC."""
 
-    def got_on(self, session: Session) -> None:
+    def progressed(self, session: Session) -> None:
         """Reports a session's progress: an answer new to the session."""
 
     def ended(self, rpc: "Rpc", error: ElmanError | None) -> None:
@@ -51,9 +51,9 @@ class Rpc:
         self.multiplexer = Multiplexer(
             known,
             writable=writable,
-            orphans=lambda session, orphan: events.orphaned(self, session, orphan),
+            orphaned=lambda session, orphan: events.orphaned(self, session, orphan),
             succeeded=events.succeeded,
-            got_on=events.got_on,
+            progressed=events.progressed,
             max_frame_bytes=max_frame_bytes,
         )
 
@@ -61,7 +61,7 @@ class Rpc:
     def open(self) -> bool:
         """Whether the RPC accepts more sessions."""
         multiplexer = self.multiplexer
-        return not (multiplexer.finished or multiplexer.leaving or self.server_channel.retired)
+        return not (multiplexer.finished or multiplexer.draining or self.server_channel.retired)
 
     def first_answer(self, server: str | None) -> None:
         """Records the first answer. `server`: the server's own name, if known."""

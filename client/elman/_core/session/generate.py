@@ -4,18 +4,30 @@ Independent of sockets, threads and event loops, like `elman._core.session.sessi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from elman._core.models import KnownModel
 from elman._core.session.mailbox import Mailbox
 from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
 from elman._core.session.sampler import Sampler, check_integer
 from elman._core.session.session import Session
-from elman._wire.codec import Codec
-from elman._wire.model import Input, InputKind, Model, OutputKind
+from elman._wire.model import Input, InputKind, OutputKind
 from elman._wire.outputs import Column
 from elman._wire.prediction import Prediction
 from elman.errors import InvalidElement, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """Arguments of `Stream.generate` beside the prime."""
+
+    length: int
+    output: str | None
+    temperature: float
+    top_k: int | None
+    seed: int | None
 
 
 class Generation:
@@ -27,26 +39,21 @@ class Generation:
     def __init__(
         self,
         session: Session,
-        model: Model,
-        codec: Codec,
+        known: KnownModel,
         prime: Any,
-        *,
-        length: int,
-        output: str | None,
-        temperature: float,
-        top_k: int | None,
-        seed: int | None,
+        options: GenerateOptions,
     ) -> None:
-        check_integer("length", length, 0)
+        check_integer("length", options.length, 0)
+        model, codec = known.model, known.codec
         payload = codec.many(prime)
         if not payload:
             raise InvalidElement("prime is empty; there must be an element to predict the next of")
         self._session = session
         self._codec = codec
-        self._left = length
-        self._column = choose(session.layout.columns, model.input, output)
+        self._left = options.length
+        self._column = choose(session.layout.columns, model.input, options.output)
         self._names = self._column.output.labels or model.input.vocabulary
-        self._sampler = Sampler(temperature, top_k, seed)
+        self._sampler = Sampler(options.temperature, options.top_k, options.seed)
         self._prime: Pipeline | None = Pipeline(session, payload)
         self._mailbox = Mailbox()
 
@@ -93,28 +100,28 @@ class Generation:
         return self._names[index] if self._names else index
 
 
-def choose(columns: Sequence[Column], given: Input, name: str | None) -> Column:
+def choose(columns: Sequence[Column], model_input: Input, name: str | None) -> Column:
     """Returns the column to sample from: probabilities or logits over the input's symbols.
 
     Raises `InvalidRequest` if there is no such column, or several and no name.
     """
-    fitting = {column.output.name: column for column in columns if _fits(column, given)}
+    fitting = {column.output.name: column for column in columns if _fits(column, model_input)}
     if name is None and len(fitting) == 1:
         return next(iter(fitting.values()))
     if name in fitting:
         return fitting[name]
-    asked = "" if name is None else f"output {name!r} does not fit; "
+    refused = "" if name is None else f"output {name!r} does not fit; "
     raise InvalidRequest(
-        f"{asked}generate needs a requested output of logits or probabilities over the input's "
+        f"{refused}generate needs a requested output of logits or probabilities over the input's "
         f"symbols; of this stream's {', '.join(c.output.name for c in columns)} these are: "
         f"{', '.join(fitting) or 'none'}"
     )
 
 
-def _fits(column: Column, given: Input) -> bool:
+def _fits(column: Column, model_input: Input) -> bool:
     output = column.output
     if output.kind is OutputKind.VALUES or len(output.shape) != 1:
         return False
     if output.labels:
-        return set(output.labels) <= set(given.vocabulary)
-    return given.kind is InputKind.TOKENS and output.shape[0] == given.size
+        return set(output.labels) <= set(model_input.vocabulary)
+    return model_input.kind is InputKind.TOKENS and output.shape[0] == model_input.size

@@ -27,10 +27,10 @@ class Outbound(Protocol[S]):
     def closed(self, session: S) -> None:
         """Reports the session's close for pushes."""
 
-    def ticket_wanted(self, session: S) -> None:
+    def ticket_requested(self, session: S) -> None:
         """Reports the session's request for a ticket."""
 
-    def got_on(self, session: S) -> None:
+    def progressed(self, session: S) -> None:
         """Reports progress: the session has a new answer."""
 
     def give_up(self, session: S, failure: Failure) -> None:
@@ -49,9 +49,9 @@ class _Nowhere:
 
     def closed(self, session: object) -> None: ...
 
-    def ticket_wanted(self, session: object) -> None: ...
+    def ticket_requested(self, session: object) -> None: ...
 
-    def got_on(self, session: object) -> None: ...
+    def progressed(self, session: object) -> None: ...
 
     def give_up(self, session: _Ending, failure: Failure) -> None:
         session.end(failure)

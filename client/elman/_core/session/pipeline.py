@@ -83,7 +83,7 @@ class Pipeline:
         self._reading.merge(self._mailbox.take_runs())
         return self._reading.drain()
 
-    def rest(self) -> Operation[list[Run]]:
+    def collect(self) -> Operation[list[Run]]:
         """Waits for all predictions."""
         runs: list[Run] = []
         while (yield from self._wait()):

@@ -37,13 +37,13 @@ class Sampler:
             )
         if self._temperature == 0 or self._top_k == 1:
             return int(np.argmax(probabilities))
-        given = weights = np.asarray(probabilities, np.float64)
+        values = weights = np.asarray(probabilities, np.float64)
         with np.errstate(divide="ignore", over="ignore"):
             exponents = np.log(weights / weights.max()) / self._temperature
         weights = np.exp(exponents)
         if self._top_k is not None and self._top_k < len(weights):
             # Rank the given probabilities: a high temperature can make different weights equal.
-            weights[np.argsort(-given, kind="stable")[self._top_k :]] = 0
+            weights[np.argsort(-values, kind="stable")[self._top_k :]] = 0
         cumulative = np.cumsum(weights)
         # Strictly below the total: the last index drawn has a weight above 0.
         target = self._random.random() * cumulative[-1]

@@ -21,7 +21,7 @@ class SendBuffer:
         """Position of the first element that can be pushed again."""
         return self._replay.start
 
-    def begin(self, position: int) -> None:
+    def start_at(self, position: int) -> None:
         """Sets the position of the first element."""
         self._replay = Replay(self._codec, position)
 

@@ -30,7 +30,7 @@ class Session:
 
     __slots__ = (
         "_buffer",
-        "_due",
+        "_expected",
         "_resumed_from",
         "_routes",
         "_ticket_waiters",
@@ -57,7 +57,7 @@ class Session:
         "ticket",
         "ticket_every",
         "ticket_position",
-        "ticket_wanted_at",
+        "ticket_requested_at",
         "wake",
         "window",
     )
@@ -99,14 +99,14 @@ class Session:
         self.ticket = options.ticket
         """Last ticket; None before the first."""
         self.ticket_position = -1
-        self.ticket_wanted_at: int | None = None
+        self.ticket_requested_at: int | None = None
         """Least position of the requested ticket; None without a request."""
         self._ticket_waiters = 0
         self.ticket_every = options.ticket_every
         """Number of elements between two tickets sent unasked; 0 for no tickets."""
         self._resumed_from = -1
         """Position of the ticket in use at the last loss of an RPC."""
-        self._due = 0
+        self._expected = 0
         """Position expected of the server's next prediction."""
         self.retries = Retries()
         self.resume_until = 0
@@ -134,7 +134,7 @@ class Session:
     @property
     def repeated(self) -> int:
         """Position up to which the present server has answered, repeated answers included."""
-        return self._due
+        return self._expected
 
     @property
     def resuming(self) -> bool:
@@ -149,7 +149,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether the session is open and owed no answer."""
-        waits = self.in_flight or self.closing or self.ticket_wanted_at is not None
+        waits = self.in_flight or self.closing or self.ticket_requested_at is not None
         return self.opened and not waits
 
     def opening(self) -> Operation[None]:
@@ -218,8 +218,8 @@ class Session:
         self.check()
         position = self.pushed
         if self.ticket is None or self.ticket_position < position:
-            self.ticket_wanted_at = max(position, self.ticket_wanted_at or 0)
-            self.outbound.ticket_wanted(self)
+            self.ticket_requested_at = max(position, self.ticket_requested_at or 0)
+            self.outbound.ticket_requested(self)
         self._ticket_waiters += 1
         try:
             while self.ticket is None or self.ticket_position < position:
@@ -232,9 +232,11 @@ class Session:
         finally:
             self._ticket_waiters -= 1
             if not self._ticket_waiters:
-                self.ticket_wanted_at = None
+                self.ticket_requested_at = None
         if not self.ticket:
-            raise InvalidRequest("the server has no tickets of this model: its state is too large")
+            raise InvalidRequest(
+                "the server has no tickets of this model: the model's state is too large"
+            )
         return self.ticket
 
     # -------------------------------------------------------------------------------------------
@@ -287,47 +289,47 @@ class Session:
         self.ticket_every = opened.ticket_every
         if not self.opened:
             self.opened = True
-            self._got_on()
+            self._report_progress()
             self.restart = False
-            self.pushed = self.answered = self._due = opened.position
-            self._buffer.begin(opened.position)
+            self.pushed = self.answered = self._expected = opened.position
+            self._buffer.start_at(opened.position)
             if self.ticket is not None:
                 self.ticket_position = opened.position
-        elif opened.position != self._due:
+        elif opened.position != self._expected:
             raise ServerError(
-                f"the server went on at position {opened.position} of a session; its ticket is of "
-                f"{self._due}"
+                f"the server resumed a session at position {opened.position}; the session's ticket "
+                f"is of position {self._expected}"
             )
 
     def keep_ticket(self, ticket: bytes, position: int) -> None:
         """Stores a ticket of the server. Raises `ServerError` if its position is not yet
         answered."""
-        if not self._buffer.start <= position <= self._due:
+        if not self._buffer.start <= position <= self._expected:
             raise ServerError(
-                f"the server sent a ticket of position {position} of a session; expected was one "
-                f"of {self._buffer.start} to {self._due}"
+                f"the server sent a ticket of position {position} of a session; expected were "
+                f"{self._buffer.start} to {self._expected}"
             )
-        got_on = position > self.ticket_position
+        progressed = position > self.ticket_position
         self.ticket, self.ticket_position = ticket, position
         if ticket:
             self.contexts = ()
             if self.ticket_every:
                 self._buffer.forget(position)
-        if self.ticket_wanted_at is not None and self.ticket_wanted_at <= position:
-            self.ticket_wanted_at = None
-            got_on = True
+        if self.ticket_requested_at is not None and self.ticket_requested_at <= position:
+            self.ticket_requested_at = None
+            progressed = True
             self.wake()
-        if got_on and self.retries.since is not None:
-            self._got_on()
+        if progressed and self.retries.since is not None:
+            self._report_progress()
 
-    def _got_on(self) -> None:
+    def _report_progress(self) -> None:
         """Reports progress. An open alone is no progress for a resumed session: its server may die
         of the next element."""
-        self.retries.begin_anew()
-        self.outbound.got_on(self)
+        self.retries.reset()
+        self.outbound.progressed(self)
 
     @property
-    def can_go_on(self) -> bool:
+    def can_resume(self) -> bool:
         """Whether the session can be opened again without loss."""
         if self.name and self.opened and not self.ticket:
             return False  # a server may have stored a later state than the session's start here
@@ -341,7 +343,7 @@ class Session:
             stuck = self.resume_until > self._buffer.start == self._resumed_from
             self.retries.stuck = self.retries.stuck + 1 if stuck else 0
             self._resumed_from = self._buffer.start
-        self._due = self._buffer.start
+        self._expected = self._buffer.start
         self._buffer.rewind()
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
@@ -350,22 +352,22 @@ class Session:
         Raises `ServerError` if the position is not the next position, or beyond the elements
         pushed.
         """
-        if position != self._due or position + count > self.sent:
+        if position != self._expected or position + count > self.sent:
             raise ServerError(
                 f"the server answered elements {position} to {position + count - 1} of a session; "
-                f"expected were {self._due} to {self.sent - 1}"
+                f"expected were {self._expected} to {self.sent - 1}"
             )
-        self._due += count
+        self._expected += count
         if position < self.answered:
-            again = min(count, self.answered - position)
-            row += again
-            position += again
-            count -= again
+            skipped = min(count, self.answered - position)
+            row += skipped
+            position += skipped
+            count -= skipped
             if not count:
                 return
         self.answered += count
         if self.retries.since is not None:
-            self._got_on()
+            self._report_progress()
         self._routes.deliver(frame, row, count, position)
         for source in tuple(self.sources):
             source()

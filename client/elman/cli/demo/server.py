@@ -104,7 +104,7 @@ class DemoServer:
 
     def _words(self) -> str:
         """Last lines of the server's log."""
-        return " | ".join(self._last) or "it said nothing"
+        return " | ".join(self._last) or "the server printed nothing"
 
     def _kill(self) -> None:
         if self._process.poll() is None:

@@ -14,7 +14,7 @@ class Return:
     """The last element."""
     ticket: bytes | None
     """Ticket to resume from; None for a new session."""
-    again: str
+    repeat: str
     """Text to push again after the ticket."""
 
 
@@ -55,7 +55,7 @@ class History:
         return Return(
             taken_back=self._text[-1],
             ticket=ticket,
-            again=self._text[position - start : last - start],
+            repeat=self._text[position - start : last - start],
         )
 
     def went_back(self) -> None:

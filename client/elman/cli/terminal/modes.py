@@ -69,7 +69,7 @@ class _Modes:
         import termios
 
         self._descriptor = descriptor
-        self._found = termios.tcgetattr(descriptor)
+        self._original = termios.tcgetattr(descriptor)
 
     def handlers(self) -> dict[signal.Signals, _Handler]:
         ending = {signal.Signals[name]: self._end for name in _ENDING}
@@ -84,7 +84,7 @@ class _Modes:
         self._apply(modes)
 
     def restore(self) -> None:
-        self._apply(self._found)
+        self._apply(self._original)
 
     def _apply(self, modes: list[object]) -> None:
         import termios

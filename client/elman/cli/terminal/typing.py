@@ -145,7 +145,7 @@ class Typing:
             return
         try:
             earlier = self._open(way.ticket)
-            for _ in earlier.map(way.again):
+            for _ in earlier.map(way.repeat):
                 pass
         except ElmanError as error:
             self._say(str(error))
@@ -155,8 +155,8 @@ class Typing:
         self._history.went_back()
         self._printer.taken_back(self._number, self._history.position, way.taken_back)
 
-    def _say(self, why: str) -> None:
-        click.echo(f"Backspace can't take back: {why}", err=True)
+    def _say(self, reason: str) -> None:
+        click.echo(f"Backspace can't take back: {reason}", err=True)
 
 
 def _ring() -> None:

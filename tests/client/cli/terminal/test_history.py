@@ -12,7 +12,7 @@ def test_from_the_first_element_the_way_back_is_a_new_session() -> None:
     assert history.back() is None
     history.typed("g")
     history.keep(b"g")
-    assert history.back() == Return(taken_back="g", ticket=None, again="")
+    assert history.back() == Return(taken_back="g", ticket=None, repeat="")
     history.went_back()
     assert (history.position, history.back()) == (0, None)
 
@@ -22,7 +22,7 @@ def test_the_way_back_is_from_the_ticket_before_the_element() -> None:
     for letter in ("g", "o"):
         history.typed(letter)
         history.keep(letter.encode())
-    assert history.back() == Return(taken_back="o", ticket=b"g", again="")
+    assert history.back() == Return(taken_back="o", ticket=b"g", repeat="")
 
 
 def test_what_lies_between_the_ticket_and_the_element_is_pushed_again() -> None:
@@ -31,7 +31,7 @@ def test_what_lies_between_the_ticket_and_the_element_is_pushed_again() -> None:
     history.keep(b"g")
     history.typed("ood")
     history.keep(b"good")
-    assert history.back() == Return(taken_back="d", ticket=b"g", again="oo")
+    assert history.back() == Return(taken_back="d", ticket=b"g", repeat="oo")
 
 
 def test_a_way_that_was_not_taken_changes_nothing() -> None:
@@ -68,7 +68,7 @@ def test_the_way_back_always_leads_to_the_text_before(script: list[str], tickets
             history.typed(action)
             text += action
         elif (way := history.back()) is not None:
-            assert (way.ticket or b"").decode() + way.again + way.taken_back == text
+            assert (way.ticket or b"").decode() + way.repeat + way.taken_back == text
             history.went_back()
             text = text[:-1]
         assert history.position == len(text)
