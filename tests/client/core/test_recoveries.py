@@ -123,7 +123,7 @@ def test_what_is_kept_to_be_pushed_again_is_bounded_by_the_tickets() -> None:
         rig.write()
         rig.answer()
         read(session)
-        replay = session._buffer._replay
+        replay = session.buffer._replay
         most = max(most, replay.stop - replay.start)
         assert len(replay._blocks) + len(replay._loose) < 100
     assert 90 < most <= 100

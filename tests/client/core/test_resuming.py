@@ -114,7 +114,7 @@ def test_those_that_are_opened_do_not_wait_for_those_that_resume() -> None:
     rig.mend()
     while rig.write():
         pass
-    assert session.pending_elements, "it waits for a ticket"
+    assert session.buffer.pending, "it waits for a ticket"
     [other] = opened(rig)
     finished(other.push("b"))
     assert rig.write()

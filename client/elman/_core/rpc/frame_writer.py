@@ -142,7 +142,7 @@ class FrameWriter:
             frame.tickets.append(session.number)
             self._window.sent(session, nbytes, session.sent)
             budget -= nbytes
-            if session.pending_elements and not session.resuming:
+            if session.buffer.pending and not session.resuming:
                 unfinished.append(session.number)
         return budget
 
@@ -165,7 +165,7 @@ class FrameWriter:
             budget -= self._open(frame, session)
             if budget > 0 or (fits and self._codec.width <= _SMALL_BYTES):
                 budget -= push.add(session, budget)
-            if session.pending_elements:
+            if session.buffer.pending:
                 unfinished.append(session.number)
         return budget
 
@@ -190,7 +190,7 @@ class FrameWriter:
         if session.ticket:
             message.ticket = session.ticket
             if session.name:
-                message.replay = session.pending_elements
+                message.replay = session.buffer.pending
         else:
             message.contexts.extend(session.contexts)
             if session.opened:
@@ -206,7 +206,7 @@ class FrameWriter:
             if session is None:
                 continue
             budget -= add(session, budget)
-            if session.pending_elements:
+            if session.buffer.pending:
                 pushes.appendleft(number)
                 break
 
@@ -216,7 +216,7 @@ class FrameWriter:
             session = queue.popleft()
             if session.outbound is not self._owner or self._has_ended(session):
                 continue
-            if session.pending_elements or session in self.unopened or budget <= 0:
+            if session.buffer.pending or session in self.unopened or budget <= 0:
                 queue.append(session)
             else:
                 numbers.append(session.number)

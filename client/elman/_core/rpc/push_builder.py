@@ -29,7 +29,7 @@ class PushBuilder:
         Returns the bytes added.
         """
         width = self._width
-        count = session.take(budget // width if budget > width else 1, self._parts)
+        count = session.buffer.take(budget // width if budget > width else 1, self._parts)
         if not count:
             return 0
         self._numbers.append(session.number)

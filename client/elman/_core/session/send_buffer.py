@@ -7,14 +7,16 @@ from elman._wire.codec import Codec, Payload
 
 
 class SendBuffer:
-    __slots__ = ("_codec", "_payloads", "_replay", "pending")
+    __slots__ = ("_codec", "_payloads", "_replay", "keeps", "pending")
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, *, keeps: bool) -> None:
         self._codec = codec
         self._payloads: deque[Payload] = deque()
         self._replay = Replay(codec)
         self.pending = 0
         """Number of elements to push."""
+        self.keeps = keeps
+        """Whether elements taken are kept, to be pushed again."""
 
     @property
     def start(self) -> int:
@@ -25,37 +27,38 @@ class SendBuffer:
         """Sets the position of the first element."""
         self._replay = Replay(self._codec, position)
 
-    def put(self, payload: Payload, count: int) -> None:
-        """Appends `count` elements to push."""
+    def put(self, payload: Payload, count: int) -> int:
+        """Appends `count` elements to push. Returns the number of elements to push."""
         self._payloads.append(payload)
         self.pending += count
+        return self.pending
 
-    def take(self, limit: int, parts: list[Payload], *, keep: bool) -> int:
-        """Moves up to `limit` elements into `parts`. Returns the number moved.
-
-        `keep`: whether to keep the elements, to be pushed again.
-        """
-        first = len(parts)
+    def take(self, limit: int, parts: list[Payload]) -> int:
+        """Moves up to `limit` elements into `parts`. Returns the number moved."""
+        payloads = self._payloads
         if self.pending <= limit:
             taken = self.pending
-            parts.extend(self._payloads)
-            self._payloads.clear()
-        else:
-            taken = 0
-            unit = self._codec.unit
-            while taken < limit:
-                part = self._payloads.popleft()
-                count = len(part) // unit
-                if taken + count > limit:
-                    count = limit - taken
-                    self._payloads.appendleft(part[count * unit :])
-                    part = part[: count * unit]
-                parts.append(part)
-                taken += count
+            self.pending = 0
+            parts.extend(payloads)
+            if self.keeps:
+                for part in payloads:
+                    self._replay.add(part)
+            payloads.clear()
+            return taken
+        taken = 0
+        unit = self._codec.unit
+        while taken < limit:
+            part = payloads.popleft()
+            count = len(part) // unit
+            if taken + count > limit:
+                count = limit - taken
+                payloads.appendleft(part[count * unit :])
+                part = part[: count * unit]
+            parts.append(part)
+            if self.keeps:
+                self._replay.add(part)
+            taken += count
         self.pending -= taken
-        if keep:
-            for i in range(first, len(parts)):
-                self._replay.add(parts[i])
         return taken
 
     def forget(self, position: int) -> None:

@@ -29,13 +29,13 @@ class Session:
     """
 
     __slots__ = (
-        "_buffer",
         "_expected",
         "_resumed_from",
         "_routes",
         "_ticket_waiters",
         "_window_limit",
         "answered",
+        "buffer",
         "closing",
         "codec",
         "contexts",
@@ -92,7 +92,7 @@ class Session:
         self.pushed = 0
         self.answered = 0
         self.inbox = Mailbox()
-        self._buffer = SendBuffer(codec)
+        self.buffer = SendBuffer(codec, keeps=options.ticket_every > 0)
         self._routes = Routes()
         self.sources: list[Callable[[], None]] = []
         """Callbacks after each delivery, to push more elements into the free room."""
@@ -122,14 +122,9 @@ class Session:
         return self.pushed - self.answered
 
     @property
-    def pending_elements(self) -> int:
-        """Number of elements to push on the present RPC or the next."""
-        return self._buffer.pending
-
-    @property
     def sent(self) -> int:
         """Number of elements pushed on the present RPC or covered by the RPC's first ticket."""
-        return self.pushed - self._buffer.pending
+        return self.pushed - self.buffer.pending
 
     @property
     def repeated(self) -> int:
@@ -261,8 +256,7 @@ class Session:
         """Pushes `count` elements, within the window. Their predictions go to `reader`."""
         self.pushed += count
         self._routes.add(self.pushed, reader)
-        self._buffer.put(payload, count)
-        if self._buffer.pending == count or self.parked:
+        if self.buffer.put(payload, count) == count or self.parked:
             self.outbound.pushed(self)
 
     def abandon(self, reader: Reader) -> None:
@@ -274,10 +268,6 @@ class Session:
     # -------------------------------------------------------------------------------------------
     # For the multiplexer
 
-    def take(self, limit: int, parts: list[Payload]) -> int:
-        """Moves up to `limit` pending elements into `parts`. Returns the number moved."""
-        return self._buffer.take(limit, parts, keep=self.ticket_every > 0)
-
     def accept(self, opened: Opened) -> None:
         """Handles the opening of the session by a server, first or repeated.
 
@@ -287,12 +277,13 @@ class Session:
         self.id = opened.id
         self.window = max(1, opened.window if limit is None else min(opened.window, limit))
         self.ticket_every = opened.ticket_every
+        self.buffer.keeps = opened.ticket_every > 0
         if not self.opened:
             self.opened = True
             self._report_progress()
             self.restart = False
             self.pushed = self.answered = self._expected = opened.position
-            self._buffer.start_at(opened.position)
+            self.buffer.start_at(opened.position)
             if self.ticket is not None:
                 self.ticket_position = opened.position
         elif opened.position != self._expected:
@@ -304,17 +295,17 @@ class Session:
     def keep_ticket(self, ticket: bytes, position: int) -> None:
         """Stores a ticket of the server. Raises `ServerError` if its position is not yet
         answered."""
-        if not self._buffer.start <= position <= self._expected:
+        if not self.buffer.start <= position <= self._expected:
             raise ServerError(
                 f"the server sent a ticket of position {position} of a session; expected were "
-                f"{self._buffer.start} to {self._expected}"
+                f"{self.buffer.start} to {self._expected}"
             )
         progressed = position > self.ticket_position
         self.ticket, self.ticket_position = ticket, position
         if ticket:
             self.contexts = ()
             if self.ticket_every:
-                self._buffer.forget(position)
+                self.buffer.forget(position)
         if self.ticket_requested_at is not None and self.ticket_requested_at <= position:
             self.ticket_requested_at = None
             progressed = True
@@ -340,11 +331,11 @@ class Session:
         self.outbound = NOWHERE
         if self.opened:
             self.resume_until = max(self.resume_until, self.sent)
-            stuck = self.resume_until > self._buffer.start == self._resumed_from
+            stuck = self.resume_until > self.buffer.start == self._resumed_from
             self.retries.stuck = self.retries.stuck + 1 if stuck else 0
-            self._resumed_from = self._buffer.start
-        self._expected = self._buffer.start
-        self._buffer.rewind()
+            self._resumed_from = self.buffer.start
+        self._expected = self.buffer.start
+        self.buffer.rewind()
 
     def deliver(self, frame: Frame, row: int, count: int, position: int) -> None:
         """Hands `count` predictions to the readers, and drops repeated predictions.
@@ -352,7 +343,7 @@ class Session:
         Raises `ServerError` if the position is not the next position, or beyond the elements
         pushed.
         """
-        if position != self._expected or position + count > self.sent:
+        if position != self._expected or position + count > self.pushed - self.buffer.pending:
             raise ServerError(
                 f"the server answered elements {position} to {position + count - 1} of a session; "
                 f"expected were {self._expected} to {self.sent - 1}"
@@ -378,5 +369,5 @@ class Session:
             self.ended = True
             self.closing = True
             self.failure = failure
-            self._buffer.clear()
+            self.buffer.clear()
             self.wake()
