@@ -61,7 +61,7 @@ _MODULES = {
         "Unavailable",
     ),
 }
-_SUBMODULES = {"_core", "_threads", "_wire", "aio", "errors", "v1"}
+_SUBMODULES = {"_core", "_process", "_threads", "_wire", "aio", "errors", "v1"}
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
