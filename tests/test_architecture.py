@@ -308,7 +308,7 @@ def test_only_the_program_knows_click_and_rich() -> None:
     } == set()
 
 
-SHELL = {f"elman_server.engine.{name}" for name in ("engine", "executor", "worker")}
+SHELL = {f"elman_server.engine.{name}" for name in ("engine", "executor", "parking", "worker")}
 CORE = {
     module for module in modules("elman_server") if within(module, "elman_server.engine")
 } - SHELL
@@ -325,6 +325,7 @@ def test_the_core_of_the_engine_is_pure(module: str) -> None:
         "contextlib",
         "dataclasses",
         "enum",
+        "functools",
         "itertools",
         "typing",
         "weakref",

@@ -9,18 +9,21 @@ from numpy.typing import NDArray
 
 from elman_server.engine.arrays import Elements
 from elman_server.engine.batch import Batch
+from elman_server.engine.capture import CaptureJob
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.ending import EndReason
-from elman_server.engine.init import Contexts, InitJob
+from elman_server.engine.init import InitJob
+from elman_server.engine.initial_state import Contexts
 from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.job import Job
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.restore import RestoreJob
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
-from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
+from elman_server.engine.snapshot import Tensors
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.stats import StepStats
 from elman_server.engine.table import SessionTable
-from elman_server.engine.worker import Work
 from elman_server.model.selection import EncodedValues
 
 MODULUS = 2**31 - 1
@@ -109,9 +112,14 @@ class FakeSelection:
         return [EncodedValues(values=outputs[name].tobytes()) for name in sorted(self.names)]
 
 
-def slots_of(work: Work) -> list[int]:
+def slots_of(work: Job) -> list[int]:
     """The slots in a job."""
     return [int(slot) for slot in work.slots]
+
+
+def complete(scheduler: Scheduler, batch: Batch, now: float = 0.0) -> list[Session]:
+    """Ends a step without its predictions. Returns the sessions ended by the step."""
+    return scheduler.lifecycle.complete(batch.slots, batch.counts, now)
 
 
 def slots(sessions: Iterable[Session]) -> list[int]:
@@ -129,7 +137,8 @@ def session_in(
         slot=Slot(number, 0),
         table=table,
     )
-    table.add(number, number=number, receiver=session.receiver, fresh=True)
+    table.add(number, number=number, receiver=session.receiver)
+    table.begin(number)
     return session
 
 

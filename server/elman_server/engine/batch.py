@@ -1,8 +1,9 @@
-"""A batch: rows that go through a step together, and the predictions' way back."""
+"""A step: the job that takes a batch of rows through the model, and the predictions' way back."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,25 @@ from numpy.typing import NDArray
 from elman_server.engine.arrays import Elements, Numbers, Rows, Times
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.delivery import Outputs as Outputs
+from elman_server.engine.ending import Ending
+from elman_server.engine.estimates import Estimates
+from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.lifecycle import Lifecycle
+from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.table import ENDED, SessionTable
+from elman_server.engine.phase import ENDED
+from elman_server.engine.settled import Settle, Settled, Span
+from elman_server.engine.stats import StepStats
+from elman_server.engine.table import SessionTable
+
+
+class StepRunner(Protocol):
+    def run(self, batch: "Batch", interrupt: Interrupt | None = None) -> Outputs:
+        """Takes the rows' states from their slots, runs the step, and puts the new states back.
+
+        Returns the outputs that the batch wants, `[rows, chunk, *shape]`. Values beyond a row's own
+        elements are undefined. After an exception the states of the batch's rows are unchanged.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +62,42 @@ class Batch:
     outputs: frozenset[str]
     """Names of the outputs needed by any row."""
 
+    data_dependent = True
+    failure = "the model failed in a step; the session's state is lost"
+
     def __len__(self) -> int:
         return len(self.slots)
+
+    def seconds(self, estimates: Estimates) -> float:
+        return estimates.step_seconds(len(self), self.chunk)
+
+    def run(self, runner: StepRunner, interrupt: Interrupt | None) -> Settle:
+        return partial(self.settle, runner.run(self, interrupt))
+
+    def settle(self, outputs: Outputs, lifecycle: Lifecycle, span: Span) -> Settled:
+        """Puts predictions into the outboxes and counts the elements as answered."""
+        sorted_out = list(deliveries(self, outputs))
+        for outbox, delivery in sorted_out:
+            outbox.deliver(delivery)
+        answered = sum(sum(delivery.counts) for _, delivery in sorted_out)
+        return Settled(
+            outboxes={outbox for outbox, _ in sorted_out},
+            ended=lifecycle.complete(self.slots, self.counts, span.end),
+            stats=partial(self._stats, span, outputs, answered),
+        )
+
+    def fail(self, lifecycle: Lifecycle, ending: Ending, span: Span) -> Settled:
+        settled = Settled.of(lifecycle.fail(self.slots.tolist(), ending))
+        return replace(settled, stats=partial(self._stats, span, {}, 0))
+
+    def _stats(self, span: Span, outputs: Outputs, answered: int) -> StepStats:
+        return StepStats(
+            batch_size=len(self),
+            answered=answered,
+            seconds=span.end - span.start,
+            queue_delays=span.start - self.times,
+            nonfinite=count_nonfinite(outputs, self.counts),
+        )
 
     def part(self, start: int, stop: int) -> "Batch":
         """Returns rows `start` to `stop - 1` as a separate batch."""
@@ -76,7 +128,7 @@ def deliveries(batch: Batch, outputs: Outputs) -> Iterator[tuple[Outbox, Deliver
     positions = table.position[batch.slots].tolist()
     gone: set[int] = set()
     if table.leavers:
-        gone = set((table.leaving[batch.slots] == ENDED).nonzero()[0].tolist())
+        gone = set((table.stage[batch.slots] == ENDED).nonzero()[0].tolist())
     first = 0
     for part in batch.parts:
         own = slice(part.start, part.stop)

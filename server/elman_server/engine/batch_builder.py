@@ -8,11 +8,12 @@ import numpy as np
 
 from elman_server.engine.arrays import Elements, Numbers, Rows, Times
 from elman_server.engine.batch import Batch, Part
+from elman_server.engine.holds import Holds
 from elman_server.engine.limits import Seconds, StepLimits, StepSizer
-from elman_server.engine.outbox import Outbox
+from elman_server.engine.phase import STEPPING
 from elman_server.engine.queues import Queues
 from elman_server.engine.ready_queue import ReadyQueue
-from elman_server.engine.table import IN_STEP, SessionTable
+from elman_server.engine.table import SessionTable
 
 
 class BatchBuilder:
@@ -24,6 +25,7 @@ class BatchBuilder:
         table: SessionTable,
         queues: Queues,
         lines: ReadyQueue,
+        holds: Holds,
     ) -> None:
         """`seconds(rows, chunk)` estimates the model's seconds for a step."""
         self._limits = limits
@@ -33,8 +35,7 @@ class BatchBuilder:
         self._ready = lines
         self._rows = limits.max_batch_size
         """Rows of the last step shared by several sessions."""
-        self._held: dict[Outbox, list[tuple[Rows, int]]] = {}
-        """Outboxes that wait to be emptied, with the rows of held sessions and their `place`."""
+        self._holds = holds
 
     @property
     def full(self) -> bool:
@@ -44,33 +45,6 @@ class BatchBuilder:
         if lines.sessions >= min(limits.max_batch_size, self._rows):
             return True
         return lines.elements >= limits.max_step_elements
-
-    @property
-    def held(self) -> int:
-        """Elements held for a caller that does not read."""
-        # Called at each push, and mostly no outbox is held.
-        return sum(outbox.pending for outbox in self._held) if self._held else 0
-
-    def hold(self, outbox: Outbox) -> None:
-        """Counts an outbox's waiting elements as held until the caller reads."""
-        self._held.setdefault(outbox, [])
-
-    def release(self, outbox: Outbox) -> bool:
-        """Releases sessions held because of a full outbox. Returns whether there were any."""
-        held = self._held.pop(outbox, None)
-        for rows, place in held or ():
-            present = rows[self._table.place[rows] == place]
-            if len(present):
-                self._ready.append(present, self._table.waiting[present])
-        return held is not None
-
-    def forget(self, row: int) -> None:
-        """Drops a session's queue."""
-        outbox = self._table.receiver_of(row).outbox
-        outbox.pending -= int(self._table.waiting[row])
-        self._queues.clear(row)
-        if not outbox.pending:
-            self._held.pop(outbox, None)
 
     def take(self, first: int, idle: bool) -> Batch | None:
         """Takes the best batch out of the queues, with the sessions of line `first` first. `None`
@@ -117,7 +91,7 @@ class BatchBuilder:
         table = self._table
         waiting = int(table.waiting[row])
         count = self._sizer.fit_one(waiting)
-        table.place[row] = IN_STEP
+        table.phase[row] = STEPPING
         table.in_flight[row] = count
         receiver.outbox.pending -= count
         elements, times = self._queues.take_of(row, count)
@@ -136,14 +110,13 @@ class BatchBuilder:
     def _hold(self, rows: Rows, ids: Numbers, alike: bool) -> bool:
         """Takes rows with a full outbox out of the ready queue. Returns False if all outboxes have
         room."""
-        table, held = self._table, False
+        held = False
         each = rows[:1] if alike else rows[np.unique(ids, return_index=True)[1]]
         for row in each.tolist():
             receiver = self._table.receiver_of(row)
             if receiver.outbox.full:
                 own = rows[ids == receiver.id]
-                table.place[own] = place = -self._ready.new_place()
-                self._held.setdefault(receiver.outbox, []).append((own, place))
+                self._holds.add_rows(receiver.outbox, own)
                 held = True
         return held
 
@@ -169,7 +142,7 @@ class BatchBuilder:
         times: Times,
     ) -> Batch:
         table = self._table
-        table.place[rows] = IN_STEP
+        table.phase[rows] = STEPPING
         table.in_flight[rows] = counts
         names: frozenset[str] = frozenset()
         totals = [len(elements)]

@@ -8,7 +8,7 @@ arrive during a step form the next step.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -17,23 +17,24 @@ import structlog
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Elements, Numbers, Rows
-from elman_server.engine.batch import Batch, deliveries
 from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
 from elman_server.engine.estimates import Estimates
-from elman_server.engine.executor import Executor, TooLong
-from elman_server.engine.init import InitialState, InitJob, nbytes
+from elman_server.engine.executor import Executor
+from elman_server.engine.initial_state import InitialState, nbytes
+from elman_server.engine.job import Job, Result, TooLong, too_long
 from elman_server.engine.mail import Mail
-from elman_server.engine.nonfinite import count_nonfinite
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.parking import Parking
 from elman_server.engine.queues import ENTRY_NBYTES
 from elman_server.engine.request import OpenRequest
 from elman_server.engine.runner import Runner
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.snapshot import CaptureJob, Keeping, RestoreJob, Snapshot, Tensors
-from elman_server.engine.stats import Observer, StepStats
-from elman_server.engine.worker import Result, Work, Worker
+from elman_server.engine.settled import Settled
+from elman_server.engine.snapshot import Keeping, Snapshot
+from elman_server.engine.stats import Observer
+from elman_server.engine.worker import Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
 from elman_server.process.cputime import cpu_seconds
 
@@ -42,44 +43,13 @@ _AHEAD = 2
 thread then need not wait for the event loop between steps. A late element waits for at most two
 steps, and both are bounded."""
 
-_STEP_FAILED = Ending(
-    reason=EndReason.STEP_FAILED,
-    message="the model failed in a step; the session's state is lost",
-)
-_INIT_FAILED = Ending(
-    reason=EndReason.STEP_FAILED,
-    message="the model failed to make the session's state from its contexts",
-)
-_RESTORE_FAILED = Ending(
-    reason=EndReason.STEP_FAILED,
-    message="the session's state could not be put back",
-)
-_TOO_LONG = "took longer than step_timeout, which is {:g} s; the session's state is lost"
-
-_FAILED = {
-    Batch: _STEP_FAILED,
-    InitJob: _INIT_FAILED,
-    RestoreJob: _RESTORE_FAILED,
-}
 _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
 )
-_PARKING_GRAIN = 0.05
-"""Largest delay in parking an idle session, as a share of `park_after`."""
 _AT_ONCE = 64
 """Sessions handled by `_each` before other tasks get a turn."""
 _LAST_SECONDS = 1.0
 """Seconds of waiting for in-flight work after a drain's grace period."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Settled:
-    """Effects of finished work: outboxes to notify, sessions that ended, elements answered."""
-
-    outboxes: set[Outbox]
-    ended: list[Session]
-    answered: int
-    """Elements with predictions for an open session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +107,12 @@ class Engine:
         self._giving_up: asyncio.Task[None] | None = None
         self._admission = admission
         self._observer = observer
-        self._parking: asyncio.TimerHandle | None = None
+        self._parking = Parking(
+            after=settings.park_after,
+            longest_idle=lambda: scheduler.table.longest_idle,
+            park=self._park,
+            clock=clock,
+        )
         self._clock = clock
         self._worker = Worker(
             name=f"elman-{settings.name}", run=self._executor.run, done=self._worked
@@ -155,9 +130,9 @@ class Engine:
 
     async def stop(self) -> None:
         """Waits for the running step and ends the compute thread. All sessions must have ended."""
-        for timer in (self._parking, self._looking):
-            if timer is not None:
-                timer.cancel()
+        self._parking.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         await self._worker.stop()
 
     async def idle(self) -> None:
@@ -187,7 +162,7 @@ class Engine:
     @property
     def slots(self) -> int:
         """Rows of state in use."""
-        return self._scheduler.pool.used
+        return self._scheduler.slots
 
     def open(self, request: OpenRequest) -> Session:
         """Returns a new session. Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`."""
@@ -202,7 +177,7 @@ class Engine:
         now = self._clock() if request.cadence or request.parkable else 0.0
         session = self._scheduler.add(request, id=secrets.token_hex(8), now=now)
         if request.parkable:
-            self._park_in_time()
+            self._parking.schedule()
         if initial_state is not None and not awaited:
             self._wake()
         self._idle.clear()
@@ -331,26 +306,11 @@ class Engine:
             return False
         return True
 
-    def _park_in_time(self) -> None:
-        """Schedules the next search for idle sessions, for when the first may be idle long
-        enough."""
-        if self._parking is not None or self._settings.park_after == inf:
-            return
-        longest = self._scheduler.table.longest_idle
-        if longest != inf:
-            # A lower bound, so that one search serves many sessions.
-            least = self._settings.park_after * _PARKING_GRAIN
-            delay = max(least, longest + self._settings.park_after - self._clock())
-            # A session still waiting for its first element may get it, and be idle, at any time.
-            delay = min(delay, self._settings.park_after)
-            self._parking = self._loop.call_later(delay, self._park)
-
-    def _park(self) -> None:
-        self._parking = None
+    def _park(self, since: float) -> None:
+        """Parks sessions idle since a time."""
         if not self.pinned:
-            for session in self._scheduler.idle(self._clock() - self._settings.park_after):
+            for session in self._scheduler.idle(since):
                 self.close(session, _PARKED)
-        self._park_in_time()
 
     def now(self) -> float:
         """Seconds on the engine's clock."""
@@ -367,24 +327,23 @@ class Engine:
 
     def _start_steps(self, *, idle: bool) -> None:
         while self._working < _AHEAD and (not self._working or self._scheduler.full):
-            work = self._scheduler.schedule(idle=idle)
+            job = self._scheduler.schedule(idle=idle)
             idle = False
             self._admission.relieve()
-            if work is None:
+            if job is None:
                 return
-            if not self._working and self._executor.runs_inline(work):
-                results = self._run_inline(work)
-                self._tell(results, self._settle(results))
+            if not self._working and self._executor.runs_inline(job):
+                self._tell(self._settle(self._run_inline(job)))
                 if self._scheduler.ready:
                     self._wake()
                 return
             self._working += 1
-            self._worker.submit(work)
+            self._worker.submit(job)
             self._look_in_time()
 
-    def _run_inline(self, work: Work) -> list[Result]:
+    def _run_inline(self, job: Job) -> list[Result]:
         was_inline = self._executor.inline
-        results = self._executor.run_inline(work)
+        results = self._executor.run_inline(job)
         if was_inline and not self._executor.inline:
             self._log.warning("a step took long, no other runs on the event loop")
         return results
@@ -398,7 +357,7 @@ class Engine:
         settled = self._settle(results)
         # Start the next step first: notifying this step's callers can overlap with it.
         self._start_steps(idle=False)
-        self._tell(results, settled)
+        self._tell(settled)
 
     def _look_in_time(self) -> None:
         """Schedules a check of the compute thread for work that takes too long."""
@@ -419,86 +378,43 @@ class Engine:
         """Ends all sessions, because the running step does not stop on an interrupt."""
         self._stuck = True
         self._log.error("the model does not come to the end of a step, and serves no more")
-        ending = self._too_long("a step")
+        ending = too_long(self._settings.step_timeout)
         self._giving_up = self._loop.create_task(self._each(partial(self.abort, ending=ending)))
         self._tell_stuck(True)
 
-    def _too_long(self, what: str) -> Ending:
-        return Ending(
-            reason=EndReason.STEP_FAILED,
-            message=f"{what} {_TOO_LONG.format(self._settings.step_timeout)}",
-        )
-
-    def _settle(self, results: list[Result]) -> list[_Settled]:
-        settled = [self._settle_one(result) for result in results]
-        failed = [result for result in results if isinstance(result.outputs, Exception)]
+    def _settle(self, results: list[Result]) -> list[Settled]:
+        settled = [self._scheduler.settle(result) for result in results]
+        self._admission.relieve()
+        failed = [result for result in results if isinstance(result.outcome, Exception)]
         if failed:
-            late = [result for result in failed if isinstance(result.outputs, TooLong)]
-            if late:
-                self._log.error(
-                    "a step took too long",
-                    step_timeout=self._settings.step_timeout,
-                    sessions=sum(len(result.work) for result in late),
-                )
-            others = [result for result in failed if not isinstance(result.outputs, TooLong)]
-            if others:
-                self._log.error(
-                    "the model failed",
-                    error=str(others[0].outputs),
-                    sessions=sum(len(result.work) for result in others),
-                )
+            self._log_failures(failed)
         return settled
 
-    def _settle_one(self, result: Result) -> _Settled:
-        """Puts predictions into the outboxes and counts the elements as answered."""
-        work, outputs = result.work, result.outputs
-        if isinstance(work, CaptureJob):
-            tensors = outputs if isinstance(outputs, tuple) else None
-            return self._settle_reading(work, tensors, result.end)
-        if isinstance(outputs, Exception):
-            ending = _FAILED[type(work)]
-            if isinstance(outputs, TooLong):
-                ending = self._too_long("a step")
-            failed = self._scheduler.fail(work, ending)
-            return _Settled(
-                outboxes={session.outbox for session in failed}, ended=failed, answered=0
+    def _log_failures(self, failed: list[Result]) -> None:
+        late = [result for result in failed if isinstance(result.outcome, TooLong)]
+        if late:
+            self._log.error(
+                "a step took too long",
+                step_timeout=self._settings.step_timeout,
+                sessions=sum(len(result.job) for result in late),
             )
-        if not isinstance(work, Batch):
-            outboxes = self._outboxes(work.slots)
-            self._scheduler.begun(work)
-            self._admission.relieve()
-            return _Settled(outboxes=outboxes, ended=[], answered=0)
-        assert not isinstance(outputs, tuple)
-        sorted_out = list(deliveries(work, outputs))
-        for outbox, delivery in sorted_out:
-            outbox.deliver(delivery)
-        return _Settled(
-            outboxes={outbox for outbox, _ in sorted_out},
-            ended=self._scheduler.complete(work, result.end),
-            answered=sum(sum(delivery.counts) for _, delivery in sorted_out),
-        )
+        others = [result for result in failed if not isinstance(result.outcome, TooLong)]
+        if others:
+            self._log.error(
+                "the model failed",
+                error=str(others[0].outcome),
+                sessions=sum(len(result.job) for result in others),
+            )
 
-    def _settle_reading(self, reading: CaptureJob, tensors: Tensors | None, now: float) -> _Settled:
-        outboxes = self._outboxes(reading.slots)
-        snapshots, ended = self._scheduler.took(reading, tensors, now)
-        for session, snapshot in snapshots:
-            session.outbox.snapshot(session.snapshot_event(snapshot))
-            if session.keeping is not None:
-                session.keeping.snapshot(snapshot)
-        return _Settled(outboxes=outboxes, ended=ended, answered=0)
-
-    def _outboxes(self, rows: Sequence[int]) -> set[Outbox]:
-        """Returns the outboxes of a job's sessions. Valid until the job is settled."""
-        return {self._scheduler.table.receiver_of(row).outbox for row in rows}
-
-    def _tell(self, results: list[Result], settled: list[_Settled]) -> None:
-        for result, concerned in zip(results, settled, strict=True):
-            for session in concerned.ended:
+    def _tell(self, settled: list[Settled]) -> None:
+        """Notifies the callers and the observer of settled jobs."""
+        for each in settled:
+            for session in each.ended:
                 self._tell_end(session)
-            for outbox in concerned.outboxes:
+            for outbox in each.outboxes:
                 outbox.notify()
-            if isinstance(result.work, Batch):
-                stats = _stats(result, result.work, concerned.answered)
+            if each.stats is not None:
+                stats = each.stats()
                 self._observer.stepped(stats)
                 if stats.nonfinite and not self._nonfinite_logged:
                     self._nonfinite_logged = True  # the metric counts later ones
@@ -520,14 +436,3 @@ class Engine:
         )
         if not self._scheduler.sessions:
             self._idle.set()
-
-
-def _stats(result: Result, batch: Batch, answered: int) -> StepStats:
-    outputs = result.outputs if isinstance(result.outputs, Mapping) else {}
-    return StepStats(
-        batch_size=len(batch),
-        answered=answered,
-        seconds=result.end - result.start,
-        queue_delays=result.start - batch.times,
-        nonfinite=count_nonfinite(outputs, batch.counts),
-    )

@@ -1,16 +1,13 @@
-"""The executor: runs an engine's work on the model, on either thread, within time limits."""
+"""The executor: runs jobs on the model, on either thread, within time limits."""
 
 from collections import deque
 from collections.abc import Callable
 
-from elman_server.engine.batch import Batch
-from elman_server.engine.delivery import Outputs
 from elman_server.engine.estimates import Estimates
-from elman_server.engine.init import InitJob
 from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.job import Job, Result, TooLong
 from elman_server.engine.runner import Runner
-from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
-from elman_server.engine.worker import Result, Work
+from elman_server.engine.settled import Settle, Span
 
 _INLINE_SECONDS = 200e-6
 """A step shorter than this runs on the event loop: a round trip to the compute thread costs about
@@ -30,12 +27,8 @@ _LOOK_SECONDS = 0.05
 """Seconds between two checks of an interrupted run, or of the parts of a late step."""
 
 
-class TooLong(Exception):
-    """A run was interrupted after too long a time."""
-
-
 class Executor:
-    """Runs work, one job at a time: on the event loop with `run_inline`, or on the compute thread
+    """Runs one job at a time: on the event loop with `run_inline`, or on the compute thread
     with `run`. The event loop calls `look` while the compute thread runs a job."""
 
     def __init__(
@@ -59,23 +52,23 @@ class Executor:
         self.inline = not estimates.data_dependent
         """Whether the model may run on the event loop."""
 
-    def runs_inline(self, work: Work) -> bool:
-        """Whether work is short enough for the event loop."""
-        if not self.inline and isinstance(work, Batch | InitJob):
+    def runs_inline(self, job: Job) -> bool:
+        """Whether a job is short enough for the event loop."""
+        if job.data_dependent and not self.inline:
             return False
-        return self._seconds(work) < _INLINE_SECONDS and self._runner.has_room(work.slots)
+        return job.seconds(self._estimates) < _INLINE_SECONDS and self._runner.has_room(job.slots)
 
-    def run_inline(self, work: Work) -> list[Result]:
-        """Runs work to its end on the calling thread."""
+    def run_inline(self, job: Job) -> list[Result]:
+        """Runs a job to its end on the calling thread."""
         start = self._cpu_clock()
-        results = self._run(work, None)
+        results = self._run(job, None)
         if self._cpu_clock() - start > _OVERRUN_SECONDS:
             self.inline = False
         return results
 
-    def run(self, work: Work) -> list[Result]:
-        """Runs work to its end or deadline. For the compute thread."""
-        return self._run(work, self._timeout)
+    def run(self, job: Job) -> list[Result]:
+        """Runs a job to its end or deadline. For the compute thread."""
+        return self._run(job, self._timeout)
 
     def look(self, now: float) -> float:
         """Interrupts the compute thread's job after its deadline. Returns the seconds until the
@@ -92,59 +85,45 @@ class Executor:
         interrupt = self._interrupt
         return interrupt is not None and now >= interrupt.fired_at + _STUCK_SECONDS
 
-    def _run(self, work: Work, limit: float | None) -> list[Result]:
-        """Runs work as a whole. After a failure or a time-out, runs halves, so that a session on
+    def _run(self, job: Job, limit: float | None) -> list[Result]:
+        """Runs a job as a whole. After a failure or a time-out, runs halves, so that a session on
         which the runtime fails ends alone. `limit`: seconds, or `None`."""
-        whole = self._run_part(work, limit)
-        if not isinstance(whole.outputs, Exception):
+        whole = self._run_part(job, limit)
+        if not isinstance(whole.outcome, Exception):
             return [whole]
-        late = int(isinstance(whole.outputs, TooLong))
+        late = int(isinstance(whole.outcome, TooLong))
         results: list[Result] = []
         # Halves before quarters: rows without a fault are found early, wherever the fault is.
         failed = deque([whole])
         while failed:
             result = failed.popleft()
-            rows = len(result.work)
+            rows = len(result.job)
             if rows == 1 or late > _MOST_LATE:
                 results.append(result)
                 continue
             half = rows // 2
-            for part in (result.work.part(0, half), result.work.part(half, rows)):
+            for part in (result.job.part(0, half), result.job.part(half, rows)):
                 own = self._run_part(part, self._part_limit(part) if late else limit)
-                late += isinstance(own.outputs, TooLong)
-                (failed if isinstance(own.outputs, Exception) else results).append(own)
+                late += isinstance(own.outcome, TooLong)
+                (failed if isinstance(own.outcome, Exception) else results).append(own)
         return results
 
-    def _run_part(self, work: Work, limit: float | None) -> Result:
+    def _run_part(self, job: Job, limit: float | None) -> Result:
         start = self._clock()
         interrupt = None
         if limit is not None:
             interrupt = self._interrupt = Interrupt(start + limit)
-        outputs: Outputs | Tensors | Exception = {}
+        outcome: Settle | Exception
         try:
-            match work:
-                case Batch():
-                    outputs = self._runner.run(work, interrupt)
-                case CaptureJob():
-                    outputs = self._runner.read(work)
-                case InitJob():
-                    self._runner.begin(work, interrupt)
-                case RestoreJob():
-                    self._runner.restore(work)
+            outcome = job.run(self._runner, interrupt)
         except Exception as error:  # a runtime error ends sessions, not the engine
             late = interrupt is not None and interrupt.fired
-            outputs = TooLong() if late else error
+            outcome = TooLong(self._timeout) if late else error
         finally:
             if interrupt is not None:
                 self._interrupt = None
-        return Result(work=work, outputs=outputs, start=start, end=self._clock())
+        return Result(job=job, outcome=outcome, span=Span(start=start, end=self._clock()))
 
-    def _part_limit(self, part: Work) -> float:
-        return min(self._timeout, max(_PART_SECONDS, _PART_FACTOR * self._seconds(part)))
-
-    def _seconds(self, work: Work) -> float:
-        if isinstance(work, Batch):
-            return self._estimates.step_seconds(len(work), work.chunk)
-        if isinstance(work, InitJob):
-            return self._estimates.init_seconds(len(work))
-        return self._estimates.copy_seconds(len(work))
+    def _part_limit(self, part: Job) -> float:
+        estimate = part.seconds(self._estimates)
+        return min(self._timeout, max(_PART_SECONDS, _PART_FACTOR * estimate))

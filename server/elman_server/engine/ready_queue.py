@@ -5,24 +5,22 @@ from itertools import count
 import numpy as np
 
 from elman_server.engine.arrays import Numbers, Rows
-from elman_server.engine.table import COMING, SessionTable
+from elman_server.engine.phase import QUEUED
+from elman_server.engine.table import SessionTable
 
 _FIRST_CAPACITY = 64
-_FIRST_PLACE = 1 - COMING
-"""First queue number. Neither the number nor its negative equals a constant of
-`SessionTable.place`."""
 
 
 class ReadyQueue:
     """Ready sessions in lines. A session with `2^k` to `2^(k+1) - 1` elements on entry waits in
     line `k`. A session with more elements waits in the last line."""
 
-    __slots__ = ("_places", "_ready", "_table", "_window")
+    __slots__ = ("_numbers", "_ready", "_table", "_window")
 
     def __init__(self, table: SessionTable, longest_chunk: int) -> None:
         self._table = table
         self._ready = [_Line(table) for _ in range(longest_chunk.bit_length())]
-        self._places = count(_FIRST_PLACE)
+        self._numbers = count(1)
         self._window: list[tuple[_Line, int]] = []
 
     def __len__(self) -> int:
@@ -39,27 +37,29 @@ class ReadyQueue:
         """Elements of the sessions in the lines: a lower bound."""
         return sum(len(line) << exponent for exponent, line in enumerate(self._ready))
 
-    def new_place(self) -> int:
-        """Returns a queue number never used before, positive or negative."""
-        return next(self._places)
+    def new_number(self) -> int:
+        """Returns a queue number never used before."""
+        return next(self._numbers)
 
     def append(self, rows: Rows, waiting: Numbers) -> None:
         """Adds sessions with `waiting[i]` elements each."""
-        self._table.place[rows] = place = self.new_place()
+        self._table.phase[rows] = QUEUED
+        self._table.queue_number[rows] = number = self.new_number()
         most = int(np.maximum.reduce(waiting))
         line = self._line(most)
         if most == 1 or self._line(int(np.minimum.reduce(waiting))) is line:
-            line.append(rows, place)
+            line.append(rows, number)
             return
         # The exponent of a float equals the bit length of the whole number.
         lengths = np.minimum(np.frexp(waiting)[1], len(self._ready))
         for length in np.unique(lengths).tolist():
-            self._ready[length - 1].append(rows[lengths == length], place)
+            self._ready[length - 1].append(rows[lengths == length], number)
 
     def append_one(self, row: int, waiting: int) -> None:
         """Adds a session with `waiting` elements."""
-        self._table.place[row] = place = self.new_place()
-        self._line(waiting).append_one(row, place)
+        self._table.phase[row] = QUEUED
+        self._table.queue_number[row] = number = self.new_number()
+        self._line(waiting).append_one(row, number)
 
     def of(self, line: int) -> int:
         """Number of sessions in a line."""
@@ -94,56 +94,56 @@ class ReadyQueue:
 
 
 class _Line:
-    """A first-in, first-out line. After leaving early, a session has a different `place` in the
-    table."""
+    """A first-in, first-out line. After leaving early, a session has a different queue number in
+    the table."""
 
-    __slots__ = ("_places", "_rows", "_start", "_stop", "_table")
+    __slots__ = ("_numbers", "_rows", "_start", "_stop", "_table")
 
     def __init__(self, table: SessionTable) -> None:
         self._table = table
         self._rows: Rows = np.zeros(_FIRST_CAPACITY, np.intp)
-        self._places: Numbers = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._numbers: Numbers = np.zeros(_FIRST_CAPACITY, np.int64)
         self._start = self._stop = 0
 
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def append(self, rows: Rows, place: int) -> None:
+    def append(self, rows: Rows, number: int) -> None:
         """Adds sessions under a queue number used for no other sessions."""
         count = len(rows)
         if self._stop + count > len(self._rows):
             self._make_room(count)
         stop = self._stop + count
         self._rows[self._stop : stop] = rows
-        self._places[self._stop : stop] = place
+        self._numbers[self._stop : stop] = number
         self._stop = stop
 
-    def append_one(self, row: int, place: int) -> None:
+    def append_one(self, row: int, number: int) -> None:
         if self._stop == len(self._rows):
             self._make_room(1)
         self._rows[self._stop] = row
-        self._places[self._stop] = place
+        self._numbers[self._stop] = number
         self._stop += 1
 
     def front(self, most: int) -> Rows:
         """Returns the first sessions, at most `most`."""
         while True:
             start, stop = self._start, min(self._start + most, self._stop)
-            rows, places = self._rows[start:stop], self._places[start:stop]
-            here = self._table.place[rows] == places
+            rows, numbers = self._rows[start:stop], self._numbers[start:stop]
+            here = self._table.queue_number[rows] == numbers
             absent = len(rows) - int(np.count_nonzero(here))
             if not absent:
                 return rows.copy()
             # Drop absent sessions: the present sessions move up.
             self.leave(absent)
             self._rows[start + absent : stop] = rows[here]
-            self._places[start + absent : stop] = places[here]
+            self._numbers[start + absent : stop] = numbers[here]
 
     def take_one(self) -> int | None:
         while self._start < self._stop:
-            row, place = int(self._rows[self._start]), self._places[self._start]
+            row, number = int(self._rows[self._start]), self._numbers[self._start]
             self.leave(1)
-            if self._table.place[row] == place:
+            if self._table.queue_number[row] == number:
                 return row
         return None
 
@@ -155,11 +155,11 @@ class _Line:
 
     def _make_room(self, more: int) -> None:
         length = len(self)
-        rows, places = self._rows, self._places
+        rows, numbers = self._rows, self._numbers
         own = slice(self._start, self._stop)
         if 2 * (length + more) > len(rows):
             capacity = 2 * (length + more)
-            self._rows, self._places = np.zeros(capacity, np.intp), np.zeros(capacity, np.int64)
+            self._rows, self._numbers = np.zeros(capacity, np.intp), np.zeros(capacity, np.int64)
         self._rows[:length] = rows[own].copy()
-        self._places[:length] = places[own].copy()
+        self._numbers[:length] = numbers[own].copy()
         self._start, self._stop = 0, length

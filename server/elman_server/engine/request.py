@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from elman_server.engine.delivery import Selection
-from elman_server.engine.init import InitialState
+from elman_server.engine.initial_state import InitialState
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.snapshot import Cadence
 

@@ -1,29 +1,13 @@
 """A session: a logical stream with a queue of elements and an ending."""
 
-from enum import Enum
-
 from elman_server.engine.delivery import Selection
 from elman_server.engine.ending import Ending
 from elman_server.engine.mail import Ended, Opened, SnapshotTaken
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.phase import Phase
 from elman_server.engine.snapshot import Cadence, Keeping, Snapshot
 from elman_server.engine.state_pool import Slot
 from elman_server.engine.table import SessionTable
-
-
-class Start(Enum):
-    """Source of the state for a session's first step."""
-
-    INITIAL = "initial"
-    """The model: a constant for all sessions."""
-    AWAITED = "awaited"
-    """Not known yet: the lookup is still running."""
-    DUE = "due"
-    """The slot, once initialized; the session waits in the queue."""
-    UNDER_WAY = "under way"
-    """The slot, once initialized; the session is in a running job."""
-    BEGUN = "begun"
-    """The slot."""
 
 
 class Session:
@@ -37,6 +21,7 @@ class Session:
 
     __slots__ = (
         "_answered",
+        "_refused",
         "_table",
         "cadence",
         "closing",
@@ -45,10 +30,8 @@ class Session:
         "id",
         "keeping",
         "number",
-        "reading",
         "receiver",
         "slot",
-        "start",
     )
 
     def __init__(
@@ -69,20 +52,17 @@ class Session:
         """First position of the session."""
         self.cadence = cadence
         """Interval of snapshots for the caller without a request; `None`: none."""
-        self.start = Start.INITIAL
         self.keeping: Keeping | None = None
         """Destination of checkpoints, for a named session after `Engine.found`. Such a session ends
         only after a last snapshot, unless a step fails."""
-        self.reading = False
-        """Whether the slot is being captured."""
         self.closing: Ending | None = None
         """The ending to come, once the queue is empty."""
         self.ended: Ending | None = None
         self._table = table
-        self._answered = 0
+        self._answered, self._refused = 0, False
 
     def end(self, ending: Ending) -> None:
-        self._answered = self.position
+        self._answered, self._refused = self.position, self.awaited
         self.ended = ending
 
     @property
@@ -92,9 +72,14 @@ class Session:
         return closing is not None and (closing.hands_over or self.keeping is not None)
 
     @property
+    def phase(self) -> Phase:
+        """The phase of a session that has not ended."""
+        return Phase(int(self._table.phase[self.slot.index]))
+
+    @property
     def awaited(self) -> bool:
         """Whether the lookup of the first state is still running, or was when the session ended."""
-        return self.start is Start.AWAITED
+        return self._refused if self.ended else self.phase is Phase.AWAITED
 
     @property
     def outbox(self) -> Outbox:

@@ -4,8 +4,9 @@ import numpy as np
 
 from elman_server.engine.arrays import Numbers, Rows
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.phase import OPEN
 from elman_server.engine.session import Session
-from elman_server.engine.table import OPEN, SessionTable
+from elman_server.engine.table import SessionTable
 
 _FIRST_CAPACITY = 16
 
@@ -44,7 +45,7 @@ class SessionIndex:
             return None
         found = (table.number[rows] == numbers) & (table.receiver[rows] == receiver.id)
         if table.leavers:
-            found &= table.leaving[rows] == OPEN
+            found &= table.stage[rows] == OPEN
         if np.count_nonzero(found) < len(rows):
             return None
         return receiver, rows

@@ -1,7 +1,4 @@
-"""A snapshot: a session's state between two elements. The session can resume from it anywhere.
-
-Capturing a slot and restoring into a slot are separate jobs, between two steps.
-"""
+"""A snapshot: a session's state between two elements. The session can resume from it anywhere."""
 
 from dataclasses import dataclass
 from math import inf
@@ -47,39 +44,3 @@ class Keeping(Protocol):
 
     def ended(self) -> None:
         """Notes the session's end: no more snapshots follow."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureJob:
-    """Slots captured together."""
-
-    slots: list[int]
-
-    def __len__(self) -> int:
-        return len(self.slots)
-
-    def part(self, start: int, stop: int) -> "CaptureJob":
-        """Returns rows `start` to `stop - 1` alone."""
-        return CaptureJob(slots=self.slots[start:stop])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreJob:
-    """Sessions restored together: `snapshots[i]` belongs into slot `slots[i]`."""
-
-    slots: list[int]
-    snapshots: list[Snapshot]
-
-    def __len__(self) -> int:
-        return len(self.slots)
-
-    def part(self, start: int, stop: int) -> "RestoreJob":
-        """Returns rows `start` to `stop - 1` alone."""
-        rows = slice(start, stop)
-        return RestoreJob(slots=self.slots[rows], snapshots=self.snapshots[rows])
-
-    @property
-    def tensors(self) -> Tensors:
-        """The snapshots' tensors as `[rows, *shape]`."""
-        rows = [snapshot.tensors or () for snapshot in self.snapshots]
-        return tuple(np.stack(column) for column in zip(*rows, strict=True))

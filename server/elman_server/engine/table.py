@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 
 from elman_server.engine.arrays import Numbers, Rows
 from elman_server.engine.outbox import Receiver
+from elman_server.engine.phase import IDLE, OPEN, Phase, Stage
 from elman_server.engine.snapshot import NEVER, Cadence
-
-OPEN, CLOSING, ENDED = range(3)
-"""Values of `leaving`."""
-NOWHERE, NOT_BEGUN, IN_STEP, READ, COMING = 0, -1, -2, -3, -4
-"""Values of `place` for sessions that do not wait for a step."""
 
 _FIRST_CAPACITY = 64
 _NO_CADENCE = Cadence()
@@ -39,15 +35,16 @@ class SessionTable:
         "in_flight",
         "last",
         "leavers",
-        "leaving",
         "mark",
         "number",
         "parkable",
         "parkables",
-        "place",
+        "phase",
         "position",
+        "queue_number",
         "receiver",
         "receivers",
+        "stage",
         "starters",
         "waiting",
         "watched",
@@ -69,10 +66,13 @@ class SessionTable:
         """Elements in a step: running, or made ahead."""
         self.position: Numbers = np.zeros(0, np.int64)
         """Elements answered."""
-        self.place: Numbers = np.zeros(0, np.int64)
-        """Queue number or phase. Positive: waits in a line of the ready queue. Less than COMING:
-        held back. Otherwise a constant from NOWHERE to COMING."""
-        self.leaving: NDArray[np.int8] = np.zeros(0, np.int8)
+        self.phase: NDArray[np.int8] = np.zeros(0, np.int8)
+        """A `Phase`. Zero is VACANT."""
+        self.queue_number: Numbers = np.zeros(0, np.int64)
+        """In the phases QUEUED and HELD: number of the entry that stands for the session in the
+        ready queue, or among the held sessions. Never the number of another entry of the row."""
+        self.stage: NDArray[np.int8] = np.zeros(0, np.int8)
+        """A `Stage`. Zero is OPEN."""
         self.leavers = 0
         """Closing sessions in the table, and sessions that ended during a step."""
         self.fresh: NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -99,38 +99,39 @@ class SessionTable:
         self.mark: Numbers = np.zeros(0, np.int64)
         """Scratch."""
 
-    def add(
-        self, row: int, *, number: int, receiver: Receiver, fresh: bool, position: int = 0
-    ) -> None:
+    def add(self, row: int, *, number: int, receiver: Receiver) -> None:
+        """Adds a session without a state."""
         if row >= len(self.receivers):
             self._grow()
         self.receivers[row] = receiver
         self.number[row] = number
         self.receiver[row] = receiver.id
         self.waiting[row] = self.in_flight[row] = 0
-        self.position[row] = position
+        self.position[row] = 0
         self.due[row], self.due_time[row] = NEVER, inf
-        self.place[row] = NOWHERE if fresh else NOT_BEGUN
-        self.leaving[row] = OPEN
-        self.fresh[row] = fresh
-        self.starters += fresh
+        self.stage[row] = OPEN
 
     def begin(self, row: int) -> None:
         """Puts a row's session into the model's initial state."""
-        self.place[row] = NOWHERE
+        self.phase[row] = IDLE
         self.fresh[row] = True
         self.starters += 1
+
+    def move(self, row: int, phase: Phase) -> None:
+        """Moves a session to a phase without a queue number."""
+        self.phase[row] = int(phase)
+        self.queue_number[row] = 0
 
     def started(self, rows: Rows) -> None:
         """Marks rows whose slots now hold a state."""
         self.starters -= int(np.count_nonzero(self.fresh[rows]))
         self.fresh[rows] = False
 
-    def leave(self, row: int, leaving: int) -> None:
-        """Marks a row when its session takes no more elements."""
-        if self.leaving[row] == OPEN:
-            self.leavers += 1
-        self.leaving[row] = leaving
+    def leave(self, row: int, stage: Stage) -> None:
+        """Raises a row's stage when its session takes no more elements."""
+        before = int(self.stage[row])
+        self.leavers += before == OPEN
+        self.stage[row] = max(before, int(stage))
 
     def may_park(self, row: int, idle_from: float) -> None:
         """Makes a row's session parkable; idle from `idle_from` on if no element comes."""
@@ -139,8 +140,8 @@ class SessionTable:
 
     def idle(self, since: float) -> Rows:
         """Returns the rows of parkable sessions without work since the time `since`."""
-        idle = self.parkable & (self.active <= since) & (self.place == NOWHERE)
-        rows: Rows = (idle & (self.leaving == OPEN)).nonzero()[0]
+        idle = self.parkable & (self.active <= since) & (self.phase == IDLE)
+        rows: Rows = (idle & (self.stage == OPEN)).nonzero()[0]
         return rows
 
     @property
@@ -202,7 +203,7 @@ class SessionTable:
     def remove(self, row: int) -> None:
         self.receivers[row] = None
         self.receiver[row] = 0
-        self.place[row] = NOWHERE
+        self.move(row, Phase.VACANT)
         self.starters -= bool(self.fresh[row])
         self.fresh[row] = False
         self.parkables -= bool(self.parkable[row])
@@ -211,7 +212,7 @@ class SessionTable:
         self._asked.pop(row, None)
         self.expect(row, NEVER, inf)
         self.leavers -= 1
-        self.leaving[row] = OPEN
+        self.stage[row] = OPEN
 
     def distinct(self, rows: Rows) -> bool:
         """Whether no row occurs twice."""

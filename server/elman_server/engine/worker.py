@@ -1,29 +1,11 @@
-"""The compute thread of one model: takes work in order, returns results to the event loop."""
+"""The compute thread of one model: takes jobs in order, returns results to the event loop."""
 
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
 
-from elman_server.engine.batch import Batch
-from elman_server.engine.delivery import Outputs
-from elman_server.engine.init import InitJob
-from elman_server.engine.snapshot import CaptureJob, RestoreJob, Tensors
-
-Work = Batch | InitJob | RestoreJob | CaptureJob
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    work: Work
-    outputs: Outputs | Tensors | Exception
-    """Predictions of a batch, states of a `CaptureJob`, the error of a failed job; otherwise
-    empty."""
-    start: float
-    """Seconds on the engine's clock."""
-    end: float
-
+from elman_server.engine.job import Job, Result
 
 _STOP_SECONDS = 1.0
 """Seconds of waiting for the thread in `stop`: a step may never end."""
@@ -36,12 +18,12 @@ class Worker:
         self,
         *,
         name: str,
-        run: Callable[[Work], list[Result]],
+        run: Callable[[Job], list[Result]],
         done: Callable[[list[Result]], None],
     ) -> None:
         self._run = run
         self._done = done
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
@@ -49,8 +31,8 @@ class Worker:
         self._over = asyncio.Event()
         self._thread.start()
 
-    def submit(self, work: Work) -> None:
-        self._queue.put(work)
+    def submit(self, job: Job) -> None:
+        self._queue.put(job)
 
     async def stop(self) -> None:
         """Waits for the running step and ends the thread. Raises `TimeoutError` and leaves the
@@ -66,6 +48,6 @@ class Worker:
         del self._run, self._done
 
     def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
-            self._loop.call_soon_threadsafe(self._done, self._run(work))
+        while (job := self._queue.get()) is not None:
+            self._loop.call_soon_threadsafe(self._done, self._run(job))
         self._loop.call_soon_threadsafe(self._over.set)

@@ -9,16 +9,19 @@ import pytest
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.batch import Batch
+from elman_server.engine.capture import CaptureJob
 from elman_server.engine.delivery import Outputs
 from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.engine import Engine
-from elman_server.engine.init import InitialState, InitJob
+from elman_server.engine.init import InitJob
+from elman_server.engine.initial_state import InitialState
 from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.job import Job
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.request import OpenRequest
+from elman_server.engine.restore import RestoreJob
 from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
-from elman_server.engine.worker import Work
+from elman_server.engine.snapshot import Cadence, Snapshot, Tensors
 from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, Slots, ids, numbers
 
 INLINE = 0.0
@@ -33,7 +36,7 @@ class GatedRunner:
     def __init__(self) -> None:
         self._runner = ArithmeticRunner()
         self._go = threading.Semaphore(0)
-        self._started = asyncio.Queue[Work]()
+        self._started = asyncio.Queue[Job]()
         self._loop = asyncio.get_running_loop()
         self.error: Exception | None = None
         self.interrupt: Interrupt | None = None
@@ -59,13 +62,13 @@ class GatedRunner:
         self._wait(reading)
         return self._runner.read(reading)
 
-    def _wait(self, work: Work) -> None:
+    def _wait(self, work: Job) -> None:
         self._loop.call_soon_threadsafe(self._started.put_nowait, work)
         assert self._go.acquire(timeout=30)
         if self.error is not None:
             raise self.error
 
-    async def started(self) -> Work:
+    async def started(self) -> Job:
         """The work that runs now."""
         return await asyncio.wait_for(self._started.get(), 30)
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from elman_server.engine.batch import Batch, Part, deliveries
 from elman_server.engine.delivery import Delivery
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.phase import Stage
 from elman_server.engine.session import Session
-from elman_server.engine.table import ENDED, SessionTable
+from elman_server.engine.table import SessionTable
 from tests.server.fakes import FakeSelection, session_in
 
 
@@ -99,7 +100,7 @@ def test_each_outbox_and_each_selection_gets_its_own_rows_and_outputs() -> None:
 
 def test_ended_sessions_get_nothing() -> None:
     step = batch(rows([(outbox(), FakeSelection())] * 3), [2, 1, 2], [5, 6, 7])
-    step.table.leave(1, ENDED)
+    step.table.leave(1, Stage.ENDED)
     [(_, delivery)] = deliveries(step, outputs(3, 2))
     assert (delivery.numbers, delivery.counts) == ([0, 2], [2, 2])
     assert delivery.first_positions == [5, 7]
@@ -109,7 +110,7 @@ def test_ended_sessions_get_nothing() -> None:
 
 def test_a_step_of_ended_sessions_goes_to_nobody() -> None:
     step = batch(rows([(outbox(), FakeSelection())]), [1])
-    step.table.leave(0, ENDED)
+    step.table.leave(0, Stage.ENDED)
     assert list(deliveries(step, outputs(1, 1))) == []
 
 

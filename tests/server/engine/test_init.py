@@ -9,10 +9,11 @@ from elman_server.engine.ending import FINISHED, Ending, EndReason
 from elman_server.engine.init import InitJob
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox
+from elman_server.engine.phase import Phase
 from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session, Start
-from tests.server.fakes import FakeSelection, ids, push, seed, slots, slots_of
+from elman_server.engine.session import Session
+from tests.server.fakes import FakeSelection, complete, ids, push, seed, slots, slots_of
 
 SELECTION = FakeSelection()
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the beginning failed")
@@ -51,6 +52,10 @@ def begin(to: Scheduler) -> InitJob:
     return beginning
 
 
+def begun(to: Scheduler, beginning: InitJob) -> None:
+    to.lifecycle.initialized(beginning.slots)
+
+
 def step(to: Scheduler) -> Batch:
     batch = to.schedule()
     assert isinstance(batch, Batch)
@@ -75,7 +80,7 @@ def test_no_step_takes_a_session_that_has_not_begun(box: Outbox) -> None:
     beginning = begin(tested)
     push(tested, session, ids(7), 0.0)
     assert tested.schedule() is None
-    tested.begun(beginning)
+    begun(tested, beginning)
     batch = step(tested)
     assert (slots_of(batch), batch.counts.tolist()) == (slots([session]), [3])
 
@@ -84,7 +89,7 @@ def test_a_session_that_has_begun_is_not_fresh(box: Outbox) -> None:
     tested = scheduler()
     conditioned, plain = add(tested, box, 1, pending=1), add(tested, box, pending=1)
     plain_step = step(tested)
-    tested.begun(begin(tested))
+    begun(tested, begin(tested))
     assert (slots_of(plain_step), plain_step.fresh) == (slots([plain]), [0])
     batch = step(tested)
     assert (slots_of(batch), batch.fresh) == (slots([conditioned]), [])
@@ -100,10 +105,10 @@ def test_beginnings_and_steps_take_turns(box: Outbox) -> None:
         work = tested.schedule()
         kinds.append(type(work))
         if isinstance(work, Batch):
-            tested.complete(work)
+            complete(tested, work)
             push(tested, busy, ids(1), 0.0)
         elif isinstance(work, InitJob):
-            tested.begun(work)
+            begun(tested, work)
     assert kinds == [Batch, InitJob] * 4
 
 
@@ -111,7 +116,7 @@ def test_a_full_outbox_keeps_nobody_from_beginning(box: Outbox) -> None:
     tested = scheduler()
     box.limit = 0
     session = add(tested, box, 1, pending=1)
-    tested.begun(begin(tested))
+    begun(tested, begin(tested))
     assert tested.schedule() is None
     box.limit = 1
     tested.release(box)
@@ -121,11 +126,11 @@ def test_a_full_outbox_keeps_nobody_from_beginning(box: Outbox) -> None:
 def test_contexts_are_kept_until_the_session_has_begun(box: Outbox) -> None:
     tested = scheduler()
     session = add(tested, box, 1)
-    assert (session.start, box.contexts_nbytes) == (Start.DUE, 8)
+    assert (session.phase, box.contexts_nbytes) == (Phase.INIT_DUE, 8)
     beginning = begin(tested)
-    assert (session.start, box.contexts_nbytes) == (Start.UNDER_WAY, 8)
-    tested.begun(beginning)
-    assert (session.start, box.contexts_nbytes) == (Start.BEGUN, 0)
+    assert (session.phase, box.contexts_nbytes) == (Phase.INITIALIZING, 8)
+    begun(tested, beginning)
+    assert (session.phase, box.contexts_nbytes) == (Phase.IDLE, 0)
 
 
 @pytest.mark.parametrize("end", [Scheduler.abort, Scheduler.close])
@@ -135,7 +140,7 @@ def test_a_session_that_ends_before_it_begins_lets_go_of_everything(
     tested = scheduler()
     session = add(tested, box, 1)
     end(tested, session)
-    assert (tested.context_nbytes, box.contexts_nbytes, tested.pool.used) == (0, 0, 0)
+    assert (tested.context_nbytes, box.contexts_nbytes, tested.slots) == (0, 0, 0)
     assert tested.schedule() is None
 
 
@@ -145,17 +150,17 @@ def test_a_session_that_ends_while_it_begins_keeps_its_slot_until_then(box: Outb
     beginning = begin(tested)
     assert tested.close(session)
     assert session.ended is FINISHED
-    assert tested.pool.used == 1
-    tested.begun(beginning)
-    assert (tested.pool.used, box.contexts_nbytes) == (0, 0)
+    assert tested.slots == 1
+    begun(tested, beginning)
+    assert (tested.slots, box.contexts_nbytes) == (0, 0)
 
 
 def test_a_close_waits_for_elements_of_a_session_that_has_not_begun(box: Outbox) -> None:
     tested = scheduler()
     session = add(tested, box, 1, pending=1)
     assert not tested.close(session)
-    tested.begun(begin(tested))
-    assert tested.complete(step(tested)) == [session]
+    begun(tested, begin(tested))
+    assert complete(tested, step(tested)) == [session]
 
 
 def test_a_beginning_that_fails_ends_its_sessions_and_no_others(box: Outbox) -> None:
@@ -163,10 +168,10 @@ def test_a_beginning_that_fails_ends_its_sessions_and_no_others(box: Outbox) -> 
     gone, failing, other = (add(tested, box, number, pending=1) for number in (1, 2, 3))
     beginning = begin(tested)
     tested.abort(gone)
-    assert tested.fail(beginning, FAILED) == [failing]
+    assert tested.lifecycle.fail(beginning.slots, FAILED) == [failing]
     assert (failing.ended, other.ended) == (FAILED, None)
-    assert (tested.pool.used, box.contexts_nbytes) == (1, 8)
-    tested.begun(begin(tested))
+    assert (tested.slots, box.contexts_nbytes) == (1, 8)
+    begun(tested, begin(tested))
     assert slots_of(step(tested)) == slots([other])
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.ready_queue import ReadyQueue
-from elman_server.engine.table import NOWHERE, SessionTable
+from elman_server.engine.table import SessionTable
 from tests.server.fakes import FakeSelection, numbers, session_in
 
 LONGEST = 8
@@ -45,7 +45,7 @@ def test_the_lines_behind_the_first_fill_up_what_it_leaves() -> None:
 def test_who_found_another_place_is_passed_over() -> None:
     table, found = lines(4)
     line_up(found, [0, 1, 2, 3], [1, 1, 1, 1])
-    table.place[[0, 2]] = NOWHERE
+    table.queue_number[[0, 2]] = 0
     found.append_one(2, 1)
     assert numbers(found.front(0, most=2)) == [1, 3]
     found.leave(1)
@@ -55,7 +55,7 @@ def test_who_found_another_place_is_passed_over() -> None:
 def test_one_is_taken_alone() -> None:
     table, found = lines(3)
     line_up(found, [0, 1, 2], [1, 1, 1])
-    table.place[0] = NOWHERE
+    table.queue_number[0] = 0
     assert [found.take_one(0) for _ in range(3)] == [1, 2, None]
     assert found.sessions == 0
 

@@ -14,7 +14,7 @@ from elman_server.engine.outbox import Outbox
 from elman_server.engine.request import OpenRequest
 from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.session import Session
-from tests.server.fakes import FakeSelection, ids, push, slots, slots_of
+from tests.server.fakes import FakeSelection, complete, ids, push, slots, slots_of
 
 SELECTION = FakeSelection()
 INVALID = Ending(reason=EndReason.INVALID_ELEMENT, message="no such element")
@@ -50,6 +50,10 @@ def schedule(scheduler: Scheduler) -> Batch:
     return batch
 
 
+def fail(scheduler: Scheduler, batch: Batch) -> list[Session]:
+    return scheduler.lifecycle.fail(slots_of(batch), INVALID)
+
+
 def test_nobody_is_scheduled_while_nothing_was_pushed() -> None:
     scheduler = Scheduler(limits())
     add(scheduler)
@@ -77,11 +81,11 @@ def test_a_chunk_joins_what_was_pushed_at_different_times() -> None:
     before = schedule(scheduler)
     push(scheduler, session, ids(1, 2), 10.0)
     push(scheduler, session, ids(3, 4), 11.0)
-    scheduler.complete(before)
+    complete(scheduler, before)
     batch = schedule(scheduler)
     assert batch.elements.tolist() == [1, 2, 3]
     assert batch.times.tolist() == [10.0, 10.0, 11.0]
-    scheduler.complete(batch)
+    complete(scheduler, batch)
     rest = schedule(scheduler)
     assert (rest.elements.tolist(), rest.times.tolist()) == ([4], [11.0])
 
@@ -189,7 +193,7 @@ def test_a_session_in_a_step_is_in_no_other() -> None:
     batch = schedule(scheduler)
     push(scheduler, session, ids(1), 0.0)
     assert scheduler.schedule() is None
-    scheduler.complete(batch)
+    complete(scheduler, batch)
     assert slots_of(schedule(scheduler)) == slots([session])
 
 
@@ -200,8 +204,8 @@ def test_sessions_of_one_length_take_turns() -> None:
     order: list[Session] = []
     for _ in range(5):
         batch = schedule(scheduler)
-        order += scheduler.of(slots_of(batch))
-        scheduler.complete(batch)
+        order += scheduler.lifecycle.of(slots_of(batch))
+        complete(scheduler, batch)
     assert order == [*sessions, *sessions]
 
 
@@ -240,7 +244,7 @@ def test_lone_elements_without_end_delay_a_long_push_by_one_step_at_most(
     steps = [0]
     while long.pending:
         batch = schedule(scheduler)
-        scheduler.complete(batch)
+        complete(scheduler, batch)
         for session in singles:
             if not session.pending:
                 push(scheduler, session, ids(1), 0.0)
@@ -257,7 +261,7 @@ def step(scheduler: Scheduler, refill: list[Session]) -> Batch:
     for session in refill:
         if session.pending < 2:
             push(scheduler, session, np.zeros(200, np.int64), 0.0)
-    scheduler.complete(batch)
+    complete(scheduler, batch)
     return batch
 
 
@@ -300,10 +304,10 @@ def test_a_close_waits_for_what_was_pushed() -> None:
     scheduler = Scheduler(limits(chunk=1))
     session = add(scheduler, 2)
     assert not scheduler.close(session)
-    assert scheduler.complete(schedule(scheduler)) == []
-    assert scheduler.complete(schedule(scheduler)) == [session]
+    assert complete(scheduler, schedule(scheduler)) == []
+    assert complete(scheduler, schedule(scheduler)) == [session]
     assert session.ended is FINISHED
-    assert scheduler.pool.used == 0
+    assert scheduler.slots == 0
 
 
 def test_a_close_waits_for_the_step_that_runs() -> None:
@@ -311,7 +315,7 @@ def test_a_close_waits_for_the_step_that_runs() -> None:
     session = add(scheduler, 1)
     batch = schedule(scheduler)
     assert not scheduler.close(session)
-    assert scheduler.complete(batch) == [session]
+    assert complete(scheduler, batch) == [session]
 
 
 def test_a_close_with_nothing_to_answer_ends_at_once() -> None:
@@ -324,12 +328,12 @@ def test_the_first_ending_stands() -> None:
     session = add(scheduler, 1)
     scheduler.close(session, INVALID)
     scheduler.close(session)
-    scheduler.complete(schedule(scheduler))
+    complete(scheduler, schedule(scheduler))
     scheduler.abort(session)
     assert session.ended is INVALID
 
 
-@pytest.mark.parametrize("finish", [Scheduler.complete, lambda s, b: s.fail(b, INVALID)])
+@pytest.mark.parametrize("finish", [complete, lambda s, b: fail(s, b)])
 def test_a_slot_is_not_handed_on_while_a_step_still_writes_to_it(
     finish: Callable[[Scheduler, Batch], list[Session]],
 ) -> None:
@@ -346,7 +350,7 @@ def test_the_next_user_of_a_slot_begins_from_the_initial_state() -> None:
     scheduler = Scheduler(limits())
     first = add(scheduler, 1)
     scheduler.close(first)
-    scheduler.complete(schedule(scheduler))
+    complete(scheduler, schedule(scheduler))
     second = add(scheduler, 2)
     assert second.slot.index == first.slot.index
     assert schedule(scheduler).fresh == [0]
@@ -356,13 +360,13 @@ def test_only_the_first_step_of_a_session_is_fresh() -> None:
     scheduler = Scheduler(limits(chunk=1))
     add(scheduler, 2)
     batch = schedule(scheduler)
-    scheduler.complete(batch)
+    complete(scheduler, batch)
     assert (batch.fresh, schedule(scheduler).fresh) == ([0], [])
 
 
 def test_a_failed_step_ends_its_sessions_and_no_others() -> None:
     scheduler = Scheduler(limits(rows=2))
     first, second, other = (add(scheduler, 1) for _ in range(3))
-    assert scheduler.fail(schedule(scheduler), INVALID) == [first, second]
+    assert fail(scheduler, schedule(scheduler)) == [first, second]
     assert (first.ended, second.ended, other.ended) == (INVALID, INVALID, None)
     assert slots_of(schedule(scheduler)) == slots([other])

@@ -18,24 +18,31 @@ from hypothesis.stateful import (
 
 from elman_server.engine.arrays import Rows
 from elman_server.engine.batch import Batch, deliveries
+from elman_server.engine.capture import CaptureJob
 from elman_server.engine.delivery import Delivery, Outputs
 from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
-from elman_server.engine.init import InitialState, InitJob
+from elman_server.engine.init import InitJob
+from elman_server.engine.initial_state import InitialState
+from elman_server.engine.job import Job
 from elman_server.engine.limits import Chunking, StepLimits
 from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.phase import Phase
 from elman_server.engine.request import OpenRequest
+from elman_server.engine.restore import RestoreJob
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session, Start
+from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.snapshot import NEVER, Cadence, CaptureJob, RestoreJob, Snapshot, Tensors
+from elman_server.engine.snapshot import NEVER, Cadence, Snapshot, Tensors
 from tests.server.fakes import (
     INITIAL,
     ArithmeticRunner,
     FakeSelection,
+    complete,
     ids,
     numbers,
     predicted,
     seed,
+    slots_of,
 )
 
 FAILED = Ending(reason=EndReason.STEP_FAILED, message="the step failed")
@@ -138,7 +145,7 @@ class Truth:
 class Step:
     """A step that runs, or a beginning, or a reading."""
 
-    work: Batch | InitJob | RestoreJob | CaptureJob
+    work: Job
     sessions: list[Session]
     outputs: Outputs | Tensors | None
     """None: the runner gets to it only when the step ends."""
@@ -419,7 +426,7 @@ class Schedules(RuleBasedStateMachine):
         assert isinstance(work, CaptureJob) is bool(read)
         if work is None:
             return
-        sessions = self.scheduler.of(work.slots)
+        sessions = self.scheduler.lifecycle.of(slots_of(work))
         if isinstance(work, CaptureJob):
             assert len(work) == min(len(read), self.limits.max_batch_size)
             assert work.slots == [session.slot.index for session in sessions]
@@ -433,12 +440,13 @@ class Schedules(RuleBasedStateMachine):
             assert sessions == [truth.session for truth in due[: min(alike, most)]]
             assert work.slots == [session.slot.index for session in sessions]
         else:
+            assert isinstance(work, Batch)
             assert all(self.truths[session] in able for session in sessions)
             self.check_limits(work)
             self.check_contents(work)
         self.steps.append(Step(work, sessions, self.run(work) if run_at_once else None))
 
-    def run(self, work: Batch | InitJob | RestoreJob | CaptureJob) -> Outputs | Tensors:
+    def run(self, work: Job) -> Outputs | Tensors:
         match work:
             case Batch():
                 return self.runner.run(work)
@@ -466,7 +474,7 @@ class Schedules(RuleBasedStateMachine):
                 truth = self.truths[session]
                 truth.begun = True
                 truth.read = self.reads_first(truth)
-            self.scheduler.begun(batch)
+            self.scheduler.lifecycle.initialized(batch.slots)
             return
         # A later step that ran early would have used slots of this one, were any shared.
         for outbox, delivery in deliveries(batch, outputs):
@@ -479,12 +487,16 @@ class Schedules(RuleBasedStateMachine):
             truth.read = truth.due <= truth.position or late
             if session.closing is not None and not truth.waiting:
                 truth.read = truth.moves
-        for session in self.scheduler.complete(batch, self.clock):
+        for session in complete(self.scheduler, batch, self.clock):
             self.ended(session)
 
     def complete_reading(self, reading: CaptureJob, tensors: Tensors | None) -> None:
-        live = [self.truths[s] for s in self.scheduler.of(reading.slots) if self.truths[s].live]
-        snapshots, ended = self.scheduler.took(reading, tensors, self.clock)
+        live = [
+            self.truths[s]
+            for s in self.scheduler.lifecycle.of(reading.slots)
+            if self.truths[s].live
+        ]
+        snapshots, ended = self.scheduler.lifecycle.captured(reading.slots, tensors, self.clock)
         for truth in live:
             truth.read = False
             truth.taken_at(self.clock)
@@ -512,7 +524,7 @@ class Schedules(RuleBasedStateMachine):
             self.complete_reading(step.work, None)
             return
         live = [session for session in step.sessions if self.truths[session].live]
-        failed = self.scheduler.fail(step.work, FAILED)
+        failed = self.scheduler.lifecycle.fail(slots_of(step.work), FAILED)
         assert failed == live
         for session in failed:
             self.truths[session].cut_short = True
@@ -527,7 +539,7 @@ class Schedules(RuleBasedStateMachine):
             session = truth.session
             assert session.pending == truth.waiting
             # Contexts are kept for sessions that have yet to begin, and for no others.
-            assert (truth.live and session.start is Start.DUE) is self.can_begin(truth)
+            assert (truth.live and session.phase is Phase.INIT_DUE) is self.can_begin(truth)
         for outbox in self.outboxes:
             assert outbox.contexts_nbytes == 8 * sum(
                 truth.session.outbox is outbox
@@ -544,8 +556,8 @@ class Schedules(RuleBasedStateMachine):
     def slots_are_owned_once(self) -> None:
         holders = [t.session for t in self.truths.values() if t.live or self.in_flight(t)]
         assert len({session.slot.index for session in holders}) == len(holders)
-        assert all(self.scheduler.pool.owns(session.slot) for session in holders)
-        assert self.scheduler.pool.used == len(holders)
+        assert all(self.scheduler.lifecycle.pool.owns(session.slot) for session in holders)
+        assert self.scheduler.slots == len(holders)
 
     @invariant()
     def sessions_are_in_one_step_at_most(self) -> None:
@@ -567,7 +579,7 @@ class Schedules(RuleBasedStateMachine):
             self.counters_tell_the_truth()
         for outbox in range(len(self.outboxes)):
             self.collect(outbox)
-        assert self.scheduler.pool.used == 0
+        assert self.scheduler.slots == 0
         assert self.scheduler.pending == 0
         assert self.scheduler.schedule() is None
         for truth in self.truths.values():
@@ -639,7 +651,7 @@ class Schedules(RuleBasedStateMachine):
         expected_elements, expected_times, expected_fresh = [], [], []
         outputs: set[str] = set()
         for row, (session, count) in enumerate(
-            zip(self.scheduler.of(numbers(batch.slots)), numbers(batch.counts), strict=True)
+            zip(self.scheduler.lifecycle.of(slots_of(batch)), numbers(batch.counts), strict=True)
         ):
             truth = self.truths[session]
             if truth.taken == 0 and truth.initial is None:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine import scheduler
+from elman_server.engine import lifecycle
 from elman_server.engine.ending import Ending, EndReason
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import LocalServer, push
@@ -135,7 +135,7 @@ async def test_a_session_that_was_opened_for_a_push_is_not_parked_before_it(
 async def test_a_session_that_was_opened_for_a_push_does_not_wait_for_it_for_ever(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "RESUMED_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "RESUMED_SECONDS", 0.3)
     async with serve(park_after=0.1) as server:
         stream = server.stream()
         await stream.send(opens=[1], tickets=[1])
@@ -205,7 +205,7 @@ async def test_a_session_that_got_no_ticket_is_not_said_to_have_moved(server: Lo
     engine = server.engine()
     late: list[Any] = []
     submit, engine._worker.submit = engine._worker.submit, late.append
-    engine._executor._seconds = lambda work: 1.0
+    engine._executor.runs_inline = lambda job: False
     await engine.drain(MOVED, grace=0)
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN

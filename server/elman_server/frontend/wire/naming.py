@@ -17,7 +17,7 @@ from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.store.interface import Claim
 from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
 from elman_server.engine.ending import Ending, EndReason
-from elman_server.engine.init import InitialState
+from elman_server.engine.initial_state import InitialState
 from elman_server.engine.session import Session
 from elman_server.engine.snapshot import Snapshot
 from elman_server.errors import (

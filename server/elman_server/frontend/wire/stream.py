@@ -14,7 +14,7 @@ from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Times
 from elman_server.engine.ending import CANCELLED, Ending, EndReason
-from elman_server.engine.init import InitialState
+from elman_server.engine.initial_state import InitialState
 from elman_server.engine.mail import Opened
 from elman_server.engine.outbox import Outbox
 from elman_server.engine.request import OpenRequest
