@@ -32,7 +32,7 @@ from elman_server.serving.loading.children import Children
 from elman_server.serving.loading.loader import Loader
 from elman_server.serving.model_manager import ModelManager
 from elman_server.serving.served import Catalog, Resources, ServedModel
-from elman_server.stopping import Stages, Stopping, heed_hangup
+from elman_server.stopping import Stages, Stopping, handle_hangup
 from elman_server.telemetry.exposition import exposed
 from elman_server.telemetry.metrics import Metrics
 
@@ -74,7 +74,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
     """Runs a server as the only process on its port."""
     log = structlog.get_logger("elman.server")
     stopping = Stopping()
-    stopping.heed_signals(config.grace_period)
+    stopping.handle_signals(config.grace_period)
     watchdog = Watchdog(grace=config.grace_period)
     watchdog.watch()
     metrics = Metrics()
@@ -86,7 +86,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
         server = Server(
             assemble(config, Clock(), store, metrics=metrics, children=children, own=own)
         )
-        heed_hangup(server.rescan)
+        handle_hangup(server.rescan)
         watchdog.watch()
         try:
             port = await server.bind()
@@ -104,7 +104,7 @@ async def _alone(config: ServerConfig, children: Children) -> int:
                     models=len(models),
                     state_store=redacted(config.state_store) or None,
                 )
-            await server.stop_when_told(stopping)
+            await server.stop_when_requested(stopping)
         finally:
             watchdog.stop_within()
             await server.close()
@@ -226,9 +226,9 @@ class Server:
         """
         # Load the models concurrently with the signals, so that a stop works at any time.
         self._loading = asyncio.create_task(self._load())
-        told = asyncio.create_task(stopping.drain.wait())
-        await asyncio.wait({self._loading, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        requested = asyncio.create_task(stopping.drain.wait())
+        await asyncio.wait({self._loading, requested}, return_when=asyncio.FIRST_COMPLETED)
+        requested.cancel()
         if not self._loading.done():
             return None
         self._loading.result()
@@ -254,7 +254,7 @@ class Server:
         """The stages of the stop which exceeded their time."""
         return self._stages.late
 
-    async def stop_when_told(self, stopping: Stopping) -> None:
+    async def stop_when_requested(self, stopping: Stopping) -> None:
         """Waits for a stop, and stops the server. Returns `_AFTER_SECONDS` after the grace period
         at the latest."""
         await stopping.drain.wait()

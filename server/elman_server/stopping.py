@@ -11,20 +11,20 @@ import structlog
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def heed_hangup(rescan: Callable[[], None]) -> None:
+def handle_hangup(rescan: Callable[[], None]) -> None:
     """Installs a SIGHUP handler which calls `rescan`. After the loss of the server's terminal,
     SIGHUP instead ends the server, like any program, wherever stderr goes. A server started
     with SIGHUP ignored, as by `nohup`, never ends on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     loop = asyncio.get_running_loop()
 
-    def heed() -> None:
+    def handle() -> None:
         if terminal and not _has_terminal():
             loop.remove_signal_handler(signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGHUP)
         rescan()
 
-    loop.add_signal_handler(signal.SIGHUP, heed)
+    loop.add_signal_handler(signal.SIGHUP, handle)
 
 
 def _has_terminal() -> bool:
@@ -48,12 +48,12 @@ class Stopping:
         self.at_once = asyncio.Event()
         """Set when the server must not wait any longer."""
 
-    def heed_signals(self, grace_period: float) -> None:
+    def handle_signals(self, grace_period: float) -> None:
         """Installs handlers for SIGTERM and SIGINT. The first signal drains, the second stops at
         once. The log reports both."""
         log = structlog.get_logger("elman.server")
 
-        def heed(received: signal.Signals) -> None:
+        def handle(received: signal.Signals) -> None:
             if not self.drain.is_set():
                 log.info("stopping", signal=received.name, grace_period=grace_period)
                 self.drain.set()
@@ -63,7 +63,7 @@ class Stopping:
 
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, heed, number)
+            loop.add_signal_handler(number, handle, number)
 
 
 class Stages:

@@ -32,9 +32,6 @@ class Total:
     def __init__(self) -> None:
         self.value = 0
 
-    def inc(self, amount: int = 1) -> None:
-        self.value += amount
-
 
 class Totals(Collector):
     """A counter with very little overhead: some counters count every message."""

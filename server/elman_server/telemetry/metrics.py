@@ -63,10 +63,10 @@ class LabelledMetrics:
 
     def inc(self, row: Counter, amount: int = 1, *, by: str = "") -> None:
         """Counts. `by` is the value of the label `row.by`, if the row has one."""
-        if row.by:
-            self._metrics.counters[row].labels(*self._values, by).inc(amount)
+        if by:
+            self._metrics.counters[row].labels(*self._values, by).value += amount
         else:
-            self._totals[row].inc(amount)
+            self._totals[row].value += amount
 
     def observe(self, row: Histogram, observed: Sequence[float] | NDArray[np.float64]) -> None:
         self._series[row].observe(observed)

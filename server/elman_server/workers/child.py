@@ -26,8 +26,8 @@ from elman_server.workers.messages import (
     Failed,
     Listen,
     Loaded,
-    Look,
     Report,
+    Rescan,
     Samples,
     Serving,
     Stop,
@@ -63,7 +63,7 @@ async def _work(connected: socket.socket) -> int:
     watchdog.watch()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
-    async def tell_change() -> None:
+    async def report_change() -> None:
         await channel.send(Changed(models=tuple(server.models)))
 
     following = asyncio.create_task(orders.follow(channel, reports))
@@ -77,7 +77,7 @@ async def _work(connected: socket.socket) -> int:
             metrics=reports.metrics,
             children=Children(),
             own=begin.own,
-            changed=tell_change,
+            changed=report_change,
         )
         server = Server(assembly)
         orders.rescan = server.rescan
@@ -91,7 +91,7 @@ async def _work(connected: socket.socket) -> int:
                 await server.bind()
                 await server.ready()
                 await channel.send(Serving())
-            await server.stop_when_told(stopping)
+            await server.stop_when_requested(stopping)
         finally:
             watchdog.stop_within()
             await server.close()
@@ -136,7 +136,7 @@ class _Orders:
                         self.listen.set()
                     case Report(number=number):
                         await reports.send(number)
-                    case Look():
+                    case Rescan():
                         self.rescan()
                     case Stop(at_once=at_once):
                         self.stop()

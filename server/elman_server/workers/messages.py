@@ -44,7 +44,7 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Rescan:
     """Order to rescan the repository."""
 
 
@@ -87,5 +87,5 @@ class Samples:
 
 
 Message: TypeAlias = (
-    Begin | Listen | Report | Look | Stop | Loaded | Changed | Serving | Failed | Samples
+    Begin | Listen | Report | Rescan | Stop | Loaded | Changed | Serving | Failed | Samples
 )

@@ -15,7 +15,7 @@ from elman_server.config import ServerConfig
 from elman_server.durable.tickets.keptkey import OwnKey, own_key
 from elman_server.errors import StartError
 from elman_server.process.watchdog import PATIENCE, Watchdog
-from elman_server.stopping import Stopping, heed_hangup
+from elman_server.stopping import Stopping, handle_hangup
 from elman_server.telemetry.exposition import exposed, families, process_registry, registry_of
 from elman_server.telemetry.family import Family
 from elman_server.workers.backoff import Backoff
@@ -45,14 +45,14 @@ def run(config: ServerConfig) -> int:
 
 async def _run(config: ServerConfig) -> int:
     stopping = Stopping()
-    stopping.heed_signals(config.grace_period)
+    stopping.handle_signals(config.grace_period)
     log = structlog.get_logger("elman.server")
     with reserved(config.host, config.port) as port:
         own = None if config.ticket_key else own_key()
         if own is not None:  # all workers share the key
             config = replace(config, ticket_key=(own.text,))
         supervisor = Supervisor(replace(config, port=port), stopping, own)
-        heed_hangup(supervisor.rescan)
+        handle_hangup(supervisor.rescan)
         watchdog = Watchdog(
             grace=config.grace_period,
             patience=_PATIENCE + 2 * _KILLED_SECONDS,
@@ -63,8 +63,8 @@ async def _run(config: ServerConfig) -> int:
 
         def read() -> Sequence[Family]:
             """Reads the metrics; runs on the thread of a scrape."""
-            told = asyncio.run_coroutine_threadsafe(supervisor.families(), loop)
-            return told.result(_SCRAPE_TIMEOUT)
+            summed = asyncio.run_coroutine_threadsafe(supervisor.families(), loop)
+            return summed.result(_SCRAPE_TIMEOUT)
 
         with exposed(registry_of(read), config.host, config.metrics_port) as metrics_port:
             log.info(
@@ -119,7 +119,7 @@ class Supervisor:
         self._serving: set[int] = set()
         self._models: tuple[str, ...] | None = None
         """Served models as last reported by any worker; None before the first report."""
-        self._looks: set[asyncio.Task[None]] = set()
+        self._rescans: set[asyncio.Task[None]] = set()
         self._tally = Tally()
         self._restarts = 0
         self._registry = process_registry()
@@ -132,8 +132,8 @@ class Supervisor:
         """Requests a rescan of the repository in each worker."""
         for worker in self._workers.values():
             task = asyncio.create_task(worker.rescan())
-            self._looks.add(task)
-            task.add_done_callback(self._looks.discard)
+            self._rescans.add(task)
+            task.add_done_callback(self._rescans.discard)
 
     async def serving(self) -> Sequence[str] | None:
         """Waits until all workers serve, and returns the models; None if the stop came first.
@@ -161,13 +161,13 @@ class Supervisor:
         all_ended = asyncio.create_task(self._all_ended())
         at_once = asyncio.create_task(self._stopping.at_once.wait())
         try:
-            await self._tell(at_once=False)
+            await self._order_stop(at_once=False)
             patience = self._config.grace_period + _PATIENCE
             await asyncio.wait(
                 {all_ended, at_once}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
             if at_once.done() and not all_ended.done():
-                await self._tell(at_once=True)
+                await self._order_stop(at_once=True)
                 await asyncio.wait({all_ended}, timeout=_PATIENCE)
             if not (late := list(self._workers.values())):
                 await all_ended
@@ -236,10 +236,10 @@ class Supervisor:
         listen = asyncio.create_task(self._listen(worker))
         try:
             return await worker.attend(
-                loaded=lambda: self._heed_loaded(worker),
-                changed=lambda: self._heed_changed(worker),
-                serving=lambda: self._heed_serving(worker),
-                samples=lambda told: self._tally.update(worker.identity, told),
+                loaded=lambda: self._on_loaded(worker),
+                changed=lambda: self._on_changed(worker),
+                serving=lambda: self._on_serving(worker),
+                samples=lambda samples: self._tally.update(worker.identity, samples),
             )
         finally:
             listen.cancel()
@@ -251,7 +251,7 @@ class Supervisor:
         await self._all_loaded.wait()
         await worker.listen()
 
-    def _heed_loaded(self, worker: Worker) -> None:
+    def _on_loaded(self, worker: Worker) -> None:
         if self._models is None:
             self._models = worker.models
         elif worker.models != self._models:
@@ -265,23 +265,23 @@ class Supervisor:
         if len(self._loaded) == self._config.workers:
             self._all_loaded.set()
 
-    def _heed_changed(self, worker: Worker) -> None:
+    def _on_changed(self, worker: Worker) -> None:
         """Records a worker's changed models. The other workers see the same repository, so they
         follow on their own."""
         self._models = worker.models
 
-    def _heed_serving(self, worker: Worker) -> None:
+    def _on_serving(self, worker: Worker) -> None:
         self._log.info("worker serving", worker=worker.number, pid=worker.pid)
         self._serving.add(worker.number)
         if len(self._serving) == self._config.workers:
             self._all_serve.set()
 
-    async def _tell(self, *, at_once: bool) -> None:
-        told = [worker.stop(at_once=at_once) for worker in self._workers.values()]
+    async def _order_stop(self, *, at_once: bool) -> None:
+        orders = [worker.stop(at_once=at_once) for worker in self._workers.values()]
         # A worker that reads no messages must not delay the stop; it is killed later.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPORT_TIMEOUT):
-                await asyncio.gather(*told)
+                await asyncio.gather(*orders)
 
     async def _any(self, *events: asyncio.Event) -> None:
         """Waits until any of the events is set, or a keeper task ends. Raises a keeper's

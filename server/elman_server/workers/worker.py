@@ -23,8 +23,8 @@ from elman_server.workers.messages import (
     Failed,
     Listen,
     Loaded,
-    Look,
     Report,
+    Rescan,
     Samples,
     Serving,
     Stop,
@@ -67,8 +67,8 @@ class Worker:
         self._process = process
         self._channel = channel
         self._begin = begin
-        self._heard = False
-        self._asked: dict[int, asyncio.Event] = {}
+        self._connected = False
+        self._requested: dict[int, asyncio.Event] = {}
         self._numbers = itertools.count(1)
 
     @staticmethod
@@ -103,9 +103,9 @@ class Worker:
         when the worker has ended."""
         await self._channel.send(self._begin)
         message, since = "", None
-        while (heard := await self._channel.receive()) is not None:
-            self._heard = True
-            match heard:
+        while (received := await self._channel.receive()) is not None:
+            self._connected = True
+            match received:
                 case Loaded(models=models):
                     self.models = models
                     loaded()
@@ -117,16 +117,16 @@ class Worker:
                     serving()
                 case Samples(families=families, answers=answers):
                     samples(families)
-                    if answers in self._asked:
-                        self._asked[answers].set()
+                    if answers in self._requested:
+                        self._requested[answers].set()
                 case Failed(message=message):
                     pass
                 case _:
-                    raise TypeError(f"{type(heard).__name__} is no message for a supervisor")
+                    raise TypeError(f"{type(received).__name__} is no message for a supervisor")
         served = 0.0 if since is None else time.monotonic() - since
-        self._heard = False
-        for asked in self._asked.values():
-            asked.set()
+        self._connected = False
+        for arrived in self._requested.values():
+            arrived.set()
         code = await asyncio.to_thread(self._process.wait)
         await self._channel.close()
         return Ended(code=code, message=message, served=served)
@@ -134,15 +134,15 @@ class Worker:
     async def report(self) -> None:
         """Requests the worker's samples. Returns when the samples have come or the worker is
         gone."""
-        if not self._heard:
+        if not self._connected:
             return
         number = next(self._numbers)
-        asked = self._asked[number] = asyncio.Event()
+        arrived = self._requested[number] = asyncio.Event()
         try:
             await self._channel.send(Report(number=number))
-            await asked.wait()
+            await arrived.wait()
         finally:
-            del self._asked[number]
+            del self._requested[number]
 
     async def listen(self) -> None:
         """Orders the worker to accept connections as soon as possible."""
@@ -150,7 +150,7 @@ class Worker:
 
     async def rescan(self) -> None:
         """Orders the worker to rescan the repository."""
-        await self._channel.send(Look())
+        await self._channel.send(Rescan())
 
     async def stop(self, *, at_once: bool = False) -> None:
         """Orders the worker to stop. Does not wait for the worker's end."""
