@@ -1,4 +1,4 @@
-"""A multiplexer and its peer; nothing moves between them unless it is told to."""
+"""A multiplexer and a scripted peer. Frames move only when a test calls `write` or `answer`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.client.peer import KNOWN, MODEL, Peer
 
 
 class ServerChannel:
-    """What one of them sends goes through the bytes of the wire."""
+    """Each message is serialised and parsed on the way."""
 
     def __init__(self, *, window: int = 4, max_frame_bytes: int = 1 << 20) -> None:
         self.window = window
@@ -45,14 +45,14 @@ class ServerChannel:
         return frame
 
     def answer(self, **counts: int) -> None:
-        """Answers so many elements of a session, or everything."""
+        """Answers the given number of elements of sessions, or all elements."""
         everything = {number: len(text) for number, text in self.peer.unanswered.items()}
         chosen = {int(name[1:]): count for name, count in counts.items()} or everything
         self.multiplexer.receive(self.peer.answer(chosen))
 
 
 def finished(operation: Operation[Any]) -> Any:
-    """The result of an operation that need not wait."""
+    """Returns the result of an operation that does not wait."""
     try:
         next(operation)
     except StopIteration as result:

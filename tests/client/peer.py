@@ -1,7 +1,7 @@
 """The server's side of one Stream RPC, for tests of the core: no sockets, no threads, no clock.
 
-Its model echoes: output `echo` of a character is its code point. Whoever drives it decides when it
-answers, and how much.
+The model echoes: output `echo` of a character is the character's code point. The test decides when
+and how many elements the peer answers.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ KNOWN = KnownModel(MODEL, TextCodec(MODEL.name, MODEL.input))
 
 
 def letters(predictions: list[Prediction]) -> str:
-    """The elements that were echoed."""
+    """Elements echoed by the predictions."""
     return "".join(chr(prediction["echo"]) for prediction in predictions)
 
 
@@ -53,7 +53,7 @@ class Peer:
         self._begun = False
 
     def take(self, frame: pb.StreamRequest, window: int) -> pb.StreamResponse:
-        """Opens what the frame opens, and queues the rest."""
+        """Opens the frame's sessions, and queues the frame's elements and closes."""
         frame = pb.StreamRequest.FromString(frame.SerializeToString())
         assert (frame.model, frame.version) == (("", "") if self._begun else ("echo", "3"))
         self._begun = True
@@ -86,7 +86,7 @@ class Peer:
         return response
 
     def answer(self, counts: Mapping[int, int]) -> pb.StreamResponse:
-        """Predictions of the next elements of these sessions, and Closed where it is due."""
+        """Answers the next elements of sessions. Closes sessions that are due."""
         groups: dict[tuple[str, ...], list[tuple[int, str]]] = {}
         for number, count in counts.items():
             text = self.unanswered[number][:count]

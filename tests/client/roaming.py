@@ -1,7 +1,7 @@
-"""Servers that come and go, for tests of the core: no sockets, no threads, no clock.
+"""Servers that start and stop, for tests of the core: no sockets, no threads, no clock.
 
-Each session's state is all that was pushed to it, and that is what its tickets hold. So a session
-that went on from the wrong place shows.
+A session's state is the text pushed so far, and a ticket holds this text. A session resumed at a
+wrong position therefore answers with wrong text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +28,20 @@ _MESSAGE = "as scripted"
 
 
 class Server:
-    """The other end of one RPC."""
+    """Server of one RPC."""
 
     def __init__(self, *, window: int, ticket_every: int) -> None:
         self._window = window
         self._ticket_every = ticket_every
         self.texts: dict[int, str] = {}
-        """All that came of each session that is open, from its first element on."""
+        """Text of each open session, from the first element on."""
         self.answered: dict[int, int] = {}
         self._ticket_at: dict[int, int] = {}
         self._wanted: dict[int, int] = {}
         self._closing: set[int] = set()
         self._last = 0
         self.refuses: pb.CloseReason.ValueType | None = None
-        """Why it opens no session, if it does not."""
+        """Reason to refuse every session; None to open sessions."""
 
     def take(self, frame: pb.StreamRequest) -> pb.StreamResponse:
         response = pb.StreamResponse()
@@ -83,7 +83,7 @@ class Server:
         return response
 
     def answer(self, counts: Mapping[int, int]) -> pb.StreamResponse:
-        """So many more elements of each."""
+        """Answers the given number of further elements of each session."""
         response = pb.StreamResponse()
         for number, count in counts.items():
             first = self.answered[number]
@@ -137,7 +137,7 @@ class Server:
 
 
 class Rig:
-    """A client's sessions on one model, and the servers that they are on in turn."""
+    """Sessions of a client on one model, and their servers, one after another."""
 
     def __init__(
         self,
@@ -161,12 +161,12 @@ class Rig:
             resume=self._adopt,
         )
         self.name = "a server"
-        """Who refuses, if one does."""
+        """Name of the server that refuses sessions."""
         self.rpcs: list[tuple[Multiplexer, Server]] = []
         self.begin_rpc()
 
     def begin_rpc(self) -> None:
-        """What follows is on another RPC."""
+        """Begins another RPC, for new and resumed sessions."""
         multiplexer = Multiplexer(
             KNOWN,
             writable=lambda: None,
@@ -180,7 +180,7 @@ class Rig:
 
     @property
     def server(self) -> Server:
-        """The one that sessions are opened on."""
+        """Server of the last RPC."""
         return self.rpcs[-1][1]
 
     def open(self, ticket: bytes | None = None) -> Session:
@@ -215,7 +215,7 @@ class Rig:
         self.rpcs[rpc][1].texts.clear()
 
     def mend(self) -> int:
-        """Lets time pass until orphans are due, which are resumed; returns how many."""
+        """Advances the clock until orphans are due, and resumes them. Returns their number."""
         self.now = max(self.now, min(self.recovery.next_at(), self.now + 1000))
         due = self.recovery.due(self.now)
         for session in due:
@@ -223,7 +223,7 @@ class Rig:
         return len(due)
 
     def settle(self) -> None:
-        """Until nothing more can happen."""
+        """Writes, answers and resumes until nothing changes."""
         moved = True
         while moved:
             moved = self.mend() > 0

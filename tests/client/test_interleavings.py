@@ -15,7 +15,7 @@ from tests.client.peer import ALPHABET, letters
 
 
 class Caller:
-    """One session's user: what it pushes by push, step and map, and all that it read."""
+    """User of a session: the elements pushed by push, step and map, and the predictions read."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -26,7 +26,7 @@ class Caller:
         self._batch: Iterator[Prediction] | None = None
 
     def do(self, action: str, text: str) -> None:
-        """Starts something, if nothing that was started waits."""
+        """Starts an action, unless an earlier action still waits."""
         if self._waiting or self._pipeline or self.session.closing:
             return
         if action == "close":
@@ -42,7 +42,7 @@ class Caller:
         self.go_on()
 
     def go_on(self) -> bool:
-        """Advances what can be; False if it waits."""
+        """Advances the actions. Returns False if an action waits."""
         while self._waiting:
             try:
                 next(self._waiting[0])
@@ -66,7 +66,7 @@ class Caller:
 
     @property
     def everything(self) -> str:
-        """All that was answered, in order of position, each once."""
+        """Text of all answers, in order of position, each once."""
         predictions = sorted([*self.read, *read(self.session)], key=lambda p: p.position)
         assert [p.position for p in predictions] == list(range(len(predictions)))
         return letters(predictions)

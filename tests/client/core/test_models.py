@@ -1,4 +1,4 @@
-"""What the server says of its models, and for how long it is believed."""
+"""Models as read from the server, and the lifetime of the cache."""
 
 import pytest
 

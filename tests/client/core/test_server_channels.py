@@ -1,4 +1,4 @@
-"""One connection at a time, and none closed while somebody uses it."""
+"""A client has one current connection. A connection in use is never closed."""
 
 import threading
 from typing import Any
@@ -11,7 +11,7 @@ from elman.errors import InvalidRequest
 
 
 class Connections:
-    """What was made and closed, in order."""
+    """Connections made and closed, in order."""
 
     def __init__(self, *targets: str) -> None:
         self.made: list[str] = []
