@@ -11,7 +11,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.engine.admission import Waiting
 from elman_server.frontend.caller import Caller
 from elman_server.frontend.turns import Turns
-from elman_server.frontend.wire.stream import StreamRpc
+from elman_server.frontend.wire.stream import StreamLimits, StreamRpc
 from elman_server.frontend.withheld import Withheld
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import SECONDS, Conversation, LocalServer, open_, push
@@ -34,8 +34,7 @@ class Peer:
             lease_keeper=None,
             turns=Turns(),
             withheld=Withheld(max_nbytes=inf),
-            window=config.window,
-            max_message_bytes=config.max_message_bytes,
+            limits=StreamLimits(window=config.window, max_message_bytes=config.max_message_bytes),
         )
         self._frames = list(frames)
         self.read = 0

@@ -110,7 +110,7 @@ async def test_what_waits_for_a_client_that_does_not_read_is_bounded(server: Loc
     outbox = None
     await server.until(lambda: bool(server.servicer._streams))
     [rpc] = server.servicer._streams
-    outbox = rpc._outbox
+    outbox = rpc._connection._outbox
     await server.until(lambda: outbox.full)
     bound = 4 * 65_536
     for _ in range(100):

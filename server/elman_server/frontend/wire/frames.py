@@ -1,12 +1,14 @@
 """Packing of an RPC's responses into frames of limited size."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Times
-from elman_server.engine.mail import Mail, Opened, SnapshotTaken
-from elman_server.frontend.wire import closing, wire
+from elman_server.engine.mail import Mail
+from elman_server.frontend.connection import Refusal
+from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.wire import closing, messages, wire
+from elman_server.frontend.withheld import NamedOutbox
 from elman_server.model.selection import Buffer
 
 _FRAMING = 8
@@ -35,24 +37,24 @@ class _Frame:
         return frame
 
 
-@dataclass(slots=True, kw_only=True)
 class FramePacker:
-    max_bytes: int
-    """Size limit of a frame. Only a frame with a single prediction may be larger. The limit may
-    change between frames."""
-    opened: Callable[[Opened], pb.Opened]
-    """Builds the response to an open."""
-    ticket: Callable[[SnapshotTaken], pb.Ticket]
-    """Builds the ticket for a snapshot."""
-    handed_over: Callable[[Times], None]
-    """Called with the arrival times of elements when the predictions go out."""
+    def __init__(
+        self, *, ticketing: Ticketing, window: int, max_bytes: int, sent: Callable[[Times], None]
+    ) -> None:
+        """`sent` is called with the arrival times of elements when the predictions go out."""
+        self._ticketing = ticketing
+        self._window = window
+        self.max_bytes = max_bytes
+        """Size limit of a frame. Only a frame with a single prediction may be larger. The limit may
+        change between frames."""
+        self._sent = sent
 
-    def pack(self, mail: Mail, refused: list[pb.Closed]) -> Iterator[bytes]:
+    def pack(self, mail: Mail, refusals: Iterable[Refusal] = ()) -> Iterator[bytes]:
         """Yields serialized `StreamResponse`s in sending order. A frame is filled when the caller
         asks for the frame: answers of sessions forgotten before then are left out."""
         frame, forgotten = _Frame(), mail.forgotten
         for event in mail.opened:
-            opened = self.opened(event)
+            opened = messages.opened(event, self._window)
             yield from self._room(frame, opened.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(opened=[opened]).SerializeToString())
         for delivery in mail.deliveries:
@@ -61,9 +63,9 @@ class FramePacker:
                 told = part.without(forgotten) if forgotten else part
                 if told.numbers:
                     frame.parts += wire.predictions(told)
-                    self.handed_over(told.times)
+                    self._sent(told.times)
         for taken in mail.snapshots:
-            ticket = self.ticket(taken)
+            ticket = messages.ticket(taken, self._ticketing.issue(taken))
             yield from self._room(frame, ticket.ByteSize() + _FRAMING)
             if taken.number in forgotten:
                 continue
@@ -73,7 +75,8 @@ class FramePacker:
             told_ending = forgotten.get(ended.number, ended.ending)
             closed = closing.closed(ended.number, told_ending, ended.position)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
-        for closed in refused:
+        for refusal in refusals:
+            closed = closing.refused(refusal.number, refusal.error)
             yield from self._room(frame, closed.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         if frame.nbytes:
@@ -90,3 +93,32 @@ class FramePacker:
         frame.entries += 1
         frame.nbytes += nbytes
         return full
+
+
+class NamedFrames:
+    """Frames with answers of named sessions. Each is made when it may be sent at once."""
+
+    def __init__(self, named: NamedOutbox, pack: Callable[[Mail], Iterator[bytes]]) -> None:
+        self._named = named
+        self._pack = pack
+        self._frames: Iterator[bytes] = iter(())
+        """Remaining frames of the mail taken last."""
+        self._refusals: Iterator[bytes] = iter(())
+        """Remaining frames of refused opens."""
+        self.mail_nbytes = 0
+        """Approximate size of the mail taken last."""
+
+    def next(self) -> bytes | None:
+        """Returns the next frame, to be sent at once; None if no frame may be sent now."""
+        self._named.count()
+        frame = next(self._refusals, None)
+        if frame is None and self._named.withheld:
+            self._refusals = self._pack(self._named.collect_refusals())
+            return next(self._refusals, None)
+        if frame is None:
+            frame = next(self._frames, None)
+        if frame is None:
+            self.mail_nbytes = self._named.outbox.nbytes
+            self._frames = self._pack(self._named.collect())
+            frame = next(self._frames, None)
+        return frame

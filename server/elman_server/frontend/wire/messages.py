@@ -1,12 +1,16 @@
 """Conversion between the server's dataclasses and protobuf messages."""
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from elman.v1 import inference_pb2 as pb
+from elman_server.engine.mail import Opened, SnapshotTaken
+from elman_server.engine.snapshot import NEVER, Cadence
 from elman_server.errors import InvalidRequest
+from elman_server.frontend.frame import Frame, Open, Push
 from elman_server.model.contexts import GivenContext
 from elman_server.model.modelfile import ModelFile
 from elman_server.model.repository import ModelSource
@@ -68,10 +72,71 @@ def output_requests(messages: Iterable[pb.OutputRequest]) -> list[OutputRequest]
     return requests
 
 
+def frame(request: pb.StreamRequest) -> Frame:
+    push = None
+    if request.HasField("push"):
+        message = request.push
+        kind = message.WhichOneof("elements")
+        push = Push(
+            numbers=message.sessions,
+            counts=message.counts,
+            elements=None if kind is None else message.text if kind == "text" else message.raw,
+        )
+    others = len(request.opens) + len(request.closes) + len(request.tickets)
+    if not others:
+        return Frame(push=push)
+    return Frame(
+        opens=map(_open, request.opens),
+        push=push,
+        tickets=request.tickets,
+        closes=request.closes,
+        others=others,
+    )
+
+
+def opened(event: Opened, window: int) -> pb.Opened:
+    every = event.cadence or Cadence()
+    return pb.Opened(
+        session=event.number,
+        id=event.id,
+        window=window,
+        position=event.first_position,
+        ticket_every_elements=0 if every.elements == NEVER else every.elements,
+        ticket_every_seconds=0 if every.seconds == inf else every.seconds,
+    )
+
+
+def ticket(event: SnapshotTaken, sealed: bytes) -> pb.Ticket:
+    return pb.Ticket(session=event.number, position=event.snapshot.position, ticket=sealed)
+
+
 def values(columns: Iterable[EncodedValues]) -> list[pb.Values]:
     return [
         pb.Values(values=bytes(column.values), indices=bytes(column.indices)) for column in columns
     ]
+
+
+def _open(message: pb.Open) -> Open:
+    invalid: InvalidRequest | None = None
+    outputs: tuple[OutputRequest, ...] = ()
+    try:
+        outputs = tuple(output_requests(message.outputs))
+    except InvalidRequest as error:
+        invalid = error
+    return Open(
+        number=message.session,
+        outputs=outputs,
+        contexts=tuple(given_contexts(message.contexts)),
+        ticket=message.ticket,
+        ticket_every_elements=message.ticket_every_elements,
+        ticket_every_seconds=message.ticket_every_seconds,
+        fingerprint=message.fingerprint,
+        parkable=message.parkable,
+        name=message.name,
+        restart=message.restart,
+        replay=message.replay if message.HasField("replay") else None,
+        invalid=invalid,
+    )
 
 
 def _input(spec: InputSpec) -> pb.Input:

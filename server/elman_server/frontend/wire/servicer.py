@@ -17,15 +17,16 @@ from elman_server.config import ServerConfig
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.errors import InvalidRequest, TicketRejected
+from elman_server.frontend import lookup, naming
 from elman_server.frontend.caller import Caller
 from elman_server.frontend.gate import AdmittedCall, Gate
 from elman_server.frontend.slow_readers import SlowReaders
 from elman_server.frontend.transport import Method
 from elman_server.frontend.turns import Turns
-from elman_server.frontend.wire import descriptions, naming
+from elman_server.frontend.wire import descriptions
 from elman_server.frontend.wire.messages import parse
 from elman_server.frontend.wire.predict import predict
-from elman_server.frontend.wire.stream import StreamRpc
+from elman_server.frontend.wire.stream import StreamLimits, StreamRpc
 from elman_server.frontend.withheld import Withheld
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
@@ -131,7 +132,7 @@ class InferenceServicer:
         if request.ticket:
             model = self._model_of(request.ticket, request.name, call.caller)
         elif checkpoint is not None:
-            with naming.explained():
+            with lookup.explained():
                 model = self._model_of(checkpoint, request.name, call.caller)
         else:
             model = self._catalog.get(request.name, request.version)
@@ -170,10 +171,12 @@ class InferenceServicer:
             lease_keeper=self._lease_keeper,
             turns=self._turns,
             withheld=self._withheld,
-            window=self._config.window,
-            max_message_bytes=self._config.max_message_bytes,
-            max_age=self._age(),
-            grace=self._config.grace_period,
+            limits=StreamLimits(
+                window=self._config.window,
+                max_message_bytes=self._config.max_message_bytes,
+                max_age=self._age(),
+                grace=self._config.grace_period,
+            ),
             opening=call.open,
         )
         send, count = call.call.write, call.metrics.inc

@@ -1,19 +1,18 @@
-"""Pushes of one RPC: queues elements for each session and ends sessions with invalid elements."""
+"""Pushes of one connection: queues elements, and ends sessions with invalid elements."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
 
-from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Elements
 from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.engine import Engine
 from elman_server.engine.session import Session
 from elman_server.engine.session_index import SessionIndex
 from elman_server.errors import InvalidElement, InvalidRequest
+from elman_server.frontend.frame import Frame, Payload, Push
 from elman_server.frontend.slices import PushSlice, sliced
-from elman_server.frontend.turns import Slices
 from elman_server.model.elements import SLICE_ELEMENTS, Decoded
 from elman_server.serving.served import ServedModel
 
@@ -24,8 +23,6 @@ _SHORT_ENTRIES = 1_024
 than the 8 ms at most of a push with nothing but refusals."""
 _SLICE_ENTRIES = 256
 """Most entries in a slice of a longer push: some 2 ms if every entry is refused."""
-
-Payload = str | bytes
 
 
 class Pushing:
@@ -39,9 +36,10 @@ class Pushing:
         beyond_window: set[Session],
         refuse: Callable[[int], None],
     ) -> None:
-        """`sessions` are the RPC's sessions by number. Each of `session_indexes` holds the sessions
-        of one outbox. Both may change. Sessions with more than `window` unanswered elements are
-        added to `beyond_window`. `refuse` is called with the number of an unknown session."""
+        """`sessions` are the connection's sessions by number. Each of `session_indexes` holds the
+        sessions of one outbox. Both may change. Sessions with more than `window` unanswered
+        elements are added to `beyond_window`. `refuse` is called with the number of an unknown
+        session."""
         self._codec = model.codec
         self._engine: Engine = model.engine
         self._sessions = sessions
@@ -50,17 +48,18 @@ class Pushing:
         self._beyond_window = beyond_window
         self._refuse = refuse
 
-    def is_short(self, push: pb.Push, elements: Payload) -> bool:
-        """Whether a push is taken at once. `elements` is the push's payload."""
-        return (
-            len(push.sessions) <= _SHORT_ENTRIES and self._codec.count(elements) <= SLICE_ELEMENTS
+    def is_short(self, frame: Frame) -> bool:
+        """Whether a frame's push is taken at once."""
+        push = frame.push
+        return push is None or (
+            len(push.numbers) <= _SHORT_ENTRIES
+            and self._codec.count(frame.payload) <= SLICE_ELEMENTS
         )
 
-    def take(self, push: pb.Push, elements: Payload, arrival: float) -> None:
+    def take(self, push: Push, arrival: float) -> None:
         """Queues a push at once. Raises `InvalidRequest` for an invalid push. An invalid element
         ends its session instead."""
-        numbers: Sequence[int] = push.sessions
-        _check(push)
+        numbers, elements = push.numbers, _checked(push)
         try:
             decoded = self._codec.decode(elements)
             counts = _shares(len(decoded.elements), len(numbers), push.counts)
@@ -70,24 +69,16 @@ class Pushing:
             return
         self._queue_all(numbers, counts, decoded, arrival)
 
-    async def take_in_slices(
-        self,
-        push: pb.Push,
-        elements: Payload,
-        arrival: float,
-        work: Slices,
-        pause: Callable[[Slices], Awaitable[None]],
-    ) -> None:
-        """Queues a push in slices and awaits `pause` before each slice. Raises `InvalidRequest`
-        like `take`."""
-        numbers: Sequence[int] = push.sessions
-        _check(push)
+    def slices(self, push: Push, arrival: float) -> Generator[None, None, None]:
+        """Queues a push in slices, and yields before each slice. Raises `InvalidRequest` like
+        `take`."""
+        numbers, elements = push.numbers, _checked(push)
         try:
             self._codec.check(elements)
             shares = _shares(self._codec.count(elements), len(numbers), push.counts)
         except InvalidElement as error:
             for number in numbers:
-                await pause(work)
+                yield
                 self._close(number, error)
             return
         counts = np.array(shares, np.int64)
@@ -95,9 +86,9 @@ class Pushing:
         left = self._codec.count(elements)
         self._engine.untaken += left
         try:
-            invalid = await self._invalid(elements, slices, work)
+            invalid = yield from self._invalid(elements, slices)
             for part in slices:
-                await pause(work)
+                yield
                 self._queue_slice(part, numbers, elements, invalid, arrival)
                 taken = part.stop - part.start
                 self._engine.untaken -= taken
@@ -105,17 +96,16 @@ class Pushing:
         finally:
             self._engine.untaken -= left
 
-    async def _invalid(
-        self, elements: Payload, slices: Iterable[PushSlice], work: Slices
-    ) -> dict[int, tuple[int, str]]:
+    def _invalid(
+        self, elements: Payload, slices: Iterable[PushSlice]
+    ) -> Generator[None, None, dict[int, tuple[int, str]]]:
         """Entries of a push with invalid elements: the offset of the first invalid element within
         the entry, and the reason. Computed before any element is queued, because a session gets
         either all elements of an entry or no element."""
         found: dict[int, tuple[int, str]] = {}
         before = 0
         for part in slices:
-            if work.over:
-                await work.pause()
+            yield
             decoded = self._decode(elements, part)
             before = 0 if part.begins else before
             start = 0
@@ -255,15 +245,10 @@ class Pushing:
         return None
 
 
-def payload(push: pb.Push) -> Payload:
-    """Returns all elements of a push."""
-    return push.text if push.WhichOneof("elements") == "text" else push.raw
-
-
-def _check(push: pb.Push) -> None:
-    """Checks the fields of a push. Raises `InvalidRequest`."""
-    numbers = push.sessions
-    if push.WhichOneof("elements") is None or not numbers:
+def _checked(push: Push) -> Payload:
+    """Returns a push's elements. Raises `InvalidRequest` for an invalid push."""
+    numbers = push.numbers
+    if push.elements is None or not numbers:
         raise InvalidRequest(
             "a push has no elements; set `text` or `raw`"
             if numbers
@@ -274,6 +259,7 @@ def _check(push: pb.Push) -> None:
             f"a push has {len(push.counts)} counts for {len(numbers)} sessions; allowed are as "
             "many, or none"
         )
+    return push.elements
 
 
 def _shares(elements: int, sessions: int, counts: Sequence[int]) -> Sequence[int]:

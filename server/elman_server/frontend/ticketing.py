@@ -1,11 +1,10 @@
-"""Tickets of one caller's RPC: cadence, issue and redemption."""
+"""Tickets of one caller: cadence, issue and redemption."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
-from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease import Lease
 from elman_server.durable.named.rewinding import Checkpoint
 from elman_server.durable.tickets.content import Attachment
@@ -13,6 +12,7 @@ from elman_server.engine.mail import SnapshotTaken
 from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.frontend.caller import Caller
+from elman_server.frontend.frame import Open
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import TICKET_BYTES, TICKETS_ISSUED, TICKETS_REJECTED
 
@@ -27,7 +27,7 @@ class Ticketing:
         self._metrics = model.metrics
         self._identity = caller.identity
 
-    def cadence(self, message: pb.Open) -> Cadence | None:
+    def cadence(self, message: Open) -> Cadence | None:
         """Returns how often a session gets a ticket; None means only on request."""
         if not self._tickets.available:
             return None
@@ -41,7 +41,8 @@ class Ticketing:
             least=max(1, elements // _LEAST_PART),
         )
 
-    def issue(self, taken: SnapshotTaken) -> pb.Ticket:
+    def issue(self, taken: SnapshotTaken) -> bytes:
+        """Returns a ticket; empty if the model has none."""
         ticket = b""
         if self._tickets.available:
             if isinstance(taken.keeping, Lease):
@@ -50,7 +51,7 @@ class Ticketing:
                 ticket = self._tickets.issue(taken.snapshot, self._identity)
             self._metrics.inc(TICKETS_ISSUED)
             self._metrics.inc(TICKET_BYTES, len(ticket))
-        return pb.Ticket(session=taken.number, position=taken.snapshot.position, ticket=ticket)
+        return ticket
 
     def issue_named(self, snapshot: Snapshot, key: str, attachment: str) -> bytes:
         """Issues a named session's ticket. The ticket also serves as the session's checkpoint.

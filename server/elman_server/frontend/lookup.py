@@ -1,21 +1,15 @@
-"""Named sessions of one caller's RPC, from the open request to the initial state."""
+"""Lookup of named sessions in the state store, from the claim to the initial state."""
 
 import asyncio
-import hashlib
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease import NamedSession
 from elman_server.durable.named.lease_keeper import LeaseKeeper
-from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.store.interface import Claim
-from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
 from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.initial_state import InitialState
 from elman_server.engine.session import Session
@@ -28,23 +22,10 @@ from elman_server.errors import (
     StoreDown,
     TicketRejected,
 )
-from elman_server.frontend.caller import Caller
-from elman_server.frontend.wire import messages
-from elman_server.frontend.wire.ticketing import Ticketing
+from elman_server.frontend.naming import NamedOpen
+from elman_server.frontend.ticketing import Ticketing
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import SESSIONS_RESUMED, TICKETS_REJECTED
-
-MAX_NAME_NBYTES = 256
-
-
-def key(model: str, caller: Caller, name: str) -> str:
-    """Returns a session's key in the state store. Each model and each identity has separate keys.
-    Raises `InvalidRequest` if the name is too long."""
-    nbytes = len(name.encode())
-    if nbytes > MAX_NAME_NBYTES:
-        raise InvalidRequest(f"the session's name has {nbytes} bytes; allowed is {MAX_NAME_NBYTES}")
-    identity = hashlib.sha256(caller.identity.encode()).hexdigest()[:16]
-    return f"{model}:{identity}:{name}"
 
 
 @contextmanager
@@ -57,70 +38,17 @@ def explained() -> Iterator[None]:
         raise TicketRejected(text, reason=error.reason) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedOpen:
-    """A checked request to open a named session."""
+class Lookups:
+    """Lookups of one caller's named sessions, for one event loop."""
 
-    key: str
-    owner: str
-    """Id of the client's attachment to the session, in hex."""
-    again: Resumption | None
-    """The resumption, if the client has a ticket of the session."""
-    given: InitialState | None
-    """The ticket's snapshot, or the initial state of a new session."""
-    lacking: InvalidRequest | None = None
-    """Error for a new session, such as missing contexts. Ignored if the store has the session."""
-    restart: bool
-
-
-class Naming:
     def __init__(
-        self, model: ServedModel, caller: Caller, lease_keeper: LeaseKeeper | None
+        self, model: ServedModel, ticketing: Ticketing, lease_keeper: LeaseKeeper | None
     ) -> None:
         """`lease_keeper` is None without a state store."""
         self._model = model
-        self._caller = caller
+        self._ticketing = ticketing
         self._lease_keeper = lease_keeper
-        self._ticketing = Ticketing(model, caller)
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def wanted(self, message: pb.Open) -> NamedOpen:
-        """Checks a request to open a named session. Raises a `ServerError`."""
-        if self._lease_keeper is None:
-            raise InvalidRequest(
-                f"session {message.name!r} has a name; this server has no state store"
-            )
-        if not self._model.tickets.available:
-            raise InvalidRequest(
-                f"session {message.name!r} has a name; the model's state is too large to be kept"
-            )
-        name = key(self._model.source.name, self._caller, message.name)
-        if message.restart and message.ticket:
-            raise InvalidRequest("a session is opened with a ticket and restart; allowed is one")
-        if message.ticket:
-            snapshot, attachment = self._ticketing.redeem_named(message.ticket, name)
-            again = Resumption(
-                position=snapshot.position,
-                attachment=attachment.id,
-                replay=message.replay if message.HasField("replay") else None,
-            )
-            owner = attachment.id.hex()
-            return NamedOpen(key=name, owner=owner, again=again, given=snapshot, restart=False)
-        given, lacking = None, None
-        try:
-            given = self._model.contexts.decode(messages.given_contexts(message.contexts))
-        except InvalidRequest as error:
-            if message.contexts or message.restart:
-                raise
-            lacking = error  # an existing session needs no contexts
-        return NamedOpen(
-            key=name,
-            owner=secrets.token_hex(ATTACHMENT_NBYTES),
-            again=None,
-            given=given,
-            lacking=lacking,
-            restart=message.restart,
-        )
 
     def begin(self, session: Session, wanted: NamedOpen) -> None:
         """Starts the lookup of an awaited session's initial state."""

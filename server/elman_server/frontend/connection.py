@@ -1,0 +1,382 @@
+"""A connection: the sessions of one Stream RPC. Pure: frames in, events out.
+
+The transport's shell parses frames, asks whether a frame may be taken, gives it to the connection,
+and sends the collected events. No protobuf, no event loop, no sockets.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from elman_server.engine.admission import Admission
+from elman_server.engine.ending import CANCELLED, Ending, EndReason
+from elman_server.engine.mail import Mail
+from elman_server.engine.outbox import Outbox
+from elman_server.engine.session import Session
+from elman_server.engine.snapshot import Snapshot
+from elman_server.errors import (
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+    ServerError,
+    ShuttingDown,
+)
+from elman_server.frontend.frame import Frame, Open
+from elman_server.frontend.naming import NamedOpen
+from elman_server.frontend.opening import Opener
+from elman_server.frontend.pushing import Pushing
+from elman_server.frontend.status import shown
+from elman_server.frontend.withheld import NamedOutbox
+from elman_server.serving.served import ServedModel
+from elman_server.telemetry.table import SESSIONS_RESUMED
+
+_OLD = "the connection has reached its age; connect anew"
+_FEW = 16
+"""Most opens, closes and ticket requests in a frame taken at once, without slices."""
+_MAX_ENTRIES = 65_536
+"""Most entries of a frame: entries take memory until the frame is taken."""
+_LEAST_PENDING = 65_536
+"""Threshold: at this number of waiting elements, a large frame is not taken further, unless all
+windows together allow more elements. Large enough to keep the model busy meanwhile."""
+_REFUSAL_NBYTES = 32
+"""Bytes of a refusal on the wire without the message text, roughly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request about a session was refused."""
+
+    number: int
+    error: ServerError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    window: int
+    """Unanswered elements of a session, beyond which no frame is read."""
+    nbytes: int
+    """Bytes of waiting events, beyond which no frame is read."""
+
+
+class Connection:
+    def __init__(
+        self,
+        *,
+        model: ServedModel,
+        admission: Admission,
+        opener: Opener,
+        named_outbox: Callable[[], NamedOutbox],
+        lookup: Callable[[Session, NamedOpen], None],
+        limits: ConnectionLimits,
+        notify: Callable[[], None],
+    ) -> None:
+        """`named_outbox` makes the outbox of named sessions; `lookup` starts the lookup of a named
+        session's initial state. `notify` is called after a change of interest to the shell."""
+        self._model = model
+        self._engine = model.engine
+        self._admission = admission
+        self._opener = opener
+        self._make_named_outbox = named_outbox
+        self._lookup = lookup
+        self._limits = limits
+        self._notify = notify
+        self._outbox = Outbox(limit=limits.nbytes, notify=notify)
+        self.named: NamedOutbox | None = None
+        """None before the first named session."""
+        self._sessions: dict[int, Session] = {}
+        self._session_index = self._engine.session_index(self._outbox)
+        self._session_indexes = [self._session_index]
+        self._beyond_window: set[Session] = set()
+        self._pushing = Pushing(
+            model=model,
+            sessions=self._sessions,
+            session_indexes=self._session_indexes,
+            window=limits.window,
+            beyond_window=self._beyond_window,
+            refuse=self._refuse_push,
+        )
+        self._last_number = -1
+        self._last_before_frame: float = inf
+        """The last session number before the frame being taken in slices; infinite without such a
+        frame."""
+        self.leaving = False
+        """Whether the sessions are being handed over."""
+        self._detached = False
+        self.refusals: list[Refusal] = []
+        """Refusals since the last `collect`."""
+        self._refused_nbytes = 0
+
+    # State of the connection.
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Sessions, until their ends are collected."""
+        return list(self._sessions.values())
+
+    @property
+    def empty(self) -> bool:
+        return not self._sessions
+
+    @property
+    def closing(self) -> bool:
+        """Whether no session is opened any more."""
+        return self._admission.closed or self.leaving or self._detached
+
+    @property
+    def ended(self) -> ServerError:
+        """Why the server opens no more sessions."""
+        if self._admission.closed:
+            return ShuttingDown("the server is stopping")
+        if self.leaving:
+            return ShuttingDown(_OLD)
+        return ModelUnavailable(f"{self._model} was unloaded")
+
+    @property
+    def waiting_nbytes(self) -> int:
+        """Bytes of waiting elements and events, roughly."""
+        waiting = sum(outbox.pending for outbox in self._outboxes) * self._engine.element_nbytes
+        return waiting + sum(outbox.nbytes for outbox in self._outboxes)
+
+    def detach(self, model: ServedModel) -> None:
+        """Stops opening sessions if the unloaded `model` is the connection's model.
+
+        All sessions have ended by then, but the client may not know of every end yet.
+        """
+        if model is self._model:
+            self._detached = True
+            self._notify()
+
+    # Frames in.
+
+    def fits(self, frame: Frame) -> bool:
+        """Whether a frame can be taken. A crowded server still takes a small push of a connection
+        without waiting elements, so bulk traffic does not block single elements."""
+        if not self._admission.crowded:
+            return True
+        pending = any(outbox.pending for outbox in self._outboxes)
+        return not pending and self._model.codec.count(frame.payload) <= self._limits.window
+
+    def is_short(self, frame: Frame) -> bool:
+        """Whether a frame is taken at once. Raises `InvalidRequest` for too many entries."""
+        if frame.entries > _MAX_ENTRIES:
+            raise InvalidRequest(
+                f"a frame names sessions {frame.entries} times; allowed is {_MAX_ENTRIES}"
+            )
+        return frame.others <= _FEW and self._pushing.is_short(frame)
+
+    def take(self, frame: Frame, arrival: float) -> None:
+        """Takes a short frame. `arrival`: seconds on the engine's clock. Raises `InvalidRequest`
+        for a malformed frame."""
+        if frame.others:
+            for message in frame.opens:
+                self._open(message)
+        if frame.push is not None:
+            self._pushing.take(frame.push, arrival)
+        if frame.others:
+            for number in frame.tickets:
+                self._ask_for_ticket(number)
+            for number in frame.closes:
+                self._close(number)
+
+    def slices(self, frame: Frame, arrival: float) -> Generator[None, None, None]:
+        """Takes a frame of any size, as `take` does. Yields before each part: the caller goes on
+        once it is the connection's turn and there is room."""
+        self._last_before_frame = self._last_number
+        for message in frame.opens:
+            yield
+            self._open(message)
+        if frame.push is not None:
+            yield from self._pushing.slices(frame.push, arrival)
+        for number in frame.tickets:
+            yield
+            self._ask_for_ticket(number)
+        for number in frame.closes:
+            yield
+            self._close(number)
+        self._last_before_frame = inf
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more of a frame can be taken."""
+        most = max(_LEAST_PENDING, self._limits.window * len(self._sessions))
+        return not (
+            self._refused_nbytes > self._limits.nbytes
+            or self._is_full
+            or any(outbox.pending >= most for outbox in self._outboxes)
+            or self._is_crowded
+        )
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the next frame may be read."""
+        contexts_nbytes = self._outbox.contexts_nbytes
+        # Contexts of named sessions wait for the state store. They delay other sessions of the
+        # connection only when contexts crowd the whole server.
+        named_nbytes = 0 if self.named is None else self.named.outbox.contexts_nbytes
+        return not (
+            self._is_beyond_window()
+            or self._is_full
+            or contexts_nbytes > self._limits.nbytes
+            or ((contexts_nbytes or named_nbytes) and self._admission.crowded_by_contexts)
+            or self._refused_nbytes > self._limits.nbytes
+            or self._is_crowded
+        )
+
+    # Events out.
+
+    @property
+    def mail_nbytes(self) -> int:
+        """Bytes in memory of the events to collect, roughly. Without named sessions' events."""
+        return self._outbox.nbytes
+
+    def collect(self) -> tuple[Mail, list[Refusal]]:
+        """Takes events and refusals, except events of named sessions. Both are taken together: a
+        later refusal must not overtake the next event about the same session."""
+        mail = self._engine.collect(self._outbox)
+        refusals, self.refusals, self._refused_nbytes = self.refusals, [], 0
+        for ended in mail.ended:
+            self.forget(ended.number)
+        return mail, refusals
+
+    def forget(self, number: int) -> None:
+        """Forgets a session whose end is sent."""
+        del self._sessions[number]
+
+    # The connection's end.
+
+    def lift_limits(self) -> None:
+        """Stops holding sessions back, because no event is sent any more."""
+        self._outbox.limit = inf
+        if self.named is not None:
+            self.named.abandon()
+            self.named.outbox.limit = inf
+
+    def drop(self, session: Session, error: ServerError | None = None) -> None:
+        """Ends a session because the connection ends: with an error, or because it is gone."""
+        ending = CANCELLED
+        if error is not None:
+            reason = EndReason.INVALID_REQUEST
+            if isinstance(error, Overloaded):
+                reason = EndReason.UNAVAILABLE
+            ending = Ending(reason=reason, message=str(error))
+        self._engine.drop(session, ending)
+
+    def abandon(self) -> None:
+        """Frees the remaining events, once all sessions are dropped."""
+        self._engine.collect(self._outbox)
+        if self.named is not None:
+            self._engine.collect(self.named.outbox)
+
+    @property
+    def _outboxes(self) -> Sequence[Outbox]:
+        """Outboxes with an influence on how much is read. While named sessions wait for the state
+        store, the outbox of named sessions is left out: windows limit the elements already, and the
+        connection's other sessions must not be blocked."""
+        if self.named is None or self.named.withheld:
+            return (self._outbox,)
+        return (self._outbox, self.named.outbox)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether too many bytes of events wait to be sent."""
+        return self._outbox.full or (self.named is not None and self.named.full)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether the server is crowded, in part by waiting elements of the connection."""
+        for outbox in self._outboxes:
+            if outbox.pending:
+                return self._admission.crowded
+        return False
+
+    def _is_beyond_window(self) -> bool:
+        """Whether a session has more unanswered elements than the window. Stops at the first such
+        session, because the check runs after each step."""
+        while self._beyond_window:
+            session = self._beyond_window.pop()
+            if session.ended is None and session.unanswered > self._limits.window:
+                self._beyond_window.add(session)
+                return True
+        return False
+
+    def _open(self, message: Open) -> None:
+        number = message.number
+        if number <= self._last_number:
+            self._refuse_used_number(number)
+            return
+        self._last_number = number
+        if self.leaving:
+            self._refuse(number, ShuttingDown(_OLD))
+            return
+        try:
+            if self._detached:
+                raise self.ended
+            self._opener.admit()
+            named = self._opener.named(message)
+            outbox, session_index = self._outbox, self._session_index
+            if named is not None:
+                own = self._named_outbox()
+                outbox, session_index = own.outbox, own.session_index
+            request = self._opener.request(message, named, outbox)
+            session = self._engine.open(request)
+        except ServerError as error:
+            self._refuse(number, error)
+            return
+        self._sessions[number] = session
+        session_index.add(session)
+        if named is not None:
+            self._lookup(session, named)
+        elif isinstance(request.initial_state, Snapshot):
+            self._model.metrics.inc(SESSIONS_RESUMED)
+
+    def _named_outbox(self) -> NamedOutbox:
+        if self.named is None:
+            self.named = self._make_named_outbox()
+            self._session_indexes.append(self.named.session_index)
+        return self.named
+
+    def _ask_for_ticket(self, number: int) -> None:
+        """Requests a ticket. Ignored after the session's end."""
+        session = self._sessions.get(number)
+        if session is None:
+            if number > self._last_number:
+                text = f"ticket of session {number}, which was never opened on this RPC"
+                self._refuse(number, InvalidRequest(text))
+        elif self._model.tickets.available:
+            self._engine.snapshot(session)
+        else:
+            snapshot = Snapshot(position=session.position, tensors=None)
+            session.outbox.snapshot(session.snapshot_event(snapshot))
+            self._notify()
+
+    def _close(self, number: int) -> None:
+        """Closes a session. Ignored after the session's end or an earlier close, because either may
+        have crossed the client's close."""
+        session = self._sessions.get(number)
+        if session is not None:
+            self._engine.close(session)
+        elif number > self._last_number:
+            text = f"close of session {number}, which was never opened on this RPC"
+            self._refuse(number, InvalidRequest(text))
+
+    def _refuse_used_number(self, number: int) -> None:
+        text = f"session {number} is opened twice; numbers grow, the last was {self._last_number}"
+        session = self._sessions.get(number)
+        if session is None or session.ended is not None:
+            self._refuse(number, InvalidRequest(text))
+        else:
+            self._engine.close(session, Ending(reason=EndReason.INVALID_REQUEST, message=text))
+
+    def _refuse_push(self, number: int) -> None:
+        """Refuses a push to an unknown session."""
+        if number > self._last_number:
+            text = f"push to session {number}, which was never opened on this RPC"
+        elif number <= self._last_before_frame:
+            text = f"push to session {number}, which has ended"
+        else:  # opened by the frame being taken; the client already gets a reason
+            return
+        self._refuse(number, InvalidRequest(text))
+
+    def _refuse(self, number: int, error: ServerError) -> None:
+        self.refusals.append(Refusal(number=number, error=error))
+        self._refused_nbytes += _REFUSAL_NBYTES + len(shown(str(error)))
