@@ -4,7 +4,7 @@ The transport's shell parses frames, asks whether a frame may be taken, gives it
 and sends the collected events. No protobuf, no event loop, no sockets.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from math import inf
 
@@ -21,6 +21,7 @@ from elman_server.errors import (
     ServerError,
     ShuttingDown,
 )
+from elman_server.frontend.backlog import Backlog, ConnectionLimits
 from elman_server.frontend.frame import Frame, Open
 from elman_server.frontend.naming import NamedOpen
 from elman_server.frontend.opening import Opener
@@ -35,9 +36,6 @@ _FEW = 16
 """Most opens, closes and ticket requests in a frame taken at once, without slices."""
 _MAX_ENTRIES = 65_536
 """Most entries of a frame: entries take memory until the frame is taken."""
-_LEAST_PENDING = 65_536
-"""Threshold: at this number of waiting elements, a large frame is not taken further, unless all
-windows together allow more elements. Large enough to keep the model busy meanwhile."""
 _REFUSAL_NBYTES = 32
 """Bytes of a refusal on the wire without the message text, roughly."""
 
@@ -48,14 +46,6 @@ class Refusal:
 
     number: int
     error: ServerError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    window: int
-    """Unanswered elements of a session, beyond which no frame is read."""
-    nbytes: int
-    """Bytes of waiting events, beyond which no frame is read."""
 
 
 class Connection:
@@ -78,21 +68,24 @@ class Connection:
         self._opener = opener
         self._make_named_outbox = named_outbox
         self._lookup = lookup
-        self._limits = limits
         self._notify = notify
         self._outbox = Outbox(limit=limits.nbytes, notify=notify)
-        self.named: NamedOutbox | None = None
-        """None before the first named session."""
         self._sessions: dict[int, Session] = {}
+        self.backlog = Backlog(
+            model=model,
+            admission=admission,
+            limits=limits,
+            outbox=self._outbox,
+            sessions=self._sessions,
+        )
         self._session_index = self._engine.session_index(self._outbox)
         self._session_indexes = [self._session_index]
-        self._beyond_window: set[Session] = set()
         self._pushing = Pushing(
             model=model,
             sessions=self._sessions,
             session_indexes=self._session_indexes,
             window=limits.window,
-            beyond_window=self._beyond_window,
+            beyond_window=self.backlog.beyond_window,
             refuse=self._refuse_push,
         )
         self._last_number = -1
@@ -104,9 +97,11 @@ class Connection:
         self._detached = False
         self.refusals: list[Refusal] = []
         """Refusals since the last `collect`."""
-        self._refused_nbytes = 0
 
-    # State of the connection.
+    @property
+    def named(self) -> NamedOutbox | None:
+        """Outbox of named sessions; None before the first."""
+        return self.backlog.named
 
     @property
     def sessions(self) -> list[Session]:
@@ -131,12 +126,6 @@ class Connection:
             return ShuttingDown(_OLD)
         return ModelUnavailable(f"{self._model} was unloaded")
 
-    @property
-    def waiting_nbytes(self) -> int:
-        """Bytes of waiting elements and events, roughly."""
-        waiting = sum(outbox.pending for outbox in self._outboxes) * self._engine.element_nbytes
-        return waiting + sum(outbox.nbytes for outbox in self._outboxes)
-
     def detach(self, model: ServedModel) -> None:
         """Stops opening sessions if the unloaded `model` is the connection's model.
 
@@ -145,16 +134,6 @@ class Connection:
         if model is self._model:
             self._detached = True
             self._notify()
-
-    # Frames in.
-
-    def fits(self, frame: Frame) -> bool:
-        """Whether a frame can be taken. A crowded server still takes a small push of a connection
-        without waiting elements, so bulk traffic does not block single elements."""
-        if not self._admission.crowded:
-            return True
-        pending = any(outbox.pending for outbox in self._outboxes)
-        return not pending and self._model.codec.count(frame.payload) <= self._limits.window
 
     def is_short(self, frame: Frame) -> bool:
         """Whether a frame is taken at once. Raises `InvalidRequest` for too many entries."""
@@ -196,35 +175,6 @@ class Connection:
         self._last_before_frame = inf
 
     @property
-    def has_room(self) -> bool:
-        """Whether more of a frame can be taken."""
-        most = max(_LEAST_PENDING, self._limits.window * len(self._sessions))
-        return not (
-            self._refused_nbytes > self._limits.nbytes
-            or self._is_full
-            or any(outbox.pending >= most for outbox in self._outboxes)
-            or self._is_crowded
-        )
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether the next frame may be read."""
-        contexts_nbytes = self._outbox.contexts_nbytes
-        # Contexts of named sessions wait for the state store. They delay other sessions of the
-        # connection only when contexts crowd the whole server.
-        named_nbytes = 0 if self.named is None else self.named.outbox.contexts_nbytes
-        return not (
-            self._is_beyond_window()
-            or self._is_full
-            or contexts_nbytes > self._limits.nbytes
-            or ((contexts_nbytes or named_nbytes) and self._admission.crowded_by_contexts)
-            or self._refused_nbytes > self._limits.nbytes
-            or self._is_crowded
-        )
-
-    # Events out.
-
-    @property
     def mail_nbytes(self) -> int:
         """Bytes in memory of the events to collect, roughly. Without named sessions' events."""
         return self._outbox.nbytes
@@ -233,7 +183,7 @@ class Connection:
         """Takes events and refusals, except events of named sessions. Both are taken together: a
         later refusal must not overtake the next event about the same session."""
         mail = self._engine.collect(self._outbox)
-        refusals, self.refusals, self._refused_nbytes = self.refusals, [], 0
+        refusals, self.refusals, self.backlog.refused_nbytes = self.refusals, [], 0
         for ended in mail.ended:
             self.forget(ended.number)
         return mail, refusals
@@ -241,8 +191,6 @@ class Connection:
     def forget(self, number: int) -> None:
         """Forgets a session whose end is sent."""
         del self._sessions[number]
-
-    # The connection's end.
 
     def lift_limits(self) -> None:
         """Stops holding sessions back, because no event is sent any more."""
@@ -266,38 +214,6 @@ class Connection:
         self._engine.collect(self._outbox)
         if self.named is not None:
             self._engine.collect(self.named.outbox)
-
-    @property
-    def _outboxes(self) -> Sequence[Outbox]:
-        """Outboxes with an influence on how much is read. While named sessions wait for the state
-        store, the outbox of named sessions is left out: windows limit the elements already, and the
-        connection's other sessions must not be blocked."""
-        if self.named is None or self.named.withheld:
-            return (self._outbox,)
-        return (self._outbox, self.named.outbox)
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether too many bytes of events wait to be sent."""
-        return self._outbox.full or (self.named is not None and self.named.full)
-
-    @property
-    def _is_crowded(self) -> bool:
-        """Whether the server is crowded, in part by waiting elements of the connection."""
-        for outbox in self._outboxes:
-            if outbox.pending:
-                return self._admission.crowded
-        return False
-
-    def _is_beyond_window(self) -> bool:
-        """Whether a session has more unanswered elements than the window. Stops at the first such
-        session, because the check runs after each step."""
-        while self._beyond_window:
-            session = self._beyond_window.pop()
-            if session.ended is None and session.unanswered > self._limits.window:
-                self._beyond_window.add(session)
-                return True
-        return False
 
     def _open(self, message: Open) -> None:
         number = message.number
@@ -330,10 +246,11 @@ class Connection:
             self._model.metrics.inc(SESSIONS_RESUMED)
 
     def _named_outbox(self) -> NamedOutbox:
-        if self.named is None:
-            self.named = self._make_named_outbox()
-            self._session_indexes.append(self.named.session_index)
-        return self.named
+        named = self.backlog.named
+        if named is None:
+            named = self.backlog.named = self._make_named_outbox()
+            self._session_indexes.append(named.session_index)
+        return named
 
     def _ask_for_ticket(self, number: int) -> None:
         """Requests a ticket. Ignored after the session's end."""
@@ -379,4 +296,4 @@ class Connection:
 
     def _refuse(self, number: int, error: ServerError) -> None:
         self.refusals.append(Refusal(number=number, error=error))
-        self._refused_nbytes += _REFUSAL_NBYTES + len(shown(str(error)))
+        self.backlog.refused_nbytes += _REFUSAL_NBYTES + len(shown(str(error)))

@@ -19,8 +19,9 @@ from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.mail import Mail
 from elman_server.engine.session import Session
 from elman_server.errors import InvalidRequest, ServerError, SlowClient
+from elman_server.frontend.backlog import ConnectionLimits
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.connection import Connection, ConnectionLimits
+from elman_server.frontend.connection import Connection
 from elman_server.frontend.frame import Frame
 from elman_server.frontend.lookup import Lookups
 from elman_server.frontend.naming import Naming
@@ -173,7 +174,7 @@ class StreamRpc:
     @property
     def unread_nbytes(self) -> int:
         """Bytes held in memory until the client reads."""
-        return self._connection.waiting_nbytes + self._mail_nbytes + self._frame_nbytes
+        return self._connection.backlog.nbytes + self._mail_nbytes + self._frame_nbytes
 
     def give_up(self, why: str) -> None:
         """Ends the RPC because the client does not read."""
@@ -293,10 +294,10 @@ class StreamRpc:
 
     async def _take_when_there_is_room(self, request: pb.StreamRequest) -> None:
         frame = messages.frame(request)
-        connection = self._connection
-        if not connection.fits(frame):
+        connection, backlog = self._connection, self._connection.backlog
+        if not backlog.fits(frame):
             with self._held(request):
-                while not connection.fits(frame):
+                while not backlog.fits(frame):
                     await self._change()
         arrival = self._engine.now()
         if connection.is_short(frame):
@@ -306,12 +307,12 @@ class StreamRpc:
                 await self._take_in_slices(frame, arrival)
         if connection.refusals:
             self._changed.set()
-        while not connection.wants_more:
+        while not backlog.wants_more:
             await self._change()
 
     async def _take_in_slices(self, frame: Frame, arrival: float) -> None:
         """Takes a large frame, with turns for other work between entries."""
-        connection = self._connection
+        connection, backlog = self._connection, self._connection.backlog
         work = self._turns.slices()
         with closing(connection.slices(frame, arrival)) as slices:
             for _ in slices:
@@ -319,9 +320,9 @@ class StreamRpc:
                     if connection.refusals:
                         self._changed.set()
                     await work.pause()
-                if not connection.has_room:
+                if not backlog.has_room:
                     self._changed.set()  # the writer sends refusals meanwhile
-                    while not connection.has_room:
+                    while not backlog.has_room:
                         await self._change()
 
     @contextmanager
