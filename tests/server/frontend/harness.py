@@ -14,6 +14,7 @@ from elman.v1 import inference_pb2_grpc as pb_grpc
 from elman_server.config import ServerConfig
 from elman_server.durable.named.opening import open_state_store
 from elman_server.durable.tickets.keys import new_key
+from elman_server.frontend.transport import Transport
 from elman_server.process.clock import Clock
 from elman_server.server import assemble
 from elman_server.serving.loading.children import Children
@@ -27,7 +28,13 @@ SECONDS = 30
 class LocalServer:
     """Entered when it serves. On exit it checks that nothing was left behind."""
 
-    def __init__(self, models: Iterable[LoadedModel], config: ServerConfig) -> None:
+    def __init__(
+        self,
+        models: Iterable[LoadedModel],
+        config: ServerConfig,
+        transport: Transport | None = None,
+    ) -> None:
+        """`transport` is grpcio's by default."""
         self.config = replace(config, ticket_key=config.ticket_key or (new_key(),))
         self.assembly = assemble(
             self.config,
@@ -42,6 +49,8 @@ class LocalServer:
         self.lease_keeper = self.assembly.lease_keeper
         self.servicer = self.assembly.servicer
         self.endpoint = self.assembly.endpoint
+        if transport is not None:
+            self.endpoint._transport = transport
         self._models = list(models)
 
     async def __aenter__(self) -> Self:
