@@ -232,6 +232,28 @@ def test_the_wire_knows_no_transport() -> None:
     } == {"elman_server.server"}
 
 
+PURE = {
+    f"elman_server.frontend.{name}"
+    for name in (
+        *("backlog", "caller", "calls", "connection", "frame", "naming"),
+        *("opening", "pushing", "slices", "status", "ticketing", "withheld"),
+    )
+}
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_connection_is_pure(module: str) -> None:
+    """No event loop, no threads, no clock, no log; of the front only what is pure itself."""
+    known = set(imports(module, modules("elman_server")[module]))
+    outside = {"asyncio", "grpc", "google", "elman", "socket", "structlog", "threading", "time"}
+    assert {name.partition(".")[0] for name in known} & outside == set()
+    assert {
+        name
+        for name in known
+        if name.startswith("elman_server.frontend.") and not any(within(name, p) for p in PURE)
+    } == set()
+
+
 def test_only_the_runner_knows_onnxruntime() -> None:
     assert importers("elman_server", "onnxruntime", DOOR) == {DOOR, "elman_server.runner.runtime"}
 

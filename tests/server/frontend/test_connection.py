@@ -134,7 +134,7 @@ class World:
                 max_message_bytes=2**20,
             ),
             named_outbox=pytest.fail,
-            lookup=pytest.fail,
+            lookup=lambda session, named: pytest.fail("no session has a name"),
             limits=ConnectionLimits(window=WINDOW, nbytes=2**18),
             notify=self._notify,
         )
@@ -178,6 +178,10 @@ def sums(mail: Mail) -> dict[int, list[int]]:
             found.setdefault(number, []).extend(values[:count])
             values = values[count:]
     return found
+
+
+def wants_more(world: World) -> bool:
+    return world.connection.backlog.wants_more
 
 
 def test_elements_become_predictions(world: World) -> None:
@@ -292,11 +296,11 @@ def test_a_ticket_of_another_identity_is_refused(world: World) -> None:
 
 def test_nothing_more_is_read_beyond_a_window(world: World) -> None:
     world.take(opens(1))
-    assert world.connection.backlog.wants_more
+    assert wants_more(world)
     world.take(push(*range(WINDOW + 1)))
-    assert not world.connection.backlog.wants_more
+    assert not wants_more(world)
     world.events()
-    assert world.connection.backlog.wants_more
+    assert wants_more(world)
 
 
 def test_a_crowded_server_takes_small_pushes_of_idle_connections_alone(world: World) -> None:
@@ -360,11 +364,13 @@ def test_a_malformed_push_is_an_error_of_the_connection(
 
 def test_a_detached_model_opens_no_sessions(world: World) -> None:
     world.connection.detach(World().model)
-    assert not world.connection.closing
+    world.take(opens(1))
     world.connection.detach(world.model)
     assert world.connection.closing
-    world.take(opens(1))
-    _, [refusal] = world.events()
+    world.take(opens(2))
+    mail, [refusal] = world.events()
+    assert [event.number for event in mail.opened] == [1]
+    assert refusal.number == 2
     assert isinstance(refusal.error, ModelUnavailable)
 
 
