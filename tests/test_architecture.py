@@ -277,7 +277,11 @@ def test_only_the_metrics_know_prometheus() -> None:
 
 def test_the_telemetry_knows_of_the_server_the_engines_words_alone() -> None:
     """No workers, no models, no front: others merge, name and count."""
-    words = ("elman_server.errors", "elman_server.engine.ending", "elman_server.engine.stats")
+    words = (
+        "elman_server.errors",
+        "elman_server.engine.sessions.ending",
+        "elman_server.engine.stats",
+    )
     assert {
         name
         for module, path in modules("elman_server").items()
@@ -365,7 +369,9 @@ def test_the_core_of_the_engine_is_pure(module: str) -> None:
 
 
 def test_the_core_of_the_engine_is_there() -> None:
-    assert {f"elman_server.engine.{name}" for name in ("scheduler", "session", "batch")} <= CORE
+    assert {
+        f"elman_server.engine.{name}" for name in ("scheduler", "sessions.session", "jobs.batch")
+    } <= CORE
 
 
 def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
@@ -383,7 +389,7 @@ def test_the_engine_knows_nothing_of_those_who_call_it() -> None:
 
 
 def test_the_engine_knows_no_runner() -> None:
-    """It holds the port, `elman_server.engine.runner`."""
+    """It holds the port, `elman_server.engine.jobs.runner`."""
     known = importers("elman_server", "elman_server.runner")
     assert {module for module in known if within(module, "elman_server.engine")} == set()
 

@@ -18,7 +18,7 @@ from elman_server.durable.tickets.keptkey import OwnKey, own_key
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.keys import parse_key
 from elman_server.engine.admission import Admission
-from elman_server.engine.ending import Ending, EndReason
+from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.errors import StartError
 from elman_server.frontend.endpoint import Endpoint
 from elman_server.frontend.gate import Gate

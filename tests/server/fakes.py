@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_server.engine.arrays import Elements
-from elman_server.engine.batch import Batch
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.delivery import Outputs
-from elman_server.engine.ending import EndReason
-from elman_server.engine.init import InitJob
-from elman_server.engine.initial_state import Contexts
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.job import Job
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.restore import RestoreJob
+from elman_server.engine.jobs.batch import Batch
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.jobs.job import Job
+from elman_server.engine.jobs.restore import RestoreJob
+from elman_server.engine.outboxes.delivery import Outputs
+from elman_server.engine.outboxes.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Tensors
-from elman_server.engine.state_pool import Slot
+from elman_server.engine.sessions.ending import EndReason
+from elman_server.engine.sessions.initial_state import Contexts
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Tensors
+from elman_server.engine.sessions.state_pool import Slot
+from elman_server.engine.sessions.table import SessionTable
 from elman_server.engine.stats import StepStats
-from elman_server.engine.table import SessionTable
 from elman_server.model.selection import EncodedValues
 
 MODULUS = 2**31 - 1

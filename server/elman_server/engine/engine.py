@@ -17,22 +17,22 @@ import structlog
 
 from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Elements, Numbers, Rows
-from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
-from elman_server.engine.estimates import Estimates
 from elman_server.engine.executor import Executor
-from elman_server.engine.initial_state import InitialState, nbytes
-from elman_server.engine.job import Job, Result, TooLong, too_long
-from elman_server.engine.mail import Mail
-from elman_server.engine.outbox import Outbox, Receiver
+from elman_server.engine.jobs.estimates import Estimates
+from elman_server.engine.jobs.job import Job, Result, TooLong, too_long
+from elman_server.engine.jobs.runner import Runner
+from elman_server.engine.jobs.settled import Settled
+from elman_server.engine.outboxes.mail import Mail
+from elman_server.engine.outboxes.outbox import Outbox, Receiver
 from elman_server.engine.parking import Parking
-from elman_server.engine.queues import ENTRY_NBYTES
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.runner import Runner
+from elman_server.engine.queues.element_queues import ENTRY_NBYTES
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session
-from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.settled import Settled
-from elman_server.engine.snapshot import Keeping, Snapshot
+from elman_server.engine.sessions.ending import CANCELLED, FINISHED, Ending, EndReason
+from elman_server.engine.sessions.initial_state import InitialState, nbytes
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.session_index import SessionIndex
+from elman_server.engine.sessions.snapshot import Keeping, Snapshot
 from elman_server.engine.stats import Observer
 from elman_server.engine.worker import Worker
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown

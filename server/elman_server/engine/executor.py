@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Callable
 
-from elman_server.engine.estimates import Estimates
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.job import Job, Result, TooLong
-from elman_server.engine.runner import Runner
-from elman_server.engine.settled import Settle, Span
+from elman_server.engine.jobs.estimates import Estimates
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.jobs.job import Job, Result, TooLong
+from elman_server.engine.jobs.runner import Runner
+from elman_server.engine.jobs.settled import Settle, Span
 
 _INLINE_SECONDS = 200e-6
 """A step shorter than this runs on the event loop: a round trip to the compute thread costs about

@@ -9,20 +9,20 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from elman_server.engine.arrays import Numbers, Rows
-from elman_server.engine.capture_queue import CaptureQueue
-from elman_server.engine.ending import FINISHED, Ending
-from elman_server.engine.holds import Holds
-from elman_server.engine.init_queue import InitQueue
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.phase import ENDED, IDLE, IN_JOB, NO_STATE, OPEN, Phase, Stage
-from elman_server.engine.queues import Queues
-from elman_server.engine.ready_queue import ReadyQueue
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Cadence, Snapshot, Tensors
-from elman_server.engine.state_pool import StatePool
-from elman_server.engine.table import SessionTable
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.queues.capture_queue import CaptureQueue
+from elman_server.engine.queues.element_queues import Queues
+from elman_server.engine.queues.holds import Holds
+from elman_server.engine.queues.init_queue import InitQueue
+from elman_server.engine.queues.ready_queue import ReadyQueue
+from elman_server.engine.sessions.ending import FINISHED, Ending
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.phase import ENDED, IDLE, IN_JOB, NO_STATE, OPEN, Phase, Stage
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Cadence, Snapshot, Tensors
+from elman_server.engine.sessions.state_pool import StatePool
+from elman_server.engine.sessions.table import SessionTable
 
 RESUMED_SECONDS = 60.0
 """Seconds from the open of a resumed session to the start of its idle time. The client resumed the

@@ -13,22 +13,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from elman_server.engine.arrays import Elements, Numbers, Rows
-from elman_server.engine.batch_builder import BatchBuilder
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.ending import CANCELLED, FINISHED, Ending
-from elman_server.engine.init import InitJob
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.job import Job, Result
+from elman_server.engine.jobs.batch_builder import BatchBuilder
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.job import Job, Result
+from elman_server.engine.jobs.restore import RestoreJob
+from elman_server.engine.jobs.settled import Settled
 from elman_server.engine.lifecycle import Lifecycle
 from elman_server.engine.limits import Seconds, StepLimits
-from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.phase import IDLE, QUEUED
-from elman_server.engine.queues import gathered
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.restore import RestoreJob
-from elman_server.engine.session import Session
-from elman_server.engine.settled import Settled
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.outboxes.outbox import Outbox, Receiver
+from elman_server.engine.queues.element_queues import gathered
+from elman_server.engine.sessions.ending import CANCELLED, FINISHED, Ending
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.phase import IDLE, QUEUED
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Snapshot
 
 
 class Scheduler:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from elman_server.engine.arrays import Times
-from elman_server.engine.ending import EndReason
+from elman_server.engine.sessions.ending import EndReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

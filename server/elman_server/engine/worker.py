@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from elman_server.engine.job import Job, Result
+from elman_server.engine.jobs.job import Job, Result
 
 _STOP_SECONDS = 1.0
 """Seconds of waiting for the thread in `stop`: a step may never end."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elman_server.engine.admission import Admission
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.session import Session
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.session import Session
 from elman_server.frontend.frame import Frame
 from elman_server.frontend.withheld import NamedOutbox
 from elman_server.serving.served import ServedModel

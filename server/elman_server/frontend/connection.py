@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from math import inf
 
 from elman_server.engine.admission import Admission
-from elman_server.engine.ending import CANCELLED, Ending, EndReason
-from elman_server.engine.mail import Mail
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.outboxes.mail import Mail
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.ending import CANCELLED, Ending, EndReason
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Snapshot
 from elman_server.errors import (
     InvalidRequest,
     ModelUnavailable,

@@ -10,10 +10,10 @@ import structlog
 from elman_server.durable.named.lease import NamedSession
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.durable.store.interface import Claim
-from elman_server.engine.ending import Ending, EndReason
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.sessions.ending import Ending, EndReason
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Snapshot
 from elman_server.errors import (
     InvalidRequest,
     ServerError,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from elman_server.durable.named.rewinding import Resumption
 from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
-from elman_server.engine.initial_state import InitialState
+from elman_server.engine.sessions.initial_state import InitialState
 from elman_server.errors import InvalidRequest
 from elman_server.frontend.caller import Caller
 from elman_server.frontend.frame import Open

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.request import OpenRequest
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.request import OpenRequest
 from elman_server.errors import InvalidRequest, Overloaded
 from elman_server.frontend.frame import Open
 from elman_server.frontend.naming import NamedOpen, Naming

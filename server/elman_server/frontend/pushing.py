@@ -6,10 +6,10 @@ from typing import TypeGuard
 import numpy as np
 
 from elman_server.engine.arrays import Elements
-from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.engine import Engine
-from elman_server.engine.session import Session
-from elman_server.engine.session_index import SessionIndex
+from elman_server.engine.sessions.ending import Ending, EndReason
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.session_index import SessionIndex
 from elman_server.errors import InvalidElement, InvalidRequest
 from elman_server.frontend.frame import Frame, Payload, Push
 from elman_server.frontend.slices import PushSlice, sliced

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from elman_server.engine.ending import EndReason
+from elman_server.engine.sessions.ending import EndReason
 from elman_server.errors import (
     AnswerTooLarge,
     ForeignTicket,

@@ -8,8 +8,8 @@ from math import inf
 from elman_server.durable.named.lease import Lease
 from elman_server.durable.named.rewinding import Checkpoint
 from elman_server.durable.tickets.content import Attachment
-from elman_server.engine.mail import SnapshotTaken
-from elman_server.engine.snapshot import NEVER, Cadence, Snapshot
+from elman_server.engine.outboxes.mail import SnapshotTaken
+from elman_server.engine.sessions.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.frontend.caller import Caller
 from elman_server.frontend.frame import Open

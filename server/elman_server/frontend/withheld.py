@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.engine import Engine
-from elman_server.engine.mail import Mail
-from elman_server.engine.outbox import Outbox
+from elman_server.engine.outboxes.mail import Mail
+from elman_server.engine.outboxes.outbox import Outbox
 
 
 class Withheld:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.jobs.interrupt import Interrupt
 from elman_server.model.spec import ModelSpec, StateSpec
 from elman_server.runner.denormals import as_zero
 from elman_server.runner.runtime import run_options

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.init import InitJob
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.restore import RestoreJob
-from elman_server.engine.snapshot import Tensors
+from elman_server.engine.jobs.batch import Batch, Outputs
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.jobs.restore import RestoreJob
+from elman_server.engine.sessions.snapshot import Tensors
 from elman_server.runner.bound import Array, BoundStep, HostMemory, Memory
 from elman_server.runner.devicestates import DeviceStates
 from elman_server.runner.hoststates import HostStates

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.jobs.interrupt import Interrupt
 from elman_server.errors import ModelLoadError
 from elman_server.runner import graphfile
 from elman_server.runner.denormals import FLUSHED, as_zero

@@ -10,9 +10,9 @@ from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.tickets import Tickets
 from elman_server.engine.admission import Admission, Waiting
 from elman_server.engine.engine import Engine, EngineSettings
-from elman_server.engine.estimates import Estimates
+from elman_server.engine.jobs.estimates import Estimates
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.snapshot import Cadence
+from elman_server.engine.sessions.snapshot import Cadence
 from elman_server.errors import (
     ModelNotFound,
     ModelUnavailable,

@@ -1,6 +1,6 @@
 """Observer of an engine, which counts in the metrics."""
 
-from elman_server.engine.ending import EndReason
+from elman_server.engine.sessions.ending import EndReason
 from elman_server.engine.stats import StepStats
 from elman_server.telemetry import table
 from elman_server.telemetry.metrics import LabelledMetrics

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from elman_server.engine.ending import EndReason
+from elman_server.engine.sessions.ending import EndReason
 from elman_server.errors import Overloaded, ShuttingDown
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from elman_server.engine.admission import Admission, Waiting
 from elman_server.engine.engine import Engine, EngineSettings
-from elman_server.engine.estimates import Estimates
+from elman_server.engine.jobs.estimates import Estimates
+from elman_server.engine.jobs.runner import Runner
 from elman_server.engine.limits import Chunking, StepLimits
-from elman_server.engine.runner import Runner
 from elman_server.engine.scheduler import Scheduler
 from tests.server.engine.shell import INLINE, STOPPING, Serve, Served
 from tests.server.fakes import ArithmeticRunner, Recorder

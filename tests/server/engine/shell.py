@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 import pytest
 
 from elman_server.engine.admission import Admission
-from elman_server.engine.batch import Batch
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.delivery import Outputs
-from elman_server.engine.ending import Ending, EndReason
 from elman_server.engine.engine import Engine
-from elman_server.engine.init import InitJob
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.job import Job
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.restore import RestoreJob
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Cadence, Snapshot, Tensors
+from elman_server.engine.jobs.batch import Batch
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.jobs.job import Job
+from elman_server.engine.jobs.restore import RestoreJob
+from elman_server.engine.outboxes.delivery import Outputs
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.ending import Ending, EndReason
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Cadence, Snapshot, Tensors
 from tests.server.fakes import ArithmeticRunner, FakeSelection, Recorder, Slots, ids, numbers
 
 INLINE = 0.0

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from elman_server.engine.ending import EndReason
-from elman_server.engine.session import Session
+from elman_server.engine.sessions.ending import EndReason
+from elman_server.engine.sessions.session import Session
 from elman_server.errors import Overloaded, ShuttingDown
 from tests.server.engine.shell import (
     ON_THE_THREAD,

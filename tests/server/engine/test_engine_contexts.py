@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from elman_server.engine.ending import Ending, EndReason
-from elman_server.engine.init import InitJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.errors import Overloaded
 from tests.server.engine.shell import (
     ON_THE_THREAD,

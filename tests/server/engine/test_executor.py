@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from elman_server.engine.batch import Batch
-from elman_server.engine.delivery import Outputs
-from elman_server.engine.ending import EndReason
-from elman_server.engine.interrupt import Interrupt
+from elman_server.engine.jobs.batch import Batch
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.outboxes.delivery import Outputs
+from elman_server.engine.sessions.ending import EndReason
 from elman_server.errors import ModelUnavailable
 from tests.server.engine.shell import ON_THE_THREAD, Caller, GatedRunner, Serve, SlowRunner
 from tests.server.fakes import Slots, predicted

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.engine.batch import Batch
-from elman_server.engine.ending import FINISHED, Ending, EndReason
+from elman_server.engine.jobs.batch import Batch
 from elman_server.engine.limits import Chunking, StepLimits
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.request import OpenRequest
+from elman_server.engine.outboxes.outbox import Outbox
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session
+from elman_server.engine.sessions.ending import FINISHED, Ending, EndReason
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
 from tests.server.fakes import FakeSelection, complete, ids, push, slots, slots_of
 
 SELECTION = FakeSelection()

@@ -17,22 +17,22 @@ from hypothesis.stateful import (
 )
 
 from elman_server.engine.arrays import Rows
-from elman_server.engine.batch import Batch, deliveries
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.delivery import Delivery, Outputs
-from elman_server.engine.ending import CANCELLED, FINISHED, Ending, EndReason
-from elman_server.engine.init import InitJob
-from elman_server.engine.initial_state import InitialState
-from elman_server.engine.job import Job
+from elman_server.engine.jobs.batch import Batch, deliveries
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.job import Job
+from elman_server.engine.jobs.restore import RestoreJob
 from elman_server.engine.limits import Chunking, StepLimits
-from elman_server.engine.outbox import Outbox, Receiver
-from elman_server.engine.phase import Phase
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.restore import RestoreJob
+from elman_server.engine.outboxes.delivery import Delivery, Outputs
+from elman_server.engine.outboxes.outbox import Outbox, Receiver
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.session import Session
-from elman_server.engine.session_index import SessionIndex
-from elman_server.engine.snapshot import NEVER, Cadence, Snapshot, Tensors
+from elman_server.engine.sessions.ending import CANCELLED, FINISHED, Ending, EndReason
+from elman_server.engine.sessions.initial_state import InitialState
+from elman_server.engine.sessions.phase import Phase
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.session_index import SessionIndex
+from elman_server.engine.sessions.snapshot import NEVER, Cadence, Snapshot, Tensors
 from tests.server.fakes import (
     INITIAL,
     ArithmeticRunner,

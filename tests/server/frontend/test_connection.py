@@ -13,13 +13,13 @@ from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.keys import new_key, parse_key
 from elman_server.durable.tickets.tickets import Tickets
 from elman_server.engine.admission import Admission, Waiting
-from elman_server.engine.ending import EndReason
 from elman_server.engine.engine import Engine, EngineSettings
-from elman_server.engine.estimates import Estimates
+from elman_server.engine.jobs.estimates import Estimates
 from elman_server.engine.limits import Chunking, StepLimits
-from elman_server.engine.mail import Mail
+from elman_server.engine.outboxes.mail import Mail
 from elman_server.engine.scheduler import Scheduler
-from elman_server.engine.snapshot import Cadence
+from elman_server.engine.sessions.ending import EndReason
+from elman_server.engine.sessions.snapshot import Cadence
 from elman_server.errors import InvalidRequest, ModelUnavailable, Overloaded
 from elman_server.frontend.backlog import ConnectionLimits
 from elman_server.frontend.caller import Caller

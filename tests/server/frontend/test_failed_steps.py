@@ -6,11 +6,11 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.batch import Batch
-from elman_server.engine.delivery import Outputs
-from elman_server.engine.init import InitJob
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.runner import Runner
+from elman_server.engine.jobs.batch import Batch
+from elman_server.engine.jobs.init import InitJob
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.jobs.runner import Runner
+from elman_server.engine.outboxes.delivery import Outputs
 from tests.server.fakes import Slots
 from tests.server.frontend.harness import LocalServer, push
 from tests.stepmodels import ALPHABET

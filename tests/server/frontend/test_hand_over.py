@@ -9,7 +9,7 @@ import pytest
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine import lifecycle
-from elman_server.engine.ending import Ending, EndReason
+from elman_server.engine.sessions.ending import Ending, EndReason
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import LocalServer, push
 from tests.server.frontend.test_tickets import resumed

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.ending import Ending, EndReason
+from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.frontend.wire import messages
 from elman_server.model.spec import InputKind, OutputKind
 from tests.server.frontend.harness import LocalServer, push

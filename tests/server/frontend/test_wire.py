@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.delivery import Delivery
+from elman_server.engine.outboxes.delivery import Delivery
 from elman_server.frontend.wire import messages, wire
 from elman_server.model.selection import Form, OutputRequest, Selection
 from elman_server.model.spec import OutputKind, OutputSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from elman_server.engine.init import InitJob
+from elman_server.engine.jobs.init import InitJob
 from elman_server.runner.onnx import OnnxRunner
 from elman_server.runner.probe import probe
 from tests.oracle import Oracle

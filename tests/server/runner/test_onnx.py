@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from elman_server.engine.batch import Batch
-from elman_server.engine.table import SessionTable
+from elman_server.engine.jobs.batch import Batch
+from elman_server.engine.sessions.table import SessionTable
 from elman_server.model import modelfile
 from elman_server.runner.model import StepModel
 from elman_server.runner.onnx import OnnxRunner

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elman_server.engine.capture import CaptureJob
-from elman_server.engine.restore import RestoreJob
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.jobs.capture import CaptureJob
+from elman_server.engine.jobs.restore import RestoreJob
+from elman_server.engine.sessions.snapshot import Snapshot
 from elman_server.runner.onnx import OnnxRunner
 from tests.oracle import Oracle
 from tests.server.runner.test_beginnings import beginning, captions

@@ -17,11 +17,11 @@ import pytest
 from elman_server.config import ServerConfig
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.engine.admission import Admission
-from elman_server.engine.batch import Batch, Outputs
-from elman_server.engine.interrupt import Interrupt
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.request import OpenRequest
-from elman_server.engine.session import Session
+from elman_server.engine.jobs.batch import Batch, Outputs
+from elman_server.engine.jobs.interrupt import Interrupt
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.request import OpenRequest
+from elman_server.engine.sessions.session import Session
 from elman_server.errors import ModelNotFound, ModelUnavailable, StartError
 from elman_server.model.repository import ModelSource
 from elman_server.model.selection import Selection

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from elman_server.engine.ending import EndReason
+from elman_server.engine.sessions.ending import EndReason
 from elman_server.engine.stats import StepStats
 from elman_server.errors import StartError
 from elman_server.telemetry import collectors, table

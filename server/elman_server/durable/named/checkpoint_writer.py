@@ -13,7 +13,7 @@ import structlog
 from elman_server.durable.named.lease import Lease
 from elman_server.durable.store.batches import batches
 from elman_server.durable.store.interface import Claim, StateStore, StoreUnavailable
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.sessions.snapshot import Snapshot
 from elman_server.telemetry.metrics import LabelledMetrics
 from elman_server.telemetry.table import CHECKPOINT_BYTES, CHECKPOINTS
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from elman_server.durable.store.interface import Claim
-from elman_server.engine.ending import Ending, EndReason
-from elman_server.engine.session import Session
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.sessions.ending import Ending, EndReason
+from elman_server.engine.sessions.session import Session
+from elman_server.engine.sessions.snapshot import Snapshot
 
 TAKEN_OVER = Ending(
     reason=EndReason.TAKEN_OVER, message="another client has opened the session by its name"

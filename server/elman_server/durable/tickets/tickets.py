@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from elman_server.durable.tickets.content import Attachment, Content, Origin, overhead_nbytes
 from elman_server.durable.tickets.keyring import SEAL_NBYTES, Keyring
-from elman_server.engine.snapshot import Cadence, Snapshot
+from elman_server.engine.sessions.snapshot import Cadence, Snapshot
 from elman_server.errors import ForeignTicket, TicketRejected
 from elman_server.model.spec import ModelSpec
 

@@ -1,7 +1,7 @@
 """Messages about the end or the refusal of a session."""
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.ending import Ending, EndReason
+from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.errors import (
     ModelUnavailable,
     Overloaded,

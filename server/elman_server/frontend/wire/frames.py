@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Times
-from elman_server.engine.mail import Mail
+from elman_server.engine.outboxes.mail import Mail
 from elman_server.frontend.connection import Refusal
 from elman_server.frontend.ticketing import Ticketing
 from elman_server.frontend.wire import closing, messages, wire

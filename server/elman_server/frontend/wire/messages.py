@@ -7,8 +7,8 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.mail import Opened, SnapshotTaken
-from elman_server.engine.snapshot import NEVER, Cadence
+from elman_server.engine.outboxes.mail import Opened, SnapshotTaken
+from elman_server.engine.sessions.snapshot import NEVER, Cadence
 from elman_server.errors import InvalidRequest
 from elman_server.frontend.frame import Frame, Open, Push
 from elman_server.model.contexts import GivenContext

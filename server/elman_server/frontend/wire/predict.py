@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Elements
-from elman_server.engine.ending import EndReason
-from elman_server.engine.outbox import Outbox
-from elman_server.engine.request import OpenRequest
+from elman_server.engine.outboxes.outbox import Outbox
+from elman_server.engine.sessions.ending import EndReason
+from elman_server.engine.sessions.request import OpenRequest
 from elman_server.errors import (
     AnswerTooLarge,
     InvalidElement,

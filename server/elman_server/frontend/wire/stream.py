@@ -15,9 +15,9 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Times
-from elman_server.engine.ending import Ending, EndReason
-from elman_server.engine.mail import Mail
-from elman_server.engine.session import Session
+from elman_server.engine.outboxes.mail import Mail
+from elman_server.engine.sessions.ending import Ending, EndReason
+from elman_server.engine.sessions.session import Session
 from elman_server.errors import InvalidRequest, ServerError, SlowClient
 from elman_server.frontend.backlog import ConnectionLimits
 from elman_server.frontend.caller import Caller

@@ -6,7 +6,7 @@ messages.
 """
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.engine.delivery import Delivery
+from elman_server.engine.outboxes.delivery import Delivery
 from elman_server.model.selection import Buffer
 
 _LENGTH_DELIMITED = 2

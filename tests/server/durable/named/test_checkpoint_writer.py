@@ -9,7 +9,7 @@ from elman_server.durable.named import checkpoint_writer as saving
 from elman_server.durable.named.checkpoint_writer import CheckpointWriter
 from elman_server.durable.named.lease import Lease, NamedSession
 from elman_server.durable.store.interface import Claim, StoreUnavailable
-from elman_server.engine.snapshot import Snapshot
+from elman_server.engine.sessions.snapshot import Snapshot
 from elman_server.telemetry.metrics import Metrics
 from elman_server.telemetry.table import STORE
 

@@ -10,7 +10,7 @@ import pytest
 from elman_server.durable.tickets.content import Attachment, Origin
 from elman_server.durable.tickets.keyring import Keyring
 from elman_server.durable.tickets.tickets import Tickets
-from elman_server.engine.snapshot import Cadence, Snapshot
+from elman_server.engine.sessions.snapshot import Cadence, Snapshot
 from elman_server.errors import ForeignTicket, TicketRejected
 from elman_server.model.spec import ContextSpec, ModelSpec, StateSpec
 from tests.stepmodels import leaky

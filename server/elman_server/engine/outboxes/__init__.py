@@ -1,0 +1,1 @@
+"""Outboxes: predictions and messages on their way to a session's caller."""

@@ -1,0 +1,1 @@
+"""Queues: elements waiting for a step, and sessions waiting for a job."""
