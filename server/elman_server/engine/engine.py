@@ -110,7 +110,6 @@ class Engine:
         self._parking = Parking(
             after=settings.park_after,
             longest_idle=lambda: scheduler.table.longest_idle,
-            park=self._park,
             clock=clock,
         )
         self._clock = clock
@@ -177,7 +176,7 @@ class Engine:
         now = self._clock() if request.cadence or request.parkable else 0.0
         session = self._scheduler.add(request, id=secrets.token_hex(8), now=now)
         if request.parkable:
-            self._parking.schedule()
+            self._parking.schedule(self._park)
         if initial_state is not None and not awaited:
             self._wake()
         self._idle.clear()
