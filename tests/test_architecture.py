@@ -232,12 +232,11 @@ def test_the_wire_knows_no_transport() -> None:
     } == {"elman_server.server"}
 
 
+_CONNECTION = ("backlog", "connection", "frame", "naming", "opening", "pushing", "slices")
 PURE = {
-    f"elman_server.frontend.{name}"
-    for name in (
-        *("backlog", "caller", "calls", "connection", "frame", "naming"),
-        *("opening", "pushing", "slices", "status", "ticketing", "withheld"),
-    )
+    *(f"elman_server.frontend.{name}" for name in ("caller", "gate.call_limits", "status")),
+    *(f"elman_server.frontend.connection.{name}" for name in _CONNECTION),
+    *(f"elman_server.frontend.connection.{name}" for name in ("ticketing", "withheld")),
 }
 
 

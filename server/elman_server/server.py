@@ -21,7 +21,7 @@ from elman_server.engine.admission import Admission
 from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.errors import StartError
 from elman_server.frontend.endpoint import Endpoint
-from elman_server.frontend.gate import Gate
+from elman_server.frontend.gate.gate import Gate
 from elman_server.frontend.grpcio.transport import GrpcioTransport
 from elman_server.frontend.wire.servicer import InferenceServicer
 from elman_server.process import memory

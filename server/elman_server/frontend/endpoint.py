@@ -1,6 +1,6 @@
 """The endpoint: all services of the server behind a transport, including health and reflection."""
 
-from elman_server.frontend.gate import Gate
+from elman_server.frontend.gate.gate import Gate
 from elman_server.frontend.transport import Transport
 from elman_server.frontend.wire import health, reflection
 from elman_server.frontend.wire.health import HealthServicer

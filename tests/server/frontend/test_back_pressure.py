@@ -10,9 +10,9 @@ import pytest
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.admission import Waiting
 from elman_server.frontend.caller import Caller
+from elman_server.frontend.connection.withheld import Withheld
 from elman_server.frontend.turns import Turns
 from elman_server.frontend.wire.stream import StreamLimits, StreamRpc
-from elman_server.frontend.withheld import Withheld
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import SECONDS, Conversation, LocalServer, open_, push
 

@@ -21,13 +21,13 @@ from elman_server.engine.scheduler import Scheduler
 from elman_server.engine.sessions.ending import EndReason
 from elman_server.engine.sessions.snapshot import Cadence
 from elman_server.errors import InvalidRequest, ModelUnavailable, Overloaded
-from elman_server.frontend.backlog import ConnectionLimits
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.connection import Connection, Refusal
-from elman_server.frontend.frame import Frame, Open, Push
-from elman_server.frontend.naming import Naming
-from elman_server.frontend.opening import Opener
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.backlog import ConnectionLimits
+from elman_server.frontend.connection.connection import Connection, Refusal
+from elman_server.frontend.connection.frame import Frame, Open, Push
+from elman_server.frontend.connection.naming import Naming
+from elman_server.frontend.connection.opening import Opener
+from elman_server.frontend.connection.ticketing import Ticketing
 from elman_server.model.contexts import ContextCodec
 from elman_server.model.elements import ElementCodec
 from elman_server.model.selection import Form, OutputRequest

@@ -14,7 +14,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.durable.store.file import FileStore
 from elman_server.durable.tickets.keys import new_key
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.naming import key
+from elman_server.frontend.connection.naming import key
 from elman_server.model.repository import ModelSource
 from elman_server.serving.loading.loaded import LoadedModel
 from tests.oracle import Oracle

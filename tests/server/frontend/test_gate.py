@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from elman.v1 import inference_pb2 as pb
 from elman.v1 import inference_pb2_grpc as pb_grpc
-from elman_server.frontend import gate
+from elman_server.frontend.gate import gate
 from elman_server.frontend.grpcio import connections
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import LocalServer

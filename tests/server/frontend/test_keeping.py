@@ -16,7 +16,7 @@ from elman_server.durable.store.interface import Claim, Held, StoreUnavailable
 from elman_server.durable.store.opening import open_store
 from elman_server.durable.tickets.keys import new_key
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.naming import key
+from elman_server.frontend.connection.naming import key
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import Conversation, LocalServer, push
 from tests.server.frontend.test_naming import left, named, opened

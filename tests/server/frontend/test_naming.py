@@ -14,7 +14,7 @@ from elman_server.durable.store.file import FileStore
 from elman_server.durable.store.interface import Claim
 from elman_server.durable.tickets.keys import new_key
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.naming import key
+from elman_server.frontend.connection.naming import key
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import Conversation, LocalServer, push
 from tests.server.frontend.test_hand_over import MOVED

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.frontend.slices import sliced
+from elman_server.frontend.connection.slices import sliced
 
 
 @given(

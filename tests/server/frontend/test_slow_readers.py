@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from elman.v1 import inference_pb2 as pb
-from elman_server.frontend import slow_readers
+from elman_server.frontend.gate import slow_readers
+from elman_server.frontend.gate.slow_readers import SlowReaders
 from elman_server.frontend.grpcio import transport
-from elman_server.frontend.slow_readers import SlowReaders
 from tests.server.frontend.conftest import Serve
 from tests.server.frontend.harness import LocalServer
 

@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.durable.tickets.keys import new_key
-from elman_server.frontend import gate, slow_readers
 from elman_server.frontend.caller import Caller
+from elman_server.frontend.gate import gate, slow_readers
 from elman_server.frontend.status import Code
 from elman_server.serving.loading.loaded import LoadedModel
 from tests.server.frontend.conftest import make_config

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from elman.v1 import inference_pb2 as pb
 from elman_server.engine.arrays import Times
 from elman_server.engine.outboxes.mail import Mail
-from elman_server.frontend.connection import Refusal
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.connection import Refusal
+from elman_server.frontend.connection.ticketing import Ticketing
+from elman_server.frontend.connection.withheld import NamedOutbox
 from elman_server.frontend.wire import closing, messages, wire
-from elman_server.frontend.withheld import NamedOutbox
 from elman_server.model.selection import Buffer
 
 _FRAMING = 8

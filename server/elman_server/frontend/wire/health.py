@@ -11,7 +11,7 @@ from typing import Any, cast
 from grpc_health.v1 import health_pb2
 
 from elman_server.errors import ModelNotFound
-from elman_server.frontend.gate import AdmittedCall, Gate
+from elman_server.frontend.gate.gate import AdmittedCall, Gate
 from elman_server.frontend.transport import Method
 from elman_server.frontend.wire.messages import parse
 

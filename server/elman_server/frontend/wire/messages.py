@@ -10,7 +10,7 @@ from elman.v1 import inference_pb2 as pb
 from elman_server.engine.outboxes.mail import Opened, SnapshotTaken
 from elman_server.engine.sessions.snapshot import NEVER, Cadence
 from elman_server.errors import InvalidRequest
-from elman_server.frontend.frame import Frame, Open, Push
+from elman_server.frontend.connection.frame import Frame, Open, Push
 from elman_server.model.contexts import GivenContext
 from elman_server.model.modelfile import ModelFile
 from elman_server.model.repository import ModelSource

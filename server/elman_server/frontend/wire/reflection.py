@@ -6,7 +6,7 @@ from typing import Any
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from elman_server.errors import InvalidRequest
-from elman_server.frontend.gate import AdmittedCall, Gate
+from elman_server.frontend.gate.gate import AdmittedCall, Gate
 from elman_server.frontend.transport import Method
 from elman_server.frontend.wire.messages import parse
 from elman_server.telemetry.table import MESSAGES_RECEIVED

@@ -17,17 +17,17 @@ from elman_server.config import ServerConfig
 from elman_server.durable.named.lease_keeper import LeaseKeeper
 from elman_server.engine.admission import Admission
 from elman_server.errors import InvalidRequest, TicketRejected
-from elman_server.frontend import lookup, naming
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.gate import AdmittedCall, Gate
-from elman_server.frontend.slow_readers import SlowReaders
+from elman_server.frontend.connection import lookup, naming
+from elman_server.frontend.connection.withheld import Withheld
+from elman_server.frontend.gate.gate import AdmittedCall, Gate
+from elman_server.frontend.gate.slow_readers import SlowReaders
 from elman_server.frontend.transport import Method
 from elman_server.frontend.turns import Turns
 from elman_server.frontend.wire import descriptions
 from elman_server.frontend.wire.messages import parse
 from elman_server.frontend.wire.predict import predict
 from elman_server.frontend.wire.stream import StreamLimits, StreamRpc
-from elman_server.frontend.withheld import Withheld
 from elman_server.serving.served import Catalog, ServedModel
 from elman_server.telemetry.metrics import Metrics
 from elman_server.telemetry.table import (

@@ -19,18 +19,18 @@ from elman_server.engine.outboxes.mail import Mail
 from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.engine.sessions.session import Session
 from elman_server.errors import InvalidRequest, ServerError, SlowClient
-from elman_server.frontend.backlog import ConnectionLimits
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.connection import Connection
-from elman_server.frontend.frame import Frame
-from elman_server.frontend.lookup import Lookups
-from elman_server.frontend.naming import Naming
-from elman_server.frontend.opening import Opener
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.backlog import ConnectionLimits
+from elman_server.frontend.connection.connection import Connection
+from elman_server.frontend.connection.frame import Frame
+from elman_server.frontend.connection.lookup import Lookups
+from elman_server.frontend.connection.naming import Naming
+from elman_server.frontend.connection.opening import Opener
+from elman_server.frontend.connection.ticketing import Ticketing
+from elman_server.frontend.connection.withheld import NamedOutbox, Withheld
 from elman_server.frontend.turns import Turns
 from elman_server.frontend.wire import messages
 from elman_server.frontend.wire.frames import FramePacker, NamedFrames
-from elman_server.frontend.withheld import NamedOutbox, Withheld
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import ELEMENT_LATENCY
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from elman_server.errors import Overloaded
-from elman_server.frontend import calls
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.calls import Bucket, CallLimits, Calls, Peer
+from elman_server.frontend.gate import call_limits
+from elman_server.frontend.gate.call_limits import Bucket, CallLimits, Calls, Peer
 
 LIMITS = CallLimits(calls=3, calls_by_peer=2, calls_a_second=100, opens_a_second=1, nbytes=1000)
 
@@ -106,7 +106,7 @@ def test_a_request_larger_than_the_limit_is_served_where_it_is_alone(table: Call
 def test_peers_that_are_idle_are_forgotten(
     table: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_PEERS", 10)
+    monkeypatch.setattr(call_limits, "_PEERS", 10)
     table = Calls(LIMITS, retry_after=2.5, clock=clock)
     busy = table.begin("busy")
     for number in range(9):

@@ -22,8 +22,8 @@ from elman_server.errors import (
     StoreDown,
     TicketRejected,
 )
-from elman_server.frontend.naming import NamedOpen
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.naming import NamedOpen
+from elman_server.frontend.connection.ticketing import Ticketing
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import SESSIONS_RESUMED, TICKETS_REJECTED
 

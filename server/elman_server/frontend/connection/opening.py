@@ -6,9 +6,9 @@ from elman_server.engine.outboxes.outbox import Outbox
 from elman_server.engine.sessions.initial_state import InitialState
 from elman_server.engine.sessions.request import OpenRequest
 from elman_server.errors import InvalidRequest, Overloaded
-from elman_server.frontend.frame import Open
-from elman_server.frontend.naming import NamedOpen, Naming
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.frame import Open
+from elman_server.frontend.connection.naming import NamedOpen, Naming
+from elman_server.frontend.connection.ticketing import Ticketing
 from elman_server.model.selection import OutputRequest, Selection
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import SESSIONS_REJECTED

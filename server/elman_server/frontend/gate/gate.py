@@ -16,8 +16,8 @@ import structlog
 from elman_server.config import ServerConfig
 from elman_server.errors import InvalidRequest, Overloaded, RequestTimeout, ServerError
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.calls import Bucket, CallLimits, Calls, Peer
-from elman_server.frontend.refusals import Refusals
+from elman_server.frontend.gate.call_limits import Bucket, CallLimits, Calls, Peer
+from elman_server.frontend.gate.refusals import Refusals
 from elman_server.frontend.status import BUG, OK, Code, Status, status
 from elman_server.frontend.transport import Call, Gone, Method
 from elman_server.telemetry.metrics import LabelledMetrics, Metrics

@@ -12,7 +12,7 @@ from elman_server.engine.outboxes.mail import SnapshotTaken
 from elman_server.engine.sessions.snapshot import NEVER, Cadence, Snapshot
 from elman_server.errors import TicketRejected
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.frame import Open
+from elman_server.frontend.connection.frame import Open
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import TICKET_BYTES, TICKETS_ISSUED, TICKETS_REJECTED
 

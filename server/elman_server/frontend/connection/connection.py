@@ -21,13 +21,13 @@ from elman_server.errors import (
     ServerError,
     ShuttingDown,
 )
-from elman_server.frontend.backlog import Backlog, ConnectionLimits
-from elman_server.frontend.frame import Frame, Open
-from elman_server.frontend.naming import NamedOpen
-from elman_server.frontend.opening import Opener
-from elman_server.frontend.pushing import Pushing
+from elman_server.frontend.connection.backlog import Backlog, ConnectionLimits
+from elman_server.frontend.connection.frame import Frame, Open
+from elman_server.frontend.connection.naming import NamedOpen
+from elman_server.frontend.connection.opening import Opener
+from elman_server.frontend.connection.pushing import Pushing
+from elman_server.frontend.connection.withheld import NamedOutbox
 from elman_server.frontend.status import shown
-from elman_server.frontend.withheld import NamedOutbox
 from elman_server.serving.served import ServedModel
 from elman_server.telemetry.table import SESSIONS_RESUMED
 

@@ -11,8 +11,8 @@ from elman_server.engine.sessions.ending import Ending, EndReason
 from elman_server.engine.sessions.session import Session
 from elman_server.engine.sessions.session_index import SessionIndex
 from elman_server.errors import InvalidElement, InvalidRequest
-from elman_server.frontend.frame import Frame, Payload, Push
-from elman_server.frontend.slices import PushSlice, sliced
+from elman_server.frontend.connection.frame import Frame, Payload, Push
+from elman_server.frontend.connection.slices import PushSlice, sliced
 from elman_server.model.elements import SLICE_ELEMENTS, Decoded
 from elman_server.serving.served import ServedModel
 

@@ -9,8 +9,8 @@ from elman_server.durable.tickets.content import ATTACHMENT_NBYTES
 from elman_server.engine.sessions.initial_state import InitialState
 from elman_server.errors import InvalidRequest
 from elman_server.frontend.caller import Caller
-from elman_server.frontend.frame import Open
-from elman_server.frontend.ticketing import Ticketing
+from elman_server.frontend.connection.frame import Open
+from elman_server.frontend.connection.ticketing import Ticketing
 from elman_server.serving.served import ServedModel
 
 MAX_NAME_NBYTES = 256

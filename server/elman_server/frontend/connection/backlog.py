@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from elman_server.engine.admission import Admission
 from elman_server.engine.outboxes.outbox import Outbox
 from elman_server.engine.sessions.session import Session
-from elman_server.frontend.frame import Frame
-from elman_server.frontend.withheld import NamedOutbox
+from elman_server.frontend.connection.frame import Frame
+from elman_server.frontend.connection.withheld import NamedOutbox
 from elman_server.serving.served import ServedModel
 
 _LEAST_PENDING = 65_536

@@ -1,0 +1,1 @@
+"""The sessions of one RPC, apart from the wire and the transport."""

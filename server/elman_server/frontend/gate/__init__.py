@@ -1,0 +1,1 @@
+"""Limits that each call passes, and how a call ends."""
