@@ -19,10 +19,10 @@ FOLDERS = sorted(
 )
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/architecture.md"}),
+    *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
-"""Documentation for users."""
+"""Documentation."""
 MOST_PRONOUNS = 45
 """In a thousand words; click and structlog have some 50, rich and prometheus_client some 35."""
 PRONOUNS = frozenset(
