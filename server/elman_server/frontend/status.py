@@ -93,8 +93,8 @@ _ENDINGS: dict[EndReason, Code] = {
 }
 
 
-def code(error: ServerError) -> Code:
-    return _CODES[type(error)]
+def code(error: type[ServerError]) -> Code:
+    return _CODES[error]
 
 
 def ending_code(reason: EndReason) -> Code:
@@ -106,7 +106,7 @@ def status(error: ServerError) -> Status:
     trailers: Metadata = ()
     if isinstance(error, Overloaded):
         trailers = ((_PUSHBACK, str(milliseconds(error.retry_after))),)
-    return Status(code=code(error), message=shown(str(error)), trailers=trailers)
+    return Status(code=code(type(error)), message=shown(str(error)), trailers=trailers)
 
 
 def shown(text: str) -> str:

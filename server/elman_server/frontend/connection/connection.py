@@ -42,10 +42,30 @@ _REFUSAL_NBYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A request about a session was refused."""
+    """A request about a session was refused.
+
+    Holds no exception: the frames of an exception's traceback keep the whole request in memory.
+    """
 
     number: int
-    error: ServerError
+    error: type[ServerError]
+    message: str
+    retry_after: float = 0.0
+    """Seconds until a retry, for `Overloaded`."""
+
+    @classmethod
+    def of(cls, number: int, error: ServerError) -> "Refusal":
+        return cls(
+            number=number,
+            error=type(error),
+            message=shown(str(error)),
+            retry_after=error.retry_after if isinstance(error, Overloaded) else 0.0,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire, roughly."""
+        return _REFUSAL_NBYTES + len(self.message)
 
 
 class Connection:
@@ -295,5 +315,6 @@ class Connection:
         self._refuse(number, InvalidRequest(text))
 
     def _refuse(self, number: int, error: ServerError) -> None:
-        self.refusals.append(Refusal(number=number, error=error))
-        self.backlog.refused_nbytes += _REFUSAL_NBYTES + len(shown(str(error)))
+        refusal = Refusal.of(number, error)
+        self.refusals.append(refusal)
+        self.backlog.refused_nbytes += refusal.nbytes

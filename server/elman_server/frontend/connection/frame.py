@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from elman_server.errors import InvalidRequest
 from elman_server.model.contexts import GivenContext
 from elman_server.model.selection import OutputRequest
 
@@ -25,8 +24,8 @@ class Open:
     name: str = ""
     restart: bool = False
     replay: int | None = None
-    invalid: InvalidRequest | None = None
-    """Error of a field with a value that has no form here."""
+    invalid: str = ""
+    """Error message for a field with a value that has no form here."""
 
 
 # Not frozen: nearly every frame has a push, and a frozen dataclass costs more.

@@ -76,8 +76,8 @@ class Opener:
     def _selection(self, message: Open) -> Selection:
         """Returns the selection of outputs. Sessions with equal requests share an object, so their
         predictions are packed together. Raises `InvalidRequest`."""
-        if message.invalid is not None:
-            raise message.invalid
+        if message.invalid:
+            raise InvalidRequest(message.invalid)
         selection = self._selections.get(message.outputs)
         if selection is None:
             selection = Selection(message.outputs, self._model.file.spec.outputs)

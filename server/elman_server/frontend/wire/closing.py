@@ -10,6 +10,7 @@ from elman_server.errors import (
     TicketRejected,
 )
 from elman_server.frontend import status
+from elman_server.frontend.connection.connection import Refusal
 
 _REASONS: dict[EndReason, pb.CloseReason.ValueType] = {
     EndReason.FINISHED: pb.CLOSE_REASON_FINISHED,
@@ -26,6 +27,13 @@ _REASONS: dict[EndReason, pb.CloseReason.ValueType] = {
     EndReason.CANCELLED: pb.CLOSE_REASON_UNSPECIFIED,
 }
 
+_REFUSALS: dict[type[ServerError], pb.CloseReason.ValueType] = {
+    Overloaded: pb.CLOSE_REASON_OVERLOADED,
+    ShuttingDown: pb.CLOSE_REASON_SHUTDOWN,
+    ModelUnavailable: pb.CLOSE_REASON_SHUTDOWN,
+    TicketRejected: pb.CLOSE_REASON_TICKET_REJECTED,
+}
+
 
 def closed(session: int, ending: Ending, position: int) -> pb.Closed:
     """Returns the message about a session's end."""
@@ -38,17 +46,15 @@ def closed(session: int, ending: Ending, position: int) -> pb.Closed:
     )
 
 
-def refused(session: int, error: ServerError) -> pb.Closed:
+def refused(refusal: Refusal) -> pb.Closed:
     """Returns the message about a refused session."""
-    message = pb.Closed(session=session, code=status.code(error), message=status.shown(str(error)))
-    match error:
-        case Overloaded():
-            message.reason = pb.CLOSE_REASON_OVERLOADED
-            message.retry_after_ms = status.milliseconds(error.retry_after)
-        case ShuttingDown() | ModelUnavailable():
-            message.reason = pb.CLOSE_REASON_SHUTDOWN
-        case TicketRejected():
-            message.reason = pb.CLOSE_REASON_TICKET_REJECTED
-        case _:
-            message.reason = pb.CLOSE_REASON_INVALID_REQUEST
-    return message
+    return pb.Closed(
+        session=refusal.number,
+        code=status.code(refusal.error),
+        reason=next(
+            (reason for error, reason in _REFUSALS.items() if issubclass(refusal.error, error)),
+            pb.CLOSE_REASON_INVALID_REQUEST,
+        ),
+        message=refusal.message,
+        retry_after_ms=status.milliseconds(refusal.retry_after),
+    )

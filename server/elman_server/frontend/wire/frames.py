@@ -76,7 +76,7 @@ class FramePacker:
             closed = closing.closed(ended.number, told_ending, ended.position)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         for refusal in refusals:
-            closed = closing.refused(refusal.number, refusal.error)
+            closed = closing.refused(refusal)
             yield from self._room(frame, closed.ByteSize() + _FRAMING)
             frame.parts.append(pb.StreamResponse(closed=[closed]).SerializeToString())
         if frame.nbytes:

@@ -117,12 +117,12 @@ def values(columns: Iterable[EncodedValues]) -> list[pb.Values]:
 
 
 def _open(message: pb.Open) -> Open:
-    invalid: InvalidRequest | None = None
+    invalid = ""
     outputs: tuple[OutputRequest, ...] = ()
     try:
         outputs = tuple(output_requests(message.outputs))
     except InvalidRequest as error:
-        invalid = error
+        invalid = str(error)
     return Open(
         number=message.session,
         outputs=outputs,
