@@ -10,8 +10,8 @@ from elman._core.session.operation import Operation
 from elman._core.session.pipeline import Pipeline
 from elman._core.session.session import Session
 from elman._wire.prediction import Prediction
-from tests.client.link import ServerChannel, read
 from tests.client.peer import ALPHABET, letters
+from tests.client.peer_link import PeerLink, read
 
 
 class Caller:
@@ -76,7 +76,7 @@ class Caller:
 @given(st.data())
 def test_nothing_is_lost_doubled_or_reordered(data: st.DataObject) -> None:
     window = data.draw(st.integers(1, 9), "window")
-    link = ServerChannel(window=window, max_frame_bytes=data.draw(st.sampled_from([30, 100, 5000])))
+    link = PeerLink(window=window, max_frame_bytes=data.draw(st.sampled_from([30, 100, 5000])))
     callers = [Caller(link.open(data.draw(st.sampled_from([None, ["echo"]])))) for _ in range(3)]
     actions = st.sampled_from(["push", "step", "map", "close", "write", "answer", "answer"])
     for _ in range(data.draw(st.integers(0, 40), "length")):

@@ -14,7 +14,7 @@ from elman._core.options import Metadata, Options, check_seconds, parse_targets
 from elman._core.predict import PredictCall
 from elman._core.session.deadline import Deadline
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session_options import OpenRequest, SessionOptions, check_name
+from elman._core.session.session_options import SessionOptions, StreamArguments, check_name
 from elman._process.home import Home, check_gevent, refuse_pickle
 from elman._threads.lookups import Lookups
 from elman._threads.model_sessions import ModelSessions
@@ -147,7 +147,7 @@ class Client:
 
         Raises `ModelNotFound`, `InvalidRequest`, or `ServerOverloaded` with `retry_after`.
         """
-        request = OpenRequest(
+        arguments = StreamArguments(
             context=context,
             outputs=outputs,
             window=window,
@@ -156,8 +156,8 @@ class Client:
             restart=restart,
         ).checked(self._options)
         self._home.check()
-        known = self._lookups.get(request.lookup(model, version))
-        options = request.session_options(known.model, self._options)
+        known = self._lookups.get(arguments.lookup(model, version))
+        options = arguments.session_options(known.model, self._options)
         seconds = self._seconds(timeout)
 
         def fork(ticket: bytes) -> Stream:
@@ -185,7 +185,7 @@ class Client:
         """
         self._home.check()
         known = self._lookups.get(model_request(model, version))
-        options = OpenRequest(context=context, outputs=outputs).session_options(
+        options = StreamArguments(context=context, outputs=outputs).session_options(
             known.model, self._options
         )
         call = PredictCall(known, options, sequence)

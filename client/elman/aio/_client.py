@@ -13,7 +13,7 @@ from elman._core.options import Metadata, Options, check_seconds, parse_targets
 from elman._core.predict import PredictCall
 from elman._core.session.deadline import Deadline
 from elman._core.session.pipeline import Pipeline
-from elman._core.session.session_options import OpenRequest, SessionOptions, check_name
+from elman._core.session.session_options import SessionOptions, StreamArguments, check_name
 from elman._process.home import Home, check_gevent, refuse_pickle
 from elman._wire.model import Model
 from elman._wire.outputs import OutputChoice
@@ -119,7 +119,7 @@ class Client:
 
         See `elman.Client.stream`.
         """
-        request = OpenRequest(
+        arguments = StreamArguments(
             context=context,
             outputs=outputs,
             window=window,
@@ -127,7 +127,7 @@ class Client:
             name=session,
             restart=restart,
         )
-        return Opening(self._stream(model, version, request, timeout))
+        return Opening(self._stream(model, version, arguments, timeout))
 
     async def predict(
         self,
@@ -145,7 +145,7 @@ class Client:
         """
         self._home.check()
         known = await self._lookups.get(model_request(model, version))
-        options = OpenRequest(context=context, outputs=outputs).session_options(
+        options = StreamArguments(context=context, outputs=outputs).session_options(
             known.model, self._options
         )
         call = PredictCall(known, options, sequence)
@@ -212,13 +212,13 @@ class Client:
         self,
         model: str,
         version: str | int | None,
-        request: OpenRequest,
+        arguments: StreamArguments,
         timeout: float | None,
     ) -> Stream:
-        request = request.checked(self._options)
+        arguments = arguments.checked(self._options)
         self._home.check()
-        known = await self._lookups.get(request.lookup(model, version))
-        options = request.session_options(known.model, self._options)
+        known = await self._lookups.get(arguments.lookup(model, version))
+        options = arguments.session_options(known.model, self._options)
         seconds = self._seconds(timeout)
 
         async def fork(ticket: bytes) -> Stream:

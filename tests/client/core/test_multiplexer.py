@@ -7,8 +7,8 @@ from elman._core.session.pipeline import Pipeline
 from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman.v1 import inference_pb2 as pb
-from tests.client.link import ServerChannel, finished, read
 from tests.client.peer import MODEL, letters
+from tests.client.peer_link import PeerLink, finished, read
 
 LAYOUT = resolve(MODEL, None)
 FRAME = 400
@@ -16,7 +16,7 @@ FRAME = 400
 
 
 def test_the_first_frame_names_the_model_and_opens_what_was_opened_meanwhile() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     sessions = [link.open() for _ in range(3)]
     frame = link.write()
     assert frame is not None
@@ -26,7 +26,7 @@ def test_the_first_frame_names_the_model_and_opens_what_was_opened_meanwhile() -
 
 
 def test_what_was_pushed_since_the_last_frame_goes_out_in_one() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     a, b = link.opened(), link.opened()
     finished(a.push("ab"))
     finished(b.push("c"))
@@ -41,7 +41,7 @@ def test_what_was_pushed_since_the_last_frame_goes_out_in_one() -> None:
 
 
 def test_equal_counts_are_left_out() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     sessions = [link.opened() for _ in range(3)]
     for session in sessions:
         finished(session.push("ab"))
@@ -52,7 +52,7 @@ def test_equal_counts_are_left_out() -> None:
 
 
 def test_an_operation_waits_until_the_server_has_opened_its_session() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.open()
     opening, push = session.opening(), session.push("a")
     assert next(opening) and next(push)
@@ -63,7 +63,7 @@ def test_an_operation_waits_until_the_server_has_opened_its_session() -> None:
 
 
 def test_a_push_waits_while_the_window_is_full() -> None:
-    link = ServerChannel(window=2)
+    link = PeerLink(window=2)
     session = link.opened()
     push = session.push("abcde")
     assert next(push)
@@ -80,7 +80,7 @@ def test_a_push_waits_while_the_window_is_full() -> None:
 
 
 def test_a_push_is_timed_anew_after_every_answer() -> None:
-    link = ServerChannel(window=2)
+    link = PeerLink(window=2)
     push = link.opened().push("abcde")
     before = next(push)
     assert next(push) == before
@@ -90,7 +90,7 @@ def test_a_push_is_timed_anew_after_every_answer() -> None:
 
 
 def test_a_session_of_its_own_smaller_window_holds_that() -> None:
-    link = ServerChannel(window=100)
+    link = PeerLink(window=100)
     options = SessionOptions(layout=LAYOUT, window=3)
     session = link.multiplexer.open(options, lambda: None)
     link.write()
@@ -98,7 +98,7 @@ def test_a_session_of_its_own_smaller_window_holds_that() -> None:
 
 
 def test_frames_hold_no_more_than_they_may() -> None:
-    link = ServerChannel(window=1000, max_frame_bytes=FRAME)
+    link = PeerLink(window=1000, max_frame_bytes=FRAME)
     sessions = [link.opened() for _ in range(5)]
     for session in sessions:
         finished(session.push("abcdefgh" * 50))
@@ -114,7 +114,7 @@ def test_frames_hold_no_more_than_they_may() -> None:
 
 
 def test_waiting_for_what_was_not_pushed_is_not_owed() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.opened()
     reading = session.next()
     assert next(reading) is False
@@ -126,7 +126,7 @@ def test_waiting_for_what_was_not_pushed_is_not_owed() -> None:
 
 
 def test_what_is_in_flight_for_a_step_is_owed_to_nobody_else() -> None:
-    session = ServerChannel().opened()
+    session = PeerLink().opened()
     reading, step = session.next(), session.step("a")
     assert next(step) is True
     assert next(reading) is False
@@ -135,7 +135,7 @@ def test_what_is_in_flight_for_a_step_is_owed_to_nobody_else() -> None:
 
 
 def test_the_end_of_a_session_that_is_closing_is_owed() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.opened()
     reading = session.next()
     assert next(reading) is False
@@ -147,7 +147,7 @@ def test_the_end_of_a_session_that_is_closing_is_owed() -> None:
 
 
 def test_a_step_that_is_given_up_leaves_its_prediction_in_its_place() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.opened()
     finished(session.push("a"))
     step = session.step("b")
@@ -160,7 +160,7 @@ def test_a_step_that_is_given_up_leaves_its_prediction_in_its_place() -> None:
 
 
 def test_a_prediction_that_came_before_a_step_was_given_up_is_kept_in_order() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.opened()
     step = session.step("a")
     next(step)
@@ -174,7 +174,7 @@ def test_a_prediction_that_came_before_a_step_was_given_up_is_kept_in_order() ->
 
 
 def test_a_pipeline_tops_the_window_up_as_answers_come() -> None:
-    link = ServerChannel(window=4)
+    link = PeerLink(window=4)
     session = link.opened()
     pipeline = Pipeline(session, "abcdefgh")
     batch = pipeline.batch()
@@ -193,7 +193,7 @@ def test_a_pipeline_tops_the_window_up_as_answers_come() -> None:
 
 
 def test_a_pipeline_that_nobody_reads_stops() -> None:
-    link = ServerChannel(window=4)
+    link = PeerLink(window=4)
     session = link.opened()
     pipeline = Pipeline(session, "a" * 1000)
     next(pipeline.batch())
@@ -203,7 +203,7 @@ def test_a_pipeline_that_nobody_reads_stops() -> None:
 
 
 def test_a_reader_that_has_read_all_wakes_whoever_waited_to_feed() -> None:
-    link = ServerChannel(window=4)
+    link = PeerLink(window=4)
     session = link.opened()
     pipeline = Pipeline(session)
     for letter in "abcd":
@@ -226,7 +226,7 @@ def test_a_reader_that_has_read_all_wakes_whoever_waited_to_feed() -> None:
 
 
 def test_what_an_abandoned_pipeline_did_not_give_is_in_the_inbox_in_order() -> None:
-    link = ServerChannel(window=4)
+    link = PeerLink(window=4)
     session = link.opened()
     pipeline = Pipeline(session, "abcdefgh")
     batch = pipeline.batch()
@@ -244,7 +244,7 @@ def test_what_an_abandoned_pipeline_did_not_give_is_in_the_inbox_in_order() -> N
 
 
 def test_sessions_of_different_outputs_are_read_by_their_own() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     both, one = link.opened(), link.opened(["twice"])
     finished(both.push("ab"))
     finished(one.push("c"))
@@ -257,7 +257,7 @@ def test_sessions_of_different_outputs_are_read_by_their_own() -> None:
 
 
 def test_a_refused_element_ends_its_session_only() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     wrong, right = link.opened(), link.opened()
     for session in (wrong, right):
         finished(session.push("a"))
@@ -275,7 +275,7 @@ def test_a_refused_element_ends_its_session_only() -> None:
 
 
 def test_a_closed_that_crossed_a_push_is_passed_over() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     first, second = link.opened(), link.opened()
     closed = link.peer.close(1, pb.CLOSE_REASON_STEP_FAILED)
     link.multiplexer.receive(pb.StreamResponse(closed=[closed]))
@@ -286,7 +286,7 @@ def test_a_closed_that_crossed_a_push_is_passed_over() -> None:
 
 
 def test_the_end_of_the_rpc_is_told_to_every_session_by_what_it_lost() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     opened = link.opened()
     finished(opened.push("a"))
     link.write()
@@ -305,7 +305,7 @@ def test_the_end_of_the_rpc_is_told_to_every_session_by_what_it_lost() -> None:
 
 
 def test_a_session_that_is_finished_short_of_its_elements_is_an_error() -> None:
-    link = ServerChannel()
+    link = PeerLink()
     session = link.opened()
     finished(session.push("a"))
     link.write()
@@ -328,7 +328,7 @@ def test_a_session_that_is_finished_short_of_its_elements_is_an_error() -> None:
     ids=["unknown", "position", "too many", "positions", "counts", "outputs"],
 )
 def test_predictions_that_break_the_protocol_are_an_error(predictions: pb.Predictions) -> None:
-    link = ServerChannel()
+    link = PeerLink()
     for session in (link.opened(), link.opened(), link.opened(["twice"])):
         finished(session.push("a"))
     link.write()

@@ -16,8 +16,8 @@ from elman._core.session.session_options import SessionOptions
 from elman._wire.outputs import resolve
 from elman.errors import ElmanError, Unavailable
 from elman.v1 import inference_pb2 as pb
-from tests.client.link import finished
 from tests.client.peer import KNOWN, MODEL
+from tests.client.peer_link import finished
 from tests.client.roaming import PARKED, Server
 
 CONNECT, RESUME = 5.0, 60.0

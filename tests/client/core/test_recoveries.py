@@ -11,8 +11,8 @@ import elman
 from elman._core.session.session import Session
 from elman.errors import ElmanError
 from elman.v1 import inference_pb2 as pb
-from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, MODEL, letters
+from tests.client.peer_link import finished, read
 from tests.client.roaming import MOVED, OVERLOADED, PARKED, REJECTED, SHUTDOWN, TICKET, Rig
 from tests.client.test_interleavings import Caller
 

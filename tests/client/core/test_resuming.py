@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from elman._core.recovery import resuming as _resuming
 from elman._core.session.session import Session
 from elman.v1 import inference_pb2 as pb
-from tests.client.link import finished, read
 from tests.client.peer import ALPHABET, letters
+from tests.client.peer_link import finished, read
 from tests.client.roaming import PARKED, TICKET, Rig
 
 

@@ -12,8 +12,8 @@ from elman.v1 import inference_pb2 as pb
 from tests.client.conftest import Connect
 from tests.client.fake_models import letter_totals
 from tests.client.fake_server import FakeServer
-from tests.client.link import ServerChannel, finished
 from tests.client.peer import MODEL
+from tests.client.peer_link import PeerLink, finished
 from tests.client.wire.test_codec import Tensor
 
 CONTEXT: dict[str, Any] = {"start": 100, "pair": [20, 3]}
@@ -173,7 +173,7 @@ def options(nbytes: int) -> SessionOptions:
 
 def test_frames_hold_no_more_contexts_than_they_may() -> None:
     """But for one that is larger, which goes alone."""
-    link = ServerChannel(window=1000, max_frame_bytes=400)
+    link = PeerLink(window=1000, max_frame_bytes=400)
     talking = link.opened()
     sizes = [100, 120, 90, 300, 10, 700, 10, 399]
     sessions = [link.multiplexer.open(options(size), lambda: None) for size in sizes]

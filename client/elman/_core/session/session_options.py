@@ -41,7 +41,7 @@ class SessionOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRequest:
+class StreamArguments:
     """Arguments of a caller for a session, as in `Client.stream`."""
 
     context: Mapping[str, Any] | None = None
@@ -51,7 +51,7 @@ class OpenRequest:
     name: str | None = None
     restart: bool = False
 
-    def checked(self, options: Options) -> "OpenRequest":
+    def checked(self, options: Options) -> "StreamArguments":
         """Checks the parts independent of the model. Raises `InvalidRequest`."""
         return replace(
             self,
@@ -65,7 +65,7 @@ class OpenRequest:
         return model_request(model, version, ticket=self.ticket, session=session)
 
     def session_options(self, model: Model, options: Options) -> SessionOptions:
-        """Checks the request against the model. Raises `InvalidRequest`."""
+        """Checks the arguments against the model. Raises `InvalidRequest`."""
         if not isinstance(self.restart, bool):
             raise InvalidRequest(f"restart is {self.restart!r}; allowed is True or False")
         if self.restart and (self.name is None or self.ticket is not None):

@@ -12,7 +12,7 @@ from elman.v1 import inference_pb2 as pb
 from tests.client.peer import KNOWN, MODEL, Peer
 
 
-class ServerChannel:
+class PeerLink:
     """Each message is serialised and parsed on the way."""
 
     def __init__(self, *, window: int = 4, max_frame_bytes: int = 1 << 20) -> None:
