@@ -79,13 +79,14 @@ def serve(path: Path) -> None:
     """`elman serve` with clocks; what they found is in the file when it is over."""
     from elman.cli import main as elman_main
     from elman_server.engine.engine import Engine
+    from elman_server.engine.step_loop import StepLoop
     from elman_server.frontend.wire.servicer import _Requests
     from elman_server.frontend.wire.stream import StreamRpc, Write
 
     clocks = Clocks()
     clocks.around(Engine, "push", "queue", "queued")
-    clocks.around(Engine, "_turn", "turn", "turned")
-    clocks.around(Engine, "_run", "run", "ran")
+    clocks.around(StepLoop, "_turn", "turn", "turned")
+    clocks.around(StepLoop, "_run_inline", "run", "ran")
     clocks.around(StreamRpc, "_responses", "pack")
     read, run = _Requests.__anext__, StreamRpc.run
 

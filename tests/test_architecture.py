@@ -333,7 +333,10 @@ def test_only_the_program_knows_click_and_rich() -> None:
     } == set()
 
 
-SHELL = {f"elman_server.engine.{name}" for name in ("engine", "executor", "parking", "worker")}
+SHELL = {
+    f"elman_server.engine.{name}"
+    for name in ("engine", "executor", "parking", "step_loop", "worker")
+}
 CORE = {
     module for module in modules("elman_server") if within(module, "elman_server.engine")
 } - SHELL

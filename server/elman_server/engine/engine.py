@@ -1,8 +1,8 @@
 """The engine of one model: the asyncio shell around the scheduler.
 
 The engine runs on one event loop; only long work runs on the compute thread. Events alone wake the
-engine: an element for an idle engine starts a step in the loop's next turn, and elements that
-arrive during a step form the next step.
+step loop: an element for an idle engine starts a step in the event loop's next turn, and elements
+that arrive during a step form the next step.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from elman_server.engine.admission import Admission
 from elman_server.engine.arrays import Elements, Numbers, Rows
 from elman_server.engine.executor import Executor
 from elman_server.engine.jobs.estimates import Estimates
-from elman_server.engine.jobs.job import Job, Result, TooLong, too_long
+from elman_server.engine.jobs.job import too_long
 from elman_server.engine.jobs.runner import Runner
 from elman_server.engine.jobs.settled import Settled
 from elman_server.engine.outboxes.mail import Mail
@@ -34,21 +34,16 @@ from elman_server.engine.sessions.session import Session
 from elman_server.engine.sessions.session_index import SessionIndex
 from elman_server.engine.sessions.snapshot import Keeping, Snapshot
 from elman_server.engine.stats import Observer
-from elman_server.engine.worker import Worker
+from elman_server.engine.step_loop import StepLoop
 from elman_server.errors import ModelUnavailable, Overloaded, ShuttingDown
 from elman_server.process.cputime import cpu_seconds
-
-_AHEAD = 2
-"""Limit on steps at the compute thread: the running step and, if already full, the next step. The
-thread then need not wait for the event loop between steps. A late element waits for at most two
-steps, and both are bounded."""
 
 _PARKED = Ending(
     reason=EndReason.PARKED, message="nothing was pushed for long; the ticket brings it back"
 )
-_AT_ONCE = 64
-"""Sessions handled by `_each` before other tasks get a turn."""
-_LAST_SECONDS = 1.0
+_ENDED_PER_TURN = 64
+"""Sessions ended before other tasks get a turn."""
+_CUT_SECONDS = 1.0
 """Seconds of waiting for in-flight work after a drain's grace period."""
 
 
@@ -83,7 +78,6 @@ class Engine:
         opens no more, and calls `stuck(True)`. If the step stops later, the engine calls
         `stuck(False)`, and sessions can be opened again.
         """
-        self._settings = settings
         self._state_nbytes = estimates.state_nbytes
         self.element_nbytes = settings.element_nbytes + ENTRY_NBYTES
         """Bytes of an element waiting for a step."""
@@ -94,17 +88,9 @@ class Engine:
         self.pinned = False
         """Whether the engine keeps idle sessions and old connections."""
         self._scheduler = scheduler
-        self._executor = Executor(
-            runner=runner,
-            estimates=estimates,
-            timeout=settings.step_timeout,
-            clock=clock,
-            cpu_clock=cpu_seconds,
-        )
-        self._tell_stuck = stuck
-        self._stuck = False
-        self._looking: asyncio.TimerHandle | None = None
-        self._giving_up: asyncio.Task[None] | None = None
+        self._step_timeout = settings.step_timeout
+        self._on_stuck = stuck
+        self._aborts: asyncio.Task[None] | None = None
         self._admission = admission
         self._observer = observer
         self._parking = Parking(
@@ -113,26 +99,35 @@ class Engine:
             clock=clock,
         )
         self._clock = clock
-        self._worker = Worker(
-            name=f"elman-{settings.name}", run=self._executor.run, done=self._worked
+        self._step_loop = StepLoop(
+            name=settings.name,
+            step_timeout=settings.step_timeout,
+            scheduler=scheduler,
+            executor=Executor(
+                runner=runner,
+                estimates=estimates,
+                timeout=settings.step_timeout,
+                clock=clock,
+                cpu_clock=cpu_seconds,
+            ),
+            admission=admission,
+            notify=self._notify,
+            report_stuck=self._report_stuck,
+            clock=clock,
         )
         self._log = structlog.get_logger("elman.session").bind(model=settings.name)
         self._nonfinite_logged = False
-        self._turn_due = False
-        self._working = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._worker.start()
+        self._step_loop.start()
 
     async def stop(self) -> None:
         """Waits for the running step and ends the compute thread. All sessions must have ended."""
         self._parking.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-        await self._worker.stop()
+        await self._step_loop.stop()
 
     async def idle(self) -> None:
         """Returns when no session is open."""
@@ -166,7 +161,7 @@ class Engine:
     def open(self, request: OpenRequest) -> Session:
         """Returns a new session. Raises `Overloaded`, `ShuttingDown` or `ModelUnavailable`."""
         initial_state, awaited = request.initial_state, request.awaited
-        if self._stuck:
+        if self._step_loop.stuck:
             raise ModelUnavailable("the model does not come to the end of a step")
         try:
             self._admission.admit(request.elements, nbytes(initial_state or {}), self._state_nbytes)
@@ -178,7 +173,7 @@ class Engine:
         if request.parkable:
             self._parking.schedule(self._park)
         if initial_state is not None and not awaited:
-            self._wake()
+            self._step_loop.wake()
         self._idle.clear()
         self.opened += 1
         self._observer.session_opened()
@@ -199,7 +194,7 @@ class Engine:
             session.outbox.snapshot(session.snapshot_event(snapshot))
         else:
             self._scheduler.snapshot(session)
-        self._wake()
+        self._step_loop.wake()
         session.outbox.notify()
 
     def push(
@@ -211,7 +206,7 @@ class Engine:
         Returns the largest number of unanswered elements of any of the sessions.
         """
         most = self._scheduler.push(sessions, counts, elements, arrival)
-        self._wake()
+        self._step_loop.wake()
         return most
 
     def push_rows(
@@ -219,7 +214,7 @@ class Engine:
     ) -> int:
         """Queues elements as `push` does, for rows and a receiver from `SessionIndex.find`."""
         most = self._scheduler.push_rows(receiver, rows, counts, elements, arrival)
-        self._wake()
+        self._step_loop.wake()
         return most
 
     def session_index(self, outbox: Outbox) -> SessionIndex:
@@ -230,32 +225,32 @@ class Engine:
         """Ends a session after its queue is answered."""
         if session.ended is None:
             if self._scheduler.close(session, ending):
-                self._tell_end(session)
+                self._session_ended(session)
                 session.outbox.notify()
             else:
-                self._wake()
+                self._step_loop.wake()
 
     def cut(self, session: Session, ending: Ending) -> None:
         """Drops a session's queue and ends the session after in-flight work. A session that is
         already closing because of an error keeps the first ending."""
         if session.ended is None:
             if self._scheduler.cut(session, ending):
-                self._tell_end(session)
+                self._session_ended(session)
                 session.outbox.notify()
             else:
-                self._wake()
+                self._step_loop.wake()
 
     def snapshot(self, session: Session) -> None:
         """Puts a session's snapshot into its outbox once all pushed elements are answered."""
         if session.ended is None:
             self._scheduler.snapshot(session)
-            self._wake()
+            self._step_loop.wake()
 
     def abort(self, session: Session, ending: Ending = CANCELLED) -> None:
         """Ends a session now."""
         if session.ended is None:
             self._scheduler.abort(session, ending)
-            self._tell_end(session)
+            self._session_ended(session)
             session.outbox.notify()
 
     def drop(self, session: Session, ending: Ending) -> None:
@@ -275,7 +270,7 @@ class Engine:
         """Empties an outbox and releases its held sessions."""
         mail = outbox.take()
         if self._scheduler.release(outbox):
-            self._wake()
+            self._step_loop.wake()
         return mail
 
     async def drain(self, ending: Ending, *, grace: float) -> None:
@@ -286,7 +281,7 @@ class Engine:
         if await self._idle_within(grace):
             return
         await self._each(partial(self.cut, ending=ending))
-        if grace and await self._idle_within(_LAST_SECONDS):
+        if grace and await self._idle_within(_CUT_SECONDS):
             return
         await self._each(partial(self.abort, ending=ending.without_snapshot))
 
@@ -294,7 +289,7 @@ class Engine:
         """Calls `act` for every session, and lets other tasks run in between."""
         for number, session in enumerate(list(self._scheduler.sessions), 1):
             act(session)
-            if number % _AT_ONCE == 0:
+            if number % _ENDED_PER_TURN == 0:
                 await asyncio.sleep(0)
 
     async def _idle_within(self, seconds: float) -> bool:
@@ -315,101 +310,18 @@ class Engine:
         """Seconds on the engine's clock."""
         return self._clock()
 
-    def _wake(self) -> None:
-        if not self._turn_due and self._working < _AHEAD:
-            self._turn_due = True
-            self._loop.call_soon(self._turn)
+    def _report_stuck(self, stuck: bool) -> None:
+        """Ends all sessions if the running step does not stop on an interrupt."""
+        if stuck:
+            ending = too_long(self._step_timeout)
+            self._aborts = self._loop.create_task(self._each(partial(self.abort, ending=ending)))
+        self._on_stuck(stuck)
 
-    def _turn(self) -> None:
-        self._turn_due = False
-        self._start_steps(idle=not self._working)
-
-    def _start_steps(self, *, idle: bool) -> None:
-        while self._working < _AHEAD and (not self._working or self._scheduler.full):
-            job = self._scheduler.schedule(idle=idle)
-            idle = False
-            self._admission.relieve()
-            if job is None:
-                return
-            if not self._working and self._executor.runs_inline(job):
-                self._tell(self._settle(self._run_inline(job)))
-                if self._scheduler.ready:
-                    self._wake()
-                return
-            self._working += 1
-            self._worker.submit(job)
-            self._look_in_time()
-
-    def _run_inline(self, job: Job) -> list[Result]:
-        was_inline = self._executor.inline
-        results = self._executor.run_inline(job)
-        if was_inline and not self._executor.inline:
-            self._log.warning("a step took long, no other runs on the event loop")
-        return results
-
-    def _worked(self, results: list[Result]) -> None:
-        self._working -= 1
-        if self._stuck:
-            self._stuck = False
-            self._log.warning("the model came to the end of a step that could not be ended")
-            self._tell_stuck(False)
-        settled = self._settle(results)
-        # Start the next step first: notifying this step's callers can overlap with it.
-        self._start_steps(idle=False)
-        self._tell(settled)
-
-    def _look_in_time(self) -> None:
-        """Schedules a check of the compute thread for work that takes too long."""
-        if self._looking is None and self._settings.step_timeout != inf:
-            self._looking = self._loop.call_later(self._settings.step_timeout, self._look)
-
-    def _look(self) -> None:
-        self._looking = None
-        if not self._working:
-            return
-        now = self._clock()
-        delay = self._executor.look(now)
-        if not self._stuck and self._executor.stuck(now):
-            self._give_up()
-        self._looking = self._loop.call_later(delay, self._look)
-
-    def _give_up(self) -> None:
-        """Ends all sessions, because the running step does not stop on an interrupt."""
-        self._stuck = True
-        self._log.error("the model does not come to the end of a step, and serves no more")
-        ending = too_long(self._settings.step_timeout)
-        self._giving_up = self._loop.create_task(self._each(partial(self.abort, ending=ending)))
-        self._tell_stuck(True)
-
-    def _settle(self, results: list[Result]) -> list[Settled]:
-        settled = [self._scheduler.settle(result) for result in results]
-        self._admission.relieve()
-        failed = [result for result in results if isinstance(result.outcome, Exception)]
-        if failed:
-            self._log_failures(failed)
-        return settled
-
-    def _log_failures(self, failed: list[Result]) -> None:
-        late = [result for result in failed if isinstance(result.outcome, TooLong)]
-        if late:
-            self._log.error(
-                "a step took too long",
-                step_timeout=self._settings.step_timeout,
-                sessions=sum(len(result.job) for result in late),
-            )
-        others = [result for result in failed if not isinstance(result.outcome, TooLong)]
-        if others:
-            self._log.error(
-                "the model failed",
-                error=str(others[0].outcome),
-                sessions=sum(len(result.job) for result in others),
-            )
-
-    def _tell(self, settled: list[Settled]) -> None:
+    def _notify(self, settled: list[Settled]) -> None:
         """Notifies the callers and the observer of settled jobs."""
         for each in settled:
             for session in each.ended:
-                self._tell_end(session)
+                self._session_ended(session)
             for outbox in each.outboxes:
                 outbox.notify()
             if each.stats is not None:
@@ -419,7 +331,7 @@ class Engine:
                     self._nonfinite_logged = True  # the metric counts later ones
                     self._log.warning("predictions are not finite", predictions=stats.nonfinite)
 
-    def _tell_end(self, session: Session) -> None:
+    def _session_ended(self, session: Session) -> None:
         ending = session.ended
         assert ending is not None
         self._admission.release(self._state_nbytes)

@@ -23,13 +23,13 @@ _MOST_LATE = 16
 sessions end unless already known to be fast, because other sessions wait for the model."""
 _STUCK_SECONDS = 1.0
 """A run that goes on for this time after an interrupt ignores interrupts."""
-_LOOK_SECONDS = 0.05
+_CHECK_SECONDS = 0.05
 """Seconds between two checks of an interrupted run, or of the parts of a late step."""
 
 
 class Executor:
     """Runs one job at a time: on the event loop with `run_inline`, or on the compute thread
-    with `run`. The event loop calls `look` while the compute thread runs a job."""
+    with `run`. The event loop calls `check_deadline` while the compute thread runs a job."""
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class Executor:
         """Runs a job to its end or deadline. For the compute thread."""
         return self._run(job, self._timeout)
 
-    def look(self, now: float) -> float:
+    def check_deadline(self, now: float) -> float:
         """Interrupts the compute thread's job after its deadline. Returns the seconds until the
         next check."""
         interrupt = self._interrupt
         if interrupt is None:
-            return _LOOK_SECONDS
+            return _CHECK_SECONDS
         if now >= interrupt.deadline and not interrupt.fired:
             interrupt.fire(now)
-        return max(_LOOK_SECONDS, interrupt.deadline - now)
+        return max(_CHECK_SECONDS, interrupt.deadline - now)
 
     def stuck(self, now: float) -> bool:
         """Whether the compute thread's job goes on although it was interrupted."""

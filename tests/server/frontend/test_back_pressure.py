@@ -244,7 +244,7 @@ async def test_within_the_window_reading_goes_on(serve: Serve) -> None:
     async with serve(window=1100) as server:
         peer = Peer(server, pushes(100, "a" * 11))
         engine = server.engine()
-        engine._wake = lambda: None  # no step runs
+        engine._step_loop.wake = lambda: None  # no step runs
         rpc = peer.start()
         await peer.settled()
         assert peer.read == 100
@@ -256,7 +256,7 @@ async def test_within_the_window_reading_goes_on(serve: Serve) -> None:
 async def test_a_crowded_server_reads_from_those_who_wait_for_nothing(serve: Serve) -> None:
     async with serve(max_pending_elements=20) as server:
         engine = server.engine()
-        engine._wake = lambda: None  # no step runs
+        engine._step_loop.wake = lambda: None  # no step runs
         busy, idle = Peer(server, pushes(100, "a" * 10)), Peer(server, pushes(100, "a" * 10))
         rpcs = [busy.start()]
         await busy.settled()

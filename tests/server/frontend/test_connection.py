@@ -95,7 +95,7 @@ class World:
             admission=self.admission,
             observer=Recorder(),
         )
-        engine._loop = self.turns  # type: ignore[assignment]
+        engine._step_loop._loop = self.turns  # type: ignore[assignment]
         self.admission.watch(
             Waiting(
                 elements=lambda: engine.backlog,

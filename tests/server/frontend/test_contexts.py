@@ -319,7 +319,7 @@ async def test_contexts_of_sessions_that_have_not_begun_are_bounded(
 ) -> None:
     async with serve(loaded, max_message_bytes=8192) as server:
         engine = server.engine("caption")
-        wake, engine._wake = engine._wake, lambda: None  # nobody begins
+        wake, engine._step_loop.wake = engine._step_loop.wake, lambda: None  # nobody begins
         first = pb.StreamRequest(model="caption", opens=[opening(0, contexts(0))])
         opens = [
             pb.StreamRequest(opens=[opening(n, contexts(n)) for n in range(start, start + 10)])
@@ -330,7 +330,7 @@ async def test_contexts_of_sessions_that_have_not_begun_are_bounded(
         await peer.settled()
         # A quarter of a message, 88 bytes each, and the frame that passed it.
         assert peer.read < 4
-        engine._wake = wake
+        engine._step_loop.wake = wake
         wake()
         await server.until(lambda: peer.read == len(opens))
         async with asyncio.timeout(SECONDS):
@@ -343,7 +343,7 @@ async def test_a_broken_rpc_frees_contexts_that_nobody_began_with(
 ) -> None:
     async with serve(loaded) as server:
         engine = server.engine("caption")
-        engine._wake = lambda: None  # nobody begins
+        engine._step_loop.wake = lambda: None  # nobody begins
         stream = server.stream("caption")
         await stream.send(opens=[opening(number, contexts(number)) for number in range(10)])
         await stream.until(lambda: len(stream.opened) == 10)

@@ -40,7 +40,8 @@ class UnluckyRunner:
 @pytest.fixture
 def unlucky(server: LocalServer) -> LocalServer:
     engine = server.engine()
-    engine._executor._runner = UnluckyRunner(engine._executor._runner, "x")
+    executor = engine._step_loop._executor
+    executor._runner = UnluckyRunner(executor._runner, "x")
     return server
 
 

@@ -204,8 +204,9 @@ async def test_a_session_that_got_no_ticket_is_not_said_to_have_moved(server: Lo
     await stream.until(lambda: bool(stream.opened))
     engine = server.engine()
     late: list[Any] = []
-    submit, engine._worker.submit = engine._worker.submit, late.append
-    engine._executor.runs_inline = lambda job: False
+    step_loop = engine._step_loop
+    submit, step_loop._worker.submit = step_loop._worker.submit, late.append
+    step_loop._executor.runs_inline = lambda job: False
     await engine.drain(MOVED, grace=0)
     await stream.ended(1)
     assert stream.closed[1][0].reason == pb.CLOSE_REASON_SHUTDOWN

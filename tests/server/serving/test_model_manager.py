@@ -190,7 +190,7 @@ async def test_an_unloaded_version_is_freed_at_once(tmp_path: Path) -> None:
     put(tmp_path, "a/1", "b/1")
     async with serving(tmp_path) as served:
         model = served.catalog.get("a")
-        freed = weakref.ref(model.engine._executor._runner)
+        freed = weakref.ref(model.engine._step_loop._executor._runner)
         session = opened(model)
         model.engine.push([session], [1], np.ones((1, 1), np.float32), 0.0)
         await served.until(lambda: served.count(table.STEPS, "a/1") == 1)
