@@ -54,8 +54,9 @@ class FileStore:
         `timeout`: seconds for the work on one shard, including the wait for other processes.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(OSError):  # noted already, or not writable now
-            note_start(str(folder), 0)
+        if start(str(folder)) is None:
+            with suppress(OSError):  # not writable now
+                note_start(str(folder), 0)
         self.timeout = timeout
         self._root = str(folder)
         self._clock = clock
@@ -141,12 +142,9 @@ class FileStore:
     def _start(self) -> int:
         """Returns the time at which the folder's data begins: 0 for a new folder; the time of the
         first claim afterwards for a folder which was emptied while in use."""
-        while True:
-            try:
-                return start(self._root)
-            except FileNotFoundError:
-                with suppress(FileExistsError):
-                    note_start(self._root, self._now())
+        while (since := start(self._root)) is None:
+            note_start(self._root, self._now())
+        return since
 
     async def _change(
         self, claims: Iterable[Claim], change: _Change

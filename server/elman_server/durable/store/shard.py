@@ -14,10 +14,11 @@ import fcntl
 import hashlib
 import os
 import struct
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from elman_server.durable.store.record import Record
 
@@ -43,16 +44,28 @@ header."""
 _LETTERS = b"ELC1"
 
 
-def start(root: str) -> int:
-    """Returns the time at which the folder's data begins. Raises `FileNotFoundError`."""
-    with open(os.path.join(root, _START), "rb") as file:
-        return int(file.read() or 0)
+def start(root: str) -> int | None:
+    """Returns the time at which the folder's data begins; None if no time is noted, or a damaged
+    time."""
+    with suppress(FileNotFoundError, ValueError), open(os.path.join(root, _START), "rb") as file:
+        return int(file.read())
+    return None
 
 
 def note_start(root: str, since: int) -> None:
-    """Raises `FileExistsError` if a time is noted already."""
-    with open(os.path.join(root, _START), "xb", buffering=0, opener=_private) as file:
-        file.write(b"%d" % since)
+    """Notes a time, unless a time is noted. Other processes never see a part of the note."""
+    descriptor, unfinished = tempfile.mkstemp(suffix=_UNFINISHED, dir=root)
+    path = os.path.join(root, _START)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"%d" % since)
+        os.link(unfinished, path)
+    except FileExistsError:
+        if start(root) is None:  # damaged
+            os.replace(unfinished, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
 
 
 def digest(key: str) -> str:

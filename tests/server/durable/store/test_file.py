@@ -102,6 +102,18 @@ async def test_a_folder_that_was_emptied_lends_nothing_for_a_lease_and_goes_on(
     assert await store.renew([mine, other], lease_seconds=30) == expected
 
 
+@pytest.mark.parametrize("noted", [b"", b"not a time"])
+async def test_a_folder_whose_beginning_is_damaged_lends_nothing_for_a_lease(
+    store: FileStore, clock: Clock, tmp_path: Path, noted: bytes
+) -> None:
+    (tmp_path / "store" / "since").write_bytes(noted)
+    held = await store.claim("key", owner="a", lease_seconds=30)
+    assert held == Held(generation=0, remaining=30)
+    clock.now += 30
+    await claimed(store, "key", "a")
+    assert {path.name for path in (tmp_path / "store").iterdir() if path.is_file()} == {"since"}
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "short": lambda data: data[:10],
