@@ -71,17 +71,17 @@ class ArithmeticRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
-        for slot, contexts in zip(beginning.slots, beginning.contexts, strict=True):
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
+        for slot, contexts in zip(job.slots, job.contexts, strict=True):
             self._states[slot] = int(contexts["seed"])
 
-    def restore(self, restoring: RestoreJob) -> None:
-        (states,) = restoring.tensors
-        for slot, state in zip(restoring.slots, numbers(states), strict=True):
+    def restore(self, job: RestoreJob) -> None:
+        (states,) = job.tensors
+        for slot, state in zip(job.slots, numbers(states), strict=True):
             self._states[slot] = state
 
-    def read(self, reading: CaptureJob) -> Tensors:
-        return (ids(*(self._states.get(slot, 0) for slot in reading.slots)),)
+    def capture(self, job: CaptureJob) -> Tensors:
+        return (ids(*(self._states.get(slot, 0) for slot in job.slots)),)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         slots, counts = numbers(batch.slots), numbers(batch.counts)

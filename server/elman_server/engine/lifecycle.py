@@ -76,7 +76,7 @@ class Lifecycle:
         if request.awaited:
             self.inits.expect(row, initial_state)
             return session
-        self._begin(session, initial_state)
+        self._initialize(session, initial_state)
         if request.cadence is not None:
             table.keep(row, request.cadence, now)
         return session
@@ -85,13 +85,13 @@ class Lifecycle:
         """Supplies the initial state of an awaited session; `None`: the model's initial state."""
         row = session.slot.index
         self.inits.settle(row)
-        self._begin(session, initial_state)
+        self._initialize(session, initial_state)
         self.table.keep(row, session.cadence or Cadence(), now)
         if session.phase is Phase.IDLE:
             self._go_on(session)
 
-    def _begin(self, session: Session, initial_state: InitialState | None) -> None:
-        """Has a session begin in its initial state; `None`: the model's."""
+    def _initialize(self, session: Session, initial_state: InitialState | None) -> None:
+        """Gives a session its initial state; `None`: the model's."""
         row = session.slot.index
         if isinstance(initial_state, Snapshot):
             session.first = self.table.position[row] = initial_state.position

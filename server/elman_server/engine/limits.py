@@ -46,9 +46,9 @@ class StepLimits:
     max_chunk: int
     """Elements of a row."""
     chunking: Chunking
-    max_beginning: int = 1
+    max_init_batch_size: int = 1
     """Sessions of an `InitJob`."""
-    max_reading: int = 256
+    max_capture_batch_size: int = 256
     """Sessions of a `CaptureJob` or `RestoreJob`."""
 
     @property

@@ -48,11 +48,11 @@ class Scheduler:
             seconds,
             table=self.table,
             queues=self._queues,
-            lines=self._ready,
+            ready=self._ready,
             holds=lifecycle.holds,
         )
         self._turn = 0
-        self._most_read = min(limits.max_batch_size, limits.max_reading)
+        self._max_captures = min(limits.max_batch_size, limits.max_capture_batch_size)
 
     @property
     def sessions(self) -> set[Session]:
@@ -180,7 +180,7 @@ class Scheduler:
         """Takes the next job out of the queues; `None` if no session is ready. `idle`: whether the
         model had no work before."""
         captures, inits = self.lifecycle.captures, self.lifecycle.inits
-        if captures and (rows := captures.take(self._most_read)):
+        if captures and (rows := captures.take(self._max_captures)):
             return CaptureJob(slots=rows)
         # The last number stands for the queue of sessions without a state.
         lines = len(self._ready) + 1
@@ -201,7 +201,7 @@ class Scheduler:
 
     def _init_job(self) -> InitJob | RestoreJob:
         states = self.lifecycle.inits.take(
-            contexts=self.limits.max_beginning, snapshots=self._most_read
+            contexts=self.limits.max_init_batch_size, snapshots=self._max_captures
         )
         slots = list(states)
         snapshots = [state for state in states.values() if isinstance(state, Snapshot)]

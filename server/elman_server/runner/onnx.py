@@ -85,27 +85,27 @@ class OnnxRunner:
     def has_room(self, slots: Sequence[int] | Index) -> bool:
         return _rows(np.asarray(slots)) <= self._states.capacity
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
         contexts = {
-            context.name: np.stack([given[context.name] for given in beginning.contexts])
+            context.name: np.stack([given[context.name] for given in job.contexts])
             for context in self._spec.contexts
         }
         if self._begins_together:
             states = self._model.begin(contexts, interrupt)
         else:
-            states = self._begin_one_by_one(contexts, len(beginning.slots), interrupt)
-        slots = np.asarray(beginning.slots)
+            states = self._initialize_one_by_one(contexts, len(job.slots), interrupt)
+        slots = np.asarray(job.slots)
         self._reserve(slots)
         kept = [contexts[context.name] for context in self._spec.step_contexts]
         self._states.write(slots, [*states, *kept])
 
-    def restore(self, restoring: RestoreJob) -> None:
-        slots = np.asarray(restoring.slots)
+    def restore(self, job: RestoreJob) -> None:
+        slots = np.asarray(job.slots)
         self._reserve(slots)
-        self._states.write(slots, restoring.tensors)
+        self._states.write(slots, job.tensors)
 
-    def read(self, reading: CaptureJob) -> Tensors:
-        slots = np.asarray(reading.slots)
+    def capture(self, job: CaptureJob) -> Tensors:
+        slots = np.asarray(job.slots)
         self._reserve(slots)
         return self._states.read(slots)
 
@@ -128,7 +128,7 @@ class OnnxRunner:
         """Bytes reserved for the rows."""
         return self._states.nbytes
 
-    def _begin_one_by_one(
+    def _initialize_one_by_one(
         self, contexts: dict[str, Array], rows: int, interrupt: Interrupt | None
     ) -> list[Array]:
         states = [

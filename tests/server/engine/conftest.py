@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Serve]:
             max_step_elements=1000,
             max_chunk=max_chunk,
             chunking=Chunking.RAGGED,
-            max_beginning=max_batch_size,
+            max_init_batch_size=max_batch_size,
         )
         engine = Engine(
             settings=EngineSettings(name="fake", park_after=park_after, step_timeout=step_timeout),

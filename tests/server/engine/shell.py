@@ -45,22 +45,22 @@ class GatedRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
-        self._wait(beginning)
-        self._runner.begin(beginning)
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
+        self._wait(job)
+        self._runner.initialize(job)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         self.interrupt = interrupt
         self._wait(batch)
         return self._runner.run(batch)
 
-    def restore(self, restoring: RestoreJob) -> None:
-        self._wait(restoring)
-        self._runner.restore(restoring)
+    def restore(self, job: RestoreJob) -> None:
+        self._wait(job)
+        self._runner.restore(job)
 
-    def read(self, reading: CaptureJob) -> Tensors:
-        self._wait(reading)
-        return self._runner.read(reading)
+    def capture(self, job: CaptureJob) -> Tensors:
+        self._wait(job)
+        return self._runner.capture(job)
 
     def _wait(self, work: Job) -> None:
         self._loop.call_soon_threadsafe(self._started.put_nowait, work)
@@ -86,16 +86,16 @@ class FailingRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
-        if any(contexts["seed"] == self._element for contexts in beginning.contexts):
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
+        if any(contexts["seed"] == self._element for contexts in job.contexts):
             raise RuntimeError("out of luck")
-        self._runner.begin(beginning)
+        self._runner.initialize(job)
 
-    def restore(self, restoring: RestoreJob) -> None:
-        self._runner.restore(restoring)
+    def restore(self, job: RestoreJob) -> None:
+        self._runner.restore(job)
 
-    def read(self, reading: CaptureJob) -> Tensors:
-        return self._runner.read(reading)
+    def capture(self, job: CaptureJob) -> Tensors:
+        return self._runner.capture(job)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         if (batch.elements == self._element).any():
@@ -119,14 +119,14 @@ class SlowRunner:
     def has_room(self, slots: Slots) -> bool:
         return True
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
-        self._runner.begin(beginning)
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
+        self._runner.initialize(job)
 
-    def restore(self, restoring: RestoreJob) -> None:
-        self._runner.restore(restoring)
+    def restore(self, job: RestoreJob) -> None:
+        self._runner.restore(job)
 
-    def read(self, reading: CaptureJob) -> Tensors:
-        return self._runner.read(reading)
+    def capture(self, job: CaptureJob) -> Tensors:
+        return self._runner.capture(job)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         self.ran_on.add(threading.get_ident())

@@ -163,7 +163,7 @@ limits = st.builds(
     max_step_elements=st.integers(1, 40),
     max_chunk=st.integers(1, 12),
     chunking=st.sampled_from(Chunking),
-    max_beginning=st.integers(1, 3),
+    max_init_batch_size=st.integers(1, 3),
 )
 
 
@@ -435,7 +435,7 @@ class Schedules(RuleBasedStateMachine):
             # In the order of their opens, and as many as may and begin alike.
             restored = [truth.restored for truth in due]
             alike = restored.index(not restored[0]) if len(set(restored)) > 1 else len(due)
-            most = self.limits.max_batch_size if restored[0] else self.limits.max_beginning
+            most = self.limits.max_batch_size if restored[0] else self.limits.max_init_batch_size
             assert isinstance(work, RestoreJob) is restored[0]
             assert sessions == [truth.session for truth in due[: min(alike, most)]]
             assert work.slots == [session.slot.index for session in sessions]
@@ -451,9 +451,9 @@ class Schedules(RuleBasedStateMachine):
             case Batch():
                 return self.runner.run(work)
             case CaptureJob():
-                return self.runner.read(work)
+                return self.runner.capture(work)
             case InitJob():
-                self.runner.begin(work)
+                self.runner.initialize(work)
             case RestoreJob():
                 self.runner.restore(work)
         return {}

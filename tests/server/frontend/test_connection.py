@@ -85,7 +85,7 @@ class World:
                     max_step_elements=1000,
                     max_chunk=4,
                     chunking=Chunking.RAGGED,
-                    max_beginning=4,
+                    max_init_batch_size=4,
                 )
             ),
             runner=ArithmeticRunner(),

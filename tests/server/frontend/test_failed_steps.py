@@ -28,8 +28,8 @@ class UnluckyRunner:
     def has_room(self, slots: Slots) -> bool:
         return self._runner.has_room(slots)
 
-    def begin(self, beginning: InitJob, interrupt: Interrupt | None = None) -> None:
-        self._runner.begin(beginning)
+    def initialize(self, job: InitJob, interrupt: Interrupt | None = None) -> None:
+        self._runner.initialize(job)
 
     def run(self, batch: Batch, interrupt: Interrupt | None = None) -> Outputs:
         if any((array == self._element).any() for array in batch.elements):

@@ -60,7 +60,7 @@ def test_any_schedule_equals_solo_runs_to_the_bit(
     slots = rng.sample(range(300), len(texts))
     order = rng.sample(range(len(texts)), len(texts))
     for start in range(0, len(order), 9):
-        runner.begin(beginning({slots[i]: contexts[i] for i in order[start : start + 9]}))
+        runner.initialize(beginning({slots[i]: contexts[i] for i in order[start : start + 9]}))
     answers: list[list[bytes]] = [[] for _ in texts]
     while unfinished := [i for i, text in enumerate(texts) if len(answers[i]) < len(text)]:
         chosen = rng.sample(unfinished, rng.randint(1, len(unfinished)))
@@ -94,21 +94,21 @@ def step(runner: OnnxRunner, **rows: float) -> list[float]:
 
 
 def test_each_slot_keeps_its_own_state_and_contexts(runner: OnnxRunner) -> None:
-    runner.begin(beginning({0: given(8, 1), 1: given(80, 10)}))
+    runner.initialize(beginning({0: given(8, 1), 1: given(80, 10)}))
     assert step(runner, s0=0, s1=0) == [9, 90]
     assert step(runner, s1=0, s0=1) == [55, 6.5]
 
 
 def test_nothing_of_a_slots_last_user_reaches_the_next(runner: OnnxRunner) -> None:
-    runner.begin(beginning({0: given(1000, 1000), 1: given(2, 2)}))
+    runner.initialize(beginning({0: given(1000, 1000), 1: given(2, 2)}))
     step(runner, s0=0, s1=0)
-    runner.begin(beginning({0: given(1, 0.5)}))
+    runner.initialize(beginning({0: given(1, 0.5)}))
     assert step(runner, s0=0, s1=0) == [1.5, 4]
 
 
 def test_a_beginning_that_is_asked_for_again_begins_anew(runner: OnnxRunner) -> None:
     for _ in range(2):
-        runner.begin(beginning({0: given(8, 1)}))
+        runner.initialize(beginning({0: given(8, 1)}))
         assert step(runner, s0=0) == [9]
 
 
@@ -118,7 +118,7 @@ def test_contexts_survive_growth_to_thousands_of_slots(runner: OnnxRunner) -> No
     assert before % 8 == 0
     slots = 5000
     for start in range(0, slots, 100):
-        runner.begin(beginning({s: given(s, 2 * s) for s in range(start, start + 100)}))
+        runner.initialize(beginning({s: given(s, 2 * s) for s in range(start, start + 100)}))
     rows = [(slot, np.zeros((1, 1), np.float32)) for slot in reversed(range(slots))]
     outputs = runner.run(batch(rows, [], "y"))["y"]
     assert outputs.ravel().tolist() == [3.0 * slot for slot in reversed(range(slots))]
@@ -129,7 +129,7 @@ def test_rows_that_would_affect_one_another_begin_alone(tmp_path: Path) -> None:
     model = load(save_conditioned(beginners_that_mix(), tmp_path / "model.onnx"))
     found = probe(model, max_batch_size=8, max_chunk=8)
     runner = OnnxRunner(model, begins_together=found.beginning.together)
-    runner.begin(beginning({slot: given(slot, 0) for slot in range(1, 6)}))
+    runner.initialize(beginning({slot: given(slot, 0) for slot in range(1, 6)}))
     # `start` three times, of its own row.
     assert step(runner, s1=0, s2=0, s3=0, s4=0, s5=0) == [1.5, 3, 4.5, 6, 7.5]
 
@@ -141,9 +141,9 @@ def test_contexts_that_the_network_does_not_know_fail_the_beginning_and_nothing_
     runner = OnnxRunner(load(path))
     good, bad = captions(2)
     bad["style"] = np.array(STYLES)
-    runner.begin(beginning({0: good}))
+    runner.initialize(beginning({0: good}))
     with pytest.raises(Exception, match="out of data bounds"):
-        runner.begin(beginning({1: good, 2: bad}))
+        runner.initialize(beginning({1: good, 2: bad}))
     assert runner.run(batch([(0, encoded("a"))], [], "next"))["next"].tobytes() == expected(
         path, "a", good
     )
@@ -153,7 +153,7 @@ def test_a_step_that_fails_changes_no_state(tmp_path: Path) -> None:
     path = save_conditioned(caption(), tmp_path / "model.onnx")
     runner = OnnxRunner(load(path))
     [good] = captions(1)
-    runner.begin(beginning({0: good, 1: good}))
+    runner.initialize(beginning({0: good, 1: good}))
     with pytest.raises(Exception, match="out of data bounds"):
         runner.run(batch([(0, encoded("a")), (1, np.array([99]))], [], "next"))
     assert runner.run(batch([(0, encoded("a"))], [], "next"))["next"].tobytes() == expected(

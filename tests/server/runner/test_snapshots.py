@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("place")
 
 
 def read(runner: OnnxRunner, *slots: int) -> list[Snapshot]:
-    tensors = runner.read(CaptureJob(slots=list(slots)))
+    tensors = runner.capture(CaptureJob(slots=list(slots)))
     return [
         Snapshot(position=0, tensors=tuple(array[row] for array in tensors))
         for row in range(len(slots))
@@ -72,7 +72,7 @@ def test_what_steps_take_of_contexts_moves_along(tmp_path: Path) -> None:
     path = save_conditioned(caption(), tmp_path / "model.onnx")
     first, second = OnnxRunner(load(path)), OnnxRunner(load(path))
     given, text = captions(3), "abcd"
-    first.begin(beginning(dict(enumerate(given))))
+    first.initialize(beginning(dict(enumerate(given))))
     restore(second, dict(zip((70, 7, 700), read(first, 0, 1, 2), strict=True)))
     for slot, contexts in zip((70, 7, 700), given, strict=True):
         answers = second.run(batch([(slot, encoded(text))], [], "next"))["next"][0]

@@ -50,7 +50,7 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         max_step_elements=100,
         max_chunk=20,
         chunking=Chunking.RAGGED,
-        max_beginning=7,
+        max_init_batch_size=7,
     )
 
 
@@ -74,7 +74,7 @@ def test_sessions_begin_together_for_no_longer_than_a_step_takes(tmp_path: Path)
     def most(beginning: BeginningCost) -> int:
         found = replace(loaded.probe, cost=cost, beginning=beginning)
         # The longest step is of 8 rows, 9 ms.
-        return replace(loaded, probe=found).limits(config()).max_beginning
+        return replace(loaded, probe=found).limits(config()).max_init_batch_size
 
     assert most(BeginningCost(per_row=1.0)) == 1
     assert most(BeginningCost(together=True, base=0.001, per_row=0.002)) == 4
@@ -87,7 +87,7 @@ def test_large_contexts_are_not_batched_beyond_what_memory_takes(tmp_path: Path)
     large = replace(start, shape=(4 * 1024 * 1024,))
     spec = replace(loaded.file.spec, contexts=(large, tilt))
     limits = replace(loaded, file=replace(loaded.file, spec=spec)).limits(config())
-    assert (limits.max_batch_size, limits.max_beginning) == (3, 3)
+    assert (limits.max_batch_size, limits.max_init_batch_size) == (3, 3)
 
 
 def test_contexts_that_no_message_can_hold_are_told_at_load(tmp_path: Path) -> None:

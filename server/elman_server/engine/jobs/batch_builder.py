@@ -24,7 +24,7 @@ class BatchBuilder:
         *,
         table: SessionTable,
         queues: Queues,
-        lines: ReadyQueue,
+        ready: ReadyQueue,
         holds: Holds,
     ) -> None:
         """`seconds(rows, chunk)` estimates the model's seconds for a step."""
@@ -32,7 +32,7 @@ class BatchBuilder:
         self._sizer = StepSizer(limits, seconds)
         self._table = table
         self._queues = queues
-        self._ready = lines
+        self._ready = ready
         self._rows = limits.max_batch_size
         """Rows of the last step shared by several sessions."""
         self._holds = holds
@@ -41,10 +41,10 @@ class BatchBuilder:
     def full(self) -> bool:
         """Whether enough sessions are ready to make the next step ahead of time: as many as shared
         the last step, or enough elements to fill a step."""
-        limits, lines = self._limits, self._ready
-        if lines.sessions >= min(limits.max_batch_size, self._rows):
+        limits, ready = self._limits, self._ready
+        if ready.sessions >= min(limits.max_batch_size, self._rows):
             return True
-        return lines.elements >= limits.max_step_elements
+        return ready.elements >= limits.max_step_elements
 
     def take(self, first: int, idle: bool) -> Batch | None:
         """Takes the best batch out of the queues, with the sessions of line `first` first. `None`

@@ -14,8 +14,8 @@ from elman_server.engine.sessions.snapshot import Tensors
 
 
 class CaptureRunner(Protocol):
-    def read(self, reading: "CaptureJob") -> Tensors:
-        """Returns all tensors kept for the sessions, `[len(reading), *shape]` each. The row of a
+    def capture(self, job: "CaptureJob") -> Tensors:
+        """Returns all tensors kept for the sessions, `[len(job), *shape]` each. The row of a
         slot without a written state is undefined."""
 
 
@@ -36,7 +36,7 @@ class CaptureJob:
         return CaptureJob(slots=self.slots[start:stop])
 
     def run(self, runner: CaptureRunner, interrupt: Interrupt | None) -> Settle:
-        return partial(self.settle, runner.read(self))
+        return partial(self.settle, runner.capture(self))
 
     def settle(self, tensors: Tensors, lifecycle: Lifecycle, span: Span) -> Settled:
         return self._settle(tensors, lifecycle, span)

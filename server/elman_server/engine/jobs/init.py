@@ -13,7 +13,7 @@ from elman_server.engine.sessions.initial_state import Contexts
 
 
 class InitRunner(Protocol):
-    def begin(self, beginning: "InitJob", interrupt: Interrupt | None = None) -> None:
+    def initialize(self, job: "InitJob", interrupt: Interrupt | None = None) -> None:
         """Makes sessions' first states from their contexts. Writes states and step contexts into
         the sessions' slots.
 
@@ -41,7 +41,7 @@ class InitJob:
         return InitJob(slots=self.slots[start:stop], contexts=self.contexts[start:stop])
 
     def run(self, runner: InitRunner, interrupt: Interrupt | None) -> Settle:
-        runner.begin(self, interrupt)
+        runner.initialize(self, interrupt)
         return self.settle
 
     def settle(self, lifecycle: Lifecycle, span: Span) -> Settled:

@@ -15,8 +15,8 @@ from elman_server.engine.sessions.snapshot import Snapshot, Tensors
 
 
 class RestoreRunner(Protocol):
-    def restore(self, restoring: "RestoreJob") -> None:
-        """Writes snapshots into the sessions' slots. The snapshots come from `read`, here or in
+    def restore(self, job: "RestoreJob") -> None:
+        """Writes snapshots into the sessions' slots. The snapshots come from `capture`, here or in
         another process with the same model.
 
         May be called again for the same sessions after an exception.

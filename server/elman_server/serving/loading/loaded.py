@@ -77,6 +77,6 @@ class LoadedModel:
         )
         return replace(
             limits,
-            max_beginning=found.beginning.rows(longest, rows),
-            max_reading=max(1, min(256, _READING_NBYTES // max(1, spec.state_bytes))),
+            max_init_batch_size=found.beginning.rows(longest, rows),
+            max_capture_batch_size=max(1, min(256, _READING_NBYTES // max(1, spec.state_bytes))),
         )

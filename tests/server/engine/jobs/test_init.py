@@ -26,7 +26,7 @@ def scheduler(*, most: int = 4) -> Scheduler:
             max_step_elements=64,
             max_chunk=16,
             chunking=Chunking.RAGGED,
-            max_beginning=most,
+            max_init_batch_size=most,
         )
     )
 
