@@ -40,11 +40,35 @@ def value(found: Metrics, name: str, **labels: str) -> float:
     return samples(found)[name, frozenset(labels.items())]
 
 
-def watch(model: LabelledMetrics) -> None:
-    """Reads 1 for each gauge of a model."""
+def label_names(found: Metrics) -> dict[str, set[frozenset[str]]]:
+    """Names of the labels of each sample, by the sample's name."""
+    names: dict[str, set[frozenset[str]]] = {}
+    for name, labels in samples(found):
+        names.setdefault(name, set()).add(frozenset(dict(labels)))
+    return names
+
+
+def exposed_as(row: table.Row) -> list[tuple[str, frozenset[str]]]:
+    """Samples of a row: names, and names of labels."""
+    labels = frozenset(row.scope.labels)
+    match row:
+        case table.Gauge():
+            return [(row.name, labels)]
+        case table.Counter():
+            return [(f"{row.name}_total", labels | {row.by} if row.by else labels)]
+        case table.Histogram():
+            return [
+                (f"{row.name}_bucket", labels | {"le"}),
+                (f"{row.name}_count", labels),
+                (f"{row.name}_sum", labels),
+            ]
+
+
+def watch(metrics: LabelledMetrics, scope: table.Scope = table.MODEL) -> None:
+    """Reads 1 for each gauge of a scope, such as of a model."""
     for row in table.ROWS:
-        if isinstance(row, table.Gauge) and row.scope is table.MODEL:
-            model.watch(row, lambda: 1)
+        if isinstance(row, table.Gauge) and row.scope is scope:
+            metrics.watch(row, lambda: 1)
 
 
 observations = st.lists(
@@ -122,11 +146,24 @@ def test_latencies_are_told_apart_from_50_microseconds_on(all_metrics: Metrics) 
 
 
 def test_every_metric_is_there_before_anything_happened(all_metrics: Metrics) -> None:
+    for scope in {row.scope for row in table.ROWS}:
+        watch(all_metrics.labels(scope, *scope.labels), scope)
+    # The values of some labels are known only when something is counted.
+    rows = [
+        row for row in table.ROWS if not isinstance(row, table.Counter) or row.start or not row.by
+    ]
+    expected = {name: {names} for row in rows for name, names in exposed_as(row)}
+    assert {
+        name: labels
+        for name, labels in label_names(all_metrics).items()
+        if name.startswith(("elman_", "grpc_"))
+    } == expected
+
+
+def test_metrics_have_the_labels_that_dashboards_select_by(all_metrics: Metrics) -> None:
     watch(all_metrics.labels(table.MODEL, "m", "3"))
     all_metrics.labels(table.METHOD, "bidi_stream", "elman.v1.Inference", "Stream")
-    found: dict[str, set[frozenset[str]]] = {}
-    for name, labels in samples(all_metrics):
-        found.setdefault(name, set()).add(frozenset(dict(labels)))
+    found = label_names(all_metrics)
     plain = frozenset({"model", "version"})
     with_reason = plain | {"reason"}
     rpc = frozenset({"grpc_type", "grpc_service", "grpc_method"})
