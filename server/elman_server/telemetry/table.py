@@ -1,6 +1,14 @@
 """Table of the server's metrics: one row for each, in the order of the exposition. Pure.
 
-A new metric is a row here, a row in docs/operations.md, and the call that counts.
+A new metric is a row here, a row in docs/operations.md, and the call that counts. The front counts
+a model's figures with `ServedModel.metrics`; others get their `LabelledMetrics` from the
+constructor. A gauge is watched where its scope begins, such as in `serving/served.py`.
+
+The engine knows no metrics. A figure of sessions is a method of `Observer` (`engine/stats.py`): the
+engine calls the method, `EngineObserver` (`observer.py`) counts, and `Recorder`
+(tests/server/fakes.py) keeps the figure for tests. A figure of a step is a field of `StepStats`:
+the job makes it (`engine/jobs/batch.py`), `Settled.stats` carries it to the engine, and the engine
+calls `Observer.stepped`.
 """
 
 from collections.abc import Sequence
@@ -68,6 +76,7 @@ SESSIONS_OPENED = Counter("elman_sessions_opened", "Sessions that were opened.",
 SESSIONS_RESUMED = Counter(
     "elman_sessions_resumed", "Sessions that were opened from a ticket.", MODEL
 )
+"""Counts sessions opened from a checkpoint, too. Dashboards know the help, so the help stays."""
 SESSIONS_CLOSED = Counter(
     "elman_sessions_closed",
     "Sessions that ended, by why.",
