@@ -170,6 +170,7 @@ class Fuzzer:
             parkable=rng.random() < 0.3,
             name=self._rarely("", _NAMES),
             restart=rng.random() < 0.2,
+            replay=rng.choice([None, None, self._number(), 2**64 - 1]),
         )
 
     def _outputs(self) -> list[pb.OutputRequest]:
