@@ -38,10 +38,10 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(module: str, path: Path, *, typing: bool = False) -> Iterator[str]:
-    """Full names of what a module imports anywhere; those for type checkers alone with `typing`."""
+def imports(module: str, path: Path) -> Iterator[str]:
+    """Full names of what a module imports anywhere, but for type checkers alone."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree(path)) if typing else _running(tree(path)):
+    for node in _running(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -394,19 +394,6 @@ def test_the_engine_knows_no_runner() -> None:
     """It holds the port, `elman_server.engine.jobs.runner`."""
     known = importers("elman_server", "elman_server.runner")
     assert {module for module in known if within(module, "elman_server.engine")} == set()
-
-
-def test_the_server_has_no_circle_of_files() -> None:
-    """Imports for type checkers count as well."""
-    own = modules("elman_server")
-    arrows = {
-        module: {name for name in imports(module, path, typing=True) if name in own} - {module}
-        for module, path in own.items()
-    }
-    while leaves := {module for module, targets in arrows.items() if not targets & arrows.keys()}:
-        for module in leaves:
-            del arrows[module]
-    assert arrows == {}
 
 
 # Everywhere.

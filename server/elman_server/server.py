@@ -23,6 +23,7 @@ from elman_server.errors import StartError
 from elman_server.frontend.endpoint import Endpoint
 from elman_server.frontend.gate.gate import Gate
 from elman_server.frontend.grpcio.transport import GrpcioTransport
+from elman_server.frontend.transport import Transport
 from elman_server.frontend.wire.servicer import InferenceServicer
 from elman_server.process import memory
 from elman_server.process.clock import Clock
@@ -138,11 +139,13 @@ def assemble(
     children: Children,
     own: OwnKey | None = None,
     changed: Callable[[], Awaitable[None]] | None = None,
+    transport: Transport | None = None,
 ) -> Assembly:
     """Creates the objects of a server, in the serving event loop.
 
     `config` must have a ticket key: `own`, if none was configured. `store` holds the named
     sessions, if the server has any. `changed` is called after a change of the served versions.
+    `transport` is grpcio's by default.
     """
     catalog = Catalog()
     admission = Admission(
@@ -164,7 +167,8 @@ def assemble(
         clock=clock.monotonic,
         lease_keeper=lease_keeper,
     )
-    transport = GrpcioTransport(config, gate.connection_closed, clock=clock.monotonic)
+    if transport is None:
+        transport = GrpcioTransport(config, gate.connection_closed, clock=clock.monotonic)
     endpoint = Endpoint(servicer, gate, transport)
     keyring = Keyring(
         [parse_key(key) for key in config.ticket_key],

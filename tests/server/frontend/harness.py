@@ -42,6 +42,7 @@ class LocalServer:
             open_state_store(config),
             metrics=Metrics(),
             children=Children(),
+            transport=transport,
         )
         self.catalog = self.assembly.catalog
         self.metrics = self.assembly.metrics
@@ -49,8 +50,6 @@ class LocalServer:
         self.lease_keeper = self.assembly.lease_keeper
         self.servicer = self.assembly.servicer
         self.endpoint = self.assembly.endpoint
-        if transport is not None:
-            self.endpoint._transport = transport
         self._models = list(models)
 
     async def __aenter__(self) -> Self:

@@ -26,6 +26,7 @@ from elman_server.frontend.connection.frame import Frame, Open
 from elman_server.frontend.connection.naming import NamedOpen
 from elman_server.frontend.connection.opening import Opener
 from elman_server.frontend.connection.pushing import Pushing
+from elman_server.frontend.connection.slices import Pause
 from elman_server.frontend.connection.withheld import NamedOutbox
 from elman_server.frontend.status import shown
 from elman_server.serving.served import ServedModel
@@ -177,20 +178,20 @@ class Connection:
             for number in frame.closes:
                 self._close(number)
 
-    def slices(self, frame: Frame, arrival: float) -> Generator[None, None, None]:
-        """Takes a frame of any size, as `take` does. Yields before each part: the caller goes on
-        once it is the connection's turn and there is room."""
+    def slices(self, frame: Frame, arrival: float) -> Generator[Pause, None, None]:
+        """Takes a frame of any size, as `take` does. Yields before each part what the caller must
+        wait for."""
         self._last_before_frame = self._last_number
         for message in frame.opens:
-            yield
+            yield Pause.ROOM
             self._open(message)
         if frame.push is not None:
             yield from self._pushing.slices(frame.push, arrival)
         for number in frame.tickets:
-            yield
+            yield Pause.ROOM
             self._ask_for_ticket(number)
         for number in frame.closes:
-            yield
+            yield Pause.ROOM
             self._close(number)
         self._last_before_frame = inf
 

@@ -12,7 +12,7 @@ from elman_server.engine.sessions.session import Session
 from elman_server.engine.sessions.session_index import SessionIndex
 from elman_server.errors import InvalidElement, InvalidRequest
 from elman_server.frontend.connection.frame import Frame, Payload, Push
-from elman_server.frontend.connection.slices import PushSlice, sliced
+from elman_server.frontend.connection.slices import Pause, PushSlice, sliced
 from elman_server.model.elements import SLICE_ELEMENTS, Decoded
 from elman_server.serving.served import ServedModel
 
@@ -69,8 +69,8 @@ class Pushing:
             return
         self._queue_all(numbers, counts, decoded, arrival)
 
-    def slices(self, push: Push, arrival: float) -> Generator[None, None, None]:
-        """Queues a push in slices, and yields before each slice. Raises `InvalidRequest` like
+    def slices(self, push: Push, arrival: float) -> Generator[Pause, None, None]:
+        """Queues a push in slices, with a pause before each slice. Raises `InvalidRequest` like
         `take`."""
         numbers, elements = push.numbers, _checked(push)
         try:
@@ -78,7 +78,7 @@ class Pushing:
             shares = _shares(self._codec.count(elements), len(numbers), push.counts)
         except InvalidElement as error:
             for number in numbers:
-                yield
+                yield Pause.ROOM
                 self._close(number, error)
             return
         counts = np.array(shares, np.int64)
@@ -88,7 +88,7 @@ class Pushing:
         try:
             invalid = yield from self._invalid(elements, slices)
             for part in slices:
-                yield
+                yield Pause.ROOM
                 self._queue_slice(part, numbers, elements, invalid, arrival)
                 taken = part.stop - part.start
                 self._engine.untaken -= taken
@@ -98,14 +98,14 @@ class Pushing:
 
     def _invalid(
         self, elements: Payload, slices: Iterable[PushSlice]
-    ) -> Generator[None, None, dict[int, tuple[int, str]]]:
+    ) -> Generator[Pause, None, dict[int, tuple[int, str]]]:
         """Entries of a push with invalid elements: the offset of the first invalid element within
         the entry, and the reason. Computed before any element is queued, because a session gets
         either all elements of an entry or no element."""
         found: dict[int, tuple[int, str]] = {}
         before = 0
         for part in slices:
-            yield
+            yield Pause.TURN
             decoded = self._decode(elements, part)
             before = 0 if part.begins else before
             start = 0

@@ -2,9 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Pause(Enum):
+    """What a large frame waits for between two parts."""
+
+    TURN = auto()
+    """The connection's turn, if the turn before is over."""
+    ROOM = auto()
+    """The connection's turn, and room for what the next part adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

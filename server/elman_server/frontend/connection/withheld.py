@@ -1,8 +1,8 @@
 """Answers of a connection's named sessions, withheld while the server's claims have lapsed.
 
 A server with lapsed claims does not know whether another server already owns the named sessions.
-Until the claims are renewed, the outbox of named sessions wait here. Sessions without a name have
-a separate outbox and are not affected.
+Until the claims are renewed, the answers of named sessions wait in an outbox of their own. Sessions
+without a name are not affected.
 """
 
 from collections.abc import Callable

@@ -26,6 +26,7 @@ from elman_server.frontend.connection.frame import Frame
 from elman_server.frontend.connection.lookup import Lookups
 from elman_server.frontend.connection.naming import Naming
 from elman_server.frontend.connection.opening import Opener
+from elman_server.frontend.connection.slices import Pause
 from elman_server.frontend.connection.ticketing import Ticketing
 from elman_server.frontend.connection.withheld import NamedOutbox, Withheld
 from elman_server.frontend.turns import Turns
@@ -315,12 +316,12 @@ class StreamRpc:
         connection, backlog = self._connection, self._connection.backlog
         work = self._turns.slices()
         with closing(connection.slices(frame, arrival)) as slices:
-            for _ in slices:
+            for pause in slices:
                 if work.over:
                     if connection.refusals:
                         self._changed.set()
                     await work.pause()
-                if not backlog.has_room:
+                if pause is Pause.ROOM and not backlog.has_room:
                     self._changed.set()  # the writer sends refusals meanwhile
                     while not backlog.has_room:
                         await self._change()
