@@ -11,9 +11,10 @@ from hypothesis import settings
 # Before any test imports ONNX Runtime: its telemetry is off, here and in all child processes.
 import elman_server.runner.ort  # noqa: F401
 
-# A shell that runs the tests in the background has interrupts ignored, and so would their servers
-# and clients; what is handled here is at its default there.
+# A shell that runs the tests in the background ignores these signals for them, and so would the
+# servers and clients that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("elman", deadline=None)

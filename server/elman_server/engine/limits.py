@@ -73,7 +73,8 @@ class StepSizer:
 
     def fit(self, waiting: Numbers) -> tuple[int, int]:
         """Returns the best number of rows, from the first on, and the best chunk. `waiting`:
-        elements of each row, at least 1; no more rows than a batch may have."""
+        elements of each row, at least 1; no more rows than a batch may have. The ready queue
+        decides the order of the rows, and a step takes a prefix."""
         most = int(np.maximum.reduce(waiting))
         rows = min(len(waiting), self._limits.max_step_elements)
         if most == 1 or self._longest == 1:
