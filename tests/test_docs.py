@@ -51,6 +51,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert wrong == []
 
 
+def test_files_named_to_contributors_exist() -> None:
+    text = without_code((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    roots = [ROOT, *(ROOT / package for package in PACKAGES)]
+    named = re.findall(r"`([\w./]+/[\w./]+(?:\.\w+)?)`", text)
+    assert named
+    assert [
+        path
+        for path in named
+        if not path.startswith((".venv/", "path/"))
+        and not any((root / path).exists() for root in roots)
+    ] == []
+
+
 @cache
 def texts() -> list[str]:
     """Strings of the packages other than docstrings, with a line's end in place of each value."""
