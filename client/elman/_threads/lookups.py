@@ -8,13 +8,18 @@ from elman._threads.servers import Servers
 from elman.errors import ElmanError
 from elman.v1 import inference_pb2 as pb
 
+_RECHECK_SECONDS = 1.0
+"""Seconds between two looks at another thread's request. A second interrupt of that thread may come
+before it wakes the waiting threads."""
+
 
 class _Fetch:
     """A request under way, made by the first thread. More threads wait for the answer."""
 
-    __slots__ = ("failure", "waiters")
+    __slots__ = ("done", "failure", "waiters")
 
     def __init__(self) -> None:
+        self.done = False
         self.waiters: Waiters = []
         self.failure: Failure | None = None
 
@@ -29,20 +34,8 @@ class Lookups:
         """Returns a model from the cache, or requests the model. Raises `ModelNotFound`."""
         if is_pinned(request):
             return self._servers.ask(get_model(request))
-        own = _Fetch()
-        try:
-            known = self._await_others(request, own)
-            return known or self.request(request)
-        except ElmanError as error:
-            own.failure = failure_of(error)
-            raise
-        finally:
-            # After an interrupt, there is neither a model nor a failure, and a waiting thread makes
-            # the request.
-            with self._monitor.lock:
-                if self._cache.fetch(request) is own:
-                    self._cache.remove_fetch(request)
-                self._monitor.wake(own.waiters)
+        known = self._cache.get(request)
+        return known if known is not None else self._get(request)
 
     def request(self, request: pb.GetModelRequest) -> KnownModel:
         """Requests a model in any case. Raises `ModelNotFound`."""
@@ -54,6 +47,23 @@ class Lookups:
         """Removes a model from the cache."""
         self._cache.forget(name)
 
+    def _get(self, request: pb.GetModelRequest) -> KnownModel:
+        own = _Fetch()
+        try:
+            known = self._await_others(request, own)
+            return known or self.request(request)
+        except ElmanError as error:
+            own.failure = failure_of(error)
+            raise
+        finally:
+            # After an interrupt, there is neither a model nor a failure, and a waiting thread makes
+            # the request. A second interrupt may end the cleanup anywhere after this line.
+            own.done = True
+            with self._monitor.lock:
+                if self._cache.fetch(request) is own:
+                    self._cache.remove_fetch(request)
+                self._monitor.wake(own.waiters)
+
     def _await_others(self, request: pb.GetModelRequest, own: _Fetch) -> KnownModel | None:
         """Waits for the request of another thread. Returns None if the caller's own request is
         due."""
@@ -61,13 +71,14 @@ class Lookups:
             with self._monitor.lock:
                 known = self._cache.get(request)
                 fetch = self._cache.fetch(request)
-                if known is None and fetch is None:
-                    self._cache.add_fetch(request, own)
-                if known is not None or fetch is None:
+                if known is not None:
                     return known
+                if fetch is None or fetch.done:
+                    self._cache.add_fetch(request, own)
+                    return None
                 waiter = self._monitor.enlist(fetch.waiters)
             try:
-                wait(waiter, None)
+                wait(waiter, _RECHECK_SECONDS)
             finally:
                 with self._monitor.lock:
                     self._monitor.returned(fetch.waiters, waiter)

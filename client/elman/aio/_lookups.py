@@ -3,7 +3,9 @@
 import asyncio
 
 from elman._core.models import KnownModel, ModelCache, get_model, is_pinned
+from elman._core.session.failures import failure_of
 from elman.aio._servers import Servers
+from elman.errors import ElmanError
 from elman.v1 import inference_pb2 as pb
 
 
@@ -24,7 +26,11 @@ class Lookups:
             fetch = asyncio.create_task(self.request(request))
             self._cache.add_fetch(request, fetch)
             fetch.add_done_callback(lambda _: self._cache.remove_fetch(request))
-        return await asyncio.shield(fetch)
+        try:
+            return await asyncio.shield(fetch)
+        except ElmanError as error:
+            # Each caller raises an error of its own.
+            raise failure_of(error)() from None
 
     async def request(self, request: pb.GetModelRequest) -> KnownModel:
         """Requests a model in any case. Raises `ModelNotFound`."""

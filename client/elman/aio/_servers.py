@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import grpc
@@ -39,7 +40,7 @@ class Servers:
         self._check = check
         self._closing: set[asyncio.Task[None]] = set()
         self.channels: ServerChannels[Channel[aio.Channel]] = ServerChannels(
-            options.targets, self._connect, self._disconnect
+            options.targets, self._connect, self._disconnect, lock=nullcontext()
         )
         keep_in_children(self.channels)
 

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
+from elman_export.errors import UnsupportedGraph
 from elman_export.surgery import onnxnodes, onnxtensors
 
 
@@ -35,7 +36,7 @@ class Place:
 
 
 def read(model: onnx.ModelProto, *, typed: bool = False) -> ir.Model:
-    """A copy of the model.
+    """A copy of the model. Raises `UnsupportedGraph` if onnx-ir can't read the model.
 
     Keeps the types and shapes of inputs and outputs; of other values only with `typed`.
     """
@@ -44,7 +45,11 @@ def read(model: onnx.ModelProto, *, typed: bool = False) -> ir.Model:
     onnxtensors.densify(proto)
     for graph in () if typed else onnxnodes.graphs(proto):
         del graph.value_info[:]
-    return ir.from_proto(proto)
+    try:
+        return ir.from_proto(proto)
+    except ir.serde.SerdeError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise UnsupportedGraph(f"the graph can't be read: {cause}") from None
 
 
 def write(model: ir.Model) -> onnx.ModelProto:

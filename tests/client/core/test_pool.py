@@ -1,5 +1,6 @@
 """RPCs of a client on a model: where sessions open and resume, without sockets or a clock."""
 
+from contextlib import nullcontext
 from math import inf
 from typing import Any
 
@@ -64,7 +65,11 @@ class Shell:
         self.errors: list[ElmanError] = []
         self.broken = False
         self.channels: ServerChannels[str] = ServerChannels(
-            targets or ("a", "b"), str, lambda channel: None, clock=lambda: self.now
+            targets or ("a", "b"),
+            str,
+            lambda channel: None,
+            lock=nullcontext(),
+            clock=lambda: self.now,
         )
         options = Options(
             targets=targets or ("a", "b"),

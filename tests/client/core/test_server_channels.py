@@ -18,7 +18,11 @@ class Connections:
         self.closed: list[str] = []
         self.now = 0.0
         self.channels = ServerChannels(
-            targets, self._make, self.closed.append, clock=lambda: self.now
+            targets,
+            self._make,
+            self.closed.append,
+            lock=threading.Lock(),
+            clock=lambda: self.now,
         )
 
     def _make(self, target: str) -> str:

@@ -75,6 +75,22 @@ def test_after_an_interrupt_of_the_first_thread_another_makes_the_request() -> N
     assert servers.asked == 2
 
 
+def test_a_second_interrupt_of_a_thread_stops_no_later_lookup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookups = Lookups(Servers(KeyboardInterrupt(), KNOWN))  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(lookups._cache, "remove_fetch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lookups.get(REQUEST)
+    assert lookups._cache.fetch(REQUEST) is not None
+    assert lookups.get(REQUEST) is KNOWN
+
+
+def interrupted(_: pb.GetModelRequest) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_model_of_a_named_session_is_requested_each_time() -> None:
     servers = Servers(KNOWN, KNOWN)
     lookups = Lookups(servers)  # type: ignore[arg-type]

@@ -1,13 +1,15 @@
 """What no stream can compute is refused, naming the node and the reason; nothing is written."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from elman_export.errors import ExportError, ProofFailed
+from elman_export import export_graph
+from elman_export.errors import ExportError, ProofFailed, UnsupportedGraph
 from tests.export.surgery.conftest import Refused
 from tests.export.surgery.graphs import (
     FEATURES,
@@ -241,3 +243,14 @@ def test_a_constant_that_does_not_fit_its_input(
     graph.nodes.append(helper.make_node("Mul", ["y", "as_float"], ["z"]))
     graph.output("z")
     assert re.search(message, refused(graph, ExportError, constants={"rate": value}))
+
+
+def test_a_string_that_is_not_text(tmp_path: Path) -> None:
+    model = per_step("GRU").model()
+    strings = helper.make_node("Constant", [], ["strings"], value_strings=[b"\xff\xfe"])
+    model.graph.node.insert(0, strings)
+    path = tmp_path / "whole.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedGraph, match=r"^the graph can't be read: [^\n]+$"):
+        export_graph(path, tmp_path / "step.onnx")
+    assert not (tmp_path / "step.onnx").exists()

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
@@ -28,7 +28,7 @@ class ServerChannel(Generic[C]):
 
 
 class ServerChannels(Generic[C]):
-    """Channels of a client, by target, with the current target. Thread-safe with a `lock`.
+    """Channels of a client, by target, with the current target. Thread-safe if `lock` is.
 
     A retired channel is replaced by a new connection to the next server, or to the same server if
     there are no others. A channel passed over stays while in use, and may become current again.
@@ -40,15 +40,16 @@ class ServerChannels(Generic[C]):
         make: Callable[[str], C],
         close: Callable[[C], None],
         *,
-        lock: AbstractContextManager[object] | None = None,
+        lock: AbstractContextManager[object],
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`lock` is held in each method; among threads it must exclude them."""
         self._clock = clock
         self._left_at = -inf
         self._targets = targets
         self._make = make
         self._close = close
-        self._lock = lock or nullcontext()
+        self._lock = lock
         self._closed = False
         # A random first server spreads many clients.
         self._next = random.randrange(len(targets))
