@@ -161,6 +161,16 @@ def test_a_session_of_a_broken_rpc_is_resumed_on_the_next_server() -> None:
     assert len(session.inbox) == 2
 
 
+def test_lost_orphans_leave_nothing_to_wait_for() -> None:
+    shell = Shell()
+    session = shell.opened()
+    shell.made[0].rpc.end(Unavailable("cut"))
+    shell.pool.lose_orphans(Unavailable("the client's task was cancelled"))
+    assert str(failure(session)).endswith("the client's task was cancelled")
+    assert not shell.pool.has_orphans
+    assert shell.pool._recovery._trials == {}
+
+
 def test_an_rpc_ends_once() -> None:
     shell = Shell()
     shell.opened()

@@ -173,14 +173,23 @@ class Recovery:
 
     def due(self, now: float) -> list[Session]:
         """Removes and returns the orphans due for a try."""
-        due = [session for session, at in self._orphans.items() if at <= now]
-        for session in due:
-            del self._orphans[session]
-        due = [session for session in due if not self.park(session)]
+        due = self._take(now)
         for session in due:
             if session.opened:
                 self._try(session, max(self._until(session), now + self._open_timeout))
         return due
+
+    def take_orphans(self) -> list[Session]:
+        """Removes and returns all orphans, for no try."""
+        return self._take(inf)
+
+    def _take(self, now: float) -> list[Session]:
+        """Removes the orphans due at `now`. Parks the sessions that can be parked, and returns the
+        others."""
+        due = [session for session, at in self._orphans.items() if at <= now]
+        for session in due:
+            del self._orphans[session]
+        return [session for session in due if not self.park(session)]
 
     def overdue(self, now: float) -> list[Session]:
         """Removes and returns the sessions past the deadline on a new RPC; the sessions are lost.

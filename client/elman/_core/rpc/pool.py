@@ -192,7 +192,7 @@ class RpcPool(Generic[C]):
 
         Parked sessions stay: their next push needs no reconnector.
         """
-        for session in self._recovery.due(inf):
+        for session in self._recovery.take_orphans():
             session.end(lost_failure(error, session, resuming=True))
 
     def _call(self) -> C:
