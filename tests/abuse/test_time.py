@@ -38,7 +38,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(str(repository), "--demo") as server:
+    # On a busy machine, a step of two seconds takes longer than the default time limit.
+    with ServerProcess(str(repository), "--demo", "--step-timeout", "30") as server:
         yield server
 
 
