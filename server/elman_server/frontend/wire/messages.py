@@ -36,12 +36,12 @@ _FORMS = {
 _Request = TypeVar("_Request", bound=Message)
 
 
-def parse(kind: type[_Request], data: bytes) -> _Request:
-    """Parses a request. Raises `InvalidRequest`."""
+def parse(kind: type[_Request], data: bytes, name: str = "the request") -> _Request:
+    """Parses a request, called `name` in errors. Raises `InvalidRequest`."""
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise InvalidRequest(f"the request is no {kind.DESCRIPTOR.full_name}") from None
+        raise InvalidRequest(f"{name} is no {kind.DESCRIPTOR.full_name}") from None
 
 
 def model(source: ModelSource, file: ModelFile) -> pb.Model:

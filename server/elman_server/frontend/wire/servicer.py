@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from elman.v1 import inference_pb2 as pb
 from elman_server.config import ServerConfig
@@ -38,7 +38,7 @@ from elman_server.telemetry.table import (
     TICKETS_REJECTED,
 )
 
-_NO_FRAME = "a frame is no elman.v1.StreamRequest"
+_FRAME = "a frame"
 _SERVER = "elman-server"
 """Key of the initial metadata of a Stream. The value names the server process: a client of many
 servers behind one address learns the name of a server that refuses a session."""
@@ -161,7 +161,7 @@ class InferenceServicer:
         data = await self._gate.first(call)
         if data is None:
             return
-        first = _frame(data)
+        first = parse(pb.StreamRequest, data, _FRAME)
         if not first.model:
             raise InvalidRequest("the first frame names no `model`")
         stream = StreamRpc(
@@ -250,11 +250,4 @@ class _Requests:
         if data is None:
             raise StopAsyncIteration
         self._count(MESSAGES_RECEIVED)
-        return _frame(data)
-
-
-def _frame(data: bytes) -> pb.StreamRequest:
-    try:
-        return pb.StreamRequest.FromString(data)
-    except DecodeError:
-        raise InvalidRequest(_NO_FRAME) from None
+        return parse(pb.StreamRequest, data, _FRAME)
