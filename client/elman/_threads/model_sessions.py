@@ -12,7 +12,7 @@ import grpc
 
 from elman._core.models import KnownModel
 from elman._core.options import Options
-from elman._core.rpc.pool import RpcPool
+from elman._core.rpc.pool import CANCEL_SECONDS, CHECK_SECONDS, RpcPool
 from elman._core.rpc.server_channels import ServerChannels
 from elman._core.session.session_options import SessionOptions
 from elman._process.home import Home
@@ -21,11 +21,6 @@ from elman._threads.session_handle import Guard, SessionHandle
 from elman._threads.stream_call import StreamCall
 from elman._wire.channel import Channel
 from elman.errors import ElmanError, Unavailable
-
-_CHECK_SECONDS = 0.05
-"""Seconds between two checks for remaining sessions during a close."""
-_CANCEL_SECONDS = 2.0
-"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
 
 
 class ModelSessions:
@@ -74,7 +69,7 @@ class ModelSessions:
             if calls:
                 calls[0].join(left)
             elif orphans and reconnector is not None:
-                reconnector.join(min(left, _CHECK_SECONDS))
+                reconnector.join(min(left, CHECK_SECONDS))
             else:
                 return
 
@@ -82,7 +77,7 @@ class ModelSessions:
         """Ends all RPCs and orphans at once; sessions still open raise `error`."""
         with self._monitor.lock:
             calls, reconnector = self._pool.close(error), self._reconnector
-        until = monotonic() + _CANCEL_SECONDS
+        until = monotonic() + CANCEL_SECONDS
         for call in calls:
             call.abort(error)
         for call in calls:

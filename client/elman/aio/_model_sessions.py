@@ -11,7 +11,7 @@ from grpc import aio
 
 from elman._core.models import KnownModel
 from elman._core.options import Options
-from elman._core.rpc.pool import RpcPool
+from elman._core.rpc.pool import CANCEL_SECONDS, CHECK_SECONDS, RpcPool
 from elman._core.rpc.server_channels import ServerChannels
 from elman._core.session.session_options import SessionOptions
 from elman._process.home import Home
@@ -20,11 +20,6 @@ from elman.aio._alarm import Alarm
 from elman.aio._session_handle import SessionHandle
 from elman.aio._stream_call import StreamCall
 from elman.errors import ElmanError, Unavailable
-
-_CHECK_SECONDS = 0.05
-"""Seconds between two checks for remaining sessions during a close."""
-_CANCEL_SECONDS = 2.0
-"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
 
 
 class ModelSessions:
@@ -63,7 +58,7 @@ class ModelSessions:
             if calls := self._pool.calls:
                 await calls[0].join(left)
             elif self._pool.has_orphans and self._reconnector is not None:
-                await asyncio.wait([self._reconnector], timeout=min(left, _CHECK_SECONDS))
+                await asyncio.wait([self._reconnector], timeout=min(left, CHECK_SECONDS))
             else:
                 return
 
@@ -76,7 +71,7 @@ class ModelSessions:
             self._reconnector.cancel()
             tasks.add(self._reconnector)
         if tasks:
-            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
         self._alarm.stop()
 
     def new_call(self) -> StreamCall:

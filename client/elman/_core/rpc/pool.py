@@ -21,6 +21,11 @@ from elman._core.session.session import Session
 from elman._core.session.session_options import SessionOptions
 from elman.errors import ElmanError, Unavailable
 
+CHECK_SECONDS = 0.05
+"""Seconds between two checks for remaining sessions during a close."""
+CANCEL_SECONDS = 2.0
+"""Timeout in seconds for gRPC to end cancelled calls. Usually gRPC ends calls at once."""
+
 
 class Call(Protocol):
     """A shell's call of gRPC, moving the frames of an RPC."""
